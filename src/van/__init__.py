@@ -1,0 +1,58 @@
+"""Visual Attention Network (arXiv 2202.09741) on today's stack.
+
+Importing this module imports nothing heavy: every public name is loaded when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .errors import VanError, VanNotice
+    from .models import convert, create_model, info, list_models, load, optimize, save
+    from .predict import Predictor
+    from .variants import VanConfig
+
+# Where each public name lives.
+_HOMES = {
+    "VanConfig": "variants",
+    "VanError": "errors",
+    "VanNotice": "errors",
+    "Predictor": "predict",
+    "convert": "models",
+    "create_model": "models",
+    "info": "models",
+    "list_models": "models",
+    "load": "models",
+    "optimize": "models",
+    "save": "models",
+}
+
+__all__ = [
+    "Predictor",
+    "VanConfig",
+    "VanError",
+    "VanNotice",
+    "convert",
+    "create_model",
+    "info",
+    "list_models",
+    "load",
+    "optimize",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'van' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

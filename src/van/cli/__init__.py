@@ -1,0 +1,76 @@
+"""The `van` command: one thin verb per file; a verb is imported only when it is called.
+
+A verb's module has `add_arguments(parser)` and `run(options) -> int | None` (the exit code, 0 by default).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import UnknownNameError, VanError, VanNotice
+
+# verb -> (module, one line of help); the order of `van --help`.
+VERBS = {
+    "list": ("list", "list the models this package knows"),
+    "info": ("info", "what a model or a checkpoint file is: parameters, multiply-adds, format, classes"),
+    "train": ("train", "train or fine-tune by a recipe"),
+    "eval": ("eval", "evaluate checkpoints: top-1, top-5, loss, per-class table, confusion matrix"),
+    "predict": ("predict", "label images, folders of images and globs"),
+    "convert": ("convert", "convert a checkpoint to another format and verify the result"),
+    "verify-weights": ("verify_weights", "download the published weights and check them (network)"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, 2 a user's error, told on one line."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"van {__version__}")
+        return 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", VanNotice)
+            warnings.showwarning = _show_warning
+            return _run(arguments[0], arguments[1:])
+    except (VanError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # `van list | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"van: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("van: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    if verb not in VERBS:
+        raise UnknownNameError.of("command", verb, VERBS)
+    from .parser import Parser
+
+    module = importlib.import_module(f".{VERBS[verb][0]}", __name__)
+    parser = Parser(prog=f"van {verb}", description=(module.__doc__ or "").strip())
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(arguments)) or 0
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        ["usage: van COMMAND …", "", "Visual Attention Network (arXiv 2202.09741).", "", *lines]
+        + ["", "van COMMAND --help tells a command's options; van --version the version."]
+    )
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> None:
+    word = "note" if issubclass(category, VanNotice) else "warning"
+    print(f"van: {word}: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,0 +1,36 @@
+"""The argument parser of every verb: jsonargparse, with errors on one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from ..errors import ConfigError
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """jsonargparse's parser that raises ConfigError, with a suggestion for a mistyped option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, exit_on_error=False, **kwargs)
+
+    def error(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}{self._suggestion(message)}")
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse_args(*args, **kwargs)
+        except (jsonargparse.ArgumentError, TypeError) as error:
+            raise ConfigError(f"{self.prog}: {error}{self._suggestion(str(error))}") from error
+
+    def _suggestion(self, message: str) -> str:
+        known = [option for action in self._actions for option in action.option_strings]
+        for word in re.findall(r"--?[\w.-]+|[\w.]+", message):
+            name = word if word.startswith("-") else f"--{word}"
+            near = difflib.get_close_matches(name.split("=")[0], known, n=1, cutoff=0.7)
+            if near and near[0] != name:
+                return f"; did you mean {near[0]}?"
+        return ""

@@ -1,0 +1,8 @@
+"""Torch modules: the network itself. One device, no files, no names of models."""
+
+from .backbone import Backbone
+from .classifier import Classifier
+from .fold import fold
+from .test_time_pool import TestTimePool
+
+__all__ = ["Backbone", "Classifier", "TestTimePool", "fold"]

@@ -1,0 +1,226 @@
+"""The Visual Attention Network: four stages of patch embedding, blocks of large kernel attention, LayerNorm.
+
+Paper: Visual Attention Network, arXiv 2202.09741, figures 2 and 3. Licence of this file: Apache-2.0.
+
+Shape legend: N batch, C channels of the stage, H height, W width of the stage's map, E expanded channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops
+from ..errors import ConfigError
+from ..variants import VanConfig
+from .checkpointing import checkpoint
+from .layers import DepthwiseConv2d, LayerNorm2d, drop_path
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping strided convolution and BatchNorm: (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
+
+    def __init__(self, in_channels: int, channels: int, patch_size: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, patch_size, stride, padding=patch_size // 2)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class LargeKernelAttention(nn.Module):
+    """A large kernel decomposed into near, far and 1x1 convolutions, whose output gates the input."""
+
+    def __init__(self, channels: int, config: VanConfig) -> None:
+        super().__init__()
+        kind = config.attention
+        self.near = None if kind == "no_dw" else DepthwiseConv2d(channels, config.near_kernel)
+        self.far = None if kind == "no_dw_d" else DepthwiseConv2d(channels, config.far_kernel, config.dilation)
+        self.mix = None if kind == "no_1x1" else nn.Conv2d(channels, channels, 1)
+        self.gate = kind if kind in ("add", "sigmoid", "none") else "multiply"
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        attention = self.spread(x)
+        if self.mix is not None:
+            attention = self.mix(attention)
+        if self.gate == "multiply":
+            return x * attention
+        if self.gate == "sigmoid":
+            return x * torch.sigmoid(attention)
+        return x + attention if self.gate == "add" else attention
+
+    def spread(self, x: Tensor) -> Tensor:
+        """The depthwise part: 5x5, then 7x7 with dilation 3, as published."""
+        if self.near is not None and self.far is not None:
+            near, far = (self.near.weight, self.near.bias), (self.far.weight, self.far.bias)
+            return ops.large_kernel_attention(x, near, far, self.far.dilation[0])
+        only = self.far if self.near is None else self.near
+        assert only is not None  # no option removes both
+        return only(x)
+
+
+class Attention(nn.Module):
+    """1x1, GELU, large kernel attention, 1x1, around an inner shortcut."""
+
+    def __init__(self, channels: int, config: VanConfig) -> None:
+        super().__init__()
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.spatial = LargeKernelAttention(channels, config)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        return x + self.proj_out(self.spatial(F.gelu(self.proj_in(x))))
+
+
+class FeedForward(nn.Module):
+    """1x1 expansion, depthwise 3x3, GELU, 1x1 projection."""
+
+    def __init__(self, channels: int, hidden: int, drop_rate: float) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.depthwise = DepthwiseConv2d(hidden, 3)
+        self.project = nn.Conv2d(hidden, channels, 1)
+        self.dropout = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        x = F.gelu(self.depthwise(self.expand(x)))  # (N, E, H, W)
+        return self.dropout(self.project(self.dropout(x)))
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on the normalised input, scaled per channel, around a shortcut."""
+
+    def __init__(self, channels: int, hidden: int, drop_path_rate: float, config: VanConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.attention = Attention(channels, config)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.feed_forward = FeedForward(channels, hidden, config.drop_rate)
+        self.scale1 = nn.Parameter(torch.empty(channels))
+        self.scale2 = nn.Parameter(torch.empty(channels))
+        self.drop_path = drop_path(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        x = x + self.drop_path(self.scale1[:, None, None] * self.attention(self.norm1(x)))
+        return x + self.drop_path(self.scale2[:, None, None] * self.feed_forward(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    """Patch embedding, blocks, LayerNorm: (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
+
+    def __init__(self, index: int, config: VanConfig) -> None:
+        super().__init__()
+        channels = config.embed_dims[index]
+        in_channels = config.embed_dims[index - 1] if index else config.in_chans
+        self.patch_embed = PatchEmbed(in_channels, channels, config.patch_sizes[index], config.strides[index])
+        rates = config.drop_path_rates[index]
+        self.blocks = nn.ModuleList(Block(channels, config.hidden_dim(index), rate, config) for rate in rates)
+        self.norm = LayerNorm2d(channels, eps=config.layer_norm_eps)
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embed(x)
+        for block in self.blocks:
+            x = checkpoint(block, x) if self.grad_checkpointing and self.training else block(x)
+        return self.norm(x)
+
+
+class Backbone(nn.Module):
+    """The pyramid of a Visual Attention Network.
+
+    Source: arXiv 2202.09741; initialisation and epsilons as in the official classification code.
+    """
+
+    def __init__(self, config: VanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stages = nn.ModuleList(Stage(i, config) for i in range(config.num_stages))
+        self.frozen_stages = -1
+        self.reset_parameters()
+        if config.frozen_stages >= 0:
+            self.freeze(config.frozen_stages)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the maps that `forward` returns."""
+        return tuple(self.config.embed_dims[i] for i in self.config.out_indices)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the maps that `forward` returns, with respect to the image."""
+        return tuple(self.config.reductions[i] for i in self.config.out_indices)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, in_chans, H, W) -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) per out index, each after its stage norm.
+
+        Raises ConfigError when the images do not have `in_chans` channels.
+        """
+        self._check(images)
+        x, maps = images, []
+        for i, stage in enumerate(self.stages[: max(self.config.out_indices) + 1]):
+            x = stage(x)
+            if i in self.config.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+    def last(self, images: Tensor) -> Tensor:
+        """The last stage's map alone: (N, in_chans, H, W) -> (N, C, H / 32, W / 32) rounded up."""
+        self._check(images)
+        x = images
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.config.in_chans:
+            raise ConfigError(
+                f"images have shape {tuple(images.shape)}; this network expects (N, {self.config.in_chans}, H, W)"
+            )
+
+    def freeze(self, last_stage: int | None = None) -> None:
+        """Stop training stages 0 … last_stage (None: all): no gradients, norms in eval mode, also after `train()`."""
+        last_stage = self.config.num_stages - 1 if last_stage is None else last_stage
+        if not 0 <= last_stage < self.config.num_stages:
+            raise ConfigError(f"cannot freeze up to stage {last_stage}; expected 0 to {self.config.num_stages - 1}")
+        self.frozen_stages = last_stage
+        self.stages[: last_stage + 1].requires_grad_(False)
+        self.train(self.training)
+
+    def unfreeze(self) -> None:
+        """Undo `freeze`."""
+        self.frozen_stages = -1
+        self.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Training mode, except for frozen stages and, with `norm_eval`, every BatchNorm."""
+        super().train(mode)
+        self.stages[: self.frozen_stages + 1].eval()
+        if mode and self.config.norm_eval:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only block inputs in training and recompute the rest in the backward pass."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Published initialisation: convolutions N(0, 2 / fan_out), biases 0, norms 1 and 0, layer scales 0.01."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out), generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, Block):
+                nn.init.constant_(module.scale1, self.config.layer_scale_init)
+                nn.init.constant_(module.scale2, self.config.layer_scale_init)
