@@ -1,0 +1,35 @@
+"""What the heads share: convolution-norm-ReLU, bilinear resize, dropout and classifier."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution without bias, norm, ReLU; size kept. norm: "group" (32 groups) or "batch"."""
+
+    def __init__(self, in_channels: int, channels: int, kernel_size: int, *, norm: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm = nn.GroupNorm(32, channels) if norm == "group" else nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C, H, W)
+        return F.relu(self.norm(self.conv(x)))
+
+
+class PixelClassifier(nn.Module):
+    """Dropout of whole channels, then a 1x1 convolution to the classes."""
+
+    def __init__(self, channels: int, num_classes: int, drop_rate: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout2d(drop_rate)
+        self.conv = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K, H, W)
+        return self.conv(self.dropout(x))
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear (corners not aligned) to the height and width of `like`."""
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)

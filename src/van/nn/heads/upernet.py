@@ -1,0 +1,51 @@
+"""UperNet: pyramid pooling on the last stage, a feature pyramid below it, all levels joined at stride 4.
+
+Source: Unified Perceptual Parsing for Scene Understanding (ECCV 2018), as configured by the VAN segmentation code.
+
+Shape legend: N batch, H height, W width, K classes, C channels of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .layers import ConvNormReLU, PixelClassifier, resize
+
+
+class PyramidPooling(nn.Module):
+    """The map and its average over 1, 2², 3² and 6² cells, joined by a 3x3 convolution: (N, C_in, H, W) -> C."""
+
+    def __init__(self, in_channels: int, channels: int, scales: Sequence[int] = (1, 2, 3, 6)) -> None:
+        super().__init__()
+        self.pools = nn.ModuleList(nn.AdaptiveAvgPool2d(scale) for scale in scales)
+        self.convs = nn.ModuleList(ConvNormReLU(in_channels, channels, 1, norm="batch") for _ in scales)
+        self.join = ConvNormReLU(in_channels + len(scales) * channels, channels, 3, norm="batch")
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [resize(conv(pool(x)), like=x) for pool, conv in zip(self.pools, self.convs, strict=True)]
+        return self.join(torch.cat([x, *pooled], dim=1))
+
+
+class UperNetHead(nn.Module):
+    """Four maps at strides 4 to 32 -> (N, K, H / 4, W / 4)."""
+
+    def __init__(self, in_channels: Sequence[int], *, channels: int, num_classes: int, drop_rate: float) -> None:
+        super().__init__()
+        self.pooling = PyramidPooling(in_channels[-1], channels)
+        self.laterals = nn.ModuleList(ConvNormReLU(c, channels, 1, norm="batch") for c in in_channels[:-1])
+        self.outputs = nn.ModuleList(ConvNormReLU(channels, channels, 3, norm="batch") for _ in in_channels[:-1])
+        self.join = ConvNormReLU(len(in_channels) * channels, channels, 3, norm="batch")
+        self.classify = PixelClassifier(channels, num_classes, drop_rate)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+        levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=False)]
+        levels.append(self.pooling(pyramid[-1]))
+        for i in reversed(range(len(levels) - 1)):
+            levels[i] = levels[i] + resize(levels[i + 1], like=levels[i])
+        smooth = [conv(x) for conv, x in zip(self.outputs, levels, strict=False)]
+        finest = smooth[0]
+        joined = [finest, *(resize(x, like=finest) for x in [*smooth[1:], levels[-1]])]
+        return self.classify(self.join(torch.cat(joined, dim=1)))

@@ -1,0 +1,117 @@
+"""The published segmenters and the options of their heads: pure data, stdlib only.
+
+Source: arXiv 2202.09741 (segmentation tables) and the configurations of the VAN segmentation code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from .errors import ConfigError, UnknownNameError
+from .variants import VARIANTS, VanConfig
+
+METHODS = ("light_ham", "hamnet", "upernet", "semantic_fpn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterConfig:
+    """One segmenter: a backbone, a method, and the sizes of its heads.
+
+    backbone: its `num_classes` is 0; `num_classes` of the segmenter is below.
+    method: one of METHODS.
+    channels: width of the head before its classifier (Semantic FPN: 128 after a neck of `neck_channels`).
+    ham_channels, ham_rank: width of the Hamburger and R of its factorisation (Ham heads only).
+    auxiliary: an FCN head on the third stage, trained with weight 0.4 (HamNet and UperNet as published).
+    drop_rate: dropout before the classifiers.
+    """
+
+    backbone: VanConfig
+    method: str
+    num_classes: int = 150
+    channels: int = 512
+    ham_channels: int = 512
+    ham_rank: int = 64
+    neck_channels: int = 256
+    auxiliary: bool = False
+    auxiliary_channels: int = 256
+    drop_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UnknownNameError.of("segmentation method", self.method, METHODS)
+        if self.backbone.num_stages != 4:
+            raise ConfigError(f"the backbone has {self.backbone.num_stages} stages; every segmentation head needs 4")
+        if self.num_classes < 1:
+            raise ConfigError(f"num_classes is {self.num_classes}; a segmenter needs at least 1")
+        for name in ("channels", "ham_channels"):
+            if "ham" in self.method and getattr(self, name) % 32:
+                raise ConfigError(f"{name} is {getattr(self, name)}; its GroupNorm needs a multiple of 32")
+        if not 0 <= self.drop_rate < 1:
+            raise ConfigError(f"drop_rate is {self.drop_rate}; expected a probability in [0, 1)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready dict of every field, the backbone nested."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return own | {"backbone": self.backbone.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SegmenterConfig:
+        """Inverse of `to_dict`; an unknown key raises UnknownNameError."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise UnknownNameError.of("segmenter option", name, known)
+        return cls(**{**values, "backbone": VanConfig.from_dict(values["backbone"])})
+
+    def with_options(self, **options: Any) -> SegmenterConfig:
+        """A copy with fields replaced; names of VanConfig's fields go to the backbone."""
+        own = {field.name for field in fields(self)}
+        mine = {name: value for name, value in options.items() if name in own}
+        backbone = {name: value for name, value in options.items() if name not in own}
+        mine.setdefault("backbone", self.backbone.with_options(**backbone))
+        return replace(self, **mine)
+
+
+def _backbone(size: str, **options: Any) -> VanConfig:
+    return VARIANTS[f"van_{size}"].with_options(num_classes=0, **options)
+
+
+def _published() -> dict[str, SegmenterConfig]:
+    # Drop path as in the published configurations: 0.1, B3 0.3 (Light-Ham, HamNet), B4 and B5 0.4, B6 0.5.
+    drop_path = {"b0": 0.1, "b1": 0.1, "b2": 0.1, "b3": 0.3, "b4": 0.4, "b5": 0.4, "b6": 0.5}
+    table = {
+        "light_ham_van_b0_d256": SegmenterConfig(
+            backbone=_backbone("b0", drop_path_rate=0.1),
+            method="light_ham",
+            channels=256,
+            ham_channels=256,
+            ham_rank=16,
+        )
+    }
+    for size in ("b0", "b1", "b2", "b3", "b4"):
+        table[f"light_ham_van_{size}"] = SegmenterConfig(
+            backbone=_backbone(size, drop_path_rate=drop_path[size]),
+            method="light_ham",
+            ham_channels=480 if size == "b0" else 512,
+        )
+    for size in ("b0", "b1", "b2", "b3"):
+        table[f"hamnet_van_{size}"] = SegmenterConfig(
+            backbone=_backbone(size, drop_path_rate=drop_path[size], strides=(4, 2, 1, 1)),
+            method="hamnet",
+            auxiliary=True,
+        )
+    for size in ("b0", "b1", "b2", "b3", "b4", "b5", "b6"):
+        table[f"upernet_van_{size}"] = SegmenterConfig(
+            backbone=_backbone(size, drop_path_rate=drop_path[size]), method="upernet", auxiliary=True
+        )
+    for size in ("b0", "b1", "b2", "b3", "b4"):
+        rate = 0.2 if size == "b2" else drop_path[size]
+        table[f"semantic_fpn_van_{size}"] = SegmenterConfig(
+            backbone=_backbone(size, drop_path_rate=rate), method="semantic_fpn", channels=128
+        )
+    return table
+
+
+SEGMENTERS: dict[str, SegmenterConfig] = _published()
