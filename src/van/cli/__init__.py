@@ -1,6 +1,7 @@
 """The `van` command: one thin verb per file; a verb is imported only when it is called.
 
-A verb's module has `add_arguments(parser)` and `run(options) -> int | None` (the exit code, 0 by default).
+A verb's module has `add_arguments(parser)` and `run(options) -> int | None` (the exit code, 0 by default), and may
+have `set_defaults(parser, arguments)`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, 2 a user's error, told on one line."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # not list(…): importing the verb of that name puts its module here
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -59,6 +61,8 @@ def _run(verb: str, arguments: list[str]) -> int:
     module = importlib.import_module(f".{VERBS[verb][0]}", __name__)
     parser = Parser(prog=f"van {verb}", description=(module.__doc__ or "").strip())
     module.add_arguments(parser)
+    if hasattr(module, "set_defaults"):  # what is named first decides the defaults of the other options
+        module.set_defaults(parser, arguments)
     return module.run(parser.parse_args(arguments)) or 0
 
 

@@ -28,9 +28,12 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _suggestion(self, message: str) -> str:
         known = [option for action in self._actions for option in action.option_strings]
-        for word in re.findall(r"--?[\w.-]+|[\w.]+", message):
+        message = re.sub(r"<class '\w+'>", "", message)
+        message = re.sub(r"Group '([\w.]+)' does not accept option '([\w.]+)'", r"--\1.\2", message)
+        # names with dashes first: the other words of "unrecognized arguments: --lrr" resemble options too
+        for word in re.findall(r"--[\w.-]+", message) or re.findall(r"'([\w.-]+)'", message):
             name = word if word.startswith("-") else f"--{word}"
-            near = difflib.get_close_matches(name.split("=")[0], known, n=1, cutoff=0.7)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
             if near and near[0] != name:
                 return f"; did you mean {near[0]}?"
         return ""

@@ -2,7 +2,8 @@
 
 from .backbone import Backbone
 from .classifier import Classifier
-from .fold import fold
+from .fold import fold, is_folded
+from .optimize import optimize
 from .test_time_pool import TestTimePool
 
-__all__ = ["Backbone", "Classifier", "TestTimePool", "fold"]
+__all__ = ["Backbone", "Classifier", "TestTimePool", "fold", "is_folded", "optimize"]

@@ -21,12 +21,15 @@ from .layers import DepthwiseConv2d, LayerNorm2d, drop_path
 
 
 class PatchEmbed(nn.Module):
-    """Overlapping strided convolution and BatchNorm: (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
+    """Overlapping strided convolution and BatchNorm: (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
+
+    That size is for odd patches, as in every published network; even ones give floor(H / stride) + 1.
+    """
 
     def __init__(self, in_channels: int, channels: int, patch_size: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, patch_size, stride, padding=patch_size // 2)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
@@ -38,29 +41,19 @@ class LargeKernelAttention(nn.Module):
     def __init__(self, channels: int, config: VanConfig) -> None:
         super().__init__()
         kind = config.attention
-        self.near = None if kind == "no_dw" else DepthwiseConv2d(channels, config.near_kernel)
-        self.far = None if kind == "no_dw_d" else DepthwiseConv2d(channels, config.far_kernel, config.dilation)
-        self.mix = None if kind == "no_1x1" else nn.Conv2d(channels, channels, 1)
+        near, far = (config.near_kernel, 1), (config.far_kernel, config.dilation)  # kernel side, dilation
+        self.near = nn.Identity() if kind == "no_dw" else DepthwiseConv2d(channels, *near)
+        self.far = nn.Identity() if kind == "no_dw_d" else DepthwiseConv2d(channels, *far)
+        self.mix = nn.Identity() if kind == "no_1x1" else nn.Conv2d(channels, channels, 1)
         self.gate = kind if kind in ("add", "sigmoid", "none") else "multiply"
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        attention = self.spread(x)
-        if self.mix is not None:
-            attention = self.mix(attention)
+        attention = self.mix(self.far(self.near(x)))  # as published: 5x5; 7x7 with dilation 3; 1x1
         if self.gate == "multiply":
             return x * attention
         if self.gate == "sigmoid":
             return x * torch.sigmoid(attention)
         return x + attention if self.gate == "add" else attention
-
-    def spread(self, x: Tensor) -> Tensor:
-        """The depthwise part: 5x5, then 7x7 with dilation 3, as published."""
-        if self.near is not None and self.far is not None:
-            near, far = (self.near.weight, self.near.bias), (self.far.weight, self.far.bias)
-            return ops.large_kernel_attention(x, near, far, self.far.dilation[0])
-        only = self.far if self.near is None else self.near
-        assert only is not None  # no option removes both
-        return only(x)
 
 
 class Attention(nn.Module):
@@ -157,36 +150,44 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, in_chans, H, W) -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) per out index, each after its stage norm.
 
+        Stages after the last out index are not run.
         Raises ConfigError when the images do not have `in_chans` channels.
         """
-        self._check(images)
-        x, maps = images, []
-        for i, stage in enumerate(self.stages[: max(self.config.out_indices) + 1]):
+        x, maps = self._accept(images), []
+        for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.config.out_indices:
                 maps.append(x)
+            if i == max(self.config.out_indices):
+                break
         return tuple(maps)
 
     def last(self, images: Tensor) -> Tensor:
         """The last stage's map alone: (N, in_chans, H, W) -> (N, C, H / 32, W / 32) rounded up."""
-        self._check(images)
-        x = images
+        x = self._accept(images)
         for stage in self.stages:
             x = stage(x)
         return x
 
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.config.in_chans:
-            raise ConfigError(
-                f"images have shape {tuple(images.shape)}; this network expects (N, {self.config.in_chans}, H, W)"
-            )
+    def _accept(self, images: Tensor) -> Tensor:
+        """The images in the device's fast layout."""
+        channels, shape = self.config.in_chans, tuple(images.shape)
+        if len(shape) != 4 or shape[1] != channels:
+            remedy = f"convert the images, or build the network with in_chans={shape[1] if len(shape) == 4 else '…'}"
+            if len(shape) == 3:
+                remedy = "images[None] makes a batch of one image"
+            raise ConfigError(f"images have shape {shape}; this network expects (N, {channels}, H, W): {remedy}")
+        return ops.fast_layout(images)
 
     def freeze(self, last_stage: int | None = None) -> None:
-        """Stop training stages 0 … last_stage (None: all): no gradients, norms in eval mode, also after `train()`."""
+        """Stop training stages 0 … last_stage (None: all): no gradients, norms in eval mode, also after `train()`.
+
+        Raises ConfigError for a stage that does not exist.
+        """
         last_stage = self.config.num_stages - 1 if last_stage is None else last_stage
         if not 0 <= last_stage < self.config.num_stages:
             raise ConfigError(f"cannot freeze up to stage {last_stage}; expected 0 to {self.config.num_stages - 1}")
-        self.frozen_stages = last_stage
+        self.frozen_stages = max(self.frozen_stages, last_stage)
         self.stages[: last_stage + 1].requires_grad_(False)
         self.train(self.training)
 
@@ -208,8 +209,9 @@ class Backbone(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only block inputs in training and recompute the rest in the backward pass."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable
+        for module in self.modules():
+            if isinstance(module, Stage):
+                module.grad_checkpointing = enable
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Published initialisation: convolutions N(0, 2 / fan_out), biases 0, norms 1 and 0, layer scales 0.01."""
@@ -219,7 +221,7 @@ class Backbone(nn.Module):
                 nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out), generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm):
                 module.reset_parameters()
             elif isinstance(module, Block):
                 nn.init.constant_(module.scale1, self.config.layer_scale_init)

@@ -16,12 +16,14 @@ class Classifier(nn.Module):
     """A Visual Attention Network with its classification head: (N, in_chans, H, W) -> (N, K) logits.
 
     With `num_classes=0` the head is an identity and the output is the pooled feature (N, C).
+    classes: names of the classes where they are known; they leave with the head they belong to.
     Source: arXiv 2202.09741, section 3.2; the order (last map, LayerNorm, mean, linear) of every published code base.
     """
 
     def __init__(self, config: VanConfig) -> None:
         super().__init__()
         self.backbone = Backbone(config)
+        self.classes: tuple[str, ...] | None = None
         self.dropout = nn.Dropout(config.head_drop_rate)
         self.head: nn.Module = nn.Identity()
         self.reset_classifier(config.num_classes)
@@ -54,16 +56,20 @@ class Classifier(nn.Module):
         return x if pre_logits else self.head(x)
 
     def reset_classifier(self, num_classes: int, generator: torch.Generator | None = None) -> None:
-        """A fresh head for `num_classes` (0: none), initialised as published: N(0, 0.02²) truncated, bias 0."""
+        """A fresh head for `num_classes` (0: none), initialised as published: N(0, 0.02²) truncated, bias 0.
+
+        Raises ConfigError for a negative number.
+        """
         self.backbone.config.with_options(num_classes=num_classes)  # raises ConfigError for impossible numbers
+        self.classes = None
         if num_classes == 0:
             self.head = nn.Identity()
             return
-        like = self.backbone.stages[-1].norm.weight
+        like = next(self.backbone.parameters())
         head = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         nn.init.trunc_normal_(head.weight, std=0.02, generator=generator)
         nn.init.zeros_(head.bias)
-        self.head = head
+        self.head = head.train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See Backbone.set_grad_checkpointing."""

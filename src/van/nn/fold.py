@@ -12,17 +12,18 @@ The products are formed in float64 and rounded once.
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .backbone import Backbone, Block
+from .backbone import Backbone, Block, PatchEmbed, Stage
+from .heads.layers import ConvNormReLU
 
 
 class FoldedBlock(nn.Module):
-    """An inference-only Block: four convolutions fewer affine maps; (N, C, H, W) -> (N, C, H, W)."""
+    """An inference-only Block: its affine maps live in its convolutions; (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -39,33 +40,51 @@ class FoldedBlock(nn.Module):
         self.register_buffer("shortcut", (1 + scale1 * a).to(block.scale1.dtype)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.addcmul(self.proj_out(self.spatial(F.gelu(self.proj_in(x)))), x, self.shortcut)
-        return x + self.project(F.gelu(self.depthwise(self.expand(x))))
+        x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
+        return x + self.project(_gelu_(self.depthwise(self.expand(x))))
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """A copy of `model` in eval mode whose backbones are folded; the original is untouched.
+    """A copy of `model` in eval mode, its backbones and its heads' BatchNorms folded; the original is untouched.
 
     Raises ConfigError when the model holds no Backbone or is folded already.
     """
-    backbones = [m for m in model.modules() if isinstance(m, Backbone)]
-    if not backbones:
+    if not any(isinstance(m, Backbone) for m in model.modules()):
         raise ConfigError(f"nothing to fold in {type(model).__name__}; expected a model with a van.nn.Backbone")
-    if any(isinstance(m, FoldedBlock) for m in model.modules()):
+    if is_folded(model):
         raise ConfigError("the model is folded already; fold the original")
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad():
-        for backbone in (m for m in folded.modules() if isinstance(m, Backbone)):
-            for stage in backbone.stages:
-                stage.patch_embed.conv = _conv_then_affine(stage.patch_embed.conv, *_affine(stage.patch_embed.norm))
-                stage.patch_embed.norm = nn.Identity()
-                stage.blocks = nn.ModuleList(FoldedBlock(block) for block in stage.blocks)
+        for module in list(folded.modules()):
+            if isinstance(module, Stage):
+                _fold_norm(module.patch_embed)
+                module.blocks = nn.ModuleList(FoldedBlock(cast(Block, block)) for block in module.blocks)
+                module.grad_checkpointing = False
+            elif isinstance(module, ConvNormReLU) and isinstance(module.norm, nn.modules.batchnorm._BatchNorm):
+                _fold_norm(module)
     return folded
 
 
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def is_folded(model: nn.Module) -> bool:
+    """Whether `fold` made this model, or a part of it."""
+    return any(isinstance(m, FoldedBlock) for m in model.modules())
+
+
+def _gelu_(x: Tensor) -> Tensor:
+    """GELU in x's own memory, which saves writing a map into fresh pages; autograd keeps a copy where it needs one."""
+    return torch.ops.aten.gelu_(x)
+
+
+def _fold_norm(module: PatchEmbed | ConvNormReLU) -> None:
+    """Put the BatchNorm that follows a convolution into it."""
+    module.conv = _conv_then_affine(module.conv, *_affine(module.norm))
+    module.norm = nn.Identity()
+
+
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """(a, b) in float64 with norm(x) = a·x + b in eval mode."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None or norm.running_var is None:
+        raise ConfigError(f"cannot fold {norm}; expected a BatchNorm with running statistics")
     a = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return a, norm.bias.double() - a * norm.running_mean.double()
 
@@ -87,13 +106,13 @@ def _conv_then_affine(conv: nn.Conv2d, a: Tensor, b: Tensor) -> nn.Conv2d:
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None
+    if conv.bias is None:
+        return conv.weight.new_zeros(conv.out_channels, dtype=torch.float64)
     return conv.bias.double()
 
 
 def _with(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     new = copy.deepcopy(conv)
     new.weight.copy_(weight)
-    assert new.bias is not None
-    new.bias.copy_(bias)
+    new.bias = nn.Parameter(bias.to(new.weight.dtype), requires_grad=False)
     return new

@@ -17,11 +17,11 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel_size, padding=padding, dilation=dilation, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        return ops.depthwise_conv2d(x, self.weight, self.bias, self.dilation[0])
+        return ops.depthwise_conv2d(x, self.weight, self.bias, dilation=self.dilation[0])
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of (N, C, H, W); the memory format of the map is kept."""
+    """LayerNorm over the channels of (N, C, H, W); the result lies in channels_last memory, as it is computed."""
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         y = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)

@@ -1,4 +1,4 @@
-"""Depthwise convolution that keeps the map's size, and large kernel attention made of it.
+"""Depthwise convolution that keeps the map's size: both depthwise kernels of large kernel attention, and the 3x3.
 
 Shapes: N batch, C channels, H height, W width, k kernel side.
 """
@@ -13,28 +13,17 @@ from torch import Tensor
 ONEDNN_MAX_PADDING = 6
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int = 1) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation: int = 1) -> Tensor:
     """Depthwise convolution with stride 1 and the zero padding that keeps H and W.
 
     x: (N, C, H, W), weight: (C, 1, k, k), bias: (C,) or None; returns (N, C, H, W).
-    An even span is padded one more at the bottom and right.
+    An odd span is padded one more at the bottom and right.
     """
     channels, kernel = weight.shape[0], weight.shape[-1]
     span = dilation * (kernel - 1)
     before, after = span // 2, span - span // 2
-    wide = x.device.type == "cpu" and after > ONEDNN_MAX_PADDING and not torch.compiler.is_exporting()
-    if wide or before != after:
+    slow = x.device.type == "cpu" and after > ONEDNN_MAX_PADDING and not torch.compiler.is_exporting()
+    if slow or before != after:
         x = F.pad(x, (before, after, before, after))
         return F.conv2d(x, weight, bias, dilation=dilation, groups=channels)
     return F.conv2d(x, weight, bias, padding=before, dilation=dilation, groups=channels)
-
-
-def large_kernel_attention(
-    x: Tensor, near: tuple[Tensor, Tensor | None], far: tuple[Tensor, Tensor | None], dilation: int
-) -> Tensor:
-    """The two depthwise convolutions of LKA in a row: `near` (undilated), then `far` (dilated).
-
-    x: (N, C, H, W); near, far: (weight, bias); returns (N, C, H, W), before the 1x1 and the gate.
-    Source: paper section 3.1.
-    """
-    return depthwise_conv2d(depthwise_conv2d(x, *near), *far, dilation=dilation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ class ConvNormReLU(nn.Module):
     def __init__(self, in_channels: int, channels: int, kernel_size: int, *, norm: str) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
-        self.norm = nn.GroupNorm(32, channels) if norm == "group" else nn.BatchNorm2d(channels)
+        self.norm: nn.Module = nn.GroupNorm(32, channels) if norm == "group" else nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C, H, W)
         return F.relu(self.norm(self.conv(x)))
@@ -28,6 +29,17 @@ class PixelClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K, H, W)
         return self.conv(self.dropout(x))
+
+    def resize(self, num_classes: int) -> None:
+        """An uninitialised classifier for another number of classes, on the same device, in the same precision."""
+        like = self.conv.weight
+        self.conv = nn.Conv2d(self.conv.in_channels, num_classes, 1, device=like.device, dtype=like.dtype)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Published initialisation: N(0, 0.01²), bias 0."""
+        nn.init.normal_(self.conv.weight, std=0.01, generator=generator)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:

@@ -12,11 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ...errors import ConfigError
 from .layers import ConvNormReLU, PixelClassifier, resize
 
 
 class PyramidPooling(nn.Module):
-    """The map and its average over 1, 2², 3² and 6² cells, joined by a 3x3 convolution: (N, C_in, H, W) -> C."""
+    """The map and its average over 1, 2², 3² and 6² cells, joined by a 3x3 convolution: (N, C_in, H, W) -> C.
+
+    Raises ConfigError for a single image in training: BatchNorm cannot normalise the one pooled value per channel.
+    """
 
     def __init__(self, in_channels: int, channels: int, scales: Sequence[int] = (1, 2, 3, 6)) -> None:
         super().__init__()
@@ -25,8 +29,17 @@ class PyramidPooling(nn.Module):
         self.join = ConvNormReLU(in_channels + len(scales) * channels, channels, 3, norm="batch")
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
         pooled = [resize(conv(pool(x)), like=x) for pool, conv in zip(self.pools, self.convs, strict=True)]
         return self.join(torch.cat([x, *pooled], dim=1))
+
+
+    def _check(self, x: Tensor) -> None:
+        norm = self.convs[0].norm
+        if isinstance(norm, nn.BatchNorm2d) and norm.training and x.shape[0] == 1:
+            raise ConfigError(
+                "UperNet got 1 image in training; its pooled branch needs 2 or more per device, or SyncBatchNorm"
+            )
 
 
 class UperNetHead(nn.Module):

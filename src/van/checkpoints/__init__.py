@@ -1,0 +1,58 @@
+"""Checkpoint files in and out: every format becomes the same numpy arrays under the same keys.
+
+A format is a module with `detect`, `read` and `write` (see `checkpoint.Format`) and one row below.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, cast
+
+from ..errors import CheckpointError, UnknownNameError
+from . import files
+from .checkpoint import Checkpoint, Content, Format
+from .summary import Info, summarise
+
+__all__ = ["FORMATS", "Checkpoint", "Content", "Info", "read", "summarise", "write"]
+
+# Format -> module, in the order in which their `detect` is asked.
+FORMATS = {
+    "van": "native",
+    "keras": "keras",
+    "transformers": "transformers",
+    "mmpretrain": "mmpretrain",
+    "mmseg": "mmseg",
+    "official": "official",
+}
+
+
+def module_of(name: str) -> Format:
+    """The module of a format; raises UnknownNameError."""
+    if name not in FORMATS:
+        raise UnknownNameError.of("checkpoint format", name, FORMATS)
+    return cast(Format, importlib.import_module(f".{FORMATS[name]}", __name__))
+
+
+def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
+    """The checkpoint in a file or folder, its format detected from what is inside.
+
+    ema: take the averaged weights; an error where the file has none.
+    known: fields of VanConfig the caller insists on, for what the file cannot tell (`layer_norm_eps=1e-5`).
+    Raises CheckpointError for what is missing, broken, not a checkpoint or contradicts `known`; UnsafeFileError for a
+    pickle with more than tensors.
+    """
+    content = files.open_content(Path(path))
+    for name in FORMATS:
+        module = module_of(name)
+        if module.detect(content):
+            return module.read(content, ema=ema, known=known)
+    raise CheckpointError(f"{path} holds no Visual Attention Network; {files.glimpse(content)}")
+
+
+def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list[str]:  # noqa: A002
+    """Write the checkpoint; returns what the format cannot carry, one sentence each.
+
+    Raises CheckpointError when the place cannot be written, UnknownNameError for an unknown format.
+    """
+    return module_of(format).write(checkpoint, Path(path))

@@ -1,0 +1,235 @@
+"""Opening and writing files: what a file is, is read off its bytes; writing replaces a whole file or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError
+from .checkpoint import Arrays, Content
+
+# A folder as transformers writes it; the first that exists is read.
+FOLDER_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5")
+
+
+def open_content(path: Path) -> Content:
+    """The opened file or folder; raises CheckpointError when it is missing, broken or no kind of checkpoint file."""
+    if path.is_dir():
+        return _open_folder(path)
+    return _open_file(path)
+
+
+def _open_file(path: Path) -> Content:
+    container = container_of(path)
+    if container == "hdf5":
+        return Content(path=path, container=container)
+    if container == "safetensors":
+        arrays, metadata, notes = read_safetensors(path)
+        return Content(path=path, container=container, tree=arrays, metadata=metadata, notes=notes)
+    from . import torch_pickle
+
+    tree, notes = torch_pickle.read(path)
+    return Content(path=path, container=container, tree=tree, notes=notes)
+
+
+def container_of(path: Path) -> str:
+    """'torch', 'safetensors' or 'hdf5', from the first bytes; raises CheckpointError for anything else."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(64)
+    except FileNotFoundError:
+        raise CheckpointError(f"no such file or folder: {path}") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if not head:
+        raise CheckpointError(f"{path} is empty")
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "hdf5"
+    if len(head) > 8 and head[8:9] == b"{":
+        if struct.unpack("<Q", head[:8])[0] > size - 8:
+            raise CheckpointError(f"{path} is truncated: its header is longer than the file; get it again")
+        return "safetensors"
+    if head.startswith(b"PK"):
+        return _zip_container(path)
+    if head.startswith(b"\x80"):  # a bare pickle, as torch wrote before 1.6
+        return "torch"
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the weights; run git lfs pull")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise CheckpointError(f"{path} is a web page, not the weights; the download went wrong")
+    raise CheckpointError(f"{path} is not a checkpoint: expected a torch, safetensors or HDF5 file")
+
+
+def _zip_container(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        raise CheckpointError(f"{path} is truncated or corrupt: a zip archive without its end; get it again") from None
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointError(f"{path} is a TorchScript archive; van reads the weights that its training code saved")
+    if any(name.endswith("data.pkl") for name in names):
+        return "torch"
+    raise CheckpointError(f"{path} is a zip archive without weights that van reads; unpack it first")
+
+
+def _open_folder(path: Path) -> Content:
+    weights = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
+    if weights is None:
+        return _only_file(path)
+    parts = [weights] if weights.suffix != ".json" else _shards(weights)
+    arrays: Arrays = {}
+    notes: list[str] = []
+    for part in parts:
+        content = _open_file(part)
+        if not isinstance(content.tree, dict):
+            raise CheckpointError(f"{part} holds no state dict")
+        arrays.update(content.tree)
+        notes += content.notes
+    metadata = {"config": _json(path / "config.json"), "preprocessor": _json(path / "preprocessor_config.json")}
+    return Content(path=path, container="folder", tree=arrays, metadata=metadata, notes=tuple(dict.fromkeys(notes)))
+
+
+def _only_file(folder: Path) -> Content:
+    found = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix in SUFFIXES]
+    if len(found) == 1:
+        return _open_file(found[0])
+    if not found:
+        raise CheckpointError(
+            f"no checkpoint in the folder {folder}; expected config.json with model.safetensors or pytorch_model.bin"
+        )
+    names = ", ".join(file.name for file in found[:10])
+    raise CheckpointError(f"the folder {folder} holds {len(found)} checkpoints ({names}); name one of them")
+
+
+def _shards(index: Path) -> list[Path]:
+    names = sorted(set((_json(index).get("weight_map") or {}).values()))
+    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise CheckpointError(f"{index} names no weight files of its own folder")
+    return [index.parent / name for name in names]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}; expected an object of named values")
+    return value
+
+
+def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str], tuple[str, ...]]:
+    """Arrays, metadata and notes of a safetensors file; bfloat16 becomes float32, which numpy has."""
+    from safetensors import SafetensorError, deserialize, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            metadata = dict(file.metadata() or {})
+            kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+            if "BF16" not in kinds.values():
+                return {key: file.get_tensor(key) for key in kinds}, metadata, ()
+        arrays = {name: _array(name, **spec) for name, spec in deserialize(path.read_bytes())}
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is truncated or corrupt: {error}") from error
+    return arrays, metadata, (bfloat16_note(sum(kind == "BF16" for kind in kinds.values())),)
+
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "<u1", "BOOL": "?"}
+
+
+def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    if dtype == "BF16":  # the upper half of a float32
+        wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+        return wide.view(np.float32).reshape(shape)
+    if dtype not in _DTYPES:
+        raise CheckpointError(f"tensor {name} has the element type {dtype}, which van does not read")
+    return np.frombuffer(bytearray(data), _DTYPES[dtype]).reshape(shape)
+
+
+def bfloat16_note(count: int) -> str:
+    """What is said when tensors were widened."""
+    return f"{count} bfloat16 tensors were widened to float32"
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write arrays and metadata, atomically."""
+    from safetensors.numpy import save_file
+
+    with atomic(path) as temporary:
+        save_file({key: np.require(array, requirements="C") for key, array in arrays.items()}, temporary, metadata)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder for a format that needs one; raises CheckpointError when the place is taken or closed."""
+    try:
+        path.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise CheckpointError(f"cannot write a folder at {path}: a file is there; choose another name") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot write the folder {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder that takes the place of `path` when the block ends well.
+
+    Raises CheckpointError when the folder does not exist or cannot be written.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"cannot write {path}: a folder is there; give a file name")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error} ({path.parent})") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def glimpse(content: Content) -> str:
+    """A few words on what the content is instead."""
+    tree = content.tree
+    if not isinstance(tree, Mapping):
+        return f"it is a {type(tree).__name__}" if tree is not None else f"it is an {content.container} file"
+    if not tree:
+        return "it has no entries"
+    names = ", ".join(str(key) for key in list(tree)[:5])
+    return f"its first of {len(tree)} entries: {names}"

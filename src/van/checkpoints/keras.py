@@ -1,0 +1,330 @@
+"""Keras weight files: the old TensorFlow port's `.h5` (read) and Keras 3's `.weights.h5` (read and written).
+
+The port (`save_weights` of Keras 2): one group per top layer, named by the root attribute `layer_names`; each group's
+attribute `weight_names` gives the data sets in it, e.g. `block1/0/block1/0/mlp/fc1/conv2d_6/kernel:0`. The `conv2d_N`
+level counts what was built before and says nothing.
+Keras 3: `layers/<class>[_<count>]/<attribute>/…/vars/<index>`; a group `vars` carries its layer's name, which alone
+tells the stage. Its layers, as this package defines them (batch norms: gamma, beta, mean, variance):
+
+    patch_embed{i}  PatchEmbed: proj (Conv2D), norm (BatchNormalization)
+    block{i}_{j}    Block: norm1, attn (proj_1, spatial_gating_unit (conv0, conv_spatial, conv1), proj_2), norm2,
+                    mlp (fc1, dwconv, fc2); its own variables 0 and 1 are layer_scale_1 and layer_scale_2
+    norm{i}         LayerNormalization
+    head            Dense
+
+Depthwise kernels are (kh, kw, C, 1) there (DepthwiseConv2D) and (kh, kw, 1, C) in the port (grouped Conv2D).
+Our own record is the root attribute `van`, which Keras ignores. LayerNorm's epsilon is 1e-6 where nothing is recorded.
+Sources: EMalagoli92/VAN-Classification-TensorFlow; keras/src/saving of Keras 3.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, MissingExtraError, UnsafeFileError
+from ..preprocess import OFFICIAL
+from . import keys, layout
+from .checkpoint import Arrays, Checkpoint, Content
+from .files import atomic, bfloat16_note
+from .limits import ReadBack, beyond_original, extra_tensors
+from .reading import RECORD, Found, assemble, describe
+
+LINEAGE = {"layer_norm_eps": 1e-6}
+COUNTER = "num_batches_tracked"
+# Keras's class of a top layer in snake case, by the layer's name without its numbers.
+CLASSES = {"patch_embed": "patch_embed", "block": "block", "norm": "layer_normalization", "head": "dense"}
+LEAVES = ("weight", "bias", "running_mean", "running_var")  # in the order of Keras's variables
+_DEPTHWISE = r".*\.(near|far|depthwise)\.weight"
+# Not weights: what a compiled model saves beside them, and the random state of dropout.
+_NOT_WEIGHTS = re.compile(r"(.*/)?(optimizer|optimizer_weights|seed_generator)/")
+
+
+def detect(content: Content) -> bool:
+    """Every HDF5 file is Keras's or nobody's; `read` says which."""
+    return content.container == "hdf5"
+
+
+def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
+    """See checkpoint.Format."""
+    if ema:
+        raise CheckpointError(f"{content.path} holds no averaged weights (Keras files never do); leave ema out")
+    with _opened(content.path) as file:
+        found = _found(file, content.path)
+    return assemble(found, content, known)
+
+
+def write(checkpoint: Checkpoint, path: Path) -> list[str]:
+    """Write Keras 3's `.weights.h5`; see checkpoint.Format."""
+    h5py = _h5py()
+    config = checkpoint.config
+    counters = {key: int(array) for key, array in checkpoint.arrays.items() if key.endswith(COUNTER) and array}
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs[RECORD] = json.dumps({**describe(checkpoint), "counters": counters})
+        _named(file, "", checkpoint.name)
+        groups: dict[str, str] = {}
+        for key in layout.shapes(config):
+            if not key.endswith(COUNTER):
+                layer, _, rest = KERAS_3.foreign(key).partition("/")
+                if layer not in groups:
+                    groups[layer] = _group_of(layer, list(groups))
+                _make_levels(file, groups[layer], layer, rest)
+                file[f"{groups[layer]}/{rest}"] = _to_keras(key, checkpoint.arrays[key])
+    lost: list[str] = []
+    if not path.name.endswith(".weights.h5"):
+        lost.append(ReadBack(f"the name {path.name}: Keras loads names that end in .weights.h5"))
+    if counters:
+        lost.append(ReadBack(f"{len(counters)} BatchNorm counters ({COUNTER}): Keras has none"))
+    who = "a Keras model of the published design"
+    lost += beyond_original(checkpoint, who, "patch_sizes", "strides", layer_norm_eps=LINEAGE["layer_norm_eps"])
+    return lost + extra_tensors(checkpoint)
+
+
+@dataclass(frozen=True)
+class PortTable(keys.KeyTable):
+    """The port's spelling: the official names with slashes, `block1/0/norm1/gamma`."""
+
+    def canonical(self, key: str) -> str | None:
+        module, _, leaf = key.rpartition("/")
+        theirs = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
+        theirs |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+        ours = super().canonical(f"{module}/{theirs.get(leaf, leaf)}".replace("/", "."))
+        return ours if ours and self.foreign(ours) == key else None  # `head/gamma` is no head
+
+    def foreign(self, key: str) -> str:
+        module, _, leaf = super().foreign(key).rpartition(".")
+        theirs = {"running_mean": "moving_mean", "running_var": "moving_variance", "weight": "kernel"}
+        if re.search(r"norm\d?$", module):
+            theirs |= {"weight": "gamma", "bias": "beta"}
+        return f"{module}.{theirs.get(leaf, leaf)}".replace(".", "/")
+
+
+@dataclass(frozen=True)
+class Keras3Table(keys.KeyTable):
+    """Paths below `layers`, the group's name replaced by its layer's: `block1_0/norm1/vars/0`."""
+
+    def canonical(self, key: str) -> str | None:
+        match = re.fullmatch(rf"(?P<module>.+)/(?:vars/(?P<k>[0-3])|(?P<counter>{COUNTER}))", key)
+        if match is None:
+            return None
+        module = re.sub(r"^block(\d+)_(\d+)", r"block\1.\2", match["module"])
+        leaf = match["counter"] or LEAVES[int(match["k"])]
+        if re.fullmatch(r"block\d+\.\d+", module):
+            leaf = f"layer_scale_{int(match['k'] or 0) + 1}"
+        ours = super().canonical(f"{module}.{leaf}".replace("/", "."))
+        return ours if ours and self.foreign(ours) == key else None
+
+    def foreign(self, key: str) -> str:
+        module, _, leaf = super().foreign(key).rpartition(".")
+        module = re.sub(r"^block(\d+)\.(\d+)", r"block\1_\2", module).replace(".", "/")
+        if leaf.startswith("layer_scale_"):
+            return f"{module}/vars/{int(leaf[-1]) - 1}"
+        return f"{module}/vars/{LEAVES.index(leaf)}" if leaf in LEAVES else f"{module}/{leaf}"
+
+
+def _one_level(rows: tuple[tuple[str, str, bool], ...]) -> tuple[tuple[str, str, bool], ...]:
+    """The official rows without the inner level of the depthwise convolution."""
+    return tuple((ours, theirs.replace("dwconv.dwconv", "dwconv"), leaf) for ours, theirs, leaf in rows)
+
+
+PORT = PortTable(keys.OFFICIAL.rows)
+KERAS_3 = Keras3Table(_one_level(keys.OFFICIAL.rows))
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError.of("h5py", "keras", "to read and write Keras .h5 files") from error
+    return h5py
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, with whatever h5py raises about a broken one on one line."""
+    h5py = _h5py()
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} is truncated or corrupt ({told}); get or save it again") from error
+
+
+def _found(file: Any, path: Path) -> Found:
+    datasets = _datasets(file)
+    record = _record(file)
+    state: dict[str, Any]
+    table: keys.KeyTable
+    port = next((root for root in ("", "model_weights") if _has_attribute(file, root, "layer_names")), None)
+    if port is not None:
+        state, table, kind = _read_port(file, port, datasets), PORT, "the TensorFlow port's .h5"
+    elif any(re.match(r"(.*/)?layers/", name) for name in datasets):
+        state, table, kind = _read_keras_3(file, datasets), KERAS_3, "Keras 3's .weights.h5"
+    else:
+        there = ", ".join(list(file)[:5]) or "nothing"
+        raise CheckpointError(f"{path} is an HDF5 file, but no Keras weights: its root holds {there}")
+    notes = [bfloat16_note(wide)] if (wide := sum(map(_is_bfloat16, state.values()))) else []
+    arrays = {key: _to_ours(table, key, data) for key, data in state.items()}
+    arrays |= _counters(state, table, record, notes)
+    found = Found(format="keras", state=arrays, table=table, lineage=LINEAGE, statistics=OFFICIAL, notes=notes)
+    found.provenance = {"source": path.name, "format": "keras", "layout": kind}
+    found.record = record
+    return found
+
+
+def _record(file: Any) -> Any:
+    if RECORD not in file.attrs:
+        return None
+    try:
+        return json.loads(file.attrs[RECORD])
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{file.filename}: its attribute {RECORD!r} is not valid JSON: {error}") from error
+
+
+def _datasets(file: Any) -> dict[str, Any]:
+    """Path -> data set, for what lies in this very file: links are not followed, which could lead to other files."""
+    h5py, found = _h5py(), {}
+
+    def note(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            if node.external or node.is_virtual:
+                raise UnsafeFileError(f"data set {name} lies in another file; such Keras files are refused")
+            if node.size and not node.id.get_storage_size():
+                raise CheckpointError(f"data set {name} of {file.filename} has no data; get or save the file again")
+            found[name] = node
+
+    file.visititems(note)
+    return {name: node for name, node in found.items() if not _NOT_WEIGHTS.match(name)}
+
+
+def _has_attribute(file: Any, group: str, name: str) -> bool:
+    return (not group or group in file) and bool({name, f"{name}0"} & set((file[group] if group else file).attrs))
+
+
+def _attribute(group: Any, name: str) -> list[str]:
+    """A list of strings, which Keras 2 cuts into `name0`, `name1`, … when it is long."""
+    cut = itertools.takewhile(lambda part: part in group.attrs, (f"{name}{k}" for k in itertools.count()))
+    parts = [name] if name in group.attrs else list(cut)
+    values = [value for part in parts for value in group.attrs[part]]
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+
+
+def _read_port(file: Any, root: str, datasets: dict[str, Any]) -> dict[str, Any]:
+    """Normalised weight name -> data set; one without a name or a name without a data set raises."""
+    prefix = f"{root}/" if root else ""
+    home = file[root] if root else file
+    left, state = {name for name in datasets if name.startswith(prefix)}, {}
+    layers = _attribute(home, "layer_names")
+    for layer in [*layers, *(name for name in ("top_level_model_weights",) if name in home and name not in layers)]:
+        for weight in _attribute(home[layer], "weight_names"):
+            path, key = f"{prefix}{layer}/{weight}", _normalised(weight)
+            if path not in datasets:
+                raise CheckpointError(f"{file.filename} names the weight {weight!r} but has no data for it")
+            if key in state:
+                raise CheckpointError(f"{file.filename} holds {key!r} twice, under two spellings")
+            left.discard(path)
+            state[key] = datasets[path]
+    if left:
+        raise CheckpointError(
+            f"{file.filename} holds {len(left)} data sets that no layer names: {layout.listed(sorted(left))}"
+        )
+    return state
+
+
+def _normalised(weight: str) -> str:
+    """`van_b0/block1/0/mlp/fc1/conv2d_6/kernel:0` -> `block1/0/mlp/fc1/kernel`."""
+    weight = re.sub(r"/conv2d(_\d+)?/(?=(kernel|bias)(:0)?$)", "/", weight.removesuffix(":0"))
+    ours = r"(?:patch_embed|block|norm)\d+/|head/"
+    return re.sub(rf"^(?:(?!{ours})[^/]+/)+(?={ours})", "", weight)
+
+
+def _read_keras_3(file: Any, datasets: dict[str, Any]) -> dict[str, Any]:
+    """`<layer's name>/<attributes>/vars/<index>` -> data set; a model inside a model is found as well."""
+    state = {}
+    for path, data in datasets.items():
+        match = re.fullmatch(r"(?P<group>(?:.*/)?layers/[^/]+)/(?P<rest>.+)", path)
+        if match is None:
+            raise CheckpointError(f"{file.filename} holds {path}, which belongs to no layer of the network")
+        name = file[f"{match['group']}/vars"].attrs.get("name") if f"{match['group']}/vars" in file else None
+        if name is None:
+            raise CheckpointError(
+                f"{file.filename} does not tell the name of its layer {match['group']}; "
+                "save the weights again with a newer Keras 3"
+            )
+        key = f"{name}/{match['rest']}"
+        if key in state:
+            raise CheckpointError(f"{file.filename} has two layers named {name!r}")
+        state[key] = data
+    return state
+
+
+def _is_bfloat16(data: Any) -> bool:
+    return data.attrs.get("dtype") == "bfloat16"
+
+
+def _to_ours(table: keys.KeyTable, key: str, data: Any) -> np.ndarray:
+    array = np.asarray(data[()])
+    if _is_bfloat16(data):  # the upper half of a float32
+        array = (np.frombuffer(array.tobytes(), "<u2").astype(np.uint32) << 16).view(np.float32).reshape(data.shape)
+    ours = table.canonical(key) or ""
+    if not ours.endswith(".weight") or array.ndim not in (2, 4):
+        return array
+    if array.ndim == 2:
+        array = array.T  # (in, out) -> (out, in)
+    elif table is KERAS_3 and re.fullmatch(_DEPTHWISE, ours):
+        array = array.transpose(2, 3, 0, 1)  # (kh, kw, C, 1) -> (C, 1, kh, kw)
+    else:
+        array = array.transpose(3, 2, 0, 1)  # (kh, kw, in / groups, out) -> (out, in / groups, kh, kw)
+    return np.ascontiguousarray(array)
+
+
+def _to_keras(key: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2:
+        return array.T
+    if array.ndim == 4:
+        return array.transpose(2, 3, 0, 1) if re.fullmatch(_DEPTHWISE, key) else array.transpose(2, 3, 1, 0)
+    return array
+
+
+def _counters(state: Mapping[str, Any], table: keys.KeyTable, record: Any, notes: list[str]) -> Arrays:
+    """The counters of every batch norm (a norm inside another layer), which only our record may tell."""
+    told = record.get("counters") if isinstance(record, Mapping) else None
+    modules = dict.fromkeys(re.sub(r"(/vars)?/[^/]+$", "", key) for key in state)
+    names = [f"{module}/{COUNTER}" for module in modules if re.search(r"/norm\d?$", module)]
+    if not isinstance(told, Mapping):
+        told = {}
+        notes.append(f"Keras keeps no {COUNTER}; the {len(names)} counters start at 0")
+    return {name: np.array(told.get(table.canonical(name) or "", 0), np.int64) for name in names}
+
+
+def _group_of(layer: str, before: list[str]) -> str:
+    """Keras's group of a top layer: its class, numbered from the second one on."""
+    kind = CLASSES[_kind(layer)]
+    count = sum(CLASSES[_kind(other)] == kind for other in before)
+    return f"layers/{kind}" + (f"_{count}" if count else "")
+
+
+def _kind(layer: str) -> str:
+    return re.sub(r"\d+(_\d+)?$", "", layer)
+
+
+def _make_levels(file: Any, group: str, layer: str, rest: str) -> None:
+    """The named `vars` groups of a layer and of the sub-layers on the way to one of its variables."""
+    _named(file, group, layer)
+    path = group
+    for part in rest.split("/")[:-2]:
+        path = f"{path}/{part}"
+        _named(file, path, part)
+
+
+def _named(file: Any, group: str, name: str) -> None:
+    file.require_group(f"{group}/vars" if group else "vars").attrs["name"] = name

@@ -1,0 +1,218 @@
+"""Which tensors a configuration has, and which configuration tensors have: shapes alone, no torch.
+
+Letters: s stage and j block (0-based), C channels of a stage, E expanded channels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, ConfigError
+from ..variants import VanConfig
+
+Shape = tuple[int, ...]
+
+# Fields that change some tensor's shape or existence.
+SHAPED = ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans", "num_classes")
+SHAPED += ("attention", "dilation", "kernel_size")
+
+SHOWN = 10  # keys that an error names before it counts the rest
+
+
+def shapes(config: VanConfig) -> dict[str, Shape]:
+    """Canonical key -> shape of every parameter and buffer of `van.nn.Classifier(config)`, in its order."""
+    out: dict[str, Shape] = {}
+    for s, channels in enumerate(config.embed_dims):
+        before = config.embed_dims[s - 1] if s else config.in_chans
+        stage, patch = f"backbone.stages.{s}.", config.patch_sizes[s]
+        _conv(out, f"{stage}patch_embed.conv", (channels, before, patch, patch))
+        _batch_norm(out, f"{stage}patch_embed.norm", channels)
+        for j in range(config.depths[s]):
+            _block(out, f"{stage}blocks.{j}.", channels, config.hidden_dim(s), config)
+        out[f"{stage}norm.weight"] = out[f"{stage}norm.bias"] = (channels,)
+    if config.num_classes:
+        _conv(out, "head", (config.num_classes, config.embed_dims[-1]))
+    return out
+
+
+def _block(out: dict[str, Shape], block: str, channels: int, hidden: int, config: VanConfig) -> None:
+    near, far, kind = config.near_kernel, config.far_kernel, config.attention
+    out[f"{block}scale1"] = out[f"{block}scale2"] = (channels,)
+    _batch_norm(out, f"{block}norm1", channels)
+    _conv(out, f"{block}attention.proj_in", (channels, channels, 1, 1))
+    if kind != "no_dw":
+        _conv(out, f"{block}attention.spatial.near", (channels, 1, near, near))
+    if kind != "no_dw_d":
+        _conv(out, f"{block}attention.spatial.far", (channels, 1, far, far))
+    if kind != "no_1x1":
+        _conv(out, f"{block}attention.spatial.mix", (channels, channels, 1, 1))
+    _conv(out, f"{block}attention.proj_out", (channels, channels, 1, 1))
+    _batch_norm(out, f"{block}norm2", channels)
+    _conv(out, f"{block}feed_forward.expand", (hidden, channels, 1, 1))
+    _conv(out, f"{block}feed_forward.depthwise", (hidden, 1, 3, 3))
+    _conv(out, f"{block}feed_forward.project", (channels, hidden, 1, 1))
+
+
+def _conv(out: dict[str, Shape], name: str, weight: Shape) -> None:
+    out[f"{name}.weight"], out[f"{name}.bias"] = weight, weight[:1]
+
+
+def _batch_norm(out: dict[str, Shape], name: str, channels: int) -> None:
+    for leaf in ("weight", "bias", "running_mean", "running_var"):
+        out[f"{name}.{leaf}"] = (channels,)
+    out[f"{name}.num_batches_tracked"] = ()
+
+
+def with_counters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays with `num_batches_tracked` = 0 beside every running mean, for formats that keep no counters."""
+    counters = {
+        key.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
+        for key in arrays
+        if key.endswith(".running_mean")
+    }
+    return {**arrays, **counters}
+
+
+def check(
+    arrays: Mapping[str, np.ndarray], config: VanConfig, *, spell: Callable[[str], str] = str, what: str = "the file"
+) -> None:
+    """Raise CheckpointError unless the arrays are exactly those of `config`; `spell` gives the file's own key."""
+    want, problems = shapes(config), []
+    missing = [spell(key) for key in want if key not in arrays]
+    unexpected = [spell(key) for key in arrays if key not in want]
+    misshapen = [
+        f"{spell(key)} (got {tuple(arrays[key].shape)}, expected {shape})"
+        for key, shape in want.items()
+        if key in arrays and tuple(arrays[key].shape) != shape
+    ]
+    mistyped = [
+        f"{spell(key)} (got {arrays[key].dtype}, expected floating point)"
+        for key in want
+        if key in arrays and not key.endswith("num_batches_tracked") and arrays[key].dtype.kind != "f"
+    ]
+    for word, keys in (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("of the wrong shape", misshapen),
+        ("of the wrong type", mistyped),
+    ):
+        if keys:
+            problems.append(f"{len(keys)} {word}: {listed(keys)}")
+    if problems:
+        raise CheckpointError(f"{what} does not fit the network: {'; '.join(problems)}")
+
+
+def listed(keys: list[str]) -> str:
+    """The first ten keys and how many more."""
+    more = f", … ({len(keys) - SHOWN} more)" if len(keys) > SHOWN else ""
+    return ", ".join(keys[:SHOWN]) + more
+
+
+def config_of(
+    arrays: Mapping[str, np.ndarray],
+    *,
+    argument: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    lineage: Mapping[str, Any] | None = None,
+) -> tuple[VanConfig, dict[str, str]]:
+    """The configuration of canonical arrays, and where each of its fields comes from.
+
+    Widths, depths, ratios, kernels, channels and classes are read off the shapes. What shapes cannot tell comes from
+    the lineage's rule, overruled by the file's metadata, overruled by the caller's argument.
+    Raises CheckpointError when there is no stage in the arrays, or when metadata or an argument contradict the shapes.
+    """
+    derived = _derive(arrays)
+    config, origins = VanConfig(**derived), dict.fromkeys(derived, "shapes")
+    for origin, values in (("lineage", lineage), ("metadata", metadata), ("argument", argument)):
+        config = _apply(config, dict(values or {}), origin)
+        origins.update({key: origin for key in values or {} if origin == "argument" or origins.get(key) != "shapes"})
+    origins.setdefault("strides", "lineage")
+    origins.setdefault("layer_norm_eps", "lineage")
+    return config, origins
+
+
+def _apply(config: VanConfig, values: dict[str, Any], origin: str) -> VanConfig:
+    who = "the argument" if origin == "argument" else "the file's metadata"
+    try:
+        changed = config.with_options(**values)
+    except ConfigError as error:
+        if origin == "argument":
+            raise
+        raise CheckpointError(f"{who} cannot be used: {error!s}") from error
+    if shapes(changed) == shapes(config):
+        return changed
+    key = next(key for key in SHAPED if getattr(changed, key) != getattr(config, key))
+    told, found = getattr(changed, key), getattr(config, key)
+    raise CheckpointError(f"{who} {key}={told!r} contradicts the tensors, whose shapes say {found!r}; leave it out")
+
+
+def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The fields that shapes tell; odd single tensors are outvoted, so that `check` can name them."""
+    found = {key: tuple(array.shape) for key, array in arrays.items()}
+    stages = 1 + max(
+        (int(m[1]) for key in found if (m := re.match(r"backbone\.stages\.(\d+)\.blocks\.", key))), default=-1
+    )
+    if not stages:
+        raise CheckpointError("no tensor of a Visual Attention Network among the keys")
+    dims, depths, ratios, patches = [], [], [], []
+    for s in range(stages):
+        stage = rf"backbone\.stages\.{s}\."
+        blocks = [int(m[1]) for key in found if (m := re.match(rf"{stage}blocks\.(\d+)\.", key))]
+        dim = _vote(found, rf"{stage}(patch_embed\.norm|norm|blocks\.\d+\.norm[12])\.(weight|bias)", 0, 0)
+        hidden = _vote(found, rf"{stage}blocks\.\d+\.feed_forward\.(expand|depthwise)\.(weight|bias)", 0, 0)
+        patch = _vote(found, rf"{stage}patch_embed\.conv\.weight", -1, 3 if s else 7)
+        if not (blocks and dim and hidden):
+            raise CheckpointError(f"stage {s + 1} of {stages} has no blocks, norms or feed-forward layers in the file")
+        dims.append(dim)
+        depths.append(max(blocks) + 1)
+        ratios.append(_ratio(hidden, dim))
+        patches.append(patch)
+    return {
+        "embed_dims": tuple(dims),
+        "depths": tuple(depths),
+        "mlp_ratios": tuple(ratios),
+        "patch_sizes": tuple(patches),
+        "in_chans": _vote(found, r"backbone\.stages\.0\.patch_embed\.conv\.weight", 1, 3),
+        "num_classes": _vote(found, r"head\.(weight|bias)", 0, 0),
+        **_attention(found),
+    }
+
+
+def _attention(found: Mapping[str, Shape]) -> dict[str, Any]:
+    """kernel_size, dilation and the ablation, as far as the convolutions that exist tell them."""
+    near = _vote(found, r".*attention\.spatial\.near\.weight", -1, 0)
+    far = _vote(found, r".*attention\.spatial\.far\.weight", -1, 0)
+    mix = _vote(found, r".*attention\.spatial\.mix\.weight", 0, 0)
+    out: dict[str, Any] = {}
+    if near and far and mix:
+        pass  # which gate it is, no shape tells
+    elif near and far:
+        out["attention"] = "no_1x1"
+    elif near or far:
+        out["attention"] = "no_dw" if far else "no_dw_d"
+    if near:
+        out["dilation"] = (near + 1) // 2
+    if far:
+        out["kernel_size"] = far * out.get("dilation", VanConfig.dilation)
+    return out
+
+
+def _vote(found: Mapping[str, Shape], pattern: str, axis: int, default: int) -> int:
+    """The most frequent size along `axis` among the keys that match."""
+    matcher = re.compile(pattern)
+    sizes = Counter(shape[axis] for key, shape in found.items() if matcher.fullmatch(key) and len(shape) > max(axis, 0))
+    return sizes.most_common(1)[0][0] if sizes else default
+
+
+def _ratio(hidden: int, channels: int) -> float:
+    """The ratio r with int(channels * r) == hidden, whole where it can be."""
+    if hidden % channels == 0:
+        return hidden // channels
+    ratio = hidden / channels
+    return ratio if int(channels * ratio) == hidden else math.nextafter(ratio, math.inf)

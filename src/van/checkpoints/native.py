@@ -1,0 +1,59 @@
+"""Our own format: safetensors whose metadata holds configuration, classes, preprocessing and provenance as JSON.
+
+Also read: bare safetensors or torch files with our keys, and the checkpoints of our training runs (keys under
+`state_dict` with `model.` before them).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from . import keys
+from .checkpoint import Checkpoint, Content
+from .files import write_safetensors
+from .limits import extra_tensors
+from .reading import RECORD, Found, assemble, describe, mostly, states_of, stripped
+
+FIELDS = ("config", "classes", "preprocess", "provenance")
+_KEYS = r"(model\.)?(_orig_mod\.)?backbone\.stages\.\d+\."
+
+
+def detect(content: Content) -> bool:
+    """Our keys, bare or under `state_dict`."""
+    return any(mostly(state, _KEYS) for state in states_of(content.tree, "state_dict").values())
+
+
+def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
+    """See checkpoint.Format."""
+    if ema:
+        raise CheckpointError(f"{content.path} holds no averaged weights; leave ema out")
+    state = next(iter(states_of(content.tree, "state_dict").values()))
+    found = Found(format="van", state=stripped(state, "model.", "_orig_mod."), table=keys.VAN)
+    found.record = _record(content)
+    return assemble(found, content, known)
+
+
+def _record(content: Content) -> Any:
+    if content.container == "safetensors":
+        if "config" not in content.metadata:
+            return None
+        try:
+            return {name: json.loads(content.metadata[name]) for name in FIELDS if name in content.metadata}
+        except ValueError as error:
+            raise CheckpointError(f"{content.path}: its metadata is not valid JSON: {error}") from error
+    record = content.tree.get(RECORD)
+    beside = content.tree.get("hyper_parameters")
+    return beside.get(RECORD) if record is None and isinstance(beside, Mapping) else record
+
+
+def write(checkpoint: Checkpoint, path: Path) -> list[str]:
+    """See checkpoint.Format; every field has a place."""
+    record = describe(checkpoint)
+    metadata = {"format": "van", "version": str(record["version"])}
+    metadata |= {name: json.dumps(record[name]) for name in FIELDS}
+    write_safetensors(path, checkpoint.arrays, metadata)
+    return extra_tensors(checkpoint)

@@ -1,0 +1,179 @@
+"""From what a format's reader found to a Checkpoint: keys translated, configuration settled, everything checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, VanError
+from ..preprocess import IMAGENET, OFFICIAL, Preprocess
+from ..variants import VanConfig, name_of
+from . import layout
+from .checkpoint import Arrays, Checkpoint, Content
+from .keys import KeyTable
+
+CLASSES_22K = 21841  # heads of ImageNet-22K pretraining
+LINEAGE_22K = ("van_b4", "van_b5", "van_b6", "van_b6_480")  # published without a head after that pretraining
+STRANGER = "?"  # before a key that a format does not have
+RECORD = "van"  # key of our own record in formats that have room for it
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What a format's reader found in a file, its keys still the file's own.
+
+    table: translates the keys. metadata: config fields that the file tells. lineage: those its code base implies.
+    classes, preprocess: as the file tells. statistics: the preprocessing of the lineage.
+    record: our own description, where we wrote the file; it overrules all of the above.
+    extra: arrays that belong to no classifier.
+    """
+
+    format: str
+    state: Mapping[str, Any]
+    table: KeyTable
+    metadata: dict[str, Any] = field(default_factory=dict)
+    lineage: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    preprocess: Preprocess | None = None
+    statistics: Preprocess = OFFICIAL
+    provenance: dict[str, Any] = field(default_factory=dict)
+    record: Any = None
+    notes: list[str] = field(default_factory=list)
+    extra: Arrays = field(default_factory=dict)
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Our record of a checkpoint: plain JSON-ready values that any format can carry along."""
+    return {
+        "version": 1,
+        "name": checkpoint.name,
+        "config": checkpoint.config.to_dict(),
+        "classes": list(checkpoint.classes) if checkpoint.classes is not None else None,
+        "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess is not None else None,
+        "provenance": dict(checkpoint.provenance),
+    }
+
+
+def apply_record(found: Found, record: Any) -> None:
+    """Let our own record overrule what the format's rules found; raises CheckpointError when it is broken."""
+    if not isinstance(record, Mapping):
+        raise CheckpointError(f"the file's van record is a {type(record).__name__}; expected named values")
+    try:
+        found.metadata = VanConfig.from_dict(record["config"]).to_dict()
+        found.classes = names(record.get("classes"))
+        if record.get("preprocess") is not None:
+            found.preprocess = Preprocess.from_dict(record["preprocess"])
+        found.provenance = dict(record.get("provenance") or {}) or found.provenance
+    except (VanError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the file's van record cannot be used: {error!s}") from error
+
+
+def assemble(found: Found, content: Content, known: Mapping[str, Any]) -> Checkpoint:
+    """The Checkpoint of what was found; raises CheckpointError for keys and fields that do not fit."""
+    if found.record is not None:
+        apply_record(found, found.record)
+    arrays = translate(found.state, found.table)
+    config, origins = layout.config_of(arrays, argument=known, metadata=found.metadata, lineage=found.lineage)
+    layout.check(arrays, config, spell=lambda key: _spelled(key, found.table), what=str(content.path))
+    notes = [*content.notes, *found.notes]
+    preprocess, origins["preprocess"] = _preprocess(found, config)
+    return Checkpoint(
+        arrays={key: arrays[key] for key in layout.shapes(config)},
+        config=config,
+        format=found.format,
+        classes=_classes(found.classes, config, notes),
+        preprocess=preprocess,
+        provenance=found.provenance or {"source": content.path.name, "format": found.format},
+        origins=origins,
+        notes=tuple(notes),
+        extra=found.extra,
+    )
+
+
+def translate(state: Mapping[str, Any], table: KeyTable) -> Arrays:
+    """The state under our keys; a key that the format does not have is marked, for `layout.check` to reject."""
+    arrays: Arrays = {}
+    for key, value in state.items():
+        if not isinstance(value, np.ndarray):
+            raise CheckpointError(f"entry {key!r} of the state dict is a {type(value).__name__}; expected a tensor")
+        ours = table.canonical(str(key)) or f"{STRANGER}{key}"
+        if ours in arrays:
+            raise CheckpointError(f"{key!r} is in the state dict twice, under two spellings")
+        arrays[ours] = value
+    return arrays
+
+
+def _spelled(key: str, table: KeyTable) -> str:
+    return key.removeprefix(STRANGER) if key.startswith(STRANGER) else table.foreign(key)
+
+
+def states_of(tree: Any, *entries: str) -> dict[str, dict[str, Any]]:
+    """The state dicts in an unpickled object: those under `entries`, or the object itself as ''."""
+    if not isinstance(tree, Mapping):
+        return {}
+    found = {name: stripped(tree[name]) for name in entries if isinstance(tree.get(name), Mapping)}
+    return found or {"": stripped(tree)}
+
+
+def stripped(state: Mapping[Any, Any], *prefixes: str) -> dict[str, Any]:
+    """The state without what wrappers put before its keys (`module.` of data parallelism, `_orig_mod.` of compile)."""
+    out: dict[str, Any] = {}
+    for key, value in state.items():
+        name = str(key)
+        for prefix in ("module.", "_orig_mod.", *prefixes):
+            name = name.removeprefix(prefix)
+        if name in out:
+            raise CheckpointError(f"{name!r} is in the state dict twice, under two spellings")
+        out[name] = value
+    return out
+
+
+def mostly(tree: Any, pattern: str) -> bool:
+    """Whether at least half of the keys match from their start: a stray key does not decide what a file is."""
+    matcher = re.compile(pattern)
+    return isinstance(tree, Mapping) and 2 * sum(bool(matcher.match(str(key))) for key in tree) >= max(len(tree), 1)
+
+
+def any_key(tree: Any, pattern: str) -> bool:
+    """Whether any of the keys matches from its start."""
+    matcher = re.compile(pattern)
+    return isinstance(tree, Mapping) and any(isinstance(key, str) and matcher.match(key) for key in tree)
+
+
+def names(values: Any) -> tuple[str, ...] | None:
+    """Class names as a tuple of strings; None for nothing."""
+    if values is None or isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        return None
+    return tuple(str(value) for value in values) or None
+
+
+def _classes(classes: tuple[str, ...] | None, config: VanConfig, notes: list[str]) -> tuple[str, ...] | None:
+    if classes is None or len(classes) == config.num_classes:
+        return classes
+    if config.num_classes:
+        notes.append(
+            f"the file names {len(classes)} classes for a head of {config.num_classes}; the names were left out"
+        )
+    return None
+
+
+def _preprocess(found: Found, config: VanConfig) -> tuple[Preprocess | None, str]:
+    if found.preprocess is not None:
+        return found.preprocess, "metadata"
+    headless_large = not config.num_classes and name_of(config) in LINEAGE_22K
+    statistics = IMAGENET if config.num_classes == CLASSES_22K or headless_large else found.statistics
+    return for_channels(statistics, config.in_chans), "lineage"
+
+
+def for_channels(preprocess: Preprocess, channels: int) -> Preprocess | None:
+    """The record for images of 3 or 1 channels (the mean of its statistics); None for others, which no file tells."""
+    if channels == preprocess.channels:
+        return preprocess
+    if channels != 1:
+        return None
+    mean, std = (round(sum(values) / len(values), 6) for values in (preprocess.mean, preprocess.std))
+    return preprocess.with_overrides(mean=(mean,), std=(std,))

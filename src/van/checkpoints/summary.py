@@ -1,0 +1,104 @@
+"""What a checkpoint file is, in a few lines."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..preprocess import Preprocess
+from ..variants import VanConfig
+from .checkpoint import Checkpoint
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What `van.info` tells about a file.
+
+    task: "classification", or "features" for a backbone without a head.
+    parameters: trainable values; BatchNorm's statistics are not counted.
+    origins: config field -> "shapes", "metadata", "lineage" or "argument".
+    """
+
+    source: str
+    format: str
+    name: str
+    task: str
+    num_classes: int
+    classes: tuple[str, ...] | None
+    parameters: int
+    dtype: str
+    config: VanConfig
+    preprocess: Preprocess | None
+    provenance: dict[str, Any]
+    origins: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """The stage norms' epsilon."""
+        return self.config.layer_norm_eps
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, value) in reading order."""
+        p, c, origin = self.preprocess, self.config, self.origins
+        told = [(key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format")]
+        return [
+            ("file", self.source),
+            ("format", self.format),
+            ("model", f"{self.name}: widths {c.embed_dims}, depths {c.depths}"),
+            ("task", self.task),
+            ("classes", self._classes()),
+            ("parameters", f"{self.parameters:,} ({self.dtype})"),
+            ("input", f"{c.in_chans} channels, strides {c.strides} (from {origin['strides']})"),
+            ("attention", f"{c.attention}, {c.kernel_size} x {c.kernel_size}, dilation {c.dilation}"),
+            ("layer_norm_eps", f"{c.layer_norm_eps:g} (from {origin['layer_norm_eps']})"),
+            ("preprocessing", f"{_preprocess(p)} (from {origin['preprocess']})"),
+            *told,
+            *(("note", note) for note in self.notes),
+        ]
+
+    def _classes(self) -> str:
+        if not self.num_classes:
+            return "none: a feature backbone"
+        if self.classes is None:
+            return f"{self.num_classes}, their names unknown"
+        return f"{self.num_classes}: {', '.join(self.classes[:5])}{', …' if self.num_classes > 5 else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        values = asdict(self) | {"config": self.config.to_dict(), "layer_norm_eps": self.layer_norm_eps}
+        return values | {"preprocess": self.preprocess.to_dict() if self.preprocess else None}
+
+    def __str__(self) -> str:
+        width = max(len(what) for what, _ in self.rows())
+        return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows())
+
+
+def _preprocess(p: Preprocess | None) -> str:
+    if p is None:
+        return "unknown"
+    how = f"crop_pct {p.crop_pct:g}" if p.resize == "shortest" else "squashed"
+    return f"{p.size[0]} x {p.size[1]}, {how}, {p.interpolation}, mean {p.mean}, std {p.std}"
+
+
+def summarise(checkpoint: Checkpoint, source: str) -> Info:
+    """The Info of a checkpoint that was read from `source`."""
+    weights = {key: array for key, array in checkpoint.arrays.items() if not key.endswith(STATISTICS)}
+    return Info(
+        source=source,
+        format=checkpoint.format,
+        name=checkpoint.name,
+        task="classification" if checkpoint.config.num_classes else "features",
+        num_classes=checkpoint.config.num_classes,
+        classes=checkpoint.classes,
+        parameters=sum(math.prod(array.shape) for array in weights.values()),
+        dtype=", ".join(sorted({str(array.dtype) for array in weights.values()})),
+        config=checkpoint.config,
+        preprocess=checkpoint.preprocess,
+        provenance=checkpoint.provenance,
+        origins=checkpoint.origins,
+        notes=checkpoint.notes,
+    )

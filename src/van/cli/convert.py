@@ -1,0 +1,40 @@
+"""Convert a checkpoint to another format, read it back, and compare tensors and outputs bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..checkpoints import FORMATS
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `van convert`."""
+    parser.add_argument("source", help="a checkpoint file, a folder, or a hub id (org/name)")
+    parser.add_argument("destination", help="the file to write; for transformers a folder")
+    parser.add_argument("--to", choices=list(FORMATS), required=True, help="format to write")
+    parser.add_argument("--ema", action="store_true", help="take the averaged weights")
+    parser.add_argument("--num-classes", type=int, help="a fresh head of this width where it differs; 0 for none")
+    parser.add_argument("--layer-norm-eps", type=float, help="for a file that does not tell its epsilon")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+
+
+def run(options: Any) -> None:
+    """Convert, verify, and tell what was lost."""
+    from ..models import convert
+
+    known = {} if options.layer_norm_eps is None else {"layer_norm_eps": options.layer_norm_eps}
+    done = convert(
+        options.source,
+        options.destination,
+        to=options.to,
+        num_classes=options.num_classes,
+        ema=options.ema,
+        revision=options.revision,
+        **known,
+    )
+    print(f"{done.source} ({done.source_format}) -> {done.destination} ({done.format})")
+    print(f"verified: {done.tensors} tensors bit-identical, {done.outputs} equal")
+    for note in done.notes:
+        print(f"note: {note}")
+    for sentence in done.lost:
+        print(f"not carried: {sentence}")

@@ -1,0 +1,79 @@
+"""Read a segmentation data set before training: label histogram, unknown and off-by-one labels, missing pairs, weights.
+
+Exit code 1 when something was found that would break training or evaluation.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from .output import check_writable, print_table, progress_bar, to_json, write_file
+
+if TYPE_CHECKING:
+    from ..doctor import Report
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `van doctor`."""
+    parser.add_argument("data", help="a data set's folder, its dataset.yaml, or 'scenes'")
+    parser.add_argument("--split", choices=("train", "val"), help="this part only (default: all there are)")
+    parser.add_argument("--limit", type=int, help="look at so many images per split, spread over it")
+    parser.add_argument("--json", help="write everything here")
+    parser.add_argument("--sheet", help="write a contact sheet of overlays with a legend here, as PNG")
+
+
+def run(options: Any) -> int:
+    """Examine, print what was found, write what was asked for."""
+    for path in (options.json, options.sheet):
+        check_writable(path)
+    from ..doctor import draw, examine
+
+    with progress_bar() as bar:
+        task = bar.add_task("reading")
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        splits = None if options.split is None else [options.split]
+        report = examine(options.data, splits, limit=options.limit, progress=progress)
+    _print(report)
+    if options.json:
+        write_file(options.json, to_json(report.to_dict()) + "\n")
+    if options.sheet:
+        png = io.BytesIO()
+        draw(report).save(png, "PNG")
+        write_file(options.sheet, png.getvalue())
+    return 0 if report.healthy else 1
+
+
+def _print(report: Report) -> None:
+    zero = ", 0 counts as no label" if report.reduce_zero_label else ""
+    ignored = f"{report.ignore_index} is ignored{zero}"
+    print(f"{report.data}: {report.layout}, {len(report.classes)} classes, {ignored}")
+    for split, part in report.parts.items():
+        narrow, wide = (min(part.sizes), max(part.sizes)) if part.sizes else ((0, 0), (0, 0))
+        sizes = f"{narrow[0]} x {narrow[1]}" + ("" if narrow == wide else f" … {wide[0]} x {wide[1]}")
+        kinds = ", ".join(f"{count} {kind}" for kind, count in part.kinds.items())
+        print(f"{split}: {part.total} images of {sizes} pixels; masks: {kinds or 'none'}")
+    print_table(_table(report))
+    print("weight: suggested for the loss, median frequency balancing (--json has inverse-log ones too)")
+    for finding in report.findings:
+        print(f"{finding.level}: {finding.text}")
+    if report.healthy:
+        print("fit for training" if not report.findings else "nothing that breaks training was found")
+
+
+def _table(report: Report) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("label", "class")
+    for split in report.parts:
+        table.add_column(f"{split} pixels", justify="right")
+        table.add_column(f"{split} images", justify="right")
+    table.add_column("weight", justify="right")
+    for row in report.table():
+        cells = [cell for split in report.parts for cell in (f"{row[split]['share']:.3%}", str(row[split]["images"]))]
+        table.add_row(str(row["label"]), escape(row["name"]), *cells, f"{row['weights']['median_frequency']:.3f}")
+    return table

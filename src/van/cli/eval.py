@@ -1,0 +1,136 @@
+"""Evaluate checkpoints: top-1, top-5, loss, per-class table, confusion matrix.
+
+Several checkpoints (files, folders, quoted globs) make one table, best first; exit code 1 when some failed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, VanError
+from .inference import add_inference_arguments, command_line, inference_options
+from .output import check_writable, print_table, progress_bar, to_csv, to_json, write_file
+
+if TYPE_CHECKING:
+    from ..evaluate import Evaluation, Failure
+
+_FIGURES = ("top1", "top5", "loss", "count", "original_top1", "original_top5", "original_count", "images_per_second")
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `van eval`."""
+    parser.add_argument("checkpoints", nargs="+", help="checkpoint files, folders of them, globs, hub ids")
+    parser.add_argument("--data", required=True, help="'digits', a folder with train/ and val/, or class folders")
+    parser.add_argument("--split", help="train, val or all (default: val; everything for evaluation-only folders)")
+    parser.add_argument("--seed", type=int, default=0, help="of the automatic split")
+    parser.add_argument("--val-fraction", type=float, default=0.2, help="of the automatic split")
+    parser.add_argument("--real-labels", help="ImageNet-ReaL JSON: a list of right labels per validation image")
+    parser.add_argument("--classes-subset", help="text or JSON file of class names or indices to restrict to")
+    parser.add_argument("--class-map", help="text or JSON file: folder name -> class name or index of the model")
+    add_inference_arguments(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--per-class", action="store_true", help="print the per-class table")
+    group.add_argument("--json", help="write everything here, confusion matrix and preprocessing included")
+    group.add_argument("--csv", help="write the table of checkpoints here")
+    group.add_argument("--confusion", help="write the confusion matrix here as a PNG picture")
+
+
+def run(options: Any) -> int:
+    """Evaluate; print the tables; write what was asked for."""
+    for path in (options.json, options.csv, options.confusion):
+        check_writable(path)
+    from ..engines import find_checkpoints
+    from ..evaluate import Evaluation, Failure
+
+    checkpoints = find_checkpoints(options.checkpoints)
+    if options.confusion and len(checkpoints) > 1:
+        raise ConfigError(f"--confusion draws one checkpoint, got {len(checkpoints)}; evaluate them one at a time")
+    results = _evaluate(checkpoints, options)
+    done = [each for each in results if isinstance(each, Evaluation)]
+    failed = [each for each in results if isinstance(each, Failure)]
+    for failure in failed:
+        print(f"van: failed: {failure.checkpoint}: {failure.reason}", file=sys.stderr)
+    if not done:
+        raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
+    _print(done, per_class=options.per_class)
+    _write(done, failed, options)
+    return 1 if failed else 0
+
+
+def _evaluate(checkpoints: list[str], options: Any) -> list[Evaluation | Failure]:
+    from ..evaluate import evaluate, evaluate_many
+
+    names = ("split", "seed", "val_fraction", "real_labels", "classes_subset", "class_map")
+    chosen = {name: getattr(options, name) for name in names} | inference_options(options)
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating")
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if len(checkpoints) == 1:  # its error is the command's error
+            return [evaluate(checkpoints[0], options.data, progress=progress, **chosen)]
+        return evaluate_many(checkpoints, options.data, progress=progress, **chosen)
+
+
+def _print(done: list[Evaluation], *, per_class: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    real = done[0].original_top1 is not None
+    table = Table(box=None, pad_edge=False)
+    table.add_column("checkpoint", overflow="fold")
+    words = ["top-1 %", "top-5 %", "loss", "images"] + ["own top-1 %", "own top-5 %"] * real + ["images/s"]
+    for word in words:
+        table.add_column(word, justify="right")
+    for each in done:
+        own = [f"{each.original_top1:.2f}", f"{each.original_top5:.2f}"] if real else []
+        figures = [f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}", str(each.count), *own]
+        table.add_row(escape(each.checkpoint), *figures, f"{each.images_per_second:.1f}")
+    print_table(table)
+    for each in done if per_class else ():
+        print(f"\n{each.checkpoint}")
+        print_table(_per_class(each))
+
+
+def _per_class(evaluation: Evaluation) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for word in ("images", "top-1 %", "top-5 %"):
+        table.add_column(word, justify="right")
+    table.add_column("most confused with", overflow="fold")
+    for score in evaluation.per_class:
+        confused = f"{score.confused_with} ({score.confused_count})" if score.confused_with is not None else ""
+        table.add_row(escape(score.name), str(score.count), f"{score.top1:.2f}", f"{score.top5:.2f}", escape(confused))
+    return table
+
+
+def _write(done: list[Evaluation], failed: list[Failure], options: Any) -> None:
+    if options.json:
+        content = {
+            "command": command_line("eval", add_arguments, options),
+            "device": options.device,
+            "precision": options.precision,
+            "results": [each.to_dict() for each in done],
+            "failures": [{"checkpoint": each.checkpoint, "reason": each.reason} for each in failed],
+        }
+        write_file(options.json, to_json(content) + "\n")
+    if options.csv:
+        rows = [[each.checkpoint, *(getattr(each, name) for name in _FIGURES)] for each in done]
+        write_file(options.csv, to_csv(("checkpoint", *_FIGURES), rows))
+    if options.confusion:
+        write_file(options.confusion, _picture(done[0]))
+
+
+def _picture(evaluation: Evaluation) -> bytes:
+    from ..metrics.pictures import confusion_picture
+
+    if evaluation.confusion is None:
+        raise VanError(f"{len(evaluation.classes)} classes are too many for a confusion matrix; take a subset")
+    name = evaluation.checkpoint
+    title = f"{name if len(name) <= 60 else '…' + name[-59:]}\n{evaluation.data}, {evaluation.split}: "
+    return confusion_picture(evaluation.confusion, evaluation.classes, f"{title}top-1 {evaluation.top1:.2f}%")

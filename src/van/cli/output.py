@@ -1,0 +1,117 @@
+"""What the verbs write: files that appear whole or not at all, tables, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_WIDTH = 160  # columns when the output is no terminal
+
+
+def check_writable(path: str | Path | None) -> None:
+    """Before hours of work: raises ConfigError when `path` cannot become a file."""
+    if path is None or _is_stream(Path(path)):
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"cannot write {path}: a folder is there; give a file name")
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"cannot write {path}: the folder {path.parent} is not writable; choose another")
+
+
+def write_file(path: str | Path, content: str | bytes) -> None:
+    """Write text (UTF-8) or bytes under a temporary name, then rename; raises ConfigError when that fails."""
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    if _is_stream(path):
+        path.write_bytes(data)
+        return
+    path = path.resolve()  # of a symbolic link, the target is replaced
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(value: Any, indent: int = 0) -> str:
+    """JSON that reads well: what holds no further list or object takes one line, a confusion matrix one per row."""
+    children = list(value.values() if isinstance(value, dict) else value) if isinstance(value, dict | list) else []
+    if not any(isinstance(child, dict | list) for child in children):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    keys = [f"{json.dumps(str(key))}: " for key in value] if isinstance(value, dict) else [""] * len(children)
+    lines = [" " * (indent + 2) + key + to_json(child, indent + 2) for key, child in zip(keys, children, strict=True)]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return opening + "\n" + ",\n".join(lines) + "\n" + " " * indent + closing
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV text with a header line."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def print_table(table: Any) -> None:
+    """Print a rich table on stdout, in colour on a terminal."""
+    if not sys.stdout.isatty():
+        sys.stdout.write(table_text(table))
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(table)
+
+
+def table_text(table: Any) -> str:
+    """A rich table as plain text, wide enough for paths."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    Console(file=buffer, width=_WIDTH, highlight=False, color_system=None).print(table)
+    return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
+
+
+def progress_bar() -> Progress:
+    """A progress bar with ETA on stderr; silent when that is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    return Progress(
+        *columns,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether `path` is something like /dev/stdout, which must not be replaced by a file."""
+    return path.exists() and not path.is_file() and not path.is_dir()

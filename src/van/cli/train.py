@@ -1,0 +1,114 @@
+"""Train or fine-tune a classifier by a recipe; every setting can be overridden.
+
+van train digits_van_b0
+van train finetune --model.checkpoint van_tiny_754.pth.tar --data.path FOLDER
+van train finetune --config mine.yaml --optim.lr 5e-5 --print_config
+van train --trainer.resume runs/finetune-20260101-120000
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..recipes import RECIPES, Recipe, get_recipe, summary
+from ..recipes.spec import SECTIONS
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `van train`: every field of a recipe, by its dotted name."""
+    parser.add_argument("recipe", nargs="?", help="name of a recipe; none: list them")
+    parser.add_argument("--list", action="store_true", help="list the recipes")
+    parser.add_argument("--config", action="config", help="YAML file of settings, e.g. a run's recipe.yaml")
+    parser.add_argument("--name", default="custom", help="names the run's folder")
+    for section, kind in SECTIONS.items():
+        parser.add_class_arguments(kind, section)
+        texts = _field_texts(kind)
+        for action in parser._actions:
+            if action.dest.startswith(f"{section}."):
+                action.help = texts.get(action.dest.partition(".")[2], action.help)
+
+
+def set_defaults(parser: Any, arguments: list[str]) -> None:
+    """Defaults of the recipe that is named first, of the run that is resumed, or of the one a YAML file names."""
+    if not arguments:
+        arguments.append("--list")
+    base = _base(arguments)
+    if base is None:
+        if not {"--list", "--config", "-h", "--help"} & {word.partition("=")[0] for word in arguments}:
+            raise ConfigError(f"van train: name a recipe first, one of {', '.join(RECIPES)}")
+        return
+    if base.name in RECIPES:
+        parser.description = inspect.getdoc(RECIPES[base.name])
+    values: dict[str, Any] = {"name": base.name}
+    for section in SECTIONS:
+        spec = getattr(base, section)
+        values |= {f"{section}.{key}": value for key, value in vars(spec).items()}
+    parser.set_defaults(values)
+
+
+def run(options: Any) -> int:
+    """Train, and say where the result is."""
+    values = options.as_dict()
+    if options.list:
+        print(_listing())
+        return 0
+    if options.recipe is not None:
+        get_recipe(options.recipe)  # raises for one that was named elsewhere than first, and is none
+    recipe = Recipe.from_dict({name: value for name, value in values.items() if name in ("name", *SECTIONS)})
+    from ..train import run as train
+
+    folder = train(recipe)
+    figures = json.loads((folder / "summary.json").read_text())
+    print(f"{folder}: top-1 {figures['val/top1']:.2f}% on held-out images, {figures['seconds']:.0f} s")
+    print(f"next: van predict {folder / figures['model']} IMAGE")
+    return 0
+
+
+def _base(arguments: list[str]) -> Recipe | None:
+    resume, config = _value(arguments, "--trainer.resume"), _value(arguments, "--config")
+    named = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    recipe = get_recipe(named) if named else None
+    late = next((word for word in arguments[1:] if word in RECIPES), None)
+    if recipe is None and late and _value(arguments, "--name") != late:
+        raise ConfigError(f"van train: the recipe comes first: van train {late} …")
+    if resume is not None:
+        from ..train.folder import RECIPE, read_recipe, resume_file
+
+        return read_recipe(resume_file(resume).parent / RECIPE).with_options(**{"trainer.out": None})
+    if recipe is None and config is not None and Path(config).is_file():
+        found = re.search(r"^(?:name|recipe):\s*['\"]?([\w.-]+)", Path(config).read_text(), re.MULTILINE)
+        if found and found[1] in RECIPES:
+            return get_recipe(found[1])
+    return recipe
+
+
+def _value(arguments: list[str], option: str) -> str | None:
+    """What follows `option`, before the arguments are parsed."""
+    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _listing() -> str:
+    width = max(map(len, RECIPES))
+    lines = [f"  {name:<{width}}  {summary(name)}" for name in RECIPES]
+    usage = "usage: van train RECIPE [--data.path FOLDER] [--optim.lr 1e-4 …] [--config FILE] [--print_config]"
+    return "\n".join([usage, "", *lines, "", "van train RECIPE --help tells a recipe's story and every setting."])
+
+
+def _field_texts(kind: type) -> dict[str, str]:
+    """Field -> what the class's docstring says about it ("name, name: text", continued on further lines)."""
+    texts: dict[str, str] = {}
+    _, _, body = (inspect.getdoc(kind) or "").partition("\n\n")
+    for names, text in re.findall(r"^((?:\w+,\s)*\w+): (.*(?:\n(?!(?:\w+,\s)*\w+: ).*)*)", body, re.MULTILINE):
+        texts |= {name: " ".join(text.split()) for name in re.split(r",\s", names)}
+    return texts

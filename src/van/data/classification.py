@@ -1,0 +1,137 @@
+"""Classification data under one interface: ImageNet layout, one folder of classes, the embedded digits."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import ConfigError, DataError, VanNotice
+from ..preprocess import read_image
+from .folder import ImageList, class_folders, read_folder
+from .split import stratified_split
+
+SPLITS = ("train", "val", "all")
+_VAL_NAMES = ("val", "validation", "test")
+
+
+class ClassificationData(ABC):
+    """Images with one label each: `len(data)`, `data.load(i)`, `data.name(i)`.
+
+    classes: names in label order; labels: one index into `classes` per image.
+    """
+
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """The decoded image in its own mode, and its label; raises DataError for an unreadable file."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call the image in tables and errors: its path, or `digits/val/12`."""
+
+
+class FolderData(ClassificationData):
+    """The images of an ImageList."""
+
+    def __init__(self, images: ImageList) -> None:
+        self.classes, self.labels, self.paths = images.classes, images.labels, images.paths
+
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        return read_image(self.paths[index]), self.labels[index]
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+
+def open_classification(
+    data: str | Path, split: str = "val", *, seed: int = 0, val_fraction: float = 0.2
+) -> ClassificationData:
+    """One split ("train", "val", or "all" of what is not split) of a data set.
+
+    data: "digits" (embedded); a folder with train/ and val/ (or validation/, test/); or one folder of class folders,
+    which `seed` and `val_fraction` split class by class. "all" is the whole folder or the whole digits; of an
+    ImageNet layout it is val/.
+    Raises ConfigError for an unknown split, DataError for folders that do not hold what they should, among them
+    train/ and val/ with different classes.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if str(data) == "digits":
+        from .digits import Digits
+
+        return Digits(split, seed=seed, val_fraction=val_fraction)
+    train, val = _layout(Path(data))
+    if val is not None:
+        return _own_split(Path(data), train, val, split)
+    assert train is not None
+    images = read_folder(train)
+    if split == "all":
+        return FolderData(images)
+    parts = stratified_split(images.labels, seed=seed, val_fraction=val_fraction)
+    return FolderData(_part(images, parts, split, train))
+
+
+def has_own_val(data: str | Path) -> bool:
+    """Whether the data set comes with its own validation part, so that nothing is split off by a seed."""
+    return str(data) != "digits" and _layout(Path(data))[1] is not None
+
+
+def _layout(root: Path) -> tuple[Path | None, Path | None]:
+    """Folders of the training and validation images; (root, None) for one folder of classes."""
+    train = root / "train" if _holds_folders(root / "train") else None
+    val = next((root / name for name in _VAL_NAMES if _holds_folders(root / name)), None)
+    if train is not None and val is None and class_folders(root) == ("train",):
+        return train, None  # train/ alone: split it
+    if val is not None and (train is not None or class_folders(root) == (val.name,)):
+        return train, val
+    return root, None
+
+
+def _holds_folders(path: Path) -> bool:
+    return path.is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path))
+
+
+def _own_split(root: Path, train: Path | None, val: Path, split: str) -> FolderData:
+    if split == "train" and train is None:
+        raise DataError(f"{root} has {val.name}/ but no train/; training needs both, or one folder of class folders")
+    if train is not None:
+        _same_classes(train, val)
+    images = read_folder(train if split == "train" and train is not None else val)
+    return FolderData(images)
+
+
+def _same_classes(train: Path, val: Path) -> None:
+    """Compares names only: listing millions of training files to evaluate would be a waste."""
+    ours, theirs = set(class_folders(train)), set(class_folders(val))
+    if ours != theirs:
+        missing = [
+            f"{where} lacks {_some(names)}" for where, names in ((val, ours - theirs), (train, theirs - ours)) if names
+        ]
+        raise DataError(
+            f"training and validation classes differ: {'; '.join(missing)}; make the class folders the same"
+        )
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:10]) + (f", … ({len(names)} in all)" if len(names) > 10 else "")
+
+
+def _part(images: ImageList, parts: tuple[list[int], list[int]], split: str, root: Path) -> ImageList:
+    indices = parts[split == "val"]
+    single = set(images.classes) - {images.classes[images.labels[i]] for i in parts[1]}
+    if not parts[1]:
+        raise DataError(
+            f"{root} has one image per class, so none is left to validate with; add images or a val/ folder"
+        )
+    if single and split == "val":
+        warnings.warn(f"{root}: not validated for want of a second image: {_some(single)}", VanNotice, stacklevel=3)
+    return ImageList(tuple(images.paths[i] for i in indices), tuple(images.labels[i] for i in indices), images.classes)

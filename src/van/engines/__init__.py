@@ -1,0 +1,21 @@
+"""What runs a network: arrays in, a dict of arrays out; one small class per runtime."""
+
+from .halving import HalvingEngine
+from .opened import Opened, open_classifier
+from .ordered import default_workers, in_order, reason_of
+from .sources import find_checkpoints, matching
+from .torch_engine import PRECISIONS, Engine, TorchEngine
+
+__all__ = [
+    "PRECISIONS",
+    "Engine",
+    "HalvingEngine",
+    "Opened",
+    "TorchEngine",
+    "default_workers",
+    "find_checkpoints",
+    "in_order",
+    "matching",
+    "open_classifier",
+    "reason_of",
+]

@@ -1,0 +1,105 @@
+"""A checkpoint or model made ready to classify images: engine, preprocessing and class names together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import ConfigError
+from ..nn import Classifier, TestTimePool
+from ..preprocess import Preprocess
+from .torch_engine import Engine, TorchEngine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A classifier that can run.
+
+    classes: one name per logit, None when the checkpoint has none; name: the path, or the model's type.
+    preprocess: the checkpoint's own with the overrides applied.
+    """
+
+    engine: Engine
+    preprocess: Preprocess
+    classes: tuple[str, ...] | None
+    num_classes: int
+    name: str
+
+    def label(self, index: int) -> str:
+        """Name of a class, its index as text when it has none."""
+        return self.classes[index] if self.classes else str(index)
+
+
+def open_classifier(
+    source: str | Path | nn.Module | Opened,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    ema: bool = False,
+    test_time_pool: bool = False,
+    optimize: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> Opened:
+    """Load (or take over) a classifier and put it on its device.
+
+    source: what `van.load` takes, a model, or an Opened, of which only the preprocessing can change.
+    ema: the averaged weights of a file that holds both.
+    test_time_pool: pool over windows of the training size; optimize: through `van.optimize`.
+    overrides: fields of Preprocess; None entries keep the checkpoint's.
+    Raises CheckpointError for a file that cannot be loaded, ConfigError for a model that classifies nothing or whose
+    channels differ from the preprocessing's.
+    """
+    if isinstance(source, Opened):
+        return replace(source, preprocess=source.preprocess.with_overrides(**(overrides or {})))
+    model, name = _load(source, ema)
+    num_classes = getattr(model, "num_classes", None)
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ConfigError(f"{name} has no classification head (num_classes is {num_classes}); expected a classifier")
+    own: Preprocess = getattr(model, "preprocess", None) or Preprocess()
+    preprocess = own.with_overrides(**(overrides or {}))
+    classes = getattr(model, "classes", None)
+    _check_channels(model, preprocess, name)
+    if optimize:
+        from ..models import optimize as optimized
+
+        model = optimized(model)
+    if test_time_pool:
+        model = _pooled(model, own)
+    return Opened(
+        engine=TorchEngine(model, device, precision),
+        preprocess=preprocess,
+        classes=tuple(classes) if classes else None,
+        num_classes=num_classes,
+        name=name,
+    )
+
+
+def _load(source: str | Path | nn.Module, ema: bool) -> tuple[nn.Module, str]:
+    if isinstance(source, nn.Module):
+        if ema:
+            raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
+        return source, type(source).__name__
+    from ..models import load
+
+    return load(source, ema=ema), str(source)
+
+
+def _check_channels(model: nn.Module, preprocess: Preprocess, name: str) -> None:
+    in_chans = getattr(getattr(model, "config", None), "in_chans", preprocess.channels)
+    if in_chans != preprocess.channels:
+        remedy = "give mean and std one entry each (gray) or three (RGB)" if in_chans in (1, 3) else "run it by hand"
+        raise ConfigError(
+            f"{name} takes images of {in_chans} channel(s), its preprocessing makes {preprocess.channels} "
+            f"({preprocess.color}); {remedy}"
+        )
+
+
+def _pooled(model: nn.Module, own: Preprocess) -> TestTimePool:
+    if not isinstance(model, Classifier):
+        raise ConfigError(f"test-time pooling needs a plain classifier, not {type(model).__name__}; leave it out")
+    stride = model.config.reductions[-1]
+    return TestTimePool(model, pool_size=-(-min(own.size) // stride))  # side of the map at the training size

@@ -1,0 +1,119 @@
+"""What timm knows about VAN's published weights, and how any of their formats gets into its model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.models import adapt_input_conv, generate_default_cfgs
+from torch import Tensor
+
+from ... import preprocess
+from ...checkpoints import Checkpoint
+from ...errors import CheckpointError, VanNotice
+from ...variants import VARIANTS, name_of
+from ...weights import WEIGHTS, Weight
+from ..states import adopt, is_foreign, read_state, tensors
+
+if TYPE_CHECKING:
+    from .van import VisualAttentionNetwork
+
+FIRST_CONV, HEAD = "backbone.stages.0.patch_embed.conv", "head"
+
+
+def default_cfgs() -> Any:
+    """timm's record of every variant: where weights are, and the preprocessing they were evaluated with.
+
+    B0–B3 come from the hub in transformers' layout, whose processor files contradict the evaluation protocol; timm
+    gets the protocol's values. B5 and B6 were published for ImageNet-22K only, and ask for their tag.
+    """
+    records = {}
+    for name in VARIANTS:
+        rows = {row.name: row for row in WEIGHTS if row.model == name}
+        hub, in1k, in21k = (rows.get(key) for key in (f"hub/{name}", f"openmmlab/{name}", f"openmmlab/{name}_in21k"))
+        if in21k:
+            records[f"{name}.in21k"] = _record(in21k, preprocess.IMAGENET, num_classes=0, **_download(in21k))
+        if hub:
+            records[f"{name}.in1k*"] = _record(hub, preprocess.OFFICIAL, hf_hub_id=hub.repo)
+        elif in1k:
+            records[f"{name}.in1k*"] = _record(in1k, preprocess.OFFICIAL, **_download(in1k))
+        else:
+            records[f"{name}.untrained*"] = _record(None, preprocess.OFFICIAL)  # the star makes it the default
+    return generate_default_cfgs(records)
+
+
+def _download(row: Weight) -> dict[str, Any]:
+    return {"url": row.url, "custom_load": True}  # to VisualAttentionNetwork.load_pretrained, so through our reader
+
+
+def _record(row: Weight | None, used: preprocess.Preprocess, **source: Any) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (used.channels, *used.size),
+        "pool_size": (7, 7),
+        "crop_pct": used.crop_pct,
+        "interpolation": used.interpolation,
+        "mean": used.mean,
+        "std": used.std,
+        "first_conv": FIRST_CONV,
+        "classifier": HEAD,
+        "license": row.licence if row else None,
+        "paper_ids": "arXiv:2202.09741",
+        "paper_name": "Visual Attention Network",
+        "origin_url": "https://github.com/Visual-Attention-Network",
+        **source,
+    }
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: VisualAttentionNetwork) -> dict[str, Tensor]:
+    """The state under our keys, whatever published format it came in; epsilon is taken along."""
+    if not is_foreign(state_dict):
+        return dict(state_dict)
+    checkpoint = read_state(state_dict)
+    adopt(model.backbone, checkpoint)
+    return tensors(checkpoint)
+
+
+def translate_hook(module: VisualAttentionNetwork, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before `load_state_dict`: rename the keys of a foreign format in place; ours pass untouched."""
+    own = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    if is_foreign(own):
+        for key in own:
+            del state_dict[prefix + key]
+        state_dict.update({prefix + key: value for key, value in checkpoint_filter_fn(own, module).items()})
+
+
+def load(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint into the timm model, adapting the first convolution and leaving a head that differs."""
+    ours, theirs = model.config, checkpoint.config
+    if name_of(ours) != name_of(theirs) or (ours.embed_dims, ours.depths) != (theirs.embed_dims, theirs.depths):
+        raise CheckpointError(
+            f"the file holds {name_of(theirs)} (widths {theirs.embed_dims}, depths {theirs.depths}), the model is "
+            f"{name_of(ours)} ({ours.embed_dims}, {ours.depths}); create the file's variant"
+        )
+    state = tensors(checkpoint)
+    if theirs.in_chans != ours.in_chans:
+        state[f"{FIRST_CONV}.weight"] = _adapted(state[f"{FIRST_CONV}.weight"], ours.in_chans)
+    if theirs.num_classes != ours.num_classes:
+        state = {key: value for key, value in state.items() if not key.startswith(f"{HEAD}.")}
+        state |= {f"{HEAD}.{key}": value for key, value in model.head.state_dict().items()}
+        if ours.num_classes:
+            warnings.warn(
+                f"the file's head has {theirs.num_classes} classes, the model's {ours.num_classes}: it starts afresh",
+                VanNotice,
+                stacklevel=3,
+            )
+    adopt(model.backbone, checkpoint)
+    model.load_state_dict(state)
+
+
+def _adapted(weight: Tensor, in_chans: int) -> Tensor:
+    if weight.shape[1] != 3:
+        raise CheckpointError(
+            f"the file's network takes {weight.shape[1]} channels, the model {in_chans}; adapt from 3"
+        )
+    with torch.no_grad():
+        return adapt_input_conv(in_chans, weight)

@@ -1,0 +1,57 @@
+"""VAN in transformers 5, which removed it: importing this module registers configuration, models and processing."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
+from transformers.models.auto.auto_factory import _BaseAutoBackboneClass
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ...errors import VanNotice
+from . import conversion, processing
+from .configuration import VanConfig
+from .modeling import VanBackbone, VanForImageClassification, VanModel, VanPreTrainedModel
+
+__all__ = ["VanBackbone", "VanConfig", "VanForImageClassification", "VanModel", "VanPreTrainedModel", "register"]
+
+
+def register() -> None:
+    """Add model type "van" to transformers' automatic classes; one that is there already stays."""
+    if "van" in CONFIG_MAPPING:
+        if CONFIG_MAPPING["van"] is not VanConfig:
+            warnings.warn("transformers has a model type 'van' of its own, which is kept", VanNotice, stacklevel=2)
+        return
+    AutoConfig.register("van", VanConfig)
+    AutoModel.register(VanConfig, VanModel)
+    AutoModelForImageClassification.register(VanConfig, VanForImageClassification)
+    AutoBackbone.register(VanConfig, VanBackbone)
+    conversion.register()
+    processing.register()
+    _let_backbones_come_from_folders()
+
+
+def _let_backbones_come_from_folders() -> None:
+    """Mend one method of transformers, the only thing this package changes in a host.
+
+    `AutoBackbone.from_pretrained` asks the hub whether its argument is a repository before it looks at the disk, so
+    a folder, any model's, ends in an error about repository names. The mended method takes folders first and
+    leaves everything else to the original.
+    """
+    original = AutoBackbone.from_pretrained
+    if getattr(original, "takes_folders", False):
+        return
+
+    def from_pretrained(cls: Any, name: Any, *inputs: Any, **options: Any) -> Any:
+        if not Path(str(name)).is_dir():
+            return original(name, *inputs, **options)
+        options.pop("use_timm_backbone", None)
+        return super(_BaseAutoBackboneClass, cls).from_pretrained(name, *inputs, **options)
+
+    from_pretrained.takes_folders = True  # type: ignore[attr-defined]
+    AutoBackbone.from_pretrained = classmethod(from_pretrained)
+
+
+register()

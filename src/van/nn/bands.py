@@ -1,0 +1,110 @@
+"""Logits at the size of a picture, a band of rows at a time: memory depends on the band, not on the picture.
+
+Shape legend: K classes, C channels, H and W of the picture, h and w of the logits that exist.
+Source of the windows: slide_inference of MMSegmentation 0.2x, on which the VAN segmentation code stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Rows(Protocol):
+    """Logits of some size (H, W) of which any rows can be had; the first row asked for never goes back."""
+
+    size: tuple[int, int]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows start … stop - 1: (K, stop - start, W)."""
+
+
+class Held:
+    """Logits that exist: (K, h, w)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        self.size = (logits.shape[-2], logits.shape[-1])
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """See Rows."""
+        return self.logits[:, start:stop]
+
+
+class Resized:
+    """Logits at another size, bilinear with corners not aligned: what F.interpolate gives, row by row."""
+
+    def __init__(self, source: Rows, size: tuple[int, int]) -> None:
+        self.source, self.size = source, size
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """See Rows."""
+        height = self.source.size[0]
+        if self.size == self.source.size:
+            return self.source.rows(start, stop)
+        # float32 as torch computes it: at row 500 that moves the centre by 3e-5
+        scale = torch.tensor(height, dtype=torch.float32) / self.size[0]
+        centres = ((torch.arange(start, stop, dtype=torch.float32) + 0.5) * scale - 0.5).clamp_(min=0)
+        above = centres.long().clamp_(max=height - 1)
+        below = (above + 1).clamp_(max=height - 1)
+        first = int(above[0])
+        lines = self.source.rows(first, int(below[-1]) + 1)  # (K, few, w)
+        lines = F.interpolate(lines[None], (lines.shape[1], self.size[1]), mode="bilinear", align_corners=False)[0]
+        upper, lower, weights = (part.to(lines.device) for part in (above - first, below - first, centres - above))
+        return torch.lerp(lines[:, upper], lines[:, lower], weights.to(lines.dtype)[:, None])
+
+
+class Sliding:
+    """Logits of overlapping windows, averaged; a window lives from the first to the last band that touches it.
+
+    decode: a crop (C, window, window) of the pixels to its logits (K, h, w).
+    pixels: (C, H, W).
+    """
+
+    def __init__(self, decode: Callable[[Tensor], Tensor], pixels: Tensor, window: int, stride: int) -> None:
+        self.decode, self.pixels = decode, pixels
+        self.size = height, width = pixels.shape[-2], pixels.shape[-1]
+        self.window = (min(window, height), min(window, width))
+        self.tops, self.lefts = window_starts(height, window, stride), window_starts(width, window, stride)
+        self.over_rows = _coverage(height, self.tops, window)
+        self.over_columns = _coverage(width, self.lefts, window)
+        self.alive: dict[int, list[Rows]] = {}
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """See Rows."""
+        reach = self.window[0]
+        self.alive = {top: line for top, line in self.alive.items() if top + reach > start}
+        band: Tensor | None = None
+        for top in (top for top in self.tops if top < stop and top + reach > start):
+            first, last = max(start, top), min(stop, top + reach)
+            for left, source in zip(self.lefts, self._line(top), strict=True):
+                logits = source.rows(first - top, last - top)
+                if band is None:
+                    band = logits.new_zeros(logits.shape[0], stop - start, self.size[1])
+                band[:, first - start : last - start, left : left + self.window[1]] += logits
+        assert band is not None  # windows leave no row out
+        return band.div_((self.over_rows[start:stop, None] * self.over_columns).to(band))
+
+    def _line(self, top: int) -> list[Rows]:
+        if top not in self.alive:
+            height, width = self.window
+            crops = [self.pixels[:, top : top + height, left : left + width] for left in self.lefts]
+            self.alive[top] = [Resized(Held(self.decode(crop)), self.window) for crop in crops]
+        return self.alive[top]
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along one side, the last one moved back to end at the border."""
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return [max(min(i * stride + window, length) - window, 0) for i in range(count)]
+
+
+def _coverage(length: int, starts: Sequence[int], window: int) -> Tensor:
+    counts = torch.zeros(length)
+    for start in starts:
+        counts[start : start + window] += 1
+    return counts

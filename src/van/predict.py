@@ -1,0 +1,200 @@
+"""Image in, labelled result out: what the command line, the service and batch jobs use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from .data.folder import is_image
+from .engines import HalvingEngine, Opened, default_workers, in_order, matching, open_classifier, reason_of
+from .errors import ConfigError, DataError
+from .metrics.classification import softmax
+from .preprocess import read_image
+
+Picture = str | Path | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a classifier says about one image.
+
+    image: the path, or a description of an image in memory; label, index, probability: of the likeliest class.
+    top: the likeliest classes, best first, as (label, index, probability).
+    """
+
+    image: str
+    top: tuple[tuple[str, int, float], ...]
+
+    @property
+    def label(self) -> str:
+        """Name of the likeliest class, its index as text when the checkpoint has no names."""
+        return self.top[0][0]
+
+    @property
+    def index(self) -> int:
+        """Position of the likeliest class among the logits."""
+        return self.top[0][1]
+
+    @property
+    def probability(self) -> float:
+        """Softmax of the likeliest class, 0 … 1."""
+        return self.top[0][2]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be predicted, and why."""
+
+    image: str
+    reason: str
+
+
+class Predictor:
+    """A classifier with its own preprocessing and labels: `Predictor("model.safetensors")("cat.jpg").label`.
+
+    source: what `van.load` takes, a model (taken over: moved to `device`, into eval mode), or an `engines.Opened`.
+    top: how many classes a prediction lists; batch_size: images at a time, halved when memory runs out.
+    workers: threads that read images; ema, test_time_pool, optimize: as in `engines.open_classifier`.
+    size, crop_pct, interpolation, mean, std, resize: override the checkpoint's preprocessing.
+    Raises CheckpointError, ConfigError as `engines.open_classifier` does.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | nn.Module | Opened,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        top: int = 5,
+        batch_size: int = 32,
+        workers: int | None = None,
+        ema: bool = False,
+        test_time_pool: bool = False,
+        optimize: bool = False,
+        size: int | tuple[int, int] | None = None,
+        crop_pct: float | None = None,
+        interpolation: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        resize: str | None = None,
+    ) -> None:
+        if top < 1:
+            raise ConfigError(f"top is {top}; expected at least 1")
+        overrides: dict[str, Any] = {"size": size, "crop_pct": crop_pct, "interpolation": interpolation}
+        overrides |= {"mean": mean, "std": std, "resize": resize}
+        self.opened = open_classifier(
+            source,
+            device=device,
+            precision=precision,
+            ema=ema,
+            test_time_pool=test_time_pool,
+            optimize=optimize,
+            overrides=overrides,
+        )
+        self.top = min(top, self.opened.num_classes)
+        self.workers = default_workers() if workers is None else workers
+        self._engine = HalvingEngine(self.opened.engine, batch_size)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """One name per logit, None when the checkpoint has none."""
+        return self.opened.classes
+
+    def __call__(self, image: Picture) -> Prediction:
+        """Predict one image: a path, a PIL image, or uint8 pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+
+        Raises DataError for an image that cannot be used.
+        """
+        result = self._predictions([_name(image, 0)], [self._array(image)])[0]
+        if isinstance(result, Failure):
+            raise DataError(f"{result.image}: {result.reason}")
+        return result
+
+    def predict_many(self, images: Iterable[Picture]) -> Iterator[Prediction | Failure]:
+        """One Prediction, or Failure for an image that cannot be used, per image and in order, computed in batches."""
+        waiting: list[tuple[str, np.ndarray | Failure]] = []
+        ahead = 2 * self._engine.batch_size
+        decoded = in_order(lambda item: self._array(item[1]), enumerate(images), workers=self.workers, ahead=ahead)
+        for (number, image), result in decoded:
+            name = _name(image, number)
+            waiting.append((name, Failure(name, reason_of(result)) if isinstance(result, Exception) else result))
+            if len(waiting) >= self._engine.batch_size:
+                yield from self._flush(waiting)
+                waiting = []
+        yield from self._flush(waiting)
+
+    def _flush(self, waiting: Sequence[tuple[str, np.ndarray | Failure]]) -> Iterator[Prediction | Failure]:
+        arrays = [(name, result) for name, result in waiting if isinstance(result, np.ndarray)]
+        predictions = iter(self._predictions([name for name, _ in arrays], [array for _, array in arrays]))
+        yield from (result if isinstance(result, Failure) else next(predictions) for _, result in waiting)
+
+    def _predictions(self, names: Sequence[str], arrays: Sequence[np.ndarray]) -> list[Prediction | Failure]:
+        logits = self._engine.logits(arrays) if arrays else np.empty((0, self.opened.num_classes))  # (N, K)
+        return [self._prediction(name, row) for name, row in zip(names, logits, strict=True)]
+
+    def _prediction(self, name: str, logits: np.ndarray) -> Prediction | Failure:
+        if not np.isfinite(logits).all():
+            return Failure(name, "the network's output is not finite; try precision fp32")
+        probabilities = softmax(logits)
+        best = np.argsort(-logits, kind="stable")[: self.top].tolist()
+        return Prediction(image=name, top=tuple((self.opened.label(i), i, float(probabilities[i])) for i in best))
+
+    def _array(self, image: Picture) -> np.ndarray:
+        """float32 (C, H, W), preprocessed."""
+        return self.opened.preprocess(_opened(image))
+
+
+def find_images(patterns: Iterable[str | Path]) -> tuple[list[Path], list[Failure]]:
+    """Images that paths, folders (searched to any depth) and globs ("photos/**/*.jpg") stand for, each once.
+
+    A file or a glob's match counts whatever its name; of a folder, visible files with an image's suffix count.
+    Patterns that stand for nothing come back as failures. Within a pattern the order is alphabetical.
+    """
+    found: dict[Path, None] = {}
+    failures: list[Failure] = []
+    for pattern in map(str, patterns):
+        matches = matching(pattern)
+        images = [image for match in matches for image in _images(Path(match))]
+        found |= dict.fromkeys(images)
+        if not matches:
+            failures.append(Failure(pattern, "no such file or folder, and nothing matches it as a pattern"))
+        elif not images:
+            failures.append(Failure(pattern, "no images in this folder"))
+    return list(found), failures
+
+
+def _images(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    inside = (Path(folder, name) for folder, _, names in os.walk(path, followlinks=False) for name in names)
+    return sorted(file for file in inside if is_image(file) and not _hidden(file.relative_to(path)))
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _opened(image: Picture) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray):
+        channels = 1 if image.ndim == 2 else image.shape[-1]
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
+            raise DataError(
+                f"got an array of {image.dtype} with shape {image.shape}; expected uint8 pixels (H, W) or (H, W, 3)"
+            )
+        return Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
+    if not isinstance(image, str | Path):
+        raise DataError(f"got an image of type {type(image).__name__}; expected a path, a PIL image or a numpy array")
+    return read_image(image)
+
+
+def _name(image: Picture, number: int) -> str:
+    return str(image) if isinstance(image, str | Path) else f"image {number}"

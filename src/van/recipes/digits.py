@@ -1,0 +1,23 @@
+"""The quickstart: the embedded digits, no download."""
+
+from __future__ import annotations
+
+from .spec import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, ScheduleSpec, TrainerSpec
+
+
+def digits_van_b0() -> Recipe:
+    """VAN-B0 at 32² on scikit-learn's 1,797 handwritten digits: the whole chain in two minutes of CPU.
+
+    Command: van train digits_van_b0
+    Hardware: two CPU cores. Time: TODO s. Expected: TODO% top-1 on the 359 held-out digits.
+    Published: nothing of it. Ours: everything; digits are shifted, turned and zoomed a little, never mirrored.
+    """
+    return Recipe(
+        name="digits_van_b0",
+        model=ModelSpec(name="van_b0"),
+        data=DataSpec(path="digits", size=32, crop_pct=1.0, interpolation="bilinear"),
+        augment=AugmentSpec(crop_scale=None, hflip=0.0, rotate_degrees=10.0, shift=0.1, zoom=(0.9, 1.1)),
+        optim=OptimSpec(lr=2e-3, weight_decay=0.05, clip_norm=5.0),
+        schedule=ScheduleSpec(warmup_epochs=1.0, min_lr=1e-5),
+        trainer=TrainerSpec(epochs=12, batch_size=64, workers=0, keep="last", device="cpu", log_every_steps=5),
+    )

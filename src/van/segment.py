@@ -1,0 +1,294 @@
+"""From an image to its label map, as segmenters are tested: whole or in windows, at several scales, mirrored.
+
+Memory stays bounded on large pictures: what is kept of a view is its logits at the head's size; logits at the
+picture's size exist for one band of rows at a time (nn/bands.py).
+
+Shape legend: K classes, C channels, H and W of the picture, h and w of the head's logits.
+Source: the test pipeline of the VAN segmentation code (MMSegmentation 0.2x): ResizeToMultiple, slide, aug_test.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from .errors import ConfigError, DataError, VanNotice
+from .metrics.segmentation import ConfusionMatrix
+from .nn.bands import Held, Resized, Rows, Sliding
+from .nn.hamburger import factorisations, reseed_bases
+from .preprocess import IMAGENET, to_color
+
+PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+# Pictures too large for one piece are cut into these.
+LARGE_WINDOW, LARGE_STRIDE = 1024, 768
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How a segmenter looks at a picture. The default is the published single-scale test on ADE20K.
+
+    Fields are checked on construction; impossible ones raise ConfigError.
+
+    resize: (longest, shortest) side in pixels that the picture is scaled into, its shape kept; None: as it is.
+    scales: factors on that size; the probabilities of all views are averaged.
+    flip: every scale also mirrored.
+    window, stride: square windows of `window` pixels every `stride` pixels, their logits averaged; stride defaults
+        to two thirds of the window. None: the whole picture at once.
+    size_divisor: sides are rounded up to a multiple by stretching the picture, not by padding it; 1: left alone.
+    mean, std: per channel, on the 0 … 1 scale.
+    whole_limit_pixels: with neither `window` nor `resize`, larger pictures are cut into windows and a VanNotice says
+        so; None: never.
+    band_bytes: size of one band of logits at the picture's size; a few of them are alive at a time.
+    """
+
+    resize: tuple[int, int] | None = (2048, 512)
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    window: int | None = None
+    stride: int | None = None
+    size_divisor: int = 32
+    mean: tuple[float, ...] = IMAGENET.mean
+    std: tuple[float, ...] = IMAGENET.std
+    whole_limit_pixels: int | None = 2**21
+    band_bytes: int = 2**25
+
+    def __post_init__(self) -> None:
+        for name in ("scales", "mean", "std"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        if self.resize is not None:
+            object.__setattr__(self, "resize", tuple(int(side) for side in self.resize))
+        _check(self)
+
+    @property
+    def views(self) -> tuple[tuple[float, bool], ...]:
+        """(scale, mirrored) of every view, in the order in which they are added up."""
+        return tuple((scale, mirrored) for scale in self.scales for mirrored in (False, True)[: 1 + self.flip])
+
+    def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """(H, W) of a picture before rounding to the divisor, for one of the scales."""
+        limits = (width, height) if self.resize is None else self.resize
+        long, short = (int(side * scale) for side in (max(limits), min(limits)))
+        factor = min(long / max(height, width), short / min(height, width))
+        return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+    def windows(self, height: int, width: int) -> tuple[int, int] | None:
+        """(window, stride) for a picture of this size, or None for the whole at once."""
+        if self.window is not None:
+            return self.window, self.stride or max(1, self.window * 2 // 3)
+        if self.resize is not None or self.whole_limit_pixels is None or height * width <= self.whole_limit_pixels:
+            return None
+        return LARGE_WINDOW, LARGE_STRIDE
+
+
+PUBLISHED = Inference()
+PUBLISHED_MULTI_SCALE = Inference(scales=PUBLISHED_SCALES, flip=True)
+
+
+def predict_mask(model: nn.Module, image: Image.Image, inference: Inference = PUBLISHED) -> np.ndarray:
+    """The class of every pixel: (H, W) of the picture, uint8 (uint16 beyond 256 classes).
+
+    model: a Segmenter, folded or not, or anything that maps (1, C, h, w) to logits; run in eval mode, mode restored.
+    Raises ConfigError when the model does not take the picture's channels.
+    """
+    return _predict(model, image, inference)
+
+
+def confusion(
+    model: nn.Module,
+    data: Any,
+    *,
+    inference: Inference = PUBLISHED,
+    indices: Iterable[int] | None = None,
+    on_mask: Callable[[int, Image.Image, np.ndarray, np.ndarray], None] | None = None,
+) -> ConfusionMatrix:
+    """Predict every picture of a SegmentationData and count the pixels.
+
+    indices: the part to do, `range(rank, len(data), ranks)` for one of several devices; their matrices add up exactly.
+    on_mask: called with (index, picture, prediction, label) after each one.
+    Raises ConfigError when the classes of model and data differ in number, DataError for unfit label maps.
+    """
+    num_classes = getattr(model, "num_classes", len(data.classes))
+    if num_classes != len(data.classes):
+        raise ConfigError(f"the model has {num_classes} classes, the data {len(data.classes)}; they must agree")
+    matrix = ConfusionMatrix(num_classes, ignore_index=data.ignore_index)
+    for i in range(len(data)) if indices is None else indices:
+        image, label = data.load(i)
+        if label.shape != (image.height, image.width):
+            raise DataError(f"{data.name(i)}: picture {image.height} x {image.width}, label map {label.shape}")
+        mask = _predict(model, image, inference)
+        matrix.update(mask, label, name=data.name(i))
+        if on_mask is not None:
+            on_mask(i, image, mask, label)
+    return matrix
+
+
+def evaluate_segmenter(
+    model: nn.Module,
+    data: Any,
+    *,
+    inference: Inference = PUBLISHED,
+    indices: Iterable[int] | None = None,
+    on_mask: Callable[[int, Image.Image, np.ndarray, np.ndarray], None] | None = None,
+) -> Iterator[tuple[str, float]]:
+    """(name, value) of aAcc, mIoU, mAcc, then IoU.<class> and Acc.<class>, in [0, 1]; arguments as `confusion`."""
+    matrix = confusion(model, data, inference=inference, indices=indices, on_mask=on_mask)
+    yield from matrix.scores(data.classes).items()
+
+
+def evaluate_seeds(
+    model: nn.Module,
+    data: Any,
+    *,
+    seeds: int,
+    inference: Inference = PUBLISHED,
+) -> Iterator[tuple[str, float]]:
+    """A Ham segmenter under several draws of its NMF bases: the scores of each, their means and standard deviations.
+
+    Yields (aAcc.seed0, value), …, then (aAcc, mean), (aAcc.std, sample standard deviation) and so on; the model gets
+    its own bases back. Raises ConfigError for fewer than 2 seeds and for models without an NMF.
+    """
+    if seeds < 2:
+        raise ConfigError(f"seeds is {seeds}; a spread needs at least 2")
+    kept = [(module, module.bases) for module in factorisations(model)]
+    runs: dict[str, list[float]] = {}
+    try:
+        for seed in range(seeds):
+            reseed_bases(model, seed)
+            for name, value in confusion(model, data, inference=inference).summary().items():
+                runs.setdefault(name, []).append(value)
+                yield f"{name}.seed{seed}", value
+    finally:
+        for module, bases in kept:
+            module.bases = bases
+    for name, values in runs.items():
+        yield name, statistics.fmean(values)
+        yield f"{name}.std", statistics.stdev(values)
+
+
+def _predict(model: nn.Module, image: Image.Image, inference: Inference) -> np.ndarray:
+    _announce_windows(image, inference)
+    with _evaluating(model), torch.inference_mode():
+        pixels = _pixels(image, len(inference.mean))  # (C, H, W) uint8
+        decode = _decoder(model, inference)
+        views = [(_view(decode, pixels, scale, mirrored, inference), mirrored) for scale, mirrored in inference.views]
+        return _argmax(views, inference.band_bytes)
+
+
+def _announce_windows(image: Image.Image, inference: Inference) -> None:
+    sizes = [inference.size(image.height, image.width, scale) for scale in inference.scales]
+    if inference.window is None and any(inference.windows(*size) for size in sizes):
+        text = (
+            f"a picture of {image.height} x {image.width} pixels is segmented in windows of {LARGE_WINDOW}, one every"
+            f" {LARGE_STRIDE}, to bound memory; set window, resize, or whole_limit_pixels=None"
+        )
+        warnings.warn(text, VanNotice, stacklevel=4)
+
+
+def _argmax(views: Sequence[tuple[Rows, bool]], band_bytes: int) -> np.ndarray:
+    """The class with the largest mean probability, band by band; one view needs no softmax, which keeps the order."""
+    height, width = views[0][0].size
+    num_classes = views[0][0].rows(0, 1).shape[0]
+    mask = np.empty((height, width), np.uint8 if num_classes <= 256 else np.uint16)
+    step = max(1, band_bytes // (4 * num_classes * width))
+    for start in range(0, height, step):
+        total: Tensor | None = None
+        for view, mirrored in views:
+            rows = view.rows(start, min(start + step, height))  # (K, band, W)
+            rows = rows.softmax(0) if len(views) > 1 else rows
+            rows = rows.flip(2) if mirrored else rows
+            total = rows if total is None else total.add_(rows)
+        assert total is not None  # there is a view
+        mask[start : start + step] = total.argmax(0).cpu().numpy()
+    return mask
+
+
+def _view(
+    decode: Callable[[Tensor], Tensor], pixels: Tensor, scale: float, mirrored: bool, inference: Inference
+) -> Rows:
+    """Logits at the picture's size, from the picture at one scale; still mirrored if `mirrored`."""
+    original = (pixels.shape[-2], pixels.shape[-1])
+    size = inference.size(*original, scale)
+    pixels = _resize(_resize(pixels, size), _round_up(size, inference.size_divisor))
+    pixels = pixels.flip(2) if mirrored else pixels
+    windows = inference.windows(*size)
+    if windows is not None:
+        return Resized(Sliding(decode, pixels, *windows), original)
+    seen = (pixels.shape[-2], pixels.shape[-1])
+    return Resized(Resized(Held(decode(pixels)), seen), original)
+
+
+def _decoder(model: nn.Module, inference: Inference) -> Callable[[Tensor], Tensor]:
+    """Pixels (C, H, W) uint8 to logits (K, h, w) float32, at the head's size for a model that has `decode`."""
+    run = getattr(model, "decode", model)
+    like = next(model.parameters(), torch.empty(0))
+    mean, std = torch.tensor((inference.mean, inference.std), dtype=torch.float32)[:, :, None, None] * 255
+
+    def decode(pixels: Tensor) -> Tensor:
+        images = (pixels.float() - mean).div_(std)[None]
+        return run(images.to(like.device, like.dtype))[0].float().contiguous()
+
+    return decode
+
+
+def _pixels(image: Image.Image, channels: int) -> Tensor:
+    array = np.array(to_color(image, "L" if channels == 1 else "RGB"))
+    return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
+
+
+def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear without antialiasing, rounded to whole grey levels between steps, as OpenCV does to 8-bit pictures."""
+    if pixels.shape[-2:] == size:
+        return pixels
+    planes = [
+        F.interpolate(plane[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0] for plane in pixels
+    ]
+    return torch.stack([plane.add_(0.5).to(torch.uint8) for plane in planes])
+
+
+def _round_up(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    height, width = (math.ceil(side / divisor) * divisor for side in size)
+    return height, width
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode; afterwards every module has its own mode back, frozen ones theirs."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _check(inference: Inference) -> None:
+    i = inference
+    if i.resize is not None and (len(i.resize) != 2 or min(i.resize) < 1):
+        raise ConfigError(f"resize is {i.resize}; expected (longest, shortest) side in pixels, e.g. (2048, 512)")
+    if not i.scales or not all(0 < scale < math.inf for scale in i.scales):
+        raise ConfigError(f"scales is {i.scales}; expected positive factors, e.g. (0.5, 1.0, 1.5)")
+    if i.window is not None and i.window < 1:
+        raise ConfigError(f"window is {i.window}; expected a side in pixels, e.g. 512")
+    if i.stride is not None and i.window is None:
+        raise ConfigError(f"stride is {i.stride} without a window; set window too, e.g. 512")
+    if i.stride is not None and i.window is not None and not 1 <= i.stride <= i.window:
+        raise ConfigError(f"stride is {i.stride}; expected 1 to {i.window}, the window, or pixels would be left out")
+    if i.size_divisor < 1:
+        raise ConfigError(f"size_divisor is {i.size_divisor}; expected 1 or more, e.g. 32")
+    if len(i.mean) != len(i.std) or len(i.mean) not in (1, 3) or min(i.std) <= 0:
+        raise ConfigError(f"mean is {i.mean}, std is {i.std}; expected three entries each or one each, std positive")
+    if i.band_bytes < 1 or (i.whole_limit_pixels is not None and i.whole_limit_pixels < 1):
+        raise ConfigError(f"band_bytes is {i.band_bytes}, whole_limit_pixels {i.whole_limit_pixels}; expected positive")

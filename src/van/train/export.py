@@ -1,0 +1,74 @@
+"""What a finished run leaves: a model file that `van.load` and `van predict` take, and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..models import save
+from ..nn import Classifier
+from .callbacks import BEST, EpochTable, monitor_mode
+from .checkpoint_io import read_training_checkpoint
+from .folder import MODEL, MODEL_WITHOUT_EMA, write_summary
+from .prepare import Job
+
+
+def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None:
+    """model.safetensors (the averaged weights with EMA, the plain ones beside them) and summary.json."""
+    spec = job.recipe.trainer
+    row = _kept_row(table, spec.monitor, spec.keep)
+    if spec.keep == "best":
+        job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
+    scores: dict[str, float] = {name: row[name] for name in ("val/top1", "val/top5", "val/loss") if name in row}
+    provenance = _provenance(job, row, scores)
+    evaluated: Any = job.module.evaluated
+    if evaluated is not job.network:
+        _write(job, job.network, folder / MODEL_WITHOUT_EMA, {**provenance, "averaged": False, "scores": {}})
+        provenance["averaged"] = True
+    _write(job, evaluated, folder / MODEL, provenance)
+    write_summary(
+        folder,
+        {
+            "recipe": job.recipe.name,
+            "model": MODEL,
+            "kept": spec.keep,
+            "epoch": int(row["epoch"]) + 1,
+            **scores,
+            "epochs": len(table.rows),
+            "steps": int(table.rows[-1]["step"]),
+            "seconds": round(seconds, 1),
+            "images_per_s": table.rows[-1]["images_per_s"],
+            "device": job.device,
+        },
+    )
+
+
+def _kept_row(table: EpochTable, monitor: str, keep: str) -> dict[str, float]:
+    if keep == "last":
+        return table.rows[-1]
+    choose = min if monitor_mode(monitor) == "min" else max
+    return choose(table.rows, key=lambda row: row[monitor])  # the first of equals, as best.ckpt
+
+
+def _provenance(job: Job, row: dict[str, float], scores: dict[str, float]) -> dict[str, Any]:
+    start: dict[str, Any] = job.network.__dict__["provenance"]
+    facts: dict[str, Any] = {
+        "trained_by": f"van {__version__}",
+        "recipe": job.recipe.name,
+        "data": Path(job.recipe.data.path or "").name,
+        "epoch": int(row["epoch"]) + 1,
+        "scores": scores,
+    }
+    if job.recipe.model.checkpoint is not None:
+        facts["started_from"] = {"checkpoint": Path(job.recipe.model.checkpoint).name, **start}
+        if start.get("licence"):
+            facts["licence"] = start["licence"]
+    return facts
+
+
+def _write(job: Job, network: Classifier, path: Path, provenance: dict[str, Any]) -> None:
+    before = network.__dict__.get("provenance")
+    network.__dict__.update(classes=job.network.__dict__["classes"], preprocess=job.preprocess, provenance=provenance)
+    save(network.cpu().eval(), path)
+    network.__dict__["provenance"] = before

@@ -1,0 +1,130 @@
+"""The folder of a run.
+
+recipe.yaml         everything that was set, ready for `van train --config`
+environment.json    versions, machine, device
+metrics.csv         one row per epoch; tensorboard/ has the steps
+best.ckpt last.ckpt training state, for trainer.resume
+model.safetensors   the result: weights with classes, preprocessing and provenance, for `van predict`
+summary.json        the figures of the run
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError, DataError
+from ..recipes import Recipe
+from .callbacks import LAST
+
+MODEL, MODEL_WITHOUT_EMA = "model.safetensors", "model-without-ema.safetensors"
+RECIPE, ENVIRONMENT, SUMMARY = "recipe.yaml", "environment.json", "summary.json"
+
+
+def open_folder(recipe: Recipe) -> Path:
+    """The run's folder, created and writable; raises ConfigError when it already holds a run, or cannot be written."""
+    spec = recipe.trainer
+    if spec.resume is not None:
+        folder = resume_file(spec.resume).parent
+        if spec.out is not None and Path(spec.out).resolve() != folder.resolve():
+            raise ConfigError(f"trainer.out is {spec.out}, but a resumed run stays in {folder}; leave trainer.out out")
+    else:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        folder = Path(spec.out) if spec.out else Path("runs", f"{recipe.name}-{stamp}")
+        if (folder / RECIPE).exists():
+            raise ConfigError(f"{folder} holds a run already; use another trainer.out, or trainer.resume {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to the output folder {folder}: {error.strerror}; choose trainer.out"
+        ) from error
+    return folder
+
+
+def resume_file(source: str) -> Path:
+    """The checkpoint that `trainer.resume` means: the file itself, or a run folder's last.ckpt."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / LAST
+    if not path.is_file():
+        raise DataError(f"nothing to resume: {path} does not exist; expected a run's folder or its {LAST}")
+    if (path.parent / MODEL).exists():
+        raise ConfigError(
+            f"the run in {path.parent} has finished; to go on from its weights, set model.checkpoint to its {MODEL}"
+        )
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Sections as blocks, lists on one line."""
+
+
+_Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, True))
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """recipe.yaml."""
+    text = yaml.dump(recipe.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    write_text(folder / RECIPE, text)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file; raises ConfigError when it is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is no recipe; expected keys such as model, data, optim")
+    return Recipe.from_dict(values)
+
+
+def write_environment(folder: Path, device: str) -> None:
+    """environment.json: what the run's figures depend on besides the recipe."""
+    import pytorch_lightning
+    import timm
+    import torch
+    import torchvision
+
+    from .. import __version__
+
+    facts: dict[str, Any] = {
+        "van": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "pytorch_lightning": pytorch_lightning.__version__,
+        "device": device,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+        "arguments": sys.argv[1:],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    write_text(folder / ENVIRONMENT, json.dumps(facts, indent=2) + "\n")
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """summary.json."""
+    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")

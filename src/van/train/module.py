@@ -1,0 +1,114 @@
+"""One training step, one validation step, the optimizer and its schedule: what Lightning's Trainer drives.
+
+Shapes: N batch, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from timm.data.mixup import Mixup
+from timm.loss import SoftTargetCrossEntropy
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from ..errors import VanError
+from ..metrics.accuracy import accuracy
+from ..recipes import Recipe
+from .optimizer import build_optimizer, build_schedule
+
+
+class ClassificationModule(LightningModule):
+    """A classifier in training by a recipe.
+
+    model: (N, C, H, W) -> (N, K) logits; updates_per_epoch: optimizer steps in one epoch, for the schedule.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, *, num_classes: int, updates_per_epoch: int) -> None:
+        super().__init__()
+        self.model, self.recipe, self.updates_per_epoch = model, recipe, updates_per_epoch
+        self.ema: ModelEmaV3 | None = None
+        if recipe.trainer.ema_decay is not None:
+            self.ema = ModelEmaV3(model, decay=recipe.trainer.ema_decay, use_warmup=True)
+            self.ema.requires_grad_(False)
+        self.mixup = _mixup(recipe, num_classes)
+        self.soft_loss = SoftTargetCrossEntropy()
+        self.accuracy = accuracy(num_classes, prefix="val/")
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are validated and exported: the average when there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = self._layout(batch[0]), batch[1]  # (N, C, H, W), (N,)
+        if self.mixup is not None:
+            images, targets = self.mixup(images, labels)  # targets (N, K)
+            loss = self.soft_loss(self.model(images), targets)
+        else:
+            loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.augment.label_smoothing)
+        if not torch.isfinite(loss):
+            raise VanError(
+                f"the loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}, learning rate "
+                f"{self._lr():.3g}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
+            )
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = self._layout(batch[0]), batch[1]
+        logits = self.evaluated(images).float()  # (N, K)
+        self.accuracy.update(logits, labels)
+        self.log("val/loss", F.cross_entropy(logits, labels), on_epoch=True, batch_size=len(labels))
+        self.log_dict(self.accuracy, on_epoch=True, batch_size=len(labels))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.recipe)
+        scheduler = build_schedule(optimizer, self.recipe, self.updates_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step_update(self.global_step)  # does nothing for a schedule per epoch
+
+    def on_train_epoch_start(self) -> None:
+        schedule: Any = self.lr_schedulers()
+        schedule.step(self.current_epoch)  # does nothing for a schedule per step
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.global_step)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.log("lr", self._lr(), on_step=True, on_epoch=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["van_recipe"] = self.recipe.to_dict()
+
+    def _layout(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.recipe.trainer.channels_last else images
+
+    def _lr(self) -> float:
+        optimizer: Any = self.optimizers()
+        groups = (
+            optimizer.optimizer.param_groups if isinstance(optimizer, LightningOptimizer) else optimizer.param_groups
+        )
+        return float(groups[0]["lr"])
+
+
+def _mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
+    spec = recipe.augment
+    if not spec.mixes:
+        return None
+    return Mixup(
+        mixup_alpha=spec.mixup,
+        cutmix_alpha=spec.cutmix,
+        prob=spec.mix_prob,
+        switch_prob=spec.switch_prob,
+        label_smoothing=spec.label_smoothing,
+        num_classes=num_classes,
+    )

@@ -1,0 +1,83 @@
+"""The network a recipe starts from: fresh, or a checkpoint that it really starts from."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from ..errors import ConfigError, VanNotice
+from ..models import create_model, load
+from ..nn import Classifier
+from ..preprocess import Preprocess
+from ..recipes import DataSpec, ModelSpec
+from ..variants import name_of, resolve
+
+DEFAULT_MODEL = "van_b0"
+
+
+def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Classifier:
+    """A classifier for `classes` in training mode; its `classes` attribute is set.
+
+    From a checkpoint every weight is the file's; the head too, unless the number or the names of the classes differ
+    or `spec.reset_head`. Raises what `models.load` and `models.create_model` raise, ConfigError for a checkpoint of
+    another variant than `spec.name`.
+    """
+    if spec.checkpoint is None:
+        name = spec.name or DEFAULT_MODEL
+        model = create_model(name, seed=seed, num_classes=len(classes), **spec.options())
+    else:
+        model = load(spec.checkpoint, **spec.options())
+        _same_variant(model, spec)
+        reason = _why_reset(model, classes, spec)
+        if reason:
+            warnings.warn(
+                f"{spec.checkpoint}: a fresh head of {len(classes)} classes, as {reason}", VanNotice, stacklevel=2
+            )
+            model.reset_classifier(len(classes), torch.Generator().manual_seed(seed))
+    model.__dict__["classes"] = classes
+    model.set_grad_checkpointing(spec.grad_checkpointing)
+    return model.train()
+
+
+def resolve_preprocess(model: Classifier, data: DataSpec) -> Preprocess:
+    """The network's own record with the recipe's overrides; raises ConfigError when channels do not fit."""
+    own: Preprocess = model.__dict__["preprocess"] or Preprocess()
+    preprocess = own.with_overrides(**data.preprocess_overrides())
+    wanted = model.config.in_chans
+    if wanted not in (1, 3):
+        raise ConfigError(
+            f"the network takes {wanted} channels, but images have 3 (RGB) or 1 (gray); use such a network"
+        )
+    if preprocess.channels != wanted:
+        raise ConfigError(
+            f"the network takes {wanted} channel(s), but data.mean and data.std have {preprocess.channels} entries; "
+            f"give {wanted} each, or use model.in_chans {preprocess.channels}"
+        )
+    return preprocess
+
+
+def _same_variant(model: Classifier, spec: ModelSpec) -> None:
+    found = name_of(model.config)
+    if spec.name is not None and resolve(spec.name) != found:
+        raise ConfigError(f"{spec.checkpoint} holds a {found}, model.name is {spec.name!r}; set model.name to null")
+
+
+def _why_reset(model: Classifier, classes: tuple[str, ...], spec: ModelSpec) -> str:
+    """Why the checkpoint's head cannot stay; empty when it can."""
+    known: tuple[str, ...] | None = model.__dict__["classes"]
+    if spec.reset_head:
+        return "model.reset_head asks for"
+    if model.num_classes != len(classes):
+        return f"the checkpoint's has {model.num_classes}"
+    if known is not None and tuple(known) != classes:
+        different = next(i for i, (a, b) in enumerate(zip(known, classes, strict=True)) if a != b)
+        return f"its classes have other names (number {different} is {known[different]!r}, here {classes[different]!r})"
+    if known is None:
+        warnings.warn(
+            f"{spec.checkpoint} does not name its classes; its head is kept for the {len(classes)} classes of the data "
+            "in their order (model.reset_head true starts afresh)",
+            VanNotice,
+            stacklevel=3,
+        )
+    return ""

@@ -1,0 +1,172 @@
+"""Everything that can be wrong with a run, found before it begins."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..data import ClassificationData, has_own_val, open_classification
+from ..errors import ConfigError, DataError, VanNotice
+from ..nn import Classifier
+from ..preprocess import Preprocess
+from ..recipes import DataSpec, Recipe
+from .checkpoint_io import read_training_checkpoint
+from .datamodule import ClassificationDataModule
+from .folder import resume_file
+from .module import ClassificationModule
+from .network import build_network, resolve_preprocess
+from .optimizer import build_optimizer
+
+# What a resumed run may change without becoming another run.
+_FREE = ("resume", "out", "workers", "device", "threads", "progress", "log_every_steps", "eval_batch_size")
+FREE_ON_RESUME = frozenset(("data.path", *(f"trainer.{name}" for name in _FREE)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run that is ready to start; resume: the checkpoint to continue from."""
+
+    recipe: Recipe
+    network: Classifier
+    preprocess: Preprocess
+    module: ClassificationModule
+    data: ClassificationDataModule
+    device: str
+    resume: str | None
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Data, network, optimizer and resume file of a recipe, each checked; nothing is written.
+
+    Raises DataError, ConfigError, CheckpointError.
+    """
+    device = pick_device(recipe.trainer.device, recipe.trainer.precision)
+    train, val = _open_data(recipe.data)
+    recipe = _fit_batch(recipe, len(train))
+    resume = _check_resume(recipe)
+    network = build_network(recipe.model, train.classes, seed=recipe.trainer.seed)
+    preprocess = resolve_preprocess(network, recipe.data)
+    network.__dict__["preprocess"] = preprocess
+    _check_map(recipe, network, preprocess)
+    data = ClassificationDataModule(
+        train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda")
+    )
+    data.train_set[0, 0], data.val_set[0]  # a wrong transform or an unreadable first image shows here
+    if recipe.trainer.channels_last:
+        network.to(memory_format=torch.channels_last)
+    module = ClassificationModule(
+        network, recipe, num_classes=len(train.classes), updates_per_epoch=data.updates_per_epoch
+    )
+    build_optimizer(network, recipe)  # raises for options it cannot have
+    _tell_lr(recipe)
+    return Job(
+        recipe=recipe,
+        network=network,
+        preprocess=preprocess,
+        module=module,
+        data=data,
+        device=device,
+        resume=resume,
+    )
+
+
+def pick_device(name: str, precision: str) -> str:
+    """The device a recipe means, checked; raises ConfigError when it is not there or cannot do the precision."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdigit())):
+        raise ConfigError(f"trainer.device is {name!r}; expected auto, cpu, cuda, cuda:N or mps")
+    available = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(index or 0) >= available:
+        raise ConfigError(
+            f"trainer.device is {name!r}, but there are {available} {kind} device(s) here; use auto or cpu"
+        )
+    if precision == "fp16" and kind == "cpu":
+        raise ConfigError("trainer.precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    return name
+
+
+def _open_data(spec: DataSpec) -> tuple[ClassificationData, ClassificationData]:
+    if spec.path is None:
+        raise ConfigError("no data: give data.path, a folder of class folders, one with train/ and val/, or 'digits'")
+    chosen = {"seed": spec.split_seed, "val_fraction": spec.val_fraction}
+    options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if options and has_own_val(spec.path):
+        raise ConfigError(
+            f"{spec.path} has its own validation images, so data.val_fraction and data.split_seed have no effect; "
+            "leave them out"
+        )
+    train, val = (open_classification(spec.path, split, **options) for split in ("train", "val"))
+    if len(train.classes) < 2:
+        raise DataError(f"{spec.path} has one class, {train.classes[0]!r}; training needs at least two class folders")
+    return train, val
+
+
+def _fit_batch(recipe: Recipe, images: int) -> Recipe:
+    """A smaller batch for a data set that does not fill one."""
+    size = recipe.trainer.batch_size
+    if images >= size:
+        return recipe
+    fitting = images - images % 2 if recipe.augment.mixes else images
+    warnings.warn(
+        f"trainer.batch_size {size} becomes {fitting}: there are {images} training images", VanNotice, stacklevel=4
+    )
+    return recipe.with_options(**{"trainer.batch_size": fitting})
+
+
+def _check_map(recipe: Recipe, network: Classifier, preprocess: Preprocess) -> None:
+    """BatchNorm cannot train on one value per channel."""
+    total = network.config.reductions[-1]
+    positions = math.ceil(preprocess.size[0] / total) * math.ceil(preprocess.size[1] / total)
+    if recipe.trainer.batch_size * positions < 2:
+        raise ConfigError(
+            f"trainer.batch_size is 1 and images of {preprocess.size} leave one position in the last stage, too "
+            "little for BatchNorm; use a batch of at least 2"
+        )
+
+
+def _tell_lr(recipe: Recipe) -> None:
+    spec, batch = recipe.optim, recipe.global_batch
+    if spec.lr_batch is not None and spec.lr_batch != batch:
+        warnings.warn(
+            f"learning rate {spec.lr:g} for a batch of {spec.lr_batch} becomes {spec.scaled_lr(batch):g} for "
+            f"{batch} ({recipe.trainer.batch_size} images x {recipe.trainer.accumulate} accumulated): linear scaling; "
+            "optim.lr_batch null switches it off",
+            VanNotice,
+            stacklevel=4,
+        )
+
+
+def _check_resume(recipe: Recipe) -> str | None:
+    """The file to resume from, once it is one and belongs to this recipe."""
+    if recipe.trainer.resume is None:
+        return None
+    path = resume_file(recipe.trainer.resume)
+    before = _flat(Recipe.from_dict(read_training_checkpoint(path)["van_recipe"]).to_dict())
+    now = _flat(recipe.to_dict())
+    changed = [
+        f"{name} ({before[name]!r} before, {value!r} now)"
+        for name, value in now.items()
+        if value != before[name] and name not in FREE_ON_RESUME
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path} belongs to a run with other settings: {', '.join(changed)}; resume with the same, or start a new "
+            "run from its weights"
+        )
+    return str(path)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted names, the recipe's own name left out."""
+    return {
+        f"{section}.{key}": value
+        for section, group in values.items()
+        if isinstance(group, dict)
+        for key, value in group.items()
+    }

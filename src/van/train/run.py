@@ -1,0 +1,131 @@
+"""`run(recipe)`: from a recipe to a folder with a trained model, on pytorch-lightning's Trainer."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from ..data.seeding import seeded
+from ..errors import DataError, VanError
+from ..recipes import Recipe
+from .callbacks import EpochTable, RngState, keepers
+from .checkpoint_io import AtomicCheckpointIO
+from .export import export
+from .folder import open_folder, write_environment, write_recipe
+from .prepare import Job, prepare
+from .progress import Sight
+
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def run(recipe: Recipe) -> Path:
+    """Train by a recipe and return the run's folder (see train/folder.py for what is in it).
+
+    Deterministic for a seed on one kind of machine; global random state, threads and warnings are left as found.
+    Raises DataError, ConfigError, CheckpointError before training begins for whatever can be known then, VanError when
+    the loss stops being finite, KeyboardInterrupt when interrupted (best.ckpt and last.ckpt stay, to resume from).
+    """
+    with seeded(recipe.trainer.seed, cuda=True), _threads(recipe.trainer.threads), _quiet(), _deterministic(recipe):
+        job = prepare(recipe)
+        folder = open_folder(recipe)
+        write_recipe(folder, job.recipe)
+        write_environment(folder, job.device)
+        table = EpochTable(
+            folder, images_per_epoch=len(job.data.train_set) // job.data.batch_size * job.data.batch_size
+        )
+        trainer = _trainer(job, folder, table)
+        started = time.perf_counter()
+        _fit(trainer, job)
+        export(job, folder, table, seconds=time.perf_counter() - started)
+    return folder
+
+
+def _trainer(job: Job, folder: Path, table: EpochTable) -> Trainer:
+    spec = job.recipe.trainer
+    kind, _, index = job.device.partition(":")
+    return Trainer(
+        accelerator=kind,
+        devices=[int(index or 0)] if kind == "cuda" else 1,
+        precision=_PRECISION[spec.precision],  # type: ignore[arg-type]
+        max_epochs=job.recipe.total_epochs,
+        accumulate_grad_batches=spec.accumulate,
+        gradient_clip_val=job.recipe.optim.clip_norm,
+        callbacks=[RngState(), table, Sight(table, style=spec.progress), *keepers(folder, spec)],
+        logger=TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False),
+        log_every_n_steps=spec.log_every_steps,
+        default_root_dir=folder,
+        plugins=[AtomicCheckpointIO()],
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _fit(trainer: Trainer, job: Job) -> None:
+    try:
+        trainer.fit(job.module, datamodule=job.data, ckpt_path=job.resume, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
+    except DataError as error:  # from a data worker it arrives wrapped in a traceback
+        last = str(error).strip().splitlines()[-1]
+        raise DataError(last.removeprefix("van.errors.DataError: ")) from error
+    except torch.OutOfMemoryError as error:
+        raise VanError(
+            f"out of memory on {job.device} at trainer.batch_size {job.data.batch_size}; use a smaller one with more "
+            "trainer.accumulate, model.grad_checkpointing true, or trainer.precision bf16"
+        ) from error
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _deterministic(recipe: Recipe) -> Iterator[None]:
+    before, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    if recipe.trainer.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.deterministic = cudnn
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's tips and hints; our own notices and everybody else's warnings pass."""
+    roots = ("pytorch_lightning", "lightning_fabric")
+    names = [*roots, *(f"{root}.utilities.rank_zero" for root in roots)]
+    before: dict[str, Any] = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for module in ("pytorch_lightning", "lightning_fabric", "torchdata", "torch.utils.data"):
+                warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
