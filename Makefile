@@ -9,7 +9,7 @@ quickstart: $(VENV)/.installed-train  ## environment, install, train on the embe
 	$(BIN)/python -m van.quickstart
 
 test: $(VENV)/.installed-dev  ## the default test suite: CPU, offline
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## ruff (check and format) and mypy
 	$(BIN)/ruff check .

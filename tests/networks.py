@@ -36,7 +36,7 @@ def lived_in(model, seed=0):
 
 def images(*shape, seed=0, dtype=torch.float32):
     """Standard normal images from a seed: (N, C, H, W)."""
-    return torch.randn(shape or (2, 3, 64, 64), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return torch.randn(shape or (2, 3, 64, 64), generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def batch_norms(model):

@@ -30,15 +30,6 @@ SUFFIX = {"van": ".safetensors", "official": ".pth.tar", "transformers": "", "ke
 HEADLESS = "mmseg"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These networks are too small for two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def arrays_of(config, seed=0):
     """Random arrays with running variances that are positive and counters that are not 0."""
     random, out = np.random.default_rng(seed), {}

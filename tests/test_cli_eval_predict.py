@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 
 import van
 from van.cli import main
+from van.cli.output import to_json, write_file
 from van.data import open_classification
+from van.errors import ConfigError
 
 TINY = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
 
@@ -165,6 +168,38 @@ class TestPredict:
 
     def test_an_empty_folder(self, run, checkpoint, tmp_path):
         assert "no images in this folder" in one_line(*run("predict", checkpoint, tmp_path))
+
+
+class TestOutput:
+    def test_a_file_is_replaced_whole_or_not_at_all(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.json"
+        write_file(path, "old")
+        write_file(path, b"new")
+        assert path.read_text() == "new"
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "replace", full)
+        with pytest.raises(ConfigError, match=r"cannot write .*a\.json: No space left on device"):
+            write_file(path, "newer")
+        assert path.read_text() == "new"
+        assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+    def test_links_and_devices_stay_what_they_are(self, tmp_path):
+        (tmp_path / "real.txt").write_text("old")
+        (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+        write_file(tmp_path / "link.txt", "new")
+        assert (tmp_path / "link.txt").is_symlink()
+        assert (tmp_path / "real.txt").read_text() == "new"
+        write_file("/dev/null", "gone")
+        assert not Path("/dev/null").is_file()
+
+    def test_json_is_json_and_a_matrix_reads_as_one(self):
+        value = {"a": [[1, 2], [3, 4]], "b": {"c": None, "d": "ä"}, "e": [], "f": [{"g": [1]}, {"g": []}], 'h"': True}
+        text = to_json(value)
+        assert json.loads(text) == value
+        assert "    [1, 2],\n    [3, 4]\n" in text
 
 
 class TestEval:

@@ -18,15 +18,6 @@ from van.variants import VARIANTS
 FLOAT32, FLOAT64 = 1e-5, 1e-9
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As the goldens were made; float64 convolutions are many small calls, which a second thread slows down tenfold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # golden -> (manifest, model, inputs of the default run; the others are marked slow)
 EVERY = ("2x3x224x224", "1x3x160x224", "1x3x75x101")
 SMALL = ("1x3x75x101",)

@@ -63,6 +63,10 @@ class TestTorchEngine:
             with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
                 TorchEngine(model, device)
 
+    def test_a_model_that_is_no_classifier_is_named(self):
+        with pytest.raises(ConfigError, match=r"returned \(1, 3, 4, 4\); expected \(N, K\) logits"):
+            TorchEngine(torch.nn.Identity()).run(np.zeros((1, 3, 4, 4), np.float32))
+
 
 class TestHalving:
     def test_every_image_once_and_in_order(self):
@@ -160,6 +164,13 @@ class TestOpening:
         logits = model.head(features.flatten(2).mT)
         expected = (logits.mean(1) + logits.amax(1)) / 2
         np.testing.assert_allclose(pooled.engine.run(image)["logits"], expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+    def test_optimised_answers_the_same(self, model):
+        plain, fast = (open_classifier(model.eval(), optimize=flag) for flag in (False, True))
+        images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+        np.testing.assert_allclose(plain.engine.run(images)["logits"], fast.engine.run(images)["logits"], atol=1e-5)
+        assert len(fast.engine.model.state_dict()) < len(model.state_dict())  # folded
+        assert fast.preprocess == plain.preprocess
 
     def test_pooling_changes_nothing_at_the_training_size(self, model):
         plain, pooled = (Predictor(model, test_time_pool=pool)(noise()) for pool in (False, True))

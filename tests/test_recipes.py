@@ -83,7 +83,6 @@ def test_linear_scaling():
         ("optim.clip_norm", 0.0, "clip_norm"),
         ("schedule.name", "cosin", "cosine"),
         ("schedule.power", 1.0, "poly"),
-        ("schedule.warmup_epochs", 101, "warm-up"),
         ("trainer.epochs", 0, "epochs"),
         ("trainer.batch_size", 2.5, "batch_size"),
         ("trainer.workers", -1, "workers"),

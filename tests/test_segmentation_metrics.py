@@ -120,7 +120,7 @@ def test_values_outside_the_classes_are_named():
     matrix = ConfusionMatrix(3)
     with pytest.raises(DataError, match=r"b\.png holds 7 \(2 pixels\), 9 \(1 pixels\); expected classes 0 to 2 or 255"):
         matrix.update(np.zeros_like(label), label, name="b.png")
-    with pytest.raises(DataError, match="prediction for b.png holds 5"):
+    with pytest.raises(DataError, match=r"prediction for b\.png holds 5"):
         matrix.update(np.full((1, 1), 5), np.zeros((1, 1), int), name="b.png")
     with pytest.raises(DataError, match="holds -1"):
         matrix.update(np.zeros((1, 1), int), np.full((1, 1), -1))

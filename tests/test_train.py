@@ -1,11 +1,15 @@
 """Training end to end: what a run leaves, what each setting does, what is refused before it begins."""
 
 import csv
+import io
 import json
+import signal
 import warnings
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
+from rich.console import Console
 from safetensors.torch import load_file
 
 import van
@@ -14,11 +18,13 @@ from van.errors import CheckpointError, ConfigError, DataError, VanError, VanNot
 from van.evaluate import evaluate
 from van.recipes import Recipe, get_recipe
 from van.train import run
+from van.train.callbacks import EpochTable
 from van.train.folder import read_recipe
 from van.train.module import ClassificationModule
 from van.train.network import build_network, resolve_preprocess
 from van.train.optimizer import build_optimizer, build_schedule
 from van.train.prepare import prepare
+from van.train.progress import Sight
 
 CUSTOM = {name.removeprefix("model."): value for name, value in SLIM.items()}
 
@@ -73,7 +79,7 @@ def test_the_result_loads_and_evaluates_as_in_training(finished, stripes):
     summary = json.loads((folder / "summary.json").read_text())
     best = max(table(folder), key=lambda row: float(row["val/top1"]))
     assert summary["epoch"] == int(best["epoch"]) + 1
-    result = evaluate(model, stripes)
+    result = evaluate(model, stripes, split="val")
     assert result.top1 == pytest.approx(summary["val/top1"], abs=1e-4)
     assert result.loss == pytest.approx(summary["val/loss"], abs=1e-5)
 
@@ -85,6 +91,18 @@ def test_the_average_differs_from_the_last_weights(finished):
     assert not torch.equal(averaged["head.weight"], plain["head.weight"])
     state = torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(state["ema.module.head.weight"], averaged["head.weight"])
+    assert torch.equal(state["model.head.weight"], plain["head.weight"])
+
+
+def test_an_average_without_memory_is_the_last_weights(stripes, tmp_path):
+    options = {"trainer.ema_decay": 0.0, "trainer.keep": "last", "trainer.epochs": 2}
+    folder = run(slim_recipe(stripes, tmp_path / "run", **options))
+    averaged, plain = (load_file(folder / name) for name in ("model.safetensors", "model-without-ema.safetensors"))
+    start = build_network(slim_recipe(stripes, tmp_path).model, ("across", "along"), seed=0).state_dict()
+    assert not torch.equal(averaged["head.weight"], start["head.weight"])
+    for key, value in plain.items():
+        assert torch.equal(averaged[key], value), key
+    state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(state["model.head.weight"], plain["head.weight"])
 
 
@@ -143,15 +161,14 @@ def test_accumulation_makes_fewer_larger_steps(stripes, tmp_path):
     assert [row["step"] for row in table(folder)] == ["2", "4"]  # 12 images are three batches, so two steps
 
 
-def test_clipping_and_weight_decay_act(stripes, tmp_path):
-    plain = losses(stripes, tmp_path / "plain")
-    assert losses(stripes, tmp_path / "clipped", **{"optim.name": "sgd", "optim.clip_norm": 1e-6}) != plain
-    frozen = slim_recipe(
-        stripes, tmp_path / "frozen", **{"optim.name": "sgd", "optim.clip_norm": 1e-9, "trainer.epochs": 1}
-    )
-    start = build_network(frozen.model, ("across", "along"), seed=0).state_dict()
-    trained = load_file(run(frozen) / "model.safetensors")
-    torch.testing.assert_close(trained["head.weight"], start["head.weight"], rtol=0, atol=1e-6)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_clipping_and_weight_decay_act(weight_decay, stripes, tmp_path):
+    options = {"optim.name": "sgd", "optim.clip_norm": 1e-9, "optim.weight_decay": weight_decay, "trainer.epochs": 1}
+    recipe = slim_recipe(stripes, tmp_path / "run", **options)
+    start = build_network(recipe.model, ("across", "along"), seed=0).state_dict()
+    trained = load_file(run(recipe) / "model.safetensors")
+    moved = (trained["head.weight"] - start["head.weight"]).abs().max()
+    assert moved > 1e-5 if weight_decay else moved < 1e-6  # gradients are clipped to nothing
 
 
 def test_early_stopping(stripes, tmp_path):
@@ -339,7 +356,7 @@ def test_corrupt_image_in_the_middle_is_named(workers, tmp_path):
         ({"trainer.device": "tpu"}, ConfigError, "expected auto"),
         ({"trainer.batch_size": 1}, ConfigError, "BatchNorm"),
         ({"trainer.resume": "/nowhere"}, DataError, "resume"),
-        ({"optim.name": "adamv"}, ConfigError, "adamw"),
+        ({"optim.name": "adamww"}, ConfigError, "did you mean 'adamw'"),
         ({"optim.momentum": 0.9}, ConfigError, "no momentum"),
         ({"optim.betas": (0.9,)}, ConfigError, "takes 2"),
         ({"augment.auto_augment": "nonsense"}, ConfigError, "auto_augment"),
@@ -404,3 +421,35 @@ def test_lines_show_progress(stripes, tmp_path, capfd):
     assert len(lines) == 2
     for part in ("epoch 1/2", "loss", "top1", "images/s", "ETA"):
         assert part in lines[0]
+
+
+def test_short_runs_get_a_short_warmup_aloud(stripes, tmp_path):
+    options = {"schedule.warmup_epochs": 5.0, "trainer.epochs": 1}
+    with pytest.warns(VanNotice, match=r"warmup_epochs 5 becomes 0\.5"):
+        assert prepare(slim_recipe(stripes, tmp_path, **options)).recipe.schedule.warmup_epochs == 0.5
+    with pytest.warns(VanNotice, match="warmup_epochs 5 becomes 0:"):
+        assert prepare(slim_recipe(stripes, tmp_path, **options, **{"schedule.per": "epoch"})).recipe.global_batch == 4
+
+
+def test_interrupting_is_an_interrupt(stripes, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClassificationModule, "validation_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(slim_recipe(stripes, tmp_path / "run"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_bar_on_a_terminal(stripes, tmp_path):
+    screen = io.StringIO()
+    job = prepare(slim_recipe(stripes, tmp_path, **{"trainer.epochs": 2}))
+    epochs = EpochTable(tmp_path, images_per_epoch=12)
+    sight = Sight(epochs, console=Console(file=screen, force_terminal=True, width=100))
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=2, callbacks=[epochs, sight], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(job.module, datamodule=job.data)
+    for part in ("epoch 2/2", "ETA", "loss", "top1", "100%"):
+        assert part in screen.getvalue()

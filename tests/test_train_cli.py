@@ -111,7 +111,7 @@ def test_help_tells_the_recipe_and_every_field(capsys):
 
 def test_trains_predictably_and_says_where(capsys, stripes, tmp_path):
     arguments = ["finetune", "--data.path", str(stripes), "--trainer.out", str(tmp_path / "run"), *SLIM]
-    assert main(["train", *arguments, "--trainer.epochs", "2", "--trainer.ema_decay", "null"]) == 0
+    assert main(["train", *arguments, "--trainer.epochs", "3", "--trainer.ema_decay", "null"]) == 0
     out = capsys.readouterr().out
     assert f"{tmp_path / 'run'}: top-1 " in out
     assert main(["predict", str(tmp_path / "run" / "model.safetensors"), str(stripes / "along" / "0.png")]) == 0

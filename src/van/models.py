@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import checkpoints
+from . import checkpoints, weights
 from .checkpoints import Checkpoint, Info, layout
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import for_channels
@@ -69,6 +69,8 @@ def load(
     pickles with more than tensors; UnknownNameError for an unknown option.
     """
     checkpoint = _read(source, ema=ema, revision=revision, options=options)
+    if num_classes is not None:
+        checkpoint.config.with_options(num_classes=num_classes)  # raises ConfigError for impossible numbers
     for note in [*checkpoint.notes, *_head_notes(checkpoint, num_classes)]:
         warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
     model = _build(checkpoint)
@@ -158,20 +160,26 @@ def convert(
 
 
 def _read(source: str | Path, *, ema: bool, revision: str | None, options: dict[str, Any]) -> Checkpoint:
-    from . import hub, weights
-
-    path, row = source, None
-    if hub.is_hub_id(source):
-        path, row = hub.download(str(source), revision=revision), weights.by_hub_id(str(source))
-    elif revision is not None:
-        raise ConfigError(f"revision={revision!r} is for hub ids; {source} is a path")
-    checkpoint = checkpoints.read(path, ema=ema, **options)
+    checkpoint = checkpoints.read(_local(source, revision), ema=ema, **options)
     facts: dict[str, Any] = {"averaged": True} if ema else {}
-    if path is not source:
+    if not Path(source).exists():
         facts |= {"source": str(source), "revision": revision} if revision else {"source": str(source)}
-    if row is not None and row.model == checkpoint.name:
-        facts |= {"published_as": row.name, "licence": row.licence}
+        row = weights.by_hub_id(str(source))
+        if row is not None and row.model == checkpoint.name:
+            facts |= {"published_as": row.name, "licence": row.licence}
     return replace(checkpoint, provenance={**checkpoint.provenance, **facts})
+
+
+def _local(source: str | Path, revision: str | None) -> Path:
+    """The file or folder of a source, downloaded when it is a hub id."""
+    if not Path(source).exists():
+        from . import hub  # the hub's client is slow to import, and a path needs none
+
+        if hub.is_hub_id(source):
+            return hub.download(str(source), revision=revision)
+    if revision is not None:
+        raise ConfigError(f"revision={revision!r} is for hub ids; {source} is a path")
+    return Path(source)
 
 
 def _head_notes(checkpoint: Checkpoint, wanted: int | None) -> Iterator[str]:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from .metrics.segmentation import ConfusionMatrix
 from .nn.bands import Held, Resized, Rows, Sliding
 from .nn.hamburger import factorisations, reseed_bases
 from .preprocess import IMAGENET, to_color
+from .resize import fit_within, resize_bilinear, round_up
 
 PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
@@ -69,7 +69,31 @@ class Inference:
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         if self.resize is not None:
             object.__setattr__(self, "resize", tuple(int(side) for side in self.resize))
-        _check(self)
+        self._check()
+
+    def _check(self) -> None:
+        if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
+            raise ConfigError(f"resize is {self.resize}; expected (longest, shortest) side in pixels, e.g. (2048, 512)")
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
+            raise ConfigError(f"scales is {self.scales}; expected positive factors, e.g. (0.5, 1.0, 1.5)")
+        if self.window is not None and self.window < 1:
+            raise ConfigError(f"window is {self.window}; expected a side in pixels, e.g. 512")
+        if self.stride is not None and self.window is None:
+            raise ConfigError(f"stride is {self.stride} without a window; set window too, e.g. 512")
+        if self.stride is not None and self.window is not None and not 1 <= self.stride <= self.window:
+            raise ConfigError(
+                f"stride is {self.stride}; expected 1 to {self.window}, the window, or pixels would be left out"
+            )
+        if self.size_divisor < 1:
+            raise ConfigError(f"size_divisor is {self.size_divisor}; expected 1 or more, e.g. 32")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
+            raise ConfigError(
+                f"mean is {self.mean}, std is {self.std}; expected three entries each or one each, std positive"
+            )
+        if self.band_bytes < 1 or (self.whole_limit_pixels is not None and self.whole_limit_pixels < 1):
+            raise ConfigError(
+                f"band_bytes is {self.band_bytes}, whole_limit_pixels {self.whole_limit_pixels}; expected positive"
+            )
 
     @property
     def views(self) -> tuple[tuple[float, bool], ...]:
@@ -79,9 +103,7 @@ class Inference:
     def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
         """(H, W) of a picture before rounding to the divisor, for one of the scales."""
         limits = (width, height) if self.resize is None else self.resize
-        long, short = (int(side * scale) for side in (max(limits), min(limits)))
-        factor = min(long / max(height, width), short / min(height, width))
-        return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+        return fit_within(height, width, int(max(limits) * scale), int(min(limits) * scale))
 
     def windows(self, height: int, width: int) -> tuple[int, int] | None:
         """(window, stride) for a picture of this size, or None for the whole at once."""
@@ -180,7 +202,7 @@ def evaluate_seeds(
 def _predict(model: nn.Module, image: Image.Image, inference: Inference) -> np.ndarray:
     _announce_windows(image, inference)
     with _evaluating(model), torch.inference_mode():
-        pixels = _pixels(image, len(inference.mean))  # (C, H, W) uint8
+        pixels = _pixels(image, len(inference.mean))
         decode = _decoder(model, inference)
         views = [(_view(decode, pixels, scale, mirrored, inference), mirrored) for scale, mirrored in inference.views]
         return _argmax(views, inference.band_bytes)
@@ -197,30 +219,37 @@ def _announce_windows(image: Image.Image, inference: Inference) -> None:
 
 
 def _argmax(views: Sequence[tuple[Rows, bool]], band_bytes: int) -> np.ndarray:
-    """The class with the largest mean probability, band by band; one view needs no softmax, which keeps the order."""
+    """The class with the largest mean probability, band by band: (H, W)."""
     height, width = views[0][0].size
     num_classes = views[0][0].rows(0, 1).shape[0]
     mask = np.empty((height, width), np.uint8 if num_classes <= 256 else np.uint16)
     step = max(1, band_bytes // (4 * num_classes * width))
     for start in range(0, height, step):
-        total: Tensor | None = None
-        for view, mirrored in views:
-            rows = view.rows(start, min(start + step, height))  # (K, band, W)
-            rows = rows.softmax(0) if len(views) > 1 else rows
-            rows = rows.flip(2) if mirrored else rows
-            total = rows if total is None else total.add_(rows)
-        assert total is not None  # there is a view
-        mask[start : start + step] = total.argmax(0).cpu().numpy()
+        stop = min(start + step, height)
+        mask[start:stop] = _total(views, start, stop).argmax(0).cpu().numpy()
     return mask
 
 
+def _total(views: Sequence[tuple[Rows, bool]], start: int, stop: int) -> Tensor:
+    """Sum of all views' probabilities, (K, stop - start, W); of a single view the logits, which rank the same."""
+    total: Tensor | None = None
+    for view, mirrored in views:
+        rows = view.rows(start, stop)
+        rows = rows.softmax(0) if len(views) > 1 else rows
+        rows = rows.flip(2) if mirrored else rows
+        total = rows if total is None else total.add_(rows)
+    assert total is not None  # there is a view
+    return total
+
+
 def _view(
-    decode: Callable[[Tensor], Tensor], pixels: Tensor, scale: float, mirrored: bool, inference: Inference
+    decode: Callable[[Tensor], Tensor], array: np.ndarray, scale: float, mirrored: bool, inference: Inference
 ) -> Rows:
-    """Logits at the picture's size, from the picture at one scale; still mirrored if `mirrored`."""
-    original = (pixels.shape[-2], pixels.shape[-1])
+    """Logits at the picture's size, from the picture (H, W, C) at one scale; still mirrored if `mirrored`."""
+    original = (array.shape[0], array.shape[1])
     size = inference.size(*original, scale)
-    pixels = _resize(_resize(pixels, size), _round_up(size, inference.size_divisor))
+    array = resize_bilinear(resize_bilinear(array, size), round_up(size, inference.size_divisor))
+    pixels = torch.from_numpy(array).permute(2, 0, 1)  # (C, h, w) uint8
     pixels = pixels.flip(2) if mirrored else pixels
     windows = inference.windows(*size)
     if windows is not None:
@@ -242,24 +271,10 @@ def _decoder(model: nn.Module, inference: Inference) -> Callable[[Tensor], Tenso
     return decode
 
 
-def _pixels(image: Image.Image, channels: int) -> Tensor:
+def _pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """(H, W, C) uint8."""
     array = np.array(to_color(image, "L" if channels == 1 else "RGB"))
-    return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
-
-
-def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear without antialiasing, rounded to whole grey levels between steps, as OpenCV does to 8-bit pictures."""
-    if pixels.shape[-2:] == size:
-        return pixels
-    planes = [
-        F.interpolate(plane[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0] for plane in pixels
-    ]
-    return torch.stack([plane.add_(0.5).to(torch.uint8) for plane in planes])
-
-
-def _round_up(size: tuple[int, int], divisor: int) -> tuple[int, int]:
-    height, width = (math.ceil(side / divisor) * divisor for side in size)
-    return height, width
+    return array.reshape(*array.shape[:2], channels)
 
 
 @contextmanager
@@ -272,23 +287,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _check(inference: Inference) -> None:
-    i = inference
-    if i.resize is not None and (len(i.resize) != 2 or min(i.resize) < 1):
-        raise ConfigError(f"resize is {i.resize}; expected (longest, shortest) side in pixels, e.g. (2048, 512)")
-    if not i.scales or not all(0 < scale < math.inf for scale in i.scales):
-        raise ConfigError(f"scales is {i.scales}; expected positive factors, e.g. (0.5, 1.0, 1.5)")
-    if i.window is not None and i.window < 1:
-        raise ConfigError(f"window is {i.window}; expected a side in pixels, e.g. 512")
-    if i.stride is not None and i.window is None:
-        raise ConfigError(f"stride is {i.stride} without a window; set window too, e.g. 512")
-    if i.stride is not None and i.window is not None and not 1 <= i.stride <= i.window:
-        raise ConfigError(f"stride is {i.stride}; expected 1 to {i.window}, the window, or pixels would be left out")
-    if i.size_divisor < 1:
-        raise ConfigError(f"size_divisor is {i.size_divisor}; expected 1 or more, e.g. 32")
-    if len(i.mean) != len(i.std) or len(i.mean) not in (1, 3) or min(i.std) <= 0:
-        raise ConfigError(f"mean is {i.mean}, std is {i.std}; expected three entries each or one each, std positive")
-    if i.band_bytes < 1 or (i.whole_limit_pixels is not None and i.whole_limit_pixels < 1):
-        raise ConfigError(f"band_bytes is {i.band_bytes}, whole_limit_pixels {i.whole_limit_pixels}; expected positive")

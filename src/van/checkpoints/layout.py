@@ -19,8 +19,8 @@ from ..variants import VanConfig
 Shape = tuple[int, ...]
 
 # Fields that change some tensor's shape or existence.
-SHAPED = ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans", "num_classes")
-SHAPED += ("attention", "dilation", "kernel_size")
+ARCHITECTURE = ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans", "num_classes")
+SHAPED = (*ARCHITECTURE, "attention", "dilation", "kernel_size")
 
 SHOWN = 10  # keys that an error names before it counts the rest
 

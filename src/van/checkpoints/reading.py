@@ -156,7 +156,7 @@ def _classes(classes: tuple[str, ...] | None, config: VanConfig, notes: list[str
         return classes
     if config.num_classes:
         notes.append(
-            f"the file names {len(classes)} classes for a head of {config.num_classes}; the names were left out"
+            f"the file names {len(classes)} classes, its head has {config.num_classes}; the names are left out"
         )
     return None
 

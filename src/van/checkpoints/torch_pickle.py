@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 import collections
 import importlib
+import io
 import pathlib
-import pickletools
+import pickle
 import re
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -35,6 +36,9 @@ class Inert:
     def __setstate__(self, state: object) -> None:
         pass
 
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
 
 # Names whose objects carry nothing that van reads.
 _INERT = (
@@ -48,6 +52,7 @@ _AS_DICT = (
     "mmengine.config.ConfigDict",
     "addict.addict.Dict",
 )
+_ONE_AT_A_TIME = threading.Lock()  # torch keeps its allow-list for the whole process
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")
 _FACTORIES = (list, dict, set, int, float, bool, str, tuple)
 
@@ -78,9 +83,9 @@ def read(path: Path) -> tuple[Any, tuple[str, ...]]:
     Raises UnsafeFileError for a global that is not allow-listed, CheckpointError for a broken file.
     """
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with _ONE_AT_A_TIME, torch.serialization.safe_globals(_allowed()):
             tree = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+    except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from None
     except MemoryError:
         raise
@@ -95,6 +100,8 @@ def read(path: Path) -> tuple[Any, tuple[str, ...]]:
 def _refusal(path: Path, message: str) -> CheckpointError:
     found = re.search(r"GLOBAL (\S+)", message)
     name = found[1] if found else _first_stranger(path)
+    if name is None and "Unsupported operand" in message:
+        return CheckpointError(f"{path} has a pickle protocol that the safe reader lacks; save it with torch's own (2)")
     if name is None:
         return CheckpointError(f"{path} is truncated, corrupt or no checkpoint: {message.splitlines()[-1]}")
     hint = "it pickles a whole module; " if name.startswith("torch.nn.") else ""
@@ -104,28 +111,39 @@ def _refusal(path: Path, message: str) -> CheckpointError:
     )
 
 
+class _Scanner(pickle.Unpickler):
+    """Walks a pickle with stand-ins for every global, and stops at the first that is not harmless."""
+
+    class Stranger(Exception):  # noqa: N818
+        """Carries the name."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.known = {name for _, name in _allowed()} | {"collections.OrderedDict"}
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in self.known or re.match(r"torch\.(_utils\.|storage\.|\w*Storage$)", full):
+            return Inert
+        raise self.Stranger(full)
+
+    def persistent_load(self, pid: object) -> None:
+        return None
+
+
 def _first_stranger(path: Path) -> str | None:
-    """The first global of a pickle that torch's reader gave up on for other reasons, without running it."""
-    known = {name for _, name in _allowed()} | {"collections.OrderedDict"}
+    """The first global of a pickle that torch's reader gave up on for other reasons, without running anything."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-                data = archive.read(name)
+                file: IO[bytes] = io.BytesIO(archive.read(name))
         else:
-            data = path.read_bytes()
-        strings: list[str] = []
-        for code, argument, _ in pickletools.genops(data):
-            if code.name == "STACK_GLOBAL":
-                name = ".".join(strings[-2:])
-            elif code.name in ("GLOBAL", "INST"):
-                name = str(argument).replace(" ", ".")
-            else:
-                if isinstance(argument, str):
-                    strings.append(argument)
-                continue
-            if name not in known and not name.startswith(("torch._utils.", "torch.storage.")):
-                return name
+            file = io.BytesIO(path.read_bytes())
+        for _ in range(4):  # a file from before torch 1.6 holds several pickles in a row
+            _Scanner(file).load()
+    except _Scanner.Stranger as stranger:
+        return str(stranger)
     except Exception:  # a scan of a broken file; the caller has its own message
         return None
     return None

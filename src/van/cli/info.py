@@ -16,22 +16,15 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--ema", action="store_true", help="checkpoint: look at the averaged weights")
     parser.add_argument("--revision", help="checkpoint: branch, tag or commit of a hub id")
-    parser.add_argument(
-        "--size", type=int, nargs="+", default=[224], help="model: side of the image, or height and width"
-    )
+    parser.add_argument("--size", type=int, nargs="+", default=[224], help="model: side of the image, or its H and W")
 
 
 def run(options: Any) -> None:
     """Print what the target is."""
     if is_model_name(options.target):
-        from ..complexity import describe
-
-        print(describe(options.target, size=options.size, as_json=options.json))
-        return
-    from ..models import info
-
-    told = info(options.target, ema=options.ema, revision=options.revision)
-    print(json.dumps(told.to_dict(), indent=2) if options.json else told)
+        _model(options)
+    else:
+        _checkpoint(options)
 
 
 def is_model_name(target: str) -> bool:
@@ -45,3 +38,30 @@ def is_model_name(target: str) -> bool:
             raise UnknownNameError.of("model or file", target, [*VARIANTS, *ALIASES]) from None
         return False
     return True
+
+
+def _checkpoint(options: Any) -> None:
+    from ..models import info
+
+    told = info(options.target, ema=options.ema, revision=options.revision)
+    print(json.dumps(told.to_dict(), indent=2) if options.json else told)
+
+
+def _model(options: Any) -> None:
+    from ..complexity import describe
+
+    told = describe(options.target, size=options.size)
+    if options.json:
+        print(json.dumps(told.to_dict(), indent=2))
+        return
+    from rich.table import Table
+
+    from .output import print_table
+
+    table = Table(
+        "layer", "output", "parameters", "multiply-adds", title=f"{told.name} at {told.size[0]}x{told.size[1]}"
+    )
+    for layer in told.layers:
+        table.add_row(layer.name, " x ".join(map(str, layer.shape)), f"{layer.parameters:,}", f"{layer.macs:,}")
+    print_table(table)
+    print(f"{told.parameters:,} parameters, {told.macs / 1e9:.3f} G multiply-adds")

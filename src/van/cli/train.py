@@ -8,6 +8,7 @@ van train --trainer.resume runs/finetune-20260101-120000
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import itertools
 import json
@@ -15,13 +16,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import DefaultHelpFormatter
+
 from ..errors import ConfigError
 from ..recipes import RECIPES, Recipe, get_recipe, summary
 from ..recipes.spec import SECTIONS
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """A recipe's story keeps its lines."""
+
+
 def add_arguments(parser: Any) -> None:
     """Options of `van train`: every field of a recipe, by its dotted name."""
+    parser.formatter_class = _Formatter
     parser.add_argument("recipe", nargs="?", help="name of a recipe; none: list them")
     parser.add_argument("--list", action="store_true", help="list the recipes")
     parser.add_argument("--config", action="config", help="YAML file of settings, e.g. a run's recipe.yaml")

@@ -12,7 +12,7 @@ from PIL import Image
 from ..errors import ConfigError, DataError, VanNotice
 from ..preprocess import read_image
 from .folder import ImageList, class_folders, read_folder
-from .split import stratified_split
+from .split import VAL_FRACTION, stratified_split
 
 SPLITS = ("train", "val", "all")
 _VAL_NAMES = ("val", "validation", "test")
@@ -53,7 +53,7 @@ class FolderData(ClassificationData):
 
 
 def open_classification(
-    data: str | Path, split: str = "val", *, seed: int = 0, val_fraction: float = 0.2
+    data: str | Path, split: str = "val", *, seed: int = 0, val_fraction: float = VAL_FRACTION
 ) -> ClassificationData:
     """One split ("train", "val", or "all" of what is not split) of a data set.
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..errors import MissingExtraError
 from .classification import ClassificationData
-from .split import stratified_split
+from .split import VAL_FRACTION, stratified_split
 
 
 class Digits(ClassificationData):
@@ -19,7 +19,7 @@ class Digits(ClassificationData):
     Raises MissingExtraError without scikit-learn.
     """
 
-    def __init__(self, split: str = "val", *, seed: int = 0, val_fraction: float = 0.2) -> None:
+    def __init__(self, split: str = "val", *, seed: int = 0, val_fraction: float = VAL_FRACTION) -> None:
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:

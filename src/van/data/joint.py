@@ -93,8 +93,8 @@ class JointTransform:
         size = [max(int(side * ratio + 0.5), 1) for side in (height, width)]
         if size == [height, width]:
             return picture, mask
-        # antialias off, as published: the original resizes through OpenCV
-        return v2.resize(picture, size, antialias=False), v2.resize(mask, size, v2.InterpolationMode.NEAREST)
+        # antialias off, as published: the original resizes through OpenCV; a Mask takes its nearest label
+        return v2.resize(picture, size, antialias=False), v2.resize(mask, size)
 
     def _cropped(self, picture: Any, mask: Any, rng: np.random.Generator, v2: Any) -> tuple[Any, Any]:
         height, width = picture.shape[-2:]

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 
 from ..errors import ConfigError
 
+VAL_FRACTION = 0.2
 
-def stratified_split(labels: Sequence[int], *, seed: int = 0, val_fraction: float = 0.2) -> tuple[list[int], list[int]]:
+
+def stratified_split(
+    labels: Sequence[int], *, seed: int = 0, val_fraction: float = VAL_FRACTION
+) -> tuple[list[int], list[int]]:
     """Sorted training and validation indices: `val_fraction` of every class, drawn by `seed`.
 
     A class of at least two keeps at least one on each side; a class of one stays in training.

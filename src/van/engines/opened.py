@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from .. import models
 from ..errors import ConfigError
 from ..nn import Classifier, TestTimePool
 from ..preprocess import Preprocess
@@ -64,9 +65,7 @@ def open_classifier(
     classes = getattr(model, "classes", None)
     _check_channels(model, preprocess, name)
     if optimize:
-        from ..models import optimize as optimized
-
-        model = optimized(model)
+        model = models.optimize(model)
     if test_time_pool:
         model = _pooled(model, own)
     return Opened(
@@ -83,9 +82,7 @@ def _load(source: str | Path | nn.Module, ema: bool) -> tuple[nn.Module, str]:
         if ema:
             raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
         return source, type(source).__name__
-    from ..models import load
-
-    return load(source, ema=ema), str(source)
+    return models.load(source, ema=ema), str(source)
 
 
 def _check_channels(model: nn.Module, preprocess: Preprocess, name: str) -> None:

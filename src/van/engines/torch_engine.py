@@ -49,7 +49,11 @@ class TorchEngine:
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
         with torch.inference_mode(), autocast:
             x = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
-            return {"logits": self.model(x).float().cpu().numpy()}
+            logits = self.model(x)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+            shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
+            raise ConfigError(f"the model returned {shape}; expected (N, K) logits, as a classifier's")
+        return {"logits": logits.float().cpu().numpy()}
 
 
 def available_device(device: str | torch.device) -> torch.device:

@@ -38,7 +38,7 @@ class RealLabels:
                 f"{self.path.name} has no labels for {name}; expected files ILSVRC2012_val_00000001 … "
                 f"{len(self._labels):08d}"
             )
-        positions = (self._position.get(label) for label in self._labels[int(match[1]) - 2])
+        positions = (self._position.get(label) for label in self._labels[int(match[1]) - 1])
         return frozenset(position for position in positions if position is not None)
 
 

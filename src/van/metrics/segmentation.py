@@ -61,10 +61,8 @@ class ConfusionMatrix:
             found, pixels = np.unique(wrong, return_counts=True)
             worst = ", ".join(f"{value} ({n} pixels)" for value, n in zip(found[:5], pixels[:5], strict=True))
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-            raise DataError(
-                f"{name} holds {worst}{more}; expected classes 0 to {self.num_classes - 1}"
-                f" or {self.ignore_index} (ignored)"
-            )
+            ignored = "" if self.ignore_index is None else f" or {self.ignore_index} (ignored)"
+            raise DataError(f"{name} holds {worst}{more}; expected classes 0 to {self.num_classes - 1}{ignored}")
 
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         """The matrix of both parts together; raises ConfigError when they count different classes."""

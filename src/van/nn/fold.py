@@ -15,6 +15,7 @@ import copy
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -71,8 +72,8 @@ def is_folded(model: nn.Module) -> bool:
 
 
 def _gelu_(x: Tensor) -> Tensor:
-    """GELU in x's own memory, which saves writing a map into fresh pages; autograd keeps a copy where it needs one."""
-    return torch.ops.aten.gelu_(x)
+    """GELU in x's own memory, which spares fresh pages for a map; autograd keeps a copy where it needs one."""
+    return F.gelu(x) if torch.compiler.is_exporting() else torch.ops.aten.gelu_(x)
 
 
 def _fold_norm(module: PatchEmbed | ConvNormReLU) -> None:

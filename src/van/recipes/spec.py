@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..errors import ConfigError, UnknownNameError
 from ..variants import ATTENTION_OPTIONS, resolve
+from .checks import at_least, file_name, in_range, one_of, ordered
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 MONITORS = ("val/top1", "val/loss")
@@ -58,7 +59,7 @@ class ModelSpec:
         if self.name is not None:
             resolve(self.name)
         if self.attention is not None:
-            _one_of("model.attention", self.attention, ATTENTION_OPTIONS)
+            one_of("model.attention", self.attention, ATTENTION_OPTIONS)
         if self.reset_head and self.checkpoint is None:
             raise ConfigError("model.reset_head needs model.checkpoint; a fresh network has a fresh head anyway")
         if self.layer_scale_init is not None and self.checkpoint is not None:
@@ -144,19 +145,19 @@ class AugmentSpec:
 
     def __post_init__(self) -> None:
         for name in ("hflip", "vflip", "erasing", "mix_prob", "switch_prob"):
-            _in_range(f"augment.{name}", getattr(self, name), 0, 1)
+            in_range(f"augment.{name}", getattr(self, name), 0, 1)
         for name in ("mixup", "cutmix", "color_jitter", "rotate_degrees"):
-            _in_range(f"augment.{name}", getattr(self, name), 0, math.inf)
+            in_range(f"augment.{name}", getattr(self, name), 0, math.inf)
         for name in ("label_smoothing", "shift"):
-            _in_range(f"augment.{name}", getattr(self, name), 0, 0.999)
+            in_range(f"augment.{name}", getattr(self, name), 0, 0.999)
         for name in ("crop_scale", "crop_ratio", "zoom"):
-            _ordered(f"augment.{name}", getattr(self, name))
+            ordered(f"augment.{name}", getattr(self, name))
         if self.crop_scale is None and (self.crop_ratio is not None or self.crop_interpolation is not None):
             raise ConfigError("augment.crop_ratio and crop_interpolation belong to the random crop; set crop_scale too")
-        _one_of("augment.erasing_mode", self.erasing_mode, ("const", "rand", "pixel"))
+        one_of("augment.erasing_mode", self.erasing_mode, ("const", "rand", "pixel"))
         if self.crop_interpolation is not None:
-            _one_of("augment.crop_interpolation", self.crop_interpolation, ("random", "bilinear", "bicubic"))
-        _at_least("augment.erasing_count", self.erasing_count, 1)
+            one_of("augment.crop_interpolation", self.crop_interpolation, ("random", "bilinear", "bicubic"))
+        at_least("augment.erasing_count", self.erasing_count, 1)
 
     @property
     def mixes(self) -> bool:
@@ -187,10 +188,10 @@ class OptimSpec:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        _in_range("optim.lr", self.lr, 0, math.inf)
-        _in_range("optim.weight_decay", self.weight_decay, 0, math.inf)
+        in_range("optim.lr", self.lr, 0, math.inf)
+        in_range("optim.weight_decay", self.weight_decay, 0, math.inf)
         if self.lr_batch is not None:
-            _at_least("optim.lr_batch", self.lr_batch, 1)
+            at_least("optim.lr_batch", self.lr_batch, 1)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError(f"optim.clip_norm is {self.clip_norm}; expected a positive norm, or null for none")
 
@@ -221,10 +222,10 @@ class ScheduleSpec:
     per: str = "step"
 
     def __post_init__(self) -> None:
-        _one_of("schedule.name", self.name, SCHEDULES)
-        _one_of("schedule.per", self.per, ("step", "epoch"))
+        one_of("schedule.name", self.name, SCHEDULES)
+        one_of("schedule.per", self.per, ("step", "epoch"))
         for name in ("warmup_epochs", "warmup_lr", "min_lr", "cooldown_epochs"):
-            _in_range(f"schedule.{name}", getattr(self, name), 0, math.inf)
+            in_range(f"schedule.{name}", getattr(self, name), 0, math.inf)
         if (self.power is not None) != (self.name == "poly"):
             raise ConfigError("schedule.power belongs to the poly schedule: give it there (e.g. 1.0) and only there")
         if self.per == "epoch" and self.warmup_epochs != int(self.warmup_epochs):
@@ -281,16 +282,16 @@ class TrainerSpec:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_batch_size", "early_stopping", "log_every_steps"):
-            _at_least(f"trainer.{name}", getattr(self, name), 1)
-        _at_least("trainer.threads", self.threads, 1)
-        _at_least("trainer.workers", self.workers, 0)
-        _at_least("trainer.seed", self.seed, 0)
-        _one_of("trainer.precision", self.precision, PRECISIONS)
-        _one_of("trainer.monitor", self.monitor, MONITORS)
-        _one_of("trainer.keep", self.keep, ("best", "last"))
-        _one_of("trainer.progress", self.progress, ("auto", "bar", "lines", "none"))
+            at_least(f"trainer.{name}", getattr(self, name), 1)
+        at_least("trainer.threads", self.threads, 1)
+        at_least("trainer.workers", self.workers, 0)
+        at_least("trainer.seed", self.seed, 0)
+        one_of("trainer.precision", self.precision, PRECISIONS)
+        one_of("trainer.monitor", self.monitor, MONITORS)
+        one_of("trainer.keep", self.keep, ("best", "last"))
+        one_of("trainer.progress", self.progress, ("auto", "bar", "lines", "none"))
         if self.ema_decay is not None:
-            _in_range("trainer.ema_decay", self.ema_decay, 0, 0.9999999)
+            in_range("trainer.ema_decay", self.ema_decay, 0, 0.9999999)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,15 +307,10 @@ class Recipe:
     trainer: TrainerSpec = field(default_factory=TrainerSpec)
 
     def __post_init__(self) -> None:
-        _one_line_name(self.name)
+        file_name(self.name)
         if self.augment.mixes and self.trainer.batch_size % 2:
             raise ConfigError(
                 f"trainer.batch_size is {self.trainer.batch_size}; Mixup and CutMix pair images: use an even number"
-            )
-        if self.schedule.warmup_epochs > self.trainer.epochs:
-            raise ConfigError(
-                f"schedule.warmup_epochs is {self.schedule.warmup_epochs}, longer than trainer.epochs "
-                f"{self.trainer.epochs}; shorten the warm-up"
             )
 
     @property
@@ -384,29 +380,3 @@ def _plain(value: Any) -> Any:
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def _one_of(name: str, value: str, known: Iterable[str]) -> None:
-    if value not in tuple(known):
-        raise UnknownNameError.of(f"value of {name}:", str(value), known)
-
-
-def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isnan(value):
-        end = "or more" if high == math.inf else f"to {high}"
-        raise ConfigError(f"{name} is {value!r}; expected a number, {low} {end}")
-
-
-def _at_least(name: str, value: int | None, low: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-        raise ConfigError(f"{name} is {value!r}; expected a whole number of at least {low}")
-
-
-def _ordered(name: str, value: tuple[float, float] | None) -> None:
-    if value is not None and (len(value) != 2 or not 0 < value[0] <= value[1]):
-        raise ConfigError(f"{name} is {value}; expected two positive numbers, the smaller first")
-
-
-def _one_line_name(name: str) -> None:
-    if not name or any(not (c.isalnum() or c in "._-") for c in name):
-        raise ConfigError(f"recipe name is {name!r}; use letters, digits, '.', '_' and '-': it names the run's folder")

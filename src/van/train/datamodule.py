@@ -68,7 +68,10 @@ class ClassificationDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.sampler.epoch}
+        # Lightning makes the first iterator of a resumed run before it tells the sampler its epoch; `processed` is the
+        # epoch to go on with, at the end of an epoch the next one already.
+        trainer: Any = self.trainer
+        return {"epoch": trainer.fit_loop.epoch_progress.current.processed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.sampler.set_epoch(state_dict["epoch"])

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..data import has_own_val
+from ..data.split import VAL_FRACTION
 from ..models import save
 from ..nn import Classifier
 from .callbacks import BEST, EpochTable, monitor_mode
@@ -60,6 +62,9 @@ def _provenance(job: Job, row: dict[str, float], scores: dict[str, float]) -> di
         "epoch": int(row["epoch"]) + 1,
         "scores": scores,
     }
+    spec = job.recipe.data
+    if not has_own_val(spec.path or ""):  # to evaluate on what was held out
+        facts["split"] = {"seed": spec.split_seed or 0, "val_fraction": spec.val_fraction or VAL_FRACTION}
     if job.recipe.model.checkpoint is not None:
         facts["started_from"] = {"checkpoint": Path(job.recipe.model.checkpoint).name, **start}
         if start.get("licence"):

@@ -46,7 +46,7 @@ def prepare(recipe: Recipe) -> Job:
     """
     device = pick_device(recipe.trainer.device, recipe.trainer.precision)
     train, val = _open_data(recipe.data)
-    recipe = _fit_batch(recipe, len(train))
+    recipe = _fit_warmup(_fit_batch(recipe, len(train)))
     resume = _check_resume(recipe)
     network = build_network(recipe.model, train.classes, seed=recipe.trainer.seed)
     preprocess = resolve_preprocess(network, recipe.data)
@@ -117,6 +117,18 @@ def _fit_batch(recipe: Recipe, images: int) -> Recipe:
         f"trainer.batch_size {size} becomes {fitting}: there are {images} training images", VanNotice, stacklevel=4
     )
     return recipe.with_options(**{"trainer.batch_size": fitting})
+
+
+def _fit_warmup(recipe: Recipe) -> Recipe:
+    """A shorter warm-up for a run that would otherwise be nothing else."""
+    before, epochs = recipe.schedule.warmup_epochs, recipe.trainer.epochs
+    if not before or before < epochs:
+        return recipe
+    after = epochs // 2 if recipe.schedule.per == "epoch" else epochs / 2
+    warnings.warn(
+        f"schedule.warmup_epochs {before:g} becomes {after:g}: trainer.epochs is {epochs}", VanNotice, stacklevel=4
+    )
+    return recipe.with_options(**{"schedule.warmup_epochs": after})
 
 
 def _check_map(recipe: Recipe, network: Classifier, preprocess: Preprocess) -> None:

@@ -35,7 +35,7 @@ def run(recipe: Recipe) -> Path:
     Raises DataError, ConfigError, CheckpointError before training begins for whatever can be known then, VanError when
     the loss stops being finite, KeyboardInterrupt when interrupted (best.ckpt and last.ckpt stay, to resume from).
     """
-    with seeded(recipe.trainer.seed, cuda=True), _threads(recipe.trainer.threads), _quiet(), _deterministic(recipe):
+    with _threads(recipe.trainer.threads), _quiet(), _determinism_restored():
         job = prepare(recipe)
         folder = open_folder(recipe)
         write_recipe(folder, job.recipe)
@@ -69,6 +69,7 @@ def _trainer(job: Job, folder: Path, table: EpochTable) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
+        deterministic=spec.deterministic or None,
     )
 
 
@@ -101,16 +102,14 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _deterministic(recipe: Recipe) -> Iterator[None]:
-    before, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
-    if recipe.trainer.deterministic:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.deterministic = True
+def _determinism_restored() -> Iterator[None]:
+    """Lightning's `deterministic` sets a flag of the whole process."""
+    before, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.backends.cudnn.deterministic = cudnn
+        torch.backends.cudnn.benchmark = cudnn
 
 
 @contextmanager

@@ -65,8 +65,9 @@ class VanPreTrainedModel(PreTrainedModel):
         if self.config.legacy:
             rates = [rate for stage in backbone.config.drop_path_rates for rate in stage]
             for stage, rate in zip(backbone.stages, rates, strict=False):
-                for block in stage.blocks:
-                    block.drop_path = drop_path(rate)
+                for block in stage.modules():
+                    if isinstance(block, Block):
+                        block.drop_path = drop_path(rate)
         return backbone
 
     def _features(self, pixel_values: Tensor | None) -> tuple[Tensor, ...]:
@@ -193,7 +194,8 @@ class VanBackbone(_Checkpointed, BackboneMixin, VanPreTrainedModel):
     @contextmanager
     def _stem_kept(self, kept: list[Tensor]) -> Iterator[None]:
         """Put the first patch embedding's map into `kept`; running it twice would count its statistics twice."""
-        handle = self.backbone.stages[0].patch_embed.register_forward_hook(lambda *args: kept.append(args[-1]))
+        stem = self.backbone.stages[0].get_submodule("patch_embed")
+        handle = stem.register_forward_hook(lambda *args: kept.append(args[-1]))
         try:
             yield
         finally:

@@ -33,7 +33,7 @@ def register() -> None:
     AutoImageProcessor.register(VanConfig, image_processor_classes=classes)
 
 
-def _door(original: type) -> type:
+def _door(original: Any) -> type:
     def from_pretrained(cls: type, name: Any, *inputs: Any, **options: Any) -> Any:
         loaded = original.from_pretrained(name, *inputs, **options)
         warn_of_contradiction(name, loaded[0] if isinstance(loaded, tuple) else loaded, options)

@@ -1,0 +1,39 @@
+"""Checks of recipe fields; each raises ConfigError with name, value and what was expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from ..errors import ConfigError, UnknownNameError
+
+
+def one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """A choice from a table."""
+    if value not in tuple(known):
+        raise UnknownNameError.of(f"value of {name}:", str(value), known)
+
+
+def in_range(name: str, value: float, low: float, high: float) -> None:
+    """A finite number between both ends, which are allowed."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
+        end = "or more" if high == math.inf else f"to {high}"
+        raise ConfigError(f"{name} is {value!r}; expected a number, {low} {end}")
+
+
+def at_least(name: str, value: int | None, low: int) -> None:
+    """A whole number, or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+        raise ConfigError(f"{name} is {value!r}; expected a whole number of at least {low}")
+
+
+def ordered(name: str, value: tuple[float, float] | None) -> None:
+    """Two positive numbers, the smaller first, or None."""
+    if value is not None and (len(value) != 2 or not 0 < value[0] <= value[1]):
+        raise ConfigError(f"{name} is {value}; expected two positive numbers, the smaller first")
+
+
+def file_name(name: str) -> None:
+    """A name that can be a folder's."""
+    if not name or any(not (c.isalnum() or c in "._-") for c in name):
+        raise ConfigError(f"recipe name is {name!r}; use letters, digits, '.', '_' and '-': it names the run's folder")
