@@ -91,11 +91,10 @@ def small(method, *, seed=0, **options):
         depths=(1, 1, 1, 1),
         mlp_ratios=(2, 2, 2, 2),
         channels=32,
-        ham_channels=32,
         ham_rank=4,
         neck_channels=32,
         auxiliary_channels=32,
-        **{"num_classes": 5, **options},
+        **{"num_classes": 5, "ham_channels": 32, **options},
     )
     torch.manual_seed(seed)
     model = Segmenter(config)

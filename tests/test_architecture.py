@@ -18,13 +18,13 @@ FLOORS = [
     {"predict"},
     {"engines"},
     {"models"},
-    {"segment", "complexity", "hub"},
+    {"segment", "complexity", "complexity_segmentation", "hub"},
     {"nn"},
     {"data", "checkpoints"},
     {"metrics", "masks"},
     {"ops", "preprocess"},
     {"recipes"},
-    {"segmenters"},
+    {"segmenters", "detectors"},
     {"weights", "variants"},
     {"errors"},
 ]
@@ -41,6 +41,7 @@ ALLOWED_AT_IMPORT = {
     "nn": {"torch"},
     "hub": {"huggingface_hub"},
     "complexity": {"torch"},
+    "complexity_segmentation": {"torch"},
     "models": {"torch", "numpy"},
     "cli": {"jsonargparse", "rich"},
 }

@@ -79,6 +79,12 @@ def test_what_is_written_reads_back(tmp_path, name):
             assert array.tobytes() == source.arrays[key].tobytes()
 
 
+def test_preprocessing_that_no_other_tool_knows_survives(tmp_path):
+    squashed = Preprocess(size=(96, 160), resize="squash", interpolation="lanczos")
+    for name in FORMATS:
+        assert checkpoints.read(write(tmp_path, name, checkpoint(preprocess=squashed))).preprocess == squashed
+
+
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("source", FORMATS)
 def test_every_format_converts_to_every_other(tmp_path, source, to):

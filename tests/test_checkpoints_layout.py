@@ -74,6 +74,12 @@ def test_what_contradicts_the_shapes_is_an_error(option):
         layout.config_of(zeros(SMALL), metadata={"drop_rate": 0.1, **option})
 
 
+def test_what_shapes_told_stays_told_by_shapes():
+    _, origins = layout.config_of(zeros(SMALL), metadata=SMALL.to_dict())
+    assert origins["depths"] == "shapes"
+    assert origins["drop_path_rate"] == "metadata"
+
+
 def test_a_kernel_of_the_same_shapes_may_be_named():
     config, _ = layout.config_of(zeros(SMALL), argument={"kernel_size": 20})  # ceil(20 / 3) = 7 as well
     assert config.kernel_size == 20

@@ -286,6 +286,24 @@ def test_hub_processor_of_fine_tuned_weights_counts(tmp_path):
     )
 
 
+def test_a_folder_of_ours_that_transformers_changed(tmp_path):
+    """transformers keeps unknown fields of config.json, our record among them, whatever becomes of the network."""
+    folder = write(tmp_path, "transformers", checkpoint(SMALL.with_options(attention="add")))
+    state = theirs(keys.TRANSFORMERS, SMALL.with_options(num_classes=2))
+    (folder / "model.safetensors").unlink()
+    torch.save(published.tensors(state), folder / "pytorch_model.bin")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"id2label": {"0": "no", "1": "yes"}, "layer_norm_eps": 1e-3}
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"image_mean": [0.1, 0.2, 0.3]}))
+    found = checkpoints.read(folder)
+    assert found.config == SMALL.with_options(num_classes=2, layer_norm_eps=1e-3, attention="add")
+    assert found.classes == ("no", "yes")
+    assert found.preprocess.mean == (0.1, 0.2, 0.3)
+    assert found.notes == ()
+
+
 def test_hub_model_without_classifier(tmp_path):
     state = {key.removeprefix("van."): array for key, array in headless(keys.TRANSFORMERS).items()}
     torch.save(published.tensors(state), tmp_path / "x.bin")

@@ -238,6 +238,11 @@ def test_one_key_under_two_spellings(tmp_path):
     torch.save(state | {"module.head.bias": state["head.bias"]}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"'head\.bias' is in the state dict twice"):
         van.load(tmp_path / "x.pth")
+    state = published.tensors(theirs(keys.TRANSFORMERS))
+    key = "van.encoder.stages.00.normalization.bias"
+    torch.save(state | {key: state[key.replace("00", "0")]}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="is in the state dict twice"):
+        van.load(tmp_path / "x.pth")
 
 
 def test_sparse_and_quantised_tensors_are_no_weights(tmp_path):

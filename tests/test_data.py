@@ -1,6 +1,7 @@
 """Folders, splits, digits, and what training does to images."""
 
 import collections
+import pickle
 import random
 
 import numpy as np
@@ -200,7 +201,6 @@ PLAIN = {"crop_scale": None, "hflip": 0.0}
         {"zoom": (0.5, 0.6)},
         {"auto_augment": "rand-m9-mstd0.5-inc1"},
         {"color_jitter": 0.9},
-        {"auto_augment": "rand-m0-n1", "color_jitter": 0.9},
         {"erasing": 1.0},
     ],
 )
@@ -212,6 +212,11 @@ def test_every_step_changes_the_image(options, channels):
     assert all(image.shape == (channels, 32, 24) and image.dtype == torch.float32 for image in images)
     plain = augmented(AugmentSpec(**PLAIN), preprocess=preprocess)
     assert any(not torch.equal(image, plain) for image in images)
+
+
+def test_color_jitter_acts_beside_a_policy():
+    policy = {**PLAIN, "auto_augment": "rand-m9-mstd0.5-inc1"}
+    assert not torch.equal(augmented(AugmentSpec(**policy)), augmented(AugmentSpec(**policy, color_jitter=0.9)))
 
 
 def test_details_of_crop_and_erasing_are_used():
@@ -242,6 +247,12 @@ def test_augmentation_belongs_to_epoch_and_index():
     assert torch.equal(images[0, 5][0], first)
     assert not torch.equal(images[1, 5][0], first)
     assert not torch.equal(TrainingSet(data, transform, seed=1)[0, 5][0], first)
+
+
+def test_data_sets_travel_to_worker_processes():
+    spec = AugmentSpec(auto_augment="rand-m9-mstd0.5-inc1", rotate_degrees=5.0, erasing=0.5, color_jitter=0.1)
+    images = TrainingSet(open_classification("digits", "train"), TrainingTransform(spec, SMALL), seed=0)
+    assert torch.equal(pickle.loads(pickle.dumps(images))[0, 3][0], images[0, 3][0])
 
 
 def test_augmentation_leaves_global_randomness_alone():

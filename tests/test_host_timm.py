@@ -332,7 +332,7 @@ def test_checkpoint_path_of_mmpretrain_brings_its_epsilon_along(tmp_path):
 def test_checkpoint_path_of_a_segmenter_takes_the_backbone_and_says_what_it_left(tmp_path):
     state = reference.state("mmseg_lightham_van_tiny_d256")
     published.openmmlab(tmp_path / "ham.pth", state, epoch=1)
-    with pytest.warns(VanNotice, match="segmentation heads"):
+    with pytest.warns(VanNotice, match="head left out"):
         model = timm.create_model("van_b0", num_classes=0, checkpoint_path=str(tmp_path / "ham.pth"))
     theirs = state["backbone.block3.4.mlp.dwconv.dwconv.weight"]
     assert np.array_equal(model.backbone.stages[2].blocks[4].feed_forward.depthwise.weight.detach(), theirs)

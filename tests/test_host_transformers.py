@@ -514,7 +514,8 @@ def test_a_right_processor_file_and_other_models_are_not_warned_about(tmp_path):
     checkpoint = checkpoints.read(published.official(tmp_path / "van.pth.tar", reference.state("official_van_b0")))
     checkpoints.write(checkpoint, tmp_path / "right", "transformers")
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "convnext"}))
+    convnext = published.hub_config("hf_van_tiny") | {"model_type": "convnext"}
+    (tmp_path / "other" / "config.json").write_text(json.dumps(convnext))
     (tmp_path / "other" / "preprocessor_config.json").write_text(json.dumps(HUB_PROCESSOR))
     config = published.hub_config("hf_van_tiny") | {"id2label": {0: "a", 1: "b"}}
     (tmp_path / "tuned").mkdir()
@@ -522,6 +523,15 @@ def test_a_right_processor_file_and_other_models_are_not_warned_about(tmp_path):
     (tmp_path / "tuned" / "preprocessor_config.json").write_text(json.dumps(HUB_PROCESSOR))
     for name, mean in (("right", 0.5), ("other", 0.485), ("tuned", 0.485)):
         assert AutoImageProcessor.from_pretrained(tmp_path / name).image_mean[0] == mean  # notices are errors here
+
+
+def test_the_published_repositories_are_known_by_name(hub):
+    from van.hosts.transformers import processing
+
+    processor = transformers.ConvNextImageProcessorPil(**HUB_PROCESSOR | {"size": {"shortest_edge": 224}})
+    with pytest.warns(VanNotice, match="Visual-Attention-Network/van-base has image_mean"):
+        processing.warn_of_contradiction("Visual-Attention-Network/van-base", processor, {})
+    processing.warn_of_contradiction("facebook/convnext-tiny-224", processor, {})
 
 
 def test_the_written_processor_gives_our_pixels(tmp_path):

@@ -99,6 +99,15 @@ class TestConfigurations:
         assert all(stage.norm.eps == 1e-5 for stage in backbone(layer_norm_eps=1e-5).stages)
         assert all(norm.eps == 1e-5 for norm in batch_norms(backbone()))
 
+    def test_maps_lie_in_the_fast_layout_from_the_first_stage_on(self):
+        model, layouts = tiny().backbone.eval(), []
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(lambda *call: layouts.append(call[2].permute(0, 2, 3, 1).is_contiguous()))
+        assert all(m.permute(0, 2, 3, 1).is_contiguous() for m in model(images()))
+        assert layouts
+        assert all(layouts)
+
     @pytest.mark.parametrize(
         ("shape", "words"),
         [

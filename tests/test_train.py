@@ -211,6 +211,18 @@ def test_head_is_reset_only_for_other_classes(finished):
             assert torch.equal(value, file[f"backbone.{key}"]), key
 
 
+@pytest.mark.parametrize("form", ["official", "mmpretrain", "transformers"])
+def test_starts_from_every_format(form, tmp_path):
+    model = van.create_model("van_b0", seed=1, num_classes=5, drop_path_rate=0.1, **CUSTOM)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VanNotice)  # what a format cannot carry is not the matter here
+        van.save(model, tmp_path / "weights", format=form)
+    with pytest.warns(VanNotice, match="fresh head of 2 classes.*has 5"):
+        start = network(tmp_path / "weights", ("a", "b"))
+    for key, value in model.backbone.state_dict().items():
+        assert torch.equal(start.backbone.state_dict()[key], value), key
+
+
 def test_head_can_be_reset_on_purpose(finished):
     path = finished[0] / "model.safetensors"
     spec = Recipe().with_options(**{"model.checkpoint": str(path), "model.reset_head": True}).model
@@ -311,11 +323,11 @@ def test_linear_scaling_is_said_and_done(stripes, tmp_path):
 def test_mixing_gives_soft_smoothed_targets():
     recipe = Recipe().with_options(**{"augment.mixup": 0.8, "augment.cutmix": 1.0, "augment.label_smoothing": 0.1})
     model = van.create_model("van_b0", seed=0, num_classes=4, **CUSTOM)
-    module = ClassificationModule(model, recipe, num_classes=4, updates_per_epoch=1)
+    module = ClassificationModule(model, recipe, classes=tuple("abcd"), updates_per_epoch=1)
     _, targets = module.mixup(torch.randn(4, 3, 8, 8), torch.arange(4))
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     assert targets.min() == pytest.approx(0.1 / 4)
-    assert ClassificationModule(model, Recipe(), num_classes=4, updates_per_epoch=1).mixup is None
+    assert ClassificationModule(model, Recipe(), classes=tuple("abcd"), updates_per_epoch=1).mixup is None
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.8])
@@ -453,3 +465,13 @@ def test_bar_on_a_terminal(stripes, tmp_path):
     trainer.fit(job.module, datamodule=job.data)
     for part in ("epoch 2/2", "ETA", "loss", "top1", "100%"):
         assert part in screen.getvalue()
+
+
+def test_memory_settings_reach_the_network(stripes, tmp_path):
+    for on in (False, True):
+        options = {"trainer.channels_last": on, "model.grad_checkpointing": on}
+        module = prepare(slim_recipe(stripes, tmp_path, **options)).module
+        assert all(stage.grad_checkpointing is on for stage in module.model.backbone.stages)
+        assert module._layout(torch.zeros(2, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last) is on
+        weight = module.model.backbone.stages[0].patch_embed.conv.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) is on

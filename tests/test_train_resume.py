@@ -84,6 +84,9 @@ def test_resume_refuses_what_is_no_continuation(stripes, tmp_path, monkeypatch):
         run(resuming.with_options(**{"optim.lr": 0.5}))
     with pytest.raises(ConfigError, match="stays in"):
         run(resuming.with_options(**{"trainer.out": str(tmp_path / "elsewhere")}))
+    (make_stripes(tmp_path / "other") / "along").rename(tmp_path / "other" / "slanted")
+    with pytest.raises(ConfigError, match="other classes"):
+        run(resuming.with_options(**{"data.path": str(tmp_path / "other")}))
     finished = run(resuming)
     with pytest.raises(ConfigError, match="has finished"):
         run(resuming)

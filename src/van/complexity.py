@@ -13,6 +13,7 @@ B6's published figures exist twice: the paper's for a third stage 384 wide, Open
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -27,8 +28,8 @@ from .nn import Classifier
 from .variants import ATTENTION_OPTIONS, PUBLISHED, VARIANTS, VanConfig, name_of, resolve
 
 CONVENTIONS = (
-    "macs: one per use of a weight in convolutions and linear layers; no biases, no norms.",
-    "published: OpenMMLab's counter, which adds 1 per convolution's bias and 2 per BatchNorm element.",
+    "multiply-adds: one per use of a weight in convolutions and linear layers; no biases, no norms.",
+    "published convention: OpenMMLab's counter, which adds 1 per use of a bias and 2 per BatchNorm element.",
 )
 
 # Kernel side and dilation -> ImageNet-1K top-1 on B0, in percent (paper, section 4.1).
@@ -76,11 +77,25 @@ class Complexity:
         """Running means and variances of the BatchNorms."""
         return sum(layer.statistics for layer in self.layers)
 
+    @property
+    def deviation(self) -> float | None:
+        """By how much our count in the published convention exceeds the published G, in percent."""
+        return None if self.published is None else 100 * (self.mmcv_without_layer_norm / (self.published[1] * 1e9) - 1)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready dict of every field, totals first."""
-        fields = asdict(self)
-        totals = {"parameters": self.parameters, "statistics": self.statistics}
-        return {"name": fields.pop("name"), "size": fields.pop("size"), **totals, **fields}
+        """Plain JSON-ready dict of every field, the layers last."""
+        return {
+            "name": self.name,
+            "size": list(self.size),
+            "parameters": self.parameters,
+            "statistics": self.statistics,
+            "macs": self.macs,
+            "mmcv": self.mmcv,
+            "mmcv_without_layer_norm": self.mmcv_without_layer_norm,
+            "published": None if self.published is None else list(self.published),
+            "deviation_percent": None if self.deviation is None else round(self.deviation, 3),
+            "layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers],
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +107,11 @@ class Alternative:
     top1: float
     complexity: Complexity
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready dict."""
+        told = {"option": self.option, "meaning": self.meaning, "top1_of_van_b0": self.top1}
+        return told | {"parameters": self.complexity.parameters, "macs": self.complexity.macs}
+
 
 def describe(model: str | VanConfig, *, size: int | Sequence[int] = 224) -> Complexity:
     """What a network costs for one image.
@@ -99,8 +119,12 @@ def describe(model: str | VanConfig, *, size: int | Sequence[int] = 224) -> Comp
     model: a name or alias of `van.list_models()`, or a configuration. size: side in pixels, or (height, width).
     Raises UnknownNameError for a name, ConfigError for an impossible size.
     """
-    config = VARIANTS[resolve(model)] if isinstance(model, str) else model
-    name, pixels = name_of(config), _pixels(size)
+    return _describe(VARIANTS[resolve(model)] if isinstance(model, str) else model, sides(size))
+
+
+@functools.cache
+def _describe(config: VanConfig, pixels: tuple[int, int]) -> Complexity:
+    name = name_of(config)
     with torch.device("meta"):
         network = Classifier(config).eval()
     layers, totals = _count(network, pixels)
@@ -153,11 +177,12 @@ def kernels(model: str = "van_b0", *, size: int | Sequence[int] = 224) -> tuple[
     return tuple(rows)
 
 
-def _pixels(size: int | Sequence[int]) -> tuple[int, int]:
-    sides = (size,) if isinstance(size, int) else tuple(size)
-    if len(sides) not in (1, 2) or any(side < 1 for side in sides):
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """(H, W) of an image of one or two sides in pixels; raises ConfigError for anything else."""
+    given = (size,) if isinstance(size, int) else tuple(size)
+    if len(given) not in (1, 2) or any(side < 1 for side in given):
         raise ConfigError(f"size is {size}; expected the side of the image in pixels, or height and width")
-    return sides[0], sides[-1]
+    return given[0], given[-1]
 
 
 # The summary's rows by the names of the modules in them.

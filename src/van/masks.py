@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .errors import ConfigError, DataError, UnknownNameError
 
-Palette = Sequence[tuple[int, int, int]]
+Colour = tuple[int, int, int]
+Palette = Sequence[Colour]
 
 # Cityscapes' evaluation server wants label ids; the network's 19 classes are train ids.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -31,7 +32,7 @@ SUBMISSIONS: dict[str, str] = {
 }
 
 
-def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+def default_palette(num_classes: int) -> tuple[Colour, ...]:
     """Colours that stay apart for any number of classes: the PASCAL VOC map (black first), bits spread over RGB."""
     colours = []
     for index in range(num_classes):
@@ -49,7 +50,9 @@ def save_index(path: str | Path, mask: np.ndarray, palette: Palette | None = Non
     """
     image = _index_image(mask)
     if palette is not None and image.mode == "L":
-        image.putpalette(np.asarray(palette, np.uint8)[:256].tobytes())  # turns the mode into "P"
+        colours = np.zeros((256, 3), np.uint8)  # all of them: PIL packs a shorter palette's pixels into fewer bits
+        colours[: len(palette)] = np.asarray(palette, np.uint8)[:256]
+        image.putpalette(colours.tobytes())  # turns the mode into "P"
     _save_png(path, image)
 
 
@@ -91,8 +94,8 @@ def with_legend(image: Image.Image, mask: np.ndarray, palette: Palette, classes:
     The column is as tall as the picture; classes that do not fit are counted in its last line.
     """
     values, counts = np.unique(mask, return_counts=True)
-    present = [(int(n), int(v)) for v, n in zip(values, counts, strict=True) if v < len(classes)]
-    lines = [(palette[v], f"{classes[v]}  {n / mask.size:.1%}") for n, v in sorted(present, reverse=True)]
+    present = sorted((-int(n), int(v)) for v, n in zip(values, counts, strict=True) if v < len(classes))
+    lines: list[tuple[Colour | None, str]] = [(palette[v], f"{classes[v]}  {-n / mask.size:.1%}") for n, v in present]
     size = max(11, min(28, image.height // 32))
     step, room = size + size // 2, max(1, (image.height - size) // (size + size // 2))
     if len(lines) > room:

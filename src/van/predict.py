@@ -1,9 +1,9 @@
-"""Image in, labelled result out: what the command line, the service and batch jobs use."""
+"""Image in, labelled result (or label map) out: what the command line, the service and batch jobs use."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,23 @@ from PIL import Image
 from torch import nn
 
 from .data.folder import is_image
-from .engines import HalvingEngine, Opened, default_workers, in_order, matching, open_classifier, reason_of
+from .engines import (
+    HalvingEngine,
+    Opened,
+    OpenedSegmenter,
+    default_workers,
+    in_order,
+    matching,
+    open_classifier,
+    open_segmenter,
+    reason_of,
+)
 from .errors import ConfigError, DataError
+from .masks import Palette, overlay
 from .metrics.classification import softmax
-from .preprocess import read_image
+from .models import load
+from .nn.segmenter import Segmenter
+from .preprocess import read_image, to_color
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -48,6 +61,33 @@ class Prediction:
         return self.top[0][2]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskPrediction:
+    """The class of every pixel of one picture.
+
+    image: the path, or a description of an image in memory; picture: the image itself.
+    mask: class numbers, (H, W). classes, palette: a name and a colour per class.
+    """
+
+    image: str
+    picture: Image.Image
+    mask: np.ndarray
+    classes: tuple[str, ...]
+    palette: Palette
+
+    @property
+    def shares(self) -> tuple[tuple[str, int, float], ...]:
+        """(name, number, share of the pixels) of the classes present, largest first."""
+        numbers, counts = np.unique(self.mask, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return tuple((self.classes[numbers[i]], int(numbers[i]), float(counts[i] / self.mask.size)) for i in order)
+
+    def overlay(self, opacity: float = 0.5, *, legend: bool = True) -> Image.Image:
+        """The picture with its classes painted over it and, on the right, their names; opacity 0 … 1."""
+        names = self.classes if legend else None
+        return overlay(self.picture, self.mask, self.palette, opacity=opacity, classes=names)
+
+
 @dataclass(frozen=True)
 class Failure:
     """An image that could not be predicted, and why."""
@@ -57,13 +97,17 @@ class Failure:
 
 
 class Predictor:
-    """A classifier with its own preprocessing and labels: `Predictor("model.safetensors")("cat.jpg").label`.
+    """A network with its own preprocessing and labels: `Predictor("model.safetensors")("cat.jpg").label`.
+
+    A classifier gives a Prediction, a segmenter a MaskPrediction: `Predictor("segmenter.safetensors")("cat.jpg").mask`.
 
     source: what `van.load` takes, a model (taken over: moved to `device`, into eval mode), or an `engines.Opened`.
     top: how many classes a prediction lists; batch_size: images at a time, halved when memory runs out.
     workers: threads that read images; ema, test_time_pool, optimize: as in `engines.open_classifier`.
     size, crop_pct, interpolation, mean, std, resize: override the checkpoint's preprocessing.
-    Raises CheckpointError, ConfigError as `engines.open_classifier` does.
+    inference: fields of `segment.Inference` to override, for segmenters (`{"scales": (0.5, 1.0), "flip": True}`).
+    Raises CheckpointError, ConfigError as `engines.open_classifier` and `open_segmenter` do, also for an option that
+    belongs to the other task.
     """
 
     def __init__(
@@ -84,9 +128,24 @@ class Predictor:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         resize: str | None = None,
+        inference: Mapping[str, Any] | None = None,
     ) -> None:
         if top < 1:
             raise ConfigError(f"top is {top}; expected at least 1")
+        self.workers = default_workers() if workers is None else workers
+        name = str(source) if isinstance(source, str | Path) else None
+        if isinstance(source, str | Path):
+            source, ema = load(source, ema=ema), False
+        if isinstance(source, Segmenter):
+            refused = {"size": size, "crop_pct": crop_pct, "interpolation": interpolation, "resize": resize}
+            _refuse({**refused, "test_time_pool": test_time_pool or None}, "classifiers", name or "the model")
+            chosen = {**(inference or {}), **_given(mean=mean, std=std)}
+            engine_options: dict[str, Any] = {"device": device, "precision": precision, "ema": ema}
+            self.opened: Opened | OpenedSegmenter = open_segmenter(
+                source, **engine_options, optimize=optimize, overrides=chosen, name=name
+            )
+            return
+        _refuse({"inference": inference or None}, "segmenters", name or "the model")
         overrides: dict[str, Any] = {"size": size, "crop_pct": crop_pct, "interpolation": interpolation}
         overrides |= {"mean": mean, "std": std, "resize": resize}
         self.opened = open_classifier(
@@ -97,9 +156,9 @@ class Predictor:
             test_time_pool=test_time_pool,
             optimize=optimize,
             overrides=overrides,
+            name=name,
         )
         self.top = min(top, self.opened.num_classes)
-        self.workers = default_workers() if workers is None else workers
         self._engine = HalvingEngine(self.opened.engine, batch_size)
 
     @property
@@ -107,18 +166,26 @@ class Predictor:
         """One name per logit, None when the checkpoint has none."""
         return self.opened.classes
 
-    def __call__(self, image: Picture) -> Prediction:
+    def __call__(self, image: Picture) -> Any:
         """Predict one image: a path, a PIL image, or uint8 pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
 
-        Raises DataError for an image that cannot be used.
+        A Prediction, or a segmenter's MaskPrediction. Raises DataError for an image that cannot be used.
         """
+        if isinstance(self.opened, OpenedSegmenter):
+            return self._masked(self.opened, _name(image, 0), _opened(image))
         result = self._predictions([_name(image, 0)], [self._array(image)])[0]
         if isinstance(result, Failure):
             raise DataError(f"{result.image}: {result.reason}")
         return result
 
-    def predict_many(self, images: Iterable[Picture]) -> Iterator[Prediction | Failure]:
-        """One Prediction, or Failure for an image that cannot be used, per image and in order, computed in batches."""
+    def predict_many(self, images: Iterable[Picture]) -> Iterator[Any]:
+        """One (Mask)Prediction, or Failure for an image that cannot be used, per image and in order.
+
+        Classifiers run in batches, segmenters picture by picture.
+        """
+        if isinstance(self.opened, OpenedSegmenter):
+            yield from self._masks(self.opened, images)
+            return
         waiting: list[tuple[str, np.ndarray | Failure]] = []
         ahead = 2 * self._engine.batch_size
         decoded = in_order(lambda item: self._array(item[1]), enumerate(images), workers=self.workers, ahead=ahead)
@@ -129,6 +196,21 @@ class Predictor:
                 yield from self._flush(waiting)
                 waiting = []
         yield from self._flush(waiting)
+
+    def _masks(self, opened: OpenedSegmenter, images: Iterable[Picture]) -> Iterator[MaskPrediction | Failure]:
+        decoded = in_order(lambda item: _opened(item[1]), enumerate(images), workers=self.workers, ahead=4)
+        for (number, image), result in decoded:
+            name = _name(image, number)
+            if isinstance(result, Exception):
+                yield Failure(name, reason_of(result))
+            else:
+                yield self._masked(opened, name, result)
+
+    def _masked(self, opened: OpenedSegmenter, name: str, image: Image.Image) -> MaskPrediction:
+        picture = to_color(image, "RGB")
+        return MaskPrediction(
+            image=name, picture=picture, mask=opened.mask(picture), classes=opened.classes, palette=opened.palette
+        )
 
     def _flush(self, waiting: Sequence[tuple[str, np.ndarray | Failure]]) -> Iterator[Prediction | Failure]:
         arrays = [(name, result) for name, result in waiting if isinstance(result, np.ndarray)]
@@ -149,6 +231,16 @@ class Predictor:
     def _array(self, image: Picture) -> np.ndarray:
         """float32 (C, H, W), preprocessed."""
         return self.opened.preprocess(_opened(image))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse(options: Mapping[str, Any], owners: str, name: str) -> None:
+    """Raises ConfigError for options of the other task that are set."""
+    for option in _given(**options):
+        raise ConfigError(f"{option} belongs to {owners}, which {name} is not; leave it out")
 
 
 def find_images(patterns: Iterable[str | Path]) -> tuple[list[Path], list[Failure]]:

@@ -62,7 +62,7 @@ class Inference:
     mean: tuple[float, ...] = IMAGENET.mean
     std: tuple[float, ...] = IMAGENET.std
     whole_limit_pixels: int | None = 2**21
-    band_bytes: int = 2**25
+    band_bytes: int = 2**24
 
     def __post_init__(self) -> None:
         for name in ("scales", "mean", "std"):
@@ -226,7 +226,7 @@ def _argmax(views: Sequence[tuple[Rows, bool]], band_bytes: int) -> np.ndarray:
     step = max(1, band_bytes // (4 * num_classes * width))
     for start in range(0, height, step):
         stop = min(start + step, height)
-        mask[start:stop] = _total(views, start, stop).argmax(0).cpu().numpy()
+        mask[start:stop] = _total(views, start, stop).max(0).indices.cpu().numpy()
     return mask
 
 

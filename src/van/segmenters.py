@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .errors import ConfigError, UnknownNameError
+from .variants import ALIASES as BACKBONE_ALIASES
 from .variants import VARIANTS, VanConfig
+from .variants import name_of as backbone_name_of
 
 METHODS = ("light_ham", "hamnet", "upernet", "semantic_fpn")
 
@@ -82,13 +84,14 @@ def _published() -> dict[str, SegmenterConfig]:
     # Drop path as in the published configurations: 0.1, B3 0.3 (Light-Ham, HamNet), B4 and B5 0.4, B6 0.5.
     drop_path = {"b0": 0.1, "b1": 0.1, "b2": 0.1, "b3": 0.3, "b4": 0.4, "b5": 0.4, "b6": 0.5}
     table = {
-        "light_ham_van_b0_d256": SegmenterConfig(
-            backbone=_backbone("b0", drop_path_rate=0.1),
+        f"light_ham_van_{size}_d256": SegmenterConfig(
+            backbone=_backbone(size, drop_path_rate=drop_path[size]),
             method="light_ham",
             channels=256,
             ham_channels=256,
             ham_rank=16,
         )
+        for size in ("b0", "b1")
     }
     for size in ("b0", "b1", "b2", "b3", "b4"):
         table[f"light_ham_van_{size}"] = SegmenterConfig(
@@ -115,3 +118,30 @@ def _published() -> dict[str, SegmenterConfig]:
 
 
 SEGMENTERS: dict[str, SegmenterConfig] = _published()
+
+# Names with an alias of the backbone: light_ham_van_tiny, light_ham_van_tiny_d256, …
+ALIASES: dict[str, str] = {
+    name.replace(variant, alias): name
+    for alias, variant in BACKBONE_ALIASES.items()
+    for name in SEGMENTERS
+    if variant in name
+}
+
+
+def resolve(name: str) -> str:
+    """Canonical name of a classifier or segmenter (aliases and dashes allowed); raises UnknownNameError."""
+    key = name.lower().replace("-", "_")
+    key = {**BACKBONE_ALIASES, **ALIASES}.get(key, key)
+    if key not in VARIANTS and key not in SEGMENTERS:
+        raise UnknownNameError.of("model", name, [*VARIANTS, *SEGMENTERS, *BACKBONE_ALIASES, *ALIASES])
+    return key
+
+
+def name_of(config: SegmenterConfig) -> str:
+    """Name of the published segmenter of this method, head width and size of backbone, else '<method>_van_custom'."""
+    sizes = ("channels", "ham_channels") if "ham" in config.method else ("channels",)
+    for name, published in SEGMENTERS.items():
+        same = published.method == config.method and all(getattr(published, s) == getattr(config, s) for s in sizes)
+        if same and backbone_name_of(published.backbone) == backbone_name_of(config.backbone):
+            return name
+    return f"{config.method}_van_custom"

@@ -25,6 +25,8 @@ FORMATS = {
     "mmseg": "mmseg",
     "official": "official",
 }
+# Those with a place for segmentation heads.
+SEGMENTER_FORMATS = ("van", "mmseg")
 
 
 def module_of(name: str) -> Format:
@@ -38,7 +40,8 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
     """The checkpoint in a file or folder, its format detected from what is inside.
 
     ema: take the averaged weights; an error where the file has none.
-    known: fields of VanConfig the caller insists on, for what the file cannot tell (`layer_norm_eps=1e-5`).
+    known: fields of VanConfig, for a segmenter also of SegmenterConfig, that the caller insists on, for what the file
+        cannot tell (`layer_norm_eps=1e-5`).
     Raises CheckpointError for what is missing, broken, not a checkpoint or contradicts `known`; UnsafeFileError for a
     pickle with more than tensors.
     """
@@ -53,6 +56,13 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
 def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list[str]:  # noqa: A002
     """Write the checkpoint; returns what the format cannot carry, one sentence each.
 
-    Raises CheckpointError when the place cannot be written, UnknownNameError for an unknown format.
+    Raises CheckpointError when the place cannot be written, or the checkpoint is a segmenter and the format has no
+    place for its heads; UnknownNameError for an unknown format.
     """
-    return module_of(format).write(checkpoint, Path(path))
+    module = module_of(format)
+    if checkpoint.segmenter is not None and format not in SEGMENTER_FORMATS:
+        raise CheckpointError(
+            f"the format {format} carries the backbone of a {checkpoint.name} only; for the whole use "
+            f"{' or '.join(SEGMENTER_FORMATS)}, for the backbone alone load with backbone_only=True"
+        )
+    return module.write(checkpoint, Path(path))

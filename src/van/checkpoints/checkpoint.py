@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..preprocess import Preprocess
+from ..segmenters import SegmenterConfig
+from ..segmenters import name_of as segmenter_name_of
 from ..variants import VanConfig, name_of
 
 Arrays = dict[str, np.ndarray]
+Palette = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A network's weights and what is known about them.
 
-    arrays: canonical key (that of `van.nn.Classifier.state_dict()`) -> array, BatchNorm's counters included;
-        always exactly `layout.shapes(config)`.
+    arrays: canonical key (that of the module's `state_dict()`) -> array, BatchNorm's counters included; always exactly
+        `layout.shapes(config)` or `head_layout.shapes(segmenter)`, but for the Hamburger's bases, which may be absent.
+    config: of the classifier, or of the segmenter's backbone.
+    segmenter: None for a classifier or a bare backbone.
     format: "van", "official", "mmpretrain", "mmseg", "transformers" or "keras".
     classes: class names in head order; None when unknown. preprocess: None when unknown.
+    palette: one (R, G, B) per class of a segmenter; None when unknown.
     provenance: plain JSON-ready values: source file, format, licence, scores, …
     origins: config field (or "preprocess") -> "shapes", "metadata", "lineage" or "argument".
     notes: what was dropped or assumed, one sentence each.
-    extra: arrays of the file that no classifier has (segmentation heads), under the file's own keys.
+    extra: arrays of the file that belong to no network of ours (other heads), under the file's own keys.
     """
 
     arrays: Arrays
     config: VanConfig
     format: str
+    segmenter: SegmenterConfig | None = None
     classes: tuple[str, ...] | None = None
+    palette: Palette | None = None
     preprocess: Preprocess | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
@@ -41,8 +49,30 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The published size, e.g. 'van_b0', or 'van_custom'."""
-        return name_of(self.config)
+        """The published model, e.g. 'van_b0' or 'upernet_van_b0', or one that ends in 'van_custom'."""
+        return name_of(self.config) if self.segmenter is None else segmenter_name_of(self.segmenter)
+
+    @property
+    def num_classes(self) -> int:
+        """Width of the head; 0 for a bare backbone."""
+        return self.config.num_classes if self.segmenter is None else self.segmenter.num_classes
+
+    def without_head(self) -> Checkpoint:
+        """The backbone alone, as a classifier with `num_classes` 0; what was left out is in the notes."""
+        arrays = {key: array for key, array in self.arrays.items() if key.startswith("backbone.")}
+        left = len(self.arrays) - len(arrays)
+        if not left:
+            return self
+        note = f"{left} tensors of the {self.segmenter.method if self.segmenter else 'classification'} head left out"
+        return replace(
+            self,
+            arrays=arrays,
+            config=self.config.with_options(num_classes=0),
+            segmenter=None,
+            classes=None,
+            palette=None,
+            notes=(*self.notes, note),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,39 +31,41 @@ def shapes(config: VanConfig) -> dict[str, Shape]:
     for s, channels in enumerate(config.embed_dims):
         before = config.embed_dims[s - 1] if s else config.in_chans
         stage, patch = f"backbone.stages.{s}.", config.patch_sizes[s]
-        _conv(out, f"{stage}patch_embed.conv", (channels, before, patch, patch))
-        _batch_norm(out, f"{stage}patch_embed.norm", channels)
+        add_conv(out, f"{stage}patch_embed.conv", (channels, before, patch, patch))
+        add_batch_norm(out, f"{stage}patch_embed.norm", channels)
         for j in range(config.depths[s]):
             _block(out, f"{stage}blocks.{j}.", channels, config.hidden_dim(s), config)
         out[f"{stage}norm.weight"] = out[f"{stage}norm.bias"] = (channels,)
     if config.num_classes:
-        _conv(out, "head", (config.num_classes, config.embed_dims[-1]))
+        add_conv(out, "head", (config.num_classes, config.embed_dims[-1]))
     return out
 
 
 def _block(out: dict[str, Shape], block: str, channels: int, hidden: int, config: VanConfig) -> None:
     near, far, kind = config.near_kernel, config.far_kernel, config.attention
     out[f"{block}scale1"] = out[f"{block}scale2"] = (channels,)
-    _batch_norm(out, f"{block}norm1", channels)
-    _conv(out, f"{block}attention.proj_in", (channels, channels, 1, 1))
+    add_batch_norm(out, f"{block}norm1", channels)
+    add_conv(out, f"{block}attention.proj_in", (channels, channels, 1, 1))
     if kind != "no_dw":
-        _conv(out, f"{block}attention.spatial.near", (channels, 1, near, near))
+        add_conv(out, f"{block}attention.spatial.near", (channels, 1, near, near))
     if kind != "no_dw_d":
-        _conv(out, f"{block}attention.spatial.far", (channels, 1, far, far))
+        add_conv(out, f"{block}attention.spatial.far", (channels, 1, far, far))
     if kind != "no_1x1":
-        _conv(out, f"{block}attention.spatial.mix", (channels, channels, 1, 1))
-    _conv(out, f"{block}attention.proj_out", (channels, channels, 1, 1))
-    _batch_norm(out, f"{block}norm2", channels)
-    _conv(out, f"{block}feed_forward.expand", (hidden, channels, 1, 1))
-    _conv(out, f"{block}feed_forward.depthwise", (hidden, 1, 3, 3))
-    _conv(out, f"{block}feed_forward.project", (channels, hidden, 1, 1))
+        add_conv(out, f"{block}attention.spatial.mix", (channels, channels, 1, 1))
+    add_conv(out, f"{block}attention.proj_out", (channels, channels, 1, 1))
+    add_batch_norm(out, f"{block}norm2", channels)
+    add_conv(out, f"{block}feed_forward.expand", (hidden, channels, 1, 1))
+    add_conv(out, f"{block}feed_forward.depthwise", (hidden, 1, 3, 3))
+    add_conv(out, f"{block}feed_forward.project", (channels, hidden, 1, 1))
 
 
-def _conv(out: dict[str, Shape], name: str, weight: Shape) -> None:
+def add_conv(out: dict[str, Shape], name: str, weight: Shape) -> None:
+    """Enter a convolution or linear layer with its bias."""
     out[f"{name}.weight"], out[f"{name}.bias"] = weight, weight[:1]
 
 
-def _batch_norm(out: dict[str, Shape], name: str, channels: int) -> None:
+def add_batch_norm(out: dict[str, Shape], name: str, channels: int) -> None:
+    """Enter a BatchNorm with its statistics and counter."""
     for leaf in ("weight", "bias", "running_mean", "running_var"):
         out[f"{name}.{leaf}"] = (channels,)
     out[f"{name}.num_batches_tracked"] = ()
@@ -80,11 +82,19 @@ def with_counters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def check(
-    arrays: Mapping[str, np.ndarray], config: VanConfig, *, spell: Callable[[str], str] = str, what: str = "the file"
+    arrays: Mapping[str, np.ndarray],
+    config: VanConfig | Mapping[str, Shape],
+    *,
+    optional: Collection[str] = (),
+    spell: Callable[[str], str] = str,
+    what: str = "the file",
 ) -> None:
-    """Raise CheckpointError unless the arrays are exactly those of `config`; `spell` gives the file's own key."""
-    want, problems = shapes(config), []
-    missing = [spell(key) for key in want if key not in arrays]
+    """Raise CheckpointError unless the arrays are exactly those of `config`, or of the given shapes.
+
+    optional: keys that may be absent; spell: gives the file's own key.
+    """
+    want, problems = shapes(config) if isinstance(config, VanConfig) else config, []
+    missing = [spell(key) for key in want if key not in arrays and key not in optional]
     unexpected = [spell(key) for key in arrays if key not in want]
     misshapen = [
         f"{spell(key)} (got {tuple(arrays[key].shape)}, expected {shape})"
@@ -164,9 +174,9 @@ def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     for s in range(stages):
         stage = rf"backbone\.stages\.{s}\."
         blocks = [int(m[1]) for key in found if (m := re.match(rf"{stage}blocks\.(\d+)\.", key))]
-        dim = _vote(found, rf"{stage}(patch_embed\.norm|norm|blocks\.\d+\.norm[12])\.(weight|bias)", 0, 0)
-        hidden = _vote(found, rf"{stage}blocks\.\d+\.feed_forward\.(expand|depthwise)\.(weight|bias)", 0, 0)
-        patch = _vote(found, rf"{stage}patch_embed\.conv\.weight", -1, 3 if s else 7)
+        dim = vote(found, rf"{stage}(patch_embed\.norm|norm|blocks\.\d+\.norm[12])\.(weight|bias)", 0, 0)
+        hidden = vote(found, rf"{stage}blocks\.\d+\.feed_forward\.(expand|depthwise)\.(weight|bias)", 0, 0)
+        patch = vote(found, rf"{stage}patch_embed\.conv\.weight", -1, 3 if s else 7)
         if not (blocks and dim and hidden):
             raise CheckpointError(f"stage {s + 1} of {stages} has no blocks, norms or feed-forward layers in the file")
         dims.append(dim)
@@ -178,17 +188,17 @@ def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "depths": tuple(depths),
         "mlp_ratios": tuple(ratios),
         "patch_sizes": tuple(patches),
-        "in_chans": _vote(found, r"backbone\.stages\.0\.patch_embed\.conv\.weight", 1, 3),
-        "num_classes": _vote(found, r"head\.(weight|bias)", 0, 0),
+        "in_chans": vote(found, r"backbone\.stages\.0\.patch_embed\.conv\.weight", 1, 3),
+        "num_classes": vote(found, r"head\.(weight|bias)", 0, 0),
         **_attention(found),
     }
 
 
 def _attention(found: Mapping[str, Shape]) -> dict[str, Any]:
     """kernel_size, dilation and the ablation, as far as the convolutions that exist tell them."""
-    near = _vote(found, r".*attention\.spatial\.near\.weight", -1, 0)
-    far = _vote(found, r".*attention\.spatial\.far\.weight", -1, 0)
-    mix = _vote(found, r".*attention\.spatial\.mix\.weight", 0, 0)
+    near = vote(found, r".*attention\.spatial\.near\.weight", -1, 0)
+    far = vote(found, r".*attention\.spatial\.far\.weight", -1, 0)
+    mix = vote(found, r".*attention\.spatial\.mix\.weight", 0, 0)
     out: dict[str, Any] = {}
     if near and far and mix:
         pass  # which gate it is, no shape tells
@@ -203,7 +213,7 @@ def _attention(found: Mapping[str, Shape]) -> dict[str, Any]:
     return out
 
 
-def _vote(found: Mapping[str, Shape], pattern: str, axis: int, default: int) -> int:
+def vote(found: Mapping[str, Shape], pattern: str, axis: int, default: int) -> int:
     """The most frequent size along `axis` among the keys that match."""
     matcher = re.compile(pattern)
     sizes = Counter(shape[axis] for key, shape in found.items() if matcher.fullmatch(key) and len(shape) > max(axis, 0))

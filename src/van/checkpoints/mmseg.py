@@ -1,8 +1,8 @@
-"""mmsegmentation's segmenters with a VAN backbone: the backbone becomes a feature network, the heads are kept aside.
+"""mmsegmentation's segmenters with a VAN backbone, or their backbone alone where the head is none of ours.
 
 LayerNorm's epsilon and the strides come from the configuration in `meta`, else from the kind of head: files of
 2022-03 (backbones `van_tiny` …; Ham, HamNet, Semantic FPN) have 1e-6, those of 2022-07 and of mmsegmentation 1.x
-(backbone `VAN`; UperNet) 1e-5.
+(backbone `VAN`; UperNet) 1e-5. The rank of a Hamburger is `MD_R` of that configuration; see `head_layout.config_of`.
 Sources: VAN-Segmentation at both dates; mmsegmentation 1.x `projects/van`.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..preprocess import IMAGENET
-from . import keys, openmmlab
+from . import head_keys, openmmlab
 from .checkpoint import Arrays, Checkpoint, Content
 from .limits import beyond_original
 from .python_config import at
@@ -29,13 +29,8 @@ _INNER = r"backbone\.block\d+\.\d+\.mlp\.dwconv\.dwconv\."
 _NO_INNER = r"backbone\.block\d+\.\d+\.mlp\.dwconv\.(weight|bias)"
 HAMNET_STRIDES = (4, 2, 1, 1)
 
-# Kind of head -> a key that only it has.
-HEAD_KEYS = {
-    "hamnet": r"decode_head\.conv_cat\.",
-    "light_ham": r"decode_head\.hamburger\.",
-    "upernet": r"decode_head\.psp_modules\.",
-    "semantic_fpn": r"decode_head\.scale_heads\.",
-}
+# Key of the provenance that tells in which generation's keys the file was, and is written again.
+GENERATION, VERSION_1 = "key_generation", "mmseg 1.x"
 
 
 def detect(content: Content) -> bool:
@@ -52,32 +47,34 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
         openmmlab.refuse_ema(content)
     state, meta = openmmlab.state_of(content), openmmlab.meta_of(content)
     heads = {key: array for key, array in state.items() if re.match(HEADS, key)}
+    method = head_keys.method_of(heads, ours=False)
     version_1 = any_key(state, _NO_INNER) and not any_key(state, _INNER)
+    config = openmmlab.config_of(meta)
     found = Found(
         format="mmseg",
-        state={key: value for key, value in state.items() if key not in heads},
-        table=keys.MMSEG_1 if version_1 else keys.MMSEG,
-        lineage=_lineage(head_kind(heads), version_1),
-        metadata=_told(openmmlab.config_of(meta)),
+        state={key: value for key, value in state.items() if method is not None or key not in heads},
+        table=head_keys.mmseg(method, version_1=version_1),
+        lineage=_lineage(method, version_1),
+        metadata=_told(config),
+        head=_told_of_head(config) if method is not None else {},
         statistics=IMAGENET,
-        extra={key: array for key, array in heads.items() if isinstance(array, np.ndarray)},
     )
     found.provenance = openmmlab.provenance_of(content, "mmseg", meta)
-    if heads:
-        found.provenance |= {"head": head_kind(heads), "head_classes": openmmlab.classes_of(meta)}
+    if version_1:
+        found.provenance[GENERATION] = VERSION_1
+    if method is not None:
+        found.classes, found.palette = openmmlab.classes_of(meta), openmmlab.palette_of(meta)
+    elif heads:
+        found.extra = {key: array for key, array in heads.items() if isinstance(array, np.ndarray)}
+        found.provenance |= {"head": "unknown", "head_classes": openmmlab.classes_of(meta)}
         found.notes.append(_left_out(heads))
     found.record = meta.get(RECORD)
     return assemble(found, content, known)
 
 
-def head_kind(heads: Mapping[str, Any]) -> str:
-    """'hamnet', 'light_ham', 'upernet', 'semantic_fpn', or 'unknown', by the keys of the decode head."""
-    return next((kind for kind, pattern in HEAD_KEYS.items() if any_key(heads, pattern)), "unknown")
-
-
-def _lineage(kind: str, version_1: bool) -> dict[str, Any]:
-    rule: dict[str, Any] = {"layer_norm_eps": 1e-5 if kind == "upernet" or version_1 else 1e-6}
-    return rule | ({"strides": HAMNET_STRIDES} if kind == "hamnet" else {})
+def _lineage(method: str | None, version_1: bool) -> dict[str, Any]:
+    rule: dict[str, Any] = {"layer_norm_eps": 1e-5 if method == "upernet" or version_1 else 1e-6}
+    return rule | ({"strides": HAMNET_STRIDES} if method == "hamnet" else {})
 
 
 def _told(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,17 +91,36 @@ def _told(config: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
+def _told_of_head(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The head's fields in the training configuration that no shape tells."""
+    rank = at(config, "model", "decode_head", "ham_kwargs", "MD_R")
+    dropout = at(config, "model", "decode_head", "dropout_ratio")
+    told: dict[str, Any] = {"ham_rank": rank} if type(rank) is int and rank > 0 else {}
+    return told | ({"drop_rate": dropout} if type(dropout) is float and 0 <= dropout < 1 else {})
+
+
 def _left_out(heads: Mapping[str, Any]) -> str:
     parts = sorted({key.split(".")[0] for key in heads})
-    return f"{len(heads)} tensors of the segmentation heads ({', '.join(parts)}) are no part of the backbone: left out"
+    return (
+        f"{len(heads)} tensors of heads that van does not have ({', '.join(parts)}) are left out; "
+        "the backbone alone is read"
+    )
 
 
 def write(checkpoint: Checkpoint, path: Path) -> list[str]:
-    """See checkpoint.Format; a segmenter has no classifier, so its head stays behind."""
-    arrays: Arrays = {key: array for key, array in checkpoint.arrays.items() if not key.startswith("head.")}
-    backbone = replace(checkpoint, config=checkpoint.config.with_options(num_classes=0), classes=None)
-    openmmlab.write(backbone, path, keys.MMSEG, arrays, checkpoint.extra if checkpoint.format == "mmseg" else {})
+    """See checkpoint.Format; a classifier's head stays behind, and so do the bases of a Hamburger."""
+    segmenter = checkpoint.segmenter
+    left = (head_keys.BASES,) if segmenter is not None else ("head.weight", "head.bias")
+    arrays: Arrays = {key: array for key, array in checkpoint.arrays.items() if key not in left}
+    without = checkpoint if segmenter is not None else _headless(checkpoint)
+    version_1 = checkpoint.provenance.get(GENERATION) == VERSION_1
+    table = head_keys.mmseg(segmenter.method if segmenter else None, version_1=version_1)
+    openmmlab.write(without, path, table, arrays, checkpoint.extra if checkpoint.format == "mmseg" else {})
     lost = beyond_original(checkpoint, "mmsegmentation's code", "patch_sizes")
     if checkpoint.config.num_classes:
         lost.insert(0, f"the classifier of {checkpoint.config.num_classes} classes: a segmenter's file has none")
     return lost
+
+
+def _headless(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, config=checkpoint.config.with_options(num_classes=0), classes=None)

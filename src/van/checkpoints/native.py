@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from . import keys
+from . import head_keys
 from .checkpoint import Checkpoint, Content
 from .files import write_safetensors
 from .limits import extra_tensors
 from .reading import RECORD, Found, assemble, describe, mostly, states_of, stripped
 
-FIELDS = ("config", "classes", "preprocess", "provenance")
+FIELDS = ("config", "segmenter", "classes", "palette", "preprocess", "provenance")
 _KEYS = r"(model\.)?(_orig_mod\.)?backbone\.stages\.\d+\."
 
 
@@ -32,7 +32,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     if ema:
         raise CheckpointError(f"{content.path} holds no averaged weights; leave ema out")
     state = next(iter(states_of(content.tree, "state_dict").values()))
-    found = Found(format="van", state=stripped(state, "model.", "_orig_mod."), table=keys.VAN)
+    found = Found(format="van", state=stripped(state, "model.", "_orig_mod."), table=head_keys.NATIVE)
     found.record = _record(content)
     return assemble(found, content, known)
 
@@ -54,6 +54,6 @@ def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     """See checkpoint.Format; every field has a place."""
     record = describe(checkpoint)
     metadata = {"format": "van", "version": str(record["version"])}
-    metadata |= {name: json.dumps(record[name]) for name in FIELDS}
+    metadata |= {name: json.dumps(record[name]) for name in FIELDS if name in record}
     write_safetensors(path, checkpoint.arrays, metadata)
     return extra_tensors(checkpoint)

@@ -9,9 +9,9 @@ from typing import Any
 
 from ..errors import CheckpointError
 from . import python_config
-from .checkpoint import Arrays, Checkpoint, Content
+from .checkpoint import Arrays, Checkpoint, Content, Palette
 from .keys import KeyTable
-from .reading import RECORD, describe, names, states_of
+from .reading import RECORD, colors, describe, names, states_of
 
 
 def state_of(content: Content) -> dict[str, Any]:
@@ -32,9 +32,17 @@ def config_of(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def classes_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The class names in `meta`, as the 0.x tools or mmengine's put them."""
+    return names(meta.get("CLASSES")) or names(_dataset(meta, "classes"))
+
+
+def palette_of(meta: Mapping[str, Any]) -> Palette | None:
+    """One (R, G, B) per class in `meta`, as the 0.x tools or mmengine's put them."""
+    return colors(meta.get("PALETTE")) or colors(_dataset(meta, "palette"))
+
+
+def _dataset(meta: Mapping[str, Any], name: str) -> Any:
     dataset = meta.get("dataset_meta")
-    inside = dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, Mapping) else None
-    return names(meta.get("CLASSES")) or names(inside)
+    return dataset.get(name, dataset.get(name.upper())) if isinstance(dataset, Mapping) else None
 
 
 def provenance_of(content: Content, format: str, meta: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
@@ -59,7 +67,12 @@ def write(checkpoint: Checkpoint, path: Path, table: KeyTable, arrays: Arrays, e
     from . import torch_pickle
 
     meta: dict[str, Any] = {RECORD: describe(checkpoint)}
+    dataset: dict[str, Any] = {}
     if checkpoint.classes is not None:
-        meta |= {"CLASSES": list(checkpoint.classes), "dataset_meta": {"classes": list(checkpoint.classes)}}
+        dataset["classes"] = list(checkpoint.classes)
+    if checkpoint.palette is not None:
+        dataset["palette"] = [list(color) for color in checkpoint.palette]
+    if dataset:
+        meta |= {name.upper(): value for name, value in dataset.items()} | {"dataset_meta": dataset}
     state = OrderedDict((table.foreign(key), array) for key, array in arrays.items())
     torch_pickle.write(path, {"meta": meta, "state_dict": OrderedDict(state | extra)})

@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import CheckpointError, VanError
 from ..preprocess import IMAGENET, OFFICIAL, Preprocess
+from ..segmenters import SegmenterConfig
 from ..variants import VanConfig, name_of
-from . import layout
-from .checkpoint import Arrays, Checkpoint, Content
+from . import head_layout, layout
+from .checkpoint import Arrays, Checkpoint, Content, Palette
+from .head_keys import BASES
 from .keys import KeyTable
+
+_T = TypeVar("_T")
 
 CLASSES_22K = 21841  # heads of ImageNet-22K pretraining
 LINEAGE_22K = ("van_b4", "van_b5", "van_b6", "van_b6_480")  # published without a head after that pretraining
 STRANGER = "?"  # before a key that a format does not have
+WITH_AUXILIARY = ("hamnet", "upernet")  # as published
 RECORD = "van"  # key of our own record in formats that have room for it
 
 
@@ -27,9 +32,10 @@ class Found:
     """What a format's reader found in a file, its keys still the file's own.
 
     table: translates the keys. metadata: config fields that the file tells. lineage: those its code base implies.
-    classes, preprocess: as the file tells. statistics: the preprocessing of the lineage.
+    head: fields of a segmenter's own that the file tells.
+    classes, palette, preprocess: as the file tells. statistics: the preprocessing of the lineage.
     record: our own description, where we wrote the file; it overrules all of the above.
-    extra: arrays that belong to no classifier.
+    extra: arrays that belong to no network of ours.
     """
 
     format: str
@@ -37,7 +43,9 @@ class Found:
     table: KeyTable
     metadata: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
+    palette: Palette | None = None
     preprocess: Preprocess | None = None
     statistics: Preprocess = OFFICIAL
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -48,10 +56,17 @@ class Found:
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Our record of a checkpoint: plain JSON-ready values that any format can carry along."""
+    head: dict[str, Any] = {}
+    if checkpoint.segmenter is not None:
+        own = checkpoint.segmenter.to_dict()
+        head = {"segmenter": {name: own[name] for name in head_layout.FIELDS}}
+    if checkpoint.palette is not None:
+        head["palette"] = [list(color) for color in checkpoint.palette]
     return {
         "version": 1,
         "name": checkpoint.name,
         "config": checkpoint.config.to_dict(),
+        **head,
         "classes": list(checkpoint.classes) if checkpoint.classes is not None else None,
         "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess is not None else None,
         "provenance": dict(checkpoint.provenance),
@@ -64,7 +79,11 @@ def apply_record(found: Found, record: Any) -> None:
         raise CheckpointError(f"the file's van record is a {type(record).__name__}; expected named values")
     try:
         found.metadata = VanConfig.from_dict(record["config"]).to_dict()
-        found.classes = names(record.get("classes"))
+        if record.get("segmenter") is not None:
+            backbone = VanConfig.from_dict(record["config"]).with_options(num_classes=0)
+            told = SegmenterConfig.from_dict({**record["segmenter"], "backbone": backbone.to_dict()}).to_dict()
+            found.head = {name: told[name] for name in head_layout.FIELDS}
+        found.classes, found.palette = names(record.get("classes")), colors(record.get("palette"))
         if record.get("preprocess") is not None:
             found.preprocess = Preprocess.from_dict(record["preprocess"])
         found.provenance = dict(record.get("provenance") or {}) or found.provenance
@@ -77,18 +96,28 @@ def assemble(found: Found, content: Content, known: Mapping[str, Any]) -> Checkp
     if found.record is not None:
         apply_record(found, found.record)
     arrays = translate(found.state, found.table)
-    config, origins = layout.config_of(arrays, argument=known, metadata=found.metadata, lineage=found.lineage)
-    layout.check(arrays, config, spell=lambda key: _spelled(key, found.table), what=str(content.path))
+    own, rest = head_layout.split(known) if head_layout.method_of(arrays, ours=True) else ({}, known)
+    config, origins = layout.config_of(arrays, argument=rest, metadata=found.metadata, lineage=found.lineage)
+    segmenter, from_head = head_layout.config_of(arrays, config, argument=own, metadata=found.head) or (None, {})
+    want = layout.shapes(config) if segmenter is None else head_layout.shapes(segmenter)
+    layout.check(arrays, want, optional=(BASES,), spell=lambda key: _spelled(key, found.table), what=str(content.path))
     notes = [*content.notes, *found.notes]
+    if segmenter is not None:
+        found.statistics = IMAGENET
+        if not segmenter.auxiliary and found.head.get("auxiliary", segmenter.method in WITH_AUXILIARY):
+            notes.append("the file has no auxiliary head, so the network has none; it matters in training alone")
     preprocess, origins["preprocess"] = _preprocess(found, config)
+    num_classes = config.num_classes if segmenter is None else segmenter.num_classes
     return Checkpoint(
-        arrays={key: arrays[key] for key in layout.shapes(config)},
+        arrays={key: arrays[key] for key in want if key in arrays},
         config=config,
+        segmenter=segmenter,
         format=found.format,
-        classes=_classes(found.classes, config, notes),
+        classes=_fitting(found.classes, num_classes, "names", notes),
+        palette=_fitting(found.palette, num_classes, "colors", notes) if segmenter is not None else None,
         preprocess=preprocess,
         provenance=found.provenance or {"source": content.path.name, "format": found.format},
-        origins=origins,
+        origins=origins | from_head,
         notes=tuple(notes),
         extra=found.extra,
     )
@@ -151,13 +180,24 @@ def names(values: Any) -> tuple[str, ...] | None:
     return tuple(str(value) for value in values) or None
 
 
-def _classes(classes: tuple[str, ...] | None, config: VanConfig, notes: list[str]) -> tuple[str, ...] | None:
-    if classes is None or len(classes) == config.num_classes:
-        return classes
-    if config.num_classes:
-        notes.append(
-            f"the file names {len(classes)} classes, its head has {config.num_classes}; the names are left out"
-        )
+def colors(values: Any) -> Palette | None:
+    """A palette as a tuple of (R, G, B); None for what is none."""
+    if values is None or isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        return None
+    try:
+        rows = tuple((int(r), int(g), int(b)) for r, g, b in values)
+    except (TypeError, ValueError):
+        return None
+    return rows or None
+
+
+def _fitting(values: tuple[_T, ...] | None, classes: int, what: str, notes: list[str]) -> tuple[_T, ...] | None:
+    """The names or colours of the head's classes; None, with a note, unless there is one per class."""
+    if values is None or len(values) == classes:
+        return values
+    if classes:
+        told = f"{'names' if what == 'names' else 'has colors for'} {len(values)} classes"
+        notes.append(f"the file {told}, its head has {classes}; the {what} are left out")
     return None
 
 

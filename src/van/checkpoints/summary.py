@@ -7,17 +7,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..preprocess import Preprocess
+from ..segmenters import SegmenterConfig
 from ..variants import VanConfig
 from .checkpoint import Checkpoint
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+# Ends of the keys of what is no parameter: BatchNorm's statistics, the Hamburger's bases.
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "bases")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
     """What `van.info` tells about a file.
 
-    task: "classification", or "features" for a backbone without a head.
+    task: "classification", "segmentation", or "features" for a backbone without a head.
+    config: of the classifier or the segmenter's backbone; segmenter: None for anything else.
     parameters: trainable values; BatchNorm's statistics are not counted.
     origins: config field -> "shapes", "metadata", "lineage" or "argument".
     """
@@ -31,6 +34,7 @@ class Info:
     parameters: int
     dtype: str
     config: VanConfig
+    segmenter: SegmenterConfig | None = None
     preprocess: Preprocess | None
     provenance: dict[str, Any]
     origins: dict[str, str]
@@ -51,6 +55,7 @@ class Info:
             ("model", f"{self.name}: widths {c.embed_dims}, depths {c.depths}"),
             ("task", self.task),
             ("classes", self._classes()),
+            *_head_rows(self.segmenter, origin),
             ("parameters", f"{self.parameters:,} ({self.dtype})"),
             ("input", f"{c.in_chans} channels, strides {c.strides} (from {origin['strides']})"),
             ("attention", f"{c.attention}, {c.kernel_size} x {c.kernel_size}, dilation {c.dilation}"),
@@ -70,11 +75,24 @@ class Info:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
         values = asdict(self) | {"config": self.config.to_dict(), "layer_norm_eps": self.layer_norm_eps}
+        values["segmenter"] = self.segmenter.to_dict() if self.segmenter else None
         return values | {"preprocess": self.preprocess.to_dict() if self.preprocess else None}
 
     def __str__(self) -> str:
         width = max(len(what) for what, _ in self.rows())
         return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows())
+
+
+def _head_rows(s: SegmenterConfig | None, origin: dict[str, str]) -> list[tuple[str, str]]:
+    if s is None:
+        return []
+    sizes = [f"{s.channels} channels"]
+    if s.method == "semantic_fpn":
+        sizes.append(f"neck of {s.neck_channels}")
+    if "ham" in s.method:
+        sizes.append(f"Hamburger of {s.ham_channels}, rank {s.ham_rank} (from {origin['ham_rank']})")
+    auxiliary = f"FCN of {s.auxiliary_channels} channels, for training" if s.auxiliary else "none"
+    return [("head", f"{s.method}: {', '.join(sizes)}"), ("auxiliary head", auxiliary)]
 
 
 def _preprocess(p: Preprocess | None) -> str:
@@ -86,17 +104,19 @@ def _preprocess(p: Preprocess | None) -> str:
 
 def summarise(checkpoint: Checkpoint, source: str) -> Info:
     """The Info of a checkpoint that was read from `source`."""
-    weights = {key: array for key, array in checkpoint.arrays.items() if not key.endswith(STATISTICS)}
+    weights = {key: array for key, array in checkpoint.arrays.items() if not key.endswith(BUFFERS)}
+    task = "classification" if checkpoint.config.num_classes else "features"
     return Info(
         source=source,
         format=checkpoint.format,
         name=checkpoint.name,
-        task="classification" if checkpoint.config.num_classes else "features",
-        num_classes=checkpoint.config.num_classes,
+        task=task if checkpoint.segmenter is None else "segmentation",
+        num_classes=checkpoint.num_classes,
         classes=checkpoint.classes,
         parameters=sum(math.prod(array.shape) for array in weights.values()),
         dtype=", ".join(sorted({str(array.dtype) for array in weights.values()})),
         config=checkpoint.config,
+        segmenter=checkpoint.segmenter,
         preprocess=checkpoint.preprocess,
         provenance=checkpoint.provenance,
         origins=checkpoint.origins,

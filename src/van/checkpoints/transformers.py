@@ -19,7 +19,7 @@ from . import keys
 from .checkpoint import Arrays, Checkpoint, Content
 from .files import make_folder, write_json, write_safetensors
 from .limits import beyond_original, extra_tensors
-from .reading import RECORD, Found, any_key, assemble, describe, mostly, states_of, stripped
+from .reading import RECORD, Found, any_key, apply_record, assemble, describe, mostly, states_of, stripped
 
 _KEYS = r"(van\.)?encoder\.stages\.\d+\.(embeddings|layers)\."
 UNUSED = ("van.layernorm.weight", "van.layernorm.bias")
@@ -38,6 +38,8 @@ FIELDS = {
     "drop_path_rate": "drop_path_rate",
     "layer_scale_init": "layer_scale_init_value",
 }
+# Fields that transformers' original lacks, under our names.
+OWN_FIELDS = ("kernel_size", "dilation", "attention")
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # PIL's numbers
 
 
@@ -56,14 +58,16 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     extra: Arrays = {key: state.pop(key) for key in UNUSED if key in state}
     config = content.metadata.get("config") or {} if content.container == "folder" else {}
     found = Found(format="transformers", state=state, table=keys.TRANSFORMERS, lineage=LINEAGE, extra=extra)
-    found.metadata = _fields(config, content)
-    found.classes = _classes(config)
-    found.record = config.get(RECORD)
     found.provenance = {"source": content.path.name, "format": "transformers"}
     if config.get("_name_or_path"):
         found.provenance["name_or_path"] = str(config["_name_or_path"])
-    if found.record is None and content.container == "folder":
-        _apply_processor(found, content.metadata.get("preprocessor") or {}, len(found.classes or ()))
+    if config.get(RECORD) is not None:
+        apply_record(found, config[RECORD])
+        # transformers keeps our record when it saves a network that was changed since: its own fields are the newer
+        found.metadata.pop("num_classes")
+    found.metadata |= _fields(config, content)
+    found.classes = _classes(config)
+    _apply_processor(found, content.metadata.get("preprocessor") or {})
     return assemble(found, content, known)
 
 
@@ -73,7 +77,8 @@ def _fields(config: Mapping[str, Any], content: Content) -> dict[str, Any]:
         raise CheckpointError(f"{content.path}: config.json says model_type {kind!r}; expected 'van'")
     if activation != "gelu":
         raise CheckpointError(f"{content.path}: config.json says hidden_act {activation!r}; van computes 'gelu' only")
-    return {ours: config[theirs] for ours, theirs in FIELDS.items() if config.get(theirs) is not None}
+    fields = FIELDS | {name: name for name in OWN_FIELDS}
+    return {ours: config[theirs] for ours, theirs in fields.items() if config.get(theirs) is not None}
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -85,12 +90,13 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
-def _apply_processor(found: Found, processor: Mapping[str, Any], classes: int) -> None:
+def _apply_processor(found: Found, processor: Mapping[str, Any]) -> None:
     """Take the processor file's record, except for published weights, whose file contradicts how they were trained."""
-    record = _preprocess(processor)
+    record, ours = _preprocess(processor), found.preprocess
     head = found.state.get("classifier.weight")
-    published = isinstance(head, np.ndarray) and head.ndim == 2 and len(head) == 1000
-    if record is None or record == OFFICIAL:
+    published = ours is None and isinstance(head, np.ndarray) and head.ndim == 2 and len(head) == 1000
+    unchanged = ours is not None and record == _preprocess(_processor_json(ours))
+    if record is None or unchanged or (published and record == OFFICIAL):
         return
     if published:
         found.notes.append(

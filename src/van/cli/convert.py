@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..checkpoints import FORMATS
+from ..errors import ConfigError
 
 
 def add_arguments(parser: Any) -> None:
@@ -16,12 +17,15 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--num-classes", type=int, help="a fresh head of this width where it differs; 0 for none")
     parser.add_argument("--layer-norm-eps", type=float, help="for a file that does not tell its epsilon")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument("--card", metavar="ORG/NAME", help="with --to transformers: a model card for this repository")
 
 
 def run(options: Any) -> None:
     """Convert, verify, and tell what was lost."""
     from ..models import convert
 
+    if options.card and options.to != "transformers":
+        raise ConfigError(f"--card belongs to --to transformers, not to {options.to}; leave one of them out")
     known = {} if options.layer_norm_eps is None else {"layer_norm_eps": options.layer_norm_eps}
     done = convert(
         options.source,
@@ -38,3 +42,7 @@ def run(options: Any) -> None:
         print(f"note: {note}")
     for sentence in done.lost:
         print(f"not carried: {sentence}")
+    if options.card:
+        from ..hosts import card
+
+        print(f"model card: {card.write(options.destination, options.card)}")

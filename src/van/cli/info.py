@@ -6,23 +6,34 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnknownNameError
-from ..variants import ALIASES, VARIANTS, resolve
+from ..errors import ConfigError, UnknownNameError
+from ..segmenters import ALIASES as SEGMENTER_ALIASES
+from ..segmenters import METHODS, SEGMENTERS, resolve
+from ..variants import ALIASES, VARIANTS
 
 
 def add_arguments(parser: Any) -> None:
     """Options of `van info`."""
-    parser.add_argument("target", help="a checkpoint file or folder, a hub id (org/name), or a model name")
+    parser.add_argument(
+        "target", nargs="?", help="a checkpoint file or folder, a hub id (org/name), or a model name; none: every model"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--ema", action="store_true", help="checkpoint: look at the averaged weights")
     parser.add_argument("--revision", help="checkpoint: branch, tag or commit of a hub id")
-    parser.add_argument("--size", type=int, nargs="+", default=[224], help="model: side of the image, or its H and W")
+    parser.add_argument(
+        "--size", type=int, nargs="+", help="model: side of the image, or its H and W (default 224, segmenters 512)"
+    )
+    parser.add_argument("--ablations", action="store_true", help="model: what the options of its attention cost")
 
 
 def run(options: Any) -> None:
     """Print what the target is."""
-    if is_model_name(options.target):
-        _model(options)
+    if options.target is None:
+        from .costs import show_variants
+
+        show_variants(size=options.size or [224], as_json=options.json)
+    elif is_model_name(options.target):
+        _model(resolve(options.target), options)
     else:
         _checkpoint(options)
 
@@ -34,10 +45,27 @@ def is_model_name(target: str) -> bool:
     try:
         resolve(target)
     except UnknownNameError:
-        if target.startswith("van") and not Path(target).suffix and "/" not in target:
-            raise UnknownNameError.of("model or file", target, [*VARIANTS, *ALIASES]) from None
+        if _looks_like_a_model(target):
+            known = [*VARIANTS, *SEGMENTERS, *ALIASES, *SEGMENTER_ALIASES]
+            raise UnknownNameError.of("model or file", target, known) from None
         return False
     return True
+
+
+def _looks_like_a_model(target: str) -> bool:
+    starts = ("van", *(f"{method}_van" for method in METHODS))
+    return target.startswith(starts) and not Path(target).suffix and "/" not in target
+
+
+def _model(name: str, options: Any) -> None:
+    from .costs import show_model, show_segmenter
+
+    if name not in SEGMENTERS:
+        show_model(name, size=options.size or [224], with_ablations=options.ablations, as_json=options.json)
+    elif options.ablations:
+        raise ConfigError(f"--ablations is for classifiers; {name} is a segmenter, try it with its backbone")
+    else:
+        show_segmenter(name, size=options.size or [512], as_json=options.json)
 
 
 def _checkpoint(options: Any) -> None:
@@ -45,23 +73,3 @@ def _checkpoint(options: Any) -> None:
 
     told = info(options.target, ema=options.ema, revision=options.revision)
     print(json.dumps(told.to_dict(), indent=2) if options.json else told)
-
-
-def _model(options: Any) -> None:
-    from ..complexity import describe
-
-    told = describe(options.target, size=options.size)
-    if options.json:
-        print(json.dumps(told.to_dict(), indent=2))
-        return
-    from rich.table import Table
-
-    from .output import print_table
-
-    table = Table(
-        "layer", "output", "parameters", "multiply-adds", title=f"{told.name} at {told.size[0]}x{told.size[1]}"
-    )
-    for layer in told.layers:
-        table.add_row(layer.name, " x ".join(map(str, layer.shape)), f"{layer.parameters:,}", f"{layer.macs:,}")
-    print_table(table)
-    print(f"{told.parameters:,} parameters, {told.macs / 1e9:.3f} G multiply-adds")

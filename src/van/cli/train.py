@@ -1,8 +1,9 @@
-"""Train or fine-tune a classifier by a recipe; every setting can be overridden.
+"""Train or fine-tune a classifier or a segmenter by a recipe; every setting can be overridden.
 
 van train digits_van_b0
 van train finetune --model.checkpoint van_tiny_754.pth.tar --data.path FOLDER
 van train finetune --config mine.yaml --optim.lr 5e-5 --print_config
+van train light_ham_van_b0 --preset small_gpu --model.checkpoint van_tiny_754.pth.tar --data.path ADE20K
 van train --trainer.resume runs/finetune-20260101-120000
 """
 
@@ -18,9 +19,8 @@ from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 
-from ..errors import ConfigError
-from ..recipes import RECIPES, Recipe, get_recipe, summary
-from ..recipes.spec import SECTIONS
+from ..errors import ConfigError, UnknownNameError
+from ..recipes import PRESETS, RECIPES, AnyRecipe, Recipe, SegmentationRecipe, get_recipe, recipe_of, summary
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -28,15 +28,22 @@ class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 def add_arguments(parser: Any) -> None:
-    """Options of `van train`: every field of a recipe, by its dotted name."""
+    """Options of `van train` that no recipe has."""
     parser.formatter_class = _Formatter
     parser.add_argument("recipe", nargs="?", help="name of a recipe; none: list them")
     parser.add_argument("--list", action="store_true", help="list the recipes")
     parser.add_argument("--config", action="config", help="YAML file of settings, e.g. a run's recipe.yaml")
     parser.add_argument("--name", default="custom", help="names the run's folder")
-    for section, kind in SECTIONS.items():
-        parser.add_class_arguments(kind, section)
-        texts = _field_texts(kind)
+    parser.add_argument("--preset", help=f"a segmentation recipe for a smaller machine: {', '.join(PRESETS)}")
+
+
+def _add_sections(parser: Any, kind: type[AnyRecipe]) -> None:
+    """Every field of a recipe, by its dotted name."""
+    if kind is SegmentationRecipe:
+        parser.add_argument("--task", default="segmentation", help="the kind of recipe")
+    for section, spec in kind.sections().items():
+        parser.add_class_arguments(spec, section)
+        texts = _field_texts(spec)
         for action in parser._actions:
             if action.dest.startswith(f"{section}."):
                 action.help = texts.get(action.dest.partition(".")[2], action.help)
@@ -46,7 +53,9 @@ def set_defaults(parser: Any, arguments: list[str]) -> None:
     """Defaults of the recipe that is named first, of the run that is resumed, or of the one a YAML file names."""
     if not arguments:
         arguments.append("--list")
-    base = _base(arguments)
+    base = _preset(_base(arguments), _value(arguments, "--preset"))
+    kind = SegmentationRecipe if isinstance(base, SegmentationRecipe) or _is_segmentation(arguments) else Recipe
+    _add_sections(parser, kind)
     if base is None:
         if not {"--list", "--config", "-h", "--help"} & {word.partition("=")[0] for word in arguments}:
             raise ConfigError(f"van train: name a recipe first, one of {', '.join(RECIPES)}")
@@ -54,7 +63,7 @@ def set_defaults(parser: Any, arguments: list[str]) -> None:
     if base.name in RECIPES:
         parser.description = inspect.getdoc(RECIPES[base.name])
     values: dict[str, Any] = {"name": base.name}
-    for section in SECTIONS:
+    for section in kind.sections():
         spec = getattr(base, section)
         values |= {f"{section}.{key}": value for key, value in vars(spec).items()}
     parser.set_defaults(values)
@@ -68,17 +77,38 @@ def run(options: Any) -> int:
         return 0
     if options.recipe is not None:
         get_recipe(options.recipe)  # raises for one that was named elsewhere than first, and is none
-    recipe = Recipe.from_dict({name: value for name, value in values.items() if name in ("name", *SECTIONS)})
+    kind = SegmentationRecipe if "task" in values else Recipe
+    recipe = recipe_of({name: value for name, value in values.items() if name in ("task", "name", *kind.sections())})
     from ..train import run as train
 
     folder = train(recipe)
     figures = json.loads((folder / "summary.json").read_text())
-    print(f"{folder}: top-1 {figures['val/top1']:.2f}% on held-out images, {figures['seconds']:.0f} s")
+    score = f"top-1 {figures['val/top1']:.2f}%" if kind is Recipe else f"mIoU {figures['val/mIoU']:.2%}"
+    print(f"{folder}: {score} on held-out images, {figures['seconds']:.0f} s")
     print(f"next: van predict {folder / figures['model']} IMAGE")
     return 0
 
 
-def _base(arguments: list[str]) -> Recipe | None:
+def _preset(base: AnyRecipe | None, name: str | None) -> AnyRecipe | None:
+    """The recipe for a smaller machine."""
+    if name is None:
+        return base
+    if name not in PRESETS:
+        raise UnknownNameError.of("preset", name, PRESETS)
+    if not isinstance(base, SegmentationRecipe):
+        raise ConfigError(f"--preset {name} belongs to segmentation recipes; set trainer.batch_size and accumulate")
+    return PRESETS[name](base)
+
+
+def _is_segmentation(arguments: list[str]) -> bool:
+    """Whether a YAML file without a known recipe's name is a segmentation's."""
+    config = _value(arguments, "--config")
+    if config is None or not Path(config).is_file():
+        return False
+    return re.search(r"^task:\s*['\"]?segmentation", Path(config).read_text(), re.MULTILINE) is not None
+
+
+def _base(arguments: list[str]) -> AnyRecipe | None:
     resume, config = _value(arguments, "--trainer.resume"), _value(arguments, "--config")
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     recipe = get_recipe(named) if named else None

@@ -3,6 +3,7 @@
 from .halving import HalvingEngine
 from .opened import Opened, open_classifier
 from .ordered import default_workers, in_order, reason_of
+from .segmenters import OpenedSegmenter, is_segmenter, open_segmenter
 from .sources import find_checkpoints, matching
 from .torch_engine import PRECISIONS, Engine, TorchEngine
 
@@ -11,11 +12,14 @@ __all__ = [
     "Engine",
     "HalvingEngine",
     "Opened",
+    "OpenedSegmenter",
     "TorchEngine",
     "default_workers",
     "find_checkpoints",
     "in_order",
+    "is_segmenter",
     "matching",
     "open_classifier",
+    "open_segmenter",
     "reason_of",
 ]

@@ -12,6 +12,8 @@ from torch import nn
 from .. import models
 from ..errors import ConfigError
 from ..nn import Classifier, TestTimePool
+from ..nn.segmenter import Segmenter
+from ..nn.segmenter import Segmenter
 from ..preprocess import Preprocess
 from .torch_engine import Engine, TorchEngine
 
@@ -44,19 +46,25 @@ def open_classifier(
     test_time_pool: bool = False,
     optimize: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Opened:
     """Load (or take over) a classifier and put it on its device.
 
     source: what `van.load` takes, a model, or an Opened, of which only the preprocessing can change.
     ema: the averaged weights of a file that holds both.
     test_time_pool: pool over windows of the training size; optimize: through `van.optimize`.
-    overrides: fields of Preprocess; None entries keep the checkpoint's.
+    overrides: fields of Preprocess; None entries keep the checkpoint's. name: what to call a model in memory.
     Raises CheckpointError for a file that cannot be loaded, ConfigError for a model that classifies nothing or whose
     channels differ from the preprocessing's.
     """
     if isinstance(source, Opened):
         return replace(source, preprocess=source.preprocess.with_overrides(**(overrides or {})))
-    model, name = _load(source, ema)
+    model, found = _load(source, ema)
+    name = name or found
+    if isinstance(model, Segmenter):
+        raise ConfigError(f"{name} is a segmenter; expected a classifier")
+    if isinstance(model, Segmenter):
+        raise ConfigError(f"{name} is a segmenter, which classifies pixels; expected a classifier of images")
     num_classes = getattr(model, "num_classes", None)
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ConfigError(f"{name} has no classification head (num_classes is {num_classes}); expected a classifier")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ..errors import MissingExtraError, UnknownNameError, VanNotice
 
-__all__ = ["HOSTS", "Host", "register"]
+__all__ = ["HOSTS", "Host", "register", "require_installed"]
 
 EXTRA = "hosts"
 
@@ -74,11 +74,16 @@ def register(*hosts: str) -> tuple[str, ...]:
     return tuple(done)
 
 
+def require_installed(name: str) -> None:
+    """Raise MissingExtraError unless the host of this name is installed."""
+    if importlib.util.find_spec(name) is None:
+        raise MissingExtraError.of(HOSTS[name].distribution, EXTRA, "to register VAN with it")
+
+
 def _require(name: str) -> None:
     """Raise MissingExtraError unless the host is installed in a version that works; say when it is untested."""
+    require_installed(name)
     host = HOSTS[name]
-    if importlib.util.find_spec(name) is None:
-        raise MissingExtraError.of(host.distribution, EXTRA, "to register VAN with it")
     text = importlib.metadata.version(host.distribution)
     version = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
     if version < host.minimum:

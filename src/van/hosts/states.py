@@ -33,9 +33,14 @@ def read_state(state: Mapping[str, Any]) -> Checkpoint:
     for name in FORMATS:
         module = module_of(name)
         if module.detect(content):
-            return module.read(content, ema=False, known={})
+            return of_classifier(module.read(content, ema=False, known={}))
     shown = ", ".join(str(key) for key in list(state)[:5])
     raise CheckpointError(f"the state dict holds no Visual Attention Network; its first of {len(state)} keys: {shown}")
+
+
+def of_classifier(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, of a segmenter its backbone alone; what was left out is among its notes."""
+    return checkpoint if checkpoint.segmenter is None else checkpoint.without_head()
 
 
 def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -50,12 +50,22 @@ class Resized:
         scale = torch.tensor(height, dtype=torch.float32) / self.size[0]
         centres = ((torch.arange(start, stop, dtype=torch.float32) + 0.5) * scale - 0.5).clamp_(min=0)
         above = centres.long().clamp_(max=height - 1)
-        below = (above + 1).clamp_(max=height - 1)
-        first = int(above[0])
-        lines = self.source.rows(first, int(below[-1]) + 1)  # (K, few, w)
+        first, last = int(above[0]), min(int(above[-1]) + 1, height - 1)
+        lines = self.source.rows(first, last + 1)  # (K, few, w)
         lines = F.interpolate(lines[None], (lines.shape[1], self.size[1]), mode="bilinear", align_corners=False)[0]
-        upper, lower, weights = (part.to(lines.device) for part in (above - first, below - first, centres - above))
-        return torch.lerp(lines[:, upper], lines[:, lower], weights.to(lines.dtype)[:, None])
+        return _between(lines, above - first, centres - above)
+
+
+def _between(lines: Tensor, above: Tensor, weights: Tensor) -> Tensor:
+    """Rows between lines (K, few, W): row i lies weights[i] below line above[i], an ascending index. (K, rows, W)."""
+    out = lines.new_empty(lines.shape[0], len(above), lines.shape[2])
+    weights = weights.to(lines)[:, None]
+    stop = 0
+    for line, count in zip(*(part.tolist() for part in above.unique_consecutive(return_counts=True)), strict=True):
+        start, stop = stop, stop + count
+        upper, lower = lines[:, line, None], lines[:, min(line + 1, lines.shape[1] - 1), None]
+        torch.lerp(upper, lower, weights[start:stop], out=out[:, start:stop])
+    return out
 
 
 class Sliding:

@@ -5,39 +5,54 @@ A recipe's docstring tells command, hardware, time, expected score, what is publ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..errors import UnknownNameError
 from .digits import digits_van_b0
 from .finetune import finetune
 from .imagenet import imagenet_van_b0, imagenet_van_b1, imagenet_van_b2, imagenet_van_b3
+from .segmentation import PRESETS, SEGMENTATION_RECIPES
+from .segmentation_spec import SegmentationRecipe
 from .spec import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, ScheduleSpec, TrainerSpec
 
 __all__ = [
+    "PRESETS",
     "RECIPES",
+    "AnyRecipe",
     "AugmentSpec",
     "DataSpec",
     "ModelSpec",
     "OptimSpec",
     "Recipe",
     "ScheduleSpec",
+    "SegmentationRecipe",
     "TrainerSpec",
     "get_recipe",
+    "recipe_of",
     "summary",
 ]
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
+AnyRecipe = Recipe | SegmentationRecipe
+
+CLASSIFICATION_RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
     for recipe in (digits_van_b0, finetune, imagenet_van_b0, imagenet_van_b1, imagenet_van_b2, imagenet_van_b3)
 }
+RECIPES: dict[str, Callable[[], AnyRecipe]] = {**CLASSIFICATION_RECIPES, **SEGMENTATION_RECIPES}
 
 
-def get_recipe(name: str) -> Recipe:
+def get_recipe(name: str) -> Any:
     """The recipe of that name (dashes allowed); raises UnknownNameError with a suggestion."""
     key = name.lower().replace("-", "_")
     if key not in RECIPES:
         raise UnknownNameError.of("recipe", name, RECIPES)
     return RECIPES[key]()
+
+
+def recipe_of(values: Mapping[str, Any]) -> AnyRecipe:
+    """The recipe in a nested dict: a segmentation's says `task: segmentation`. Raises as `Recipe.from_dict`."""
+    return SegmentationRecipe.from_dict(values) if values.get("task") else Recipe.from_dict(values)
 
 
 def summary(name: str) -> str:

@@ -19,5 +19,7 @@ def digits_van_b0() -> Recipe:
         augment=AugmentSpec(crop_scale=None, hflip=0.0, rotate_degrees=10.0, shift=0.1, zoom=(0.9, 1.1)),
         optim=OptimSpec(lr=2e-3, weight_decay=0.05, clip_norm=5.0),
         schedule=ScheduleSpec(warmup_epochs=1.0, min_lr=1e-5),
-        trainer=TrainerSpec(epochs=12, batch_size=64, workers=0, keep="last", device="cpu", log_every_steps=5),
+        trainer=TrainerSpec(
+            epochs=10, batch_size=64, channels_last=True, workers=0, keep="last", device="cpu", log_every_steps=5
+        ),
     )

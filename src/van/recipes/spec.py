@@ -6,15 +6,14 @@ raises ConfigError.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..errors import ConfigError, UnknownNameError
+from ..errors import ConfigError
 from ..variants import ATTENTION_OPTIONS, resolve
 from .checks import at_least, file_name, in_range, one_of, ordered
+from .sections import Sectioned
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 MONITORS = ("val/top1", "val/loss")
@@ -295,7 +294,7 @@ class TrainerSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Sectioned):
     """One training run, entirely."""
 
     name: str = "custom"
@@ -323,60 +322,5 @@ class Recipe:
         """Epochs of the schedule and its cool-down."""
         return self.trainer.epochs + self.schedule.cooldown_epochs
 
-    def with_options(self, **dotted: Any) -> Recipe:
-        """A copy with values replaced by dotted name, `{"optim.lr": 1e-4}`; unknown names raise UnknownNameError."""
-        groups: dict[str, dict[str, Any]] = {}
-        for name, value in dotted.items():
-            group, _, key = name.rpartition(".")
-            groups.setdefault(group, {})[key] = value
-        changes = {
-            group: replace(getattr(self, group), **_known(type(getattr(self, group)), values, group))
-            for group, values in groups.items()
-            if group and _known(Recipe, {group: None})
-        }
-        return replace(self, **_known(Recipe, groups.get("", {})), **changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict, tuples as lists: what recipe.yaml holds."""
-        return _plain(dataclasses.asdict(self))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Inverse of `to_dict`; missing keys take their defaults, unknown ones raise UnknownNameError."""
-        given = dict(_known(cls, values))
-        for name, kind in SECTIONS.items():
-            section = given.get(name, {})
-            if not isinstance(section, Mapping):
-                raise ConfigError(f"recipe section {name!r} is {section!r}; expected keys and values")
-            given[name] = kind(**{key: _frozen(value) for key, value in _known(kind, section, name).items()})
-        return cls(**given)
-
-
-SECTIONS: dict[str, type] = {
-    "model": ModelSpec,
-    "data": DataSpec,
-    "augment": AugmentSpec,
-    "optim": OptimSpec,
-    "schedule": ScheduleSpec,
-    "trainer": TrainerSpec,
-}
-
-
-def _known(kind: type, values: Mapping[str, Any], section: str = "") -> Mapping[str, Any]:
-    """`values`, once every key is a field of `kind`."""
-    names = [item.name for item in fields(kind)]
-    for name in values:
-        if name not in names:
-            prefix = f"{section}." if section else ""
-            raise UnknownNameError.of("recipe key", prefix + name, [prefix + known for known in names])
-    return values
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+SECTIONS: dict[str, type] = Recipe.sections()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from ..data.seeding import rng_state, set_rng_state
 from ..recipes import TrainerSpec
+from ..recipes.segmentation_spec import PixelTrainerSpec
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 TABLE = "metrics.csv"
-COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5", "seconds", "images_per_s")
+COLUMNS: tuple[str, ...] = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5", "seconds", "images_per_s")
 
 
 class RngState(Callback):
@@ -39,8 +41,8 @@ class RngState(Callback):
 class EpochTable(Callback):
     """metrics.csv: one row per epoch, kept across resumes; `rows` holds the same numbers."""
 
-    def __init__(self, folder: Path, *, images_per_epoch: int) -> None:
-        self.path, self.images_per_epoch = folder / TABLE, images_per_epoch
+    def __init__(self, folder: Path, *, images_per_epoch: int, columns: Sequence[str] = COLUMNS) -> None:
+        self.path, self.images_per_epoch, self.columns = folder / TABLE, images_per_epoch, tuple(columns)
         self.rows: list[dict[str, float]] = []
         self.started = time.perf_counter()
 
@@ -64,13 +66,14 @@ class EpochTable(Callback):
             "seconds": round(time.perf_counter() - self.started, 3),
             "images_per_s": round(self.images_per_epoch / max(self.trained_s, 1e-9), 1),
         }
-        self.rows.append({**{name: metrics[name] for name in COLUMNS if name in metrics}, **row})
-        self._write()
+        self.rows.append({**{name: metrics[name] for name in self.columns if name in metrics}, **row})
+        if trainer.is_global_zero:
+            self._write()
 
     def _write(self) -> None:
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer = csv.DictWriter(file, self.columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
         temporary.replace(self.path)
@@ -81,7 +84,7 @@ def monitor_mode(monitor: str) -> str:
     return "min" if monitor.endswith("loss") else "max"
 
 
-def keepers(folder: Path, spec: TrainerSpec) -> list[Callback]:
+def keepers(folder: Path, spec: TrainerSpec | PixelTrainerSpec) -> list[Callback]:
     """Early stopping if asked for, then best.ckpt, then last.ckpt (which so knows about the best)."""
     mode = monitor_mode(spec.monitor)
     callbacks: list[Callback] = []

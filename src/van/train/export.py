@@ -19,7 +19,7 @@ from .prepare import Job
 def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None:
     """model.safetensors (the averaged weights with EMA, the plain ones beside them) and summary.json."""
     spec = job.recipe.trainer
-    row = _kept_row(table, spec.monitor, spec.keep)
+    row = kept_row(table, spec.monitor, spec.keep)
     if spec.keep == "best":
         job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
     scores: dict[str, float] = {name: row[name] for name in ("val/top1", "val/top5", "val/loss") if name in row}
@@ -46,7 +46,7 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
     )
 
 
-def _kept_row(table: EpochTable, monitor: str, keep: str) -> dict[str, float]:
+def kept_row(table: EpochTable, monitor: str, keep: str) -> dict[str, float]:
     if keep == "last":
         return table.rows[-1]
     choose = min if monitor_mode(monitor) == "min" else max

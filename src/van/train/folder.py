@@ -22,14 +22,14 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, DataError
-from ..recipes import Recipe
+from ..recipes import AnyRecipe, recipe_of
 from .callbacks import LAST
 
 MODEL, MODEL_WITHOUT_EMA = "model.safetensors", "model-without-ema.safetensors"
 RECIPE, ENVIRONMENT, SUMMARY = "recipe.yaml", "environment.json", "summary.json"
 
 
-def open_folder(recipe: Recipe) -> Path:
+def open_folder(recipe: AnyRecipe) -> Path:
     """The run's folder, created and writable; raises ConfigError when it already holds a run, or cannot be written."""
     spec = recipe.trainer
     if spec.resume is not None:
@@ -80,13 +80,13 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, True))
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> None:
+def write_recipe(folder: Path, recipe: AnyRecipe) -> None:
     """recipe.yaml."""
     text = yaml.dump(recipe.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_text(folder / RECIPE, text)
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> AnyRecipe:
     """The recipe in a YAML file; raises ConfigError when it is none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is no recipe; expected keys such as model, data, optim")
-    return Recipe.from_dict(values)
+    return recipe_of(values)
 
 
 def write_environment(folder: Path, device: str) -> None:

@@ -28,16 +28,17 @@ class ClassificationModule(LightningModule):
     model: (N, C, H, W) -> (N, K) logits; updates_per_epoch: optimizer steps in one epoch, for the schedule.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, *, num_classes: int, updates_per_epoch: int) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, *, classes: tuple[str, ...], updates_per_epoch: int) -> None:
         super().__init__()
+        self.classes = classes
         self.model, self.recipe, self.updates_per_epoch = model, recipe, updates_per_epoch
         self.ema: ModelEmaV3 | None = None
         if recipe.trainer.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=recipe.trainer.ema_decay, use_warmup=True)
             self.ema.requires_grad_(False)
-        self.mixup = _mixup(recipe, num_classes)
+        self.mixup = _mixup(recipe, len(classes))
         self.soft_loss = SoftTargetCrossEntropy()
-        self.accuracy = accuracy(num_classes, prefix="val/")
+        self.accuracy = accuracy(len(classes), prefix="val/")
 
     @property
     def evaluated(self) -> nn.Module:
@@ -88,6 +89,7 @@ class ClassificationModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["van_recipe"] = self.recipe.to_dict()
+        checkpoint["van_classes"] = list(self.classes)
 
     def _layout(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=torch.channels_last) if self.recipe.trainer.channels_last else images

@@ -9,6 +9,7 @@ import torch
 from ..errors import ConfigError, VanNotice
 from ..models import create_model, load
 from ..nn import Classifier
+from ..nn.segmenter import Segmenter
 from ..preprocess import Preprocess
 from ..recipes import DataSpec, ModelSpec
 from ..variants import name_of, resolve
@@ -25,9 +26,9 @@ def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Cl
     """
     if spec.checkpoint is None:
         name = spec.name or DEFAULT_MODEL
-        model = create_model(name, seed=seed, num_classes=len(classes), **spec.options())
+        model = _classifier(create_model(name, seed=seed, num_classes=len(classes), **spec.options()), name)
     else:
-        model = load(spec.checkpoint, **spec.options())
+        model = _classifier(load(spec.checkpoint, **spec.options()), spec.checkpoint)
         _same_variant(model, spec)
         reason = _why_reset(model, classes, spec)
         if reason:
@@ -38,6 +39,12 @@ def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Cl
     model.__dict__["classes"] = classes
     model.set_grad_checkpointing(spec.grad_checkpointing)
     return model.train()
+
+
+def _classifier(model: Classifier | Segmenter, source: object) -> Classifier:
+    if isinstance(model, Segmenter):
+        raise ConfigError(f"{source} is a segmenter; train it with a segmentation recipe, or give a classifier")
+    return model
 
 
 def resolve_preprocess(model: Classifier, data: DataSpec) -> Preprocess:

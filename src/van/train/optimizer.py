@@ -19,7 +19,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     Raises UnknownNameError for a name timm does not have, ConfigError for options the optimizer does not have.
     """
     spec = recipe.optim
-    options = _options(spec)
+    options = optimizer_options(spec)
     lr = spec.scaled_lr(recipe.global_batch)
     try:
         return create_optimizer_v2(model, spec.name, lr=lr, weight_decay=spec.weight_decay, **options)
@@ -27,7 +27,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         raise ConfigError(f"optimizer {spec.name!r} cannot be built: {' '.join(str(error).split())}") from error
 
 
-def _options(spec: OptimSpec) -> dict[str, Any]:
+def optimizer_options(spec: OptimSpec) -> dict[str, Any]:
     """The options that are set; timm would drop the ones that an optimizer does not have."""
     known = list_optimizers()
     name = spec.name.lower().removeprefix("lookahead_")

@@ -13,7 +13,7 @@ from ..data import ClassificationData, has_own_val, open_classification
 from ..errors import ConfigError, DataError, VanNotice
 from ..nn import Classifier
 from ..preprocess import Preprocess
-from ..recipes import DataSpec, Recipe
+from ..recipes import AnyRecipe, DataSpec, Recipe, recipe_of
 from .checkpoint_io import read_training_checkpoint
 from .datamodule import ClassificationDataModule
 from .folder import resume_file
@@ -47,7 +47,7 @@ def prepare(recipe: Recipe) -> Job:
     device = pick_device(recipe.trainer.device, recipe.trainer.precision)
     train, val = _open_data(recipe.data)
     recipe = _fit_warmup(_fit_batch(recipe, len(train)))
-    resume = _check_resume(recipe)
+    resume = check_resume(recipe, train.classes)
     network = build_network(recipe.model, train.classes, seed=recipe.trainer.seed)
     preprocess = resolve_preprocess(network, recipe.data)
     network.__dict__["preprocess"] = preprocess
@@ -58,11 +58,9 @@ def prepare(recipe: Recipe) -> Job:
     data.train_set[0, 0], data.val_set[0]  # a wrong transform or an unreadable first image shows here
     if recipe.trainer.channels_last:
         network.to(memory_format=torch.channels_last)
-    module = ClassificationModule(
-        network, recipe, num_classes=len(train.classes), updates_per_epoch=data.updates_per_epoch
-    )
+    module = ClassificationModule(network, recipe, classes=train.classes, updates_per_epoch=data.updates_per_epoch)
     build_optimizer(network, recipe)  # raises for options it cannot have
-    _tell_lr(recipe)
+    tell_lr(recipe)
     return Job(
         recipe=recipe,
         network=network,
@@ -142,7 +140,8 @@ def _check_map(recipe: Recipe, network: Classifier, preprocess: Preprocess) -> N
         )
 
 
-def _tell_lr(recipe: Recipe) -> None:
+def tell_lr(recipe: AnyRecipe) -> None:
+    """Say so when the learning rate is scaled to another batch."""
     spec, batch = recipe.optim, recipe.global_batch
     if spec.lr_batch is not None and spec.lr_batch != batch:
         warnings.warn(
@@ -154,12 +153,15 @@ def _tell_lr(recipe: Recipe) -> None:
         )
 
 
-def _check_resume(recipe: Recipe) -> str | None:
-    """The file to resume from, once it is one and belongs to this recipe."""
+def check_resume(recipe: AnyRecipe, classes: tuple[str, ...]) -> str | None:
+    """The file to resume from, once it is one and belongs to this recipe and these classes."""
     if recipe.trainer.resume is None:
         return None
     path = resume_file(recipe.trainer.resume)
-    before = _flat(Recipe.from_dict(read_training_checkpoint(path)["van_recipe"]).to_dict())
+    state = read_training_checkpoint(path)
+    if tuple(state["van_classes"]) != classes:
+        raise ConfigError(f"{path} was trained on other classes than those of {recipe.data.path}; resume with its data")
+    before = _flat(recipe_of(state["van_recipe"]).to_dict())
     now = _flat(recipe.to_dict())
     changed = [
         f"{name} ({before[name]!r} before, {value!r} now)"

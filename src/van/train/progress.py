@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from .callbacks import EpochTable
 
+# What a line shows of the validation.
+FIGURES = {"val/loss": "val {:.4f}", "val/top1": "top1 {:.2f}%", "val/mIoU": "mIoU {:.2%}", "val/aAcc": "aAcc {:.2%}"}
 EVERY_STEPS = 10  # reading the loss waits for the device
 
 
@@ -30,7 +32,7 @@ class Sight(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.first_epoch, self.started = trainer.current_epoch, time.perf_counter()
-        if self.style != "bar":
+        if self.style != "bar" or not trainer.is_global_zero:
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         times = (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
@@ -55,7 +57,7 @@ class Sight(Callback):
             self.bar.update(self.task, loss=f"loss {float(outputs['loss']):.3f}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.style != "none":
+        if self.style != "none" and trainer.is_global_zero:
             self.console.print(self._line(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,6 +76,6 @@ class Sight(Callback):
         done = trainer.current_epoch + 1
         left = (time.perf_counter() - self.started) / (done - self.first_epoch) * (epochs - done)
         parts = [f"epoch {done:>{len(str(epochs))}}/{epochs}", f"loss {row['train/loss']:.4f}"]
-        parts += [f"val {row['val/loss']:.4f}", f"top1 {row['val/top1']:.2f}%", f"lr {row['lr']:.2e}"]
+        parts += [text.format(row[name]) for name, text in FIGURES.items() if name in row] + [f"lr {row['lr']:.2e}"]
         parts += [f"{row['images_per_s']:.0f} images/s", f"ETA {int(left) // 60}:{int(left) % 60:02d}"]
         return "  ".join(parts)

@@ -17,45 +17,63 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from ..data.seeding import seeded
 from ..errors import DataError, VanError
-from ..recipes import Recipe
-from .callbacks import EpochTable, RngState, keepers
+from ..recipes import AnyRecipe, SegmentationRecipe
+from .callbacks import COLUMNS, EpochTable, RngState, keepers
 from .checkpoint_io import AtomicCheckpointIO
 from .export import export
 from .folder import open_folder, write_environment, write_recipe
 from .prepare import Job, prepare
 from .progress import Sight
+from .ranks import is_first, shared_folder
+from .segmentation import SegmentationJob, export_segmenter, prepare_segmentation
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def run(recipe: Recipe) -> Path:
+def run(recipe: AnyRecipe) -> Path:
     """Train by a recipe and return the run's folder (see train/folder.py for what is in it).
 
     Deterministic for a seed on one kind of machine; global random state, threads and warnings are left as found.
     Raises DataError, ConfigError, CheckpointError before training begins for whatever can be known then, VanError when
     the loss stops being finite, KeyboardInterrupt when interrupted (best.ckpt and last.ckpt stay, to resume from).
     """
-    with _threads(recipe.trainer.threads), _quiet(), _determinism_restored():
-        job = prepare(recipe)
-        folder = open_folder(recipe)
-        write_recipe(folder, job.recipe)
-        write_environment(folder, job.device)
-        table = EpochTable(
-            folder, images_per_epoch=len(job.data.train_set) // job.data.batch_size * job.data.batch_size
-        )
+    with seeded(recipe.trainer.seed, cuda=True), _threads(recipe.trainer.threads), _quiet(), _determinism_restored():
+        job = prepare_segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else prepare(recipe)
+        folder = shared_folder(lambda: open_folder(recipe))
+        if is_first():
+            write_recipe(folder, job.recipe)
+            write_environment(folder, job.device)
+        table = _table(job, folder)
         trainer = _trainer(job, folder, table)
         started = time.perf_counter()
         _fit(trainer, job)
-        export(job, folder, table, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if is_first():
+            _export(job, folder, table, seconds)
     return folder
 
 
-def _trainer(job: Job, folder: Path, table: EpochTable) -> Trainer:
+def _table(job: Job | SegmentationJob, folder: Path) -> EpochTable:
+    if isinstance(job, SegmentationJob):
+        figures = ("val/mIoU", "val/aAcc", "val/mAcc")
+        columns = [*(name for name in COLUMNS if not name.startswith("val/")), *figures]
+        return EpochTable(folder, images_per_epoch=job.data.images_per_epoch, columns=columns)
+    return EpochTable(folder, images_per_epoch=len(job.data.train_set) // job.data.batch_size * job.data.batch_size)
+
+
+def _export(job: Job | SegmentationJob, folder: Path, table: EpochTable, seconds: float) -> None:
+    if isinstance(job, SegmentationJob):
+        export_segmenter(job, folder, table, seconds=seconds)
+    else:
+        export(job, folder, table, seconds=seconds)
+
+
+def _trainer(job: Job | SegmentationJob, folder: Path, table: EpochTable) -> Trainer:
     spec = job.recipe.trainer
     kind, _, index = job.device.partition(":")
     return Trainer(
         accelerator=kind,
-        devices=[int(index or 0)] if kind == "cuda" else 1,
+        **_devices(job, kind, int(index or 0)),
         precision=_PRECISION[spec.precision],  # type: ignore[arg-type]
         max_epochs=job.recipe.total_epochs,
         accumulate_grad_batches=spec.accumulate,
@@ -73,7 +91,17 @@ def _trainer(job: Job, folder: Path, table: EpochTable) -> Trainer:
     )
 
 
-def _fit(trainer: Trainer, job: Job) -> None:
+def _devices(job: Job | SegmentationJob, kind: str, index: int) -> dict[str, Any]:
+    """Which devices, and how they train together; only segmentation recipes ask for several."""
+    count = job.recipe.trainer.devices if isinstance(job, SegmentationJob) else 1
+    if isinstance(job, SegmentationJob) and count > 1:
+        # Light-Ham leaves the first stage's norm unused
+        together = {"strategy": "ddp_find_unused_parameters_true", "sync_batchnorm": job.recipe.trainer.sync_bn}
+        return {"devices": count, **together}
+    return {"devices": [index] if kind == "cuda" else 1}
+
+
+def _fit(trainer: Trainer, job: Job | SegmentationJob) -> None:
     try:
         trainer.fit(job.module, datamodule=job.data, ckpt_path=job.resume, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C

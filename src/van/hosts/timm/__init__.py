@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from .van import VisualAttentionNetwork, register
+from .. import require_installed
+
+require_installed("timm")
+
+from .van import VisualAttentionNetwork, register  # noqa: E402  after the check, which names the install
 
 __all__ = ["VisualAttentionNetwork", "register"]
 

@@ -15,7 +15,7 @@ from ...checkpoints import Checkpoint
 from ...errors import CheckpointError, VanNotice
 from ...variants import VARIANTS, name_of
 from ...weights import WEIGHTS, Weight
-from ..states import adopt, is_foreign, read_state, tensors
+from ..states import adopt, is_foreign, of_classifier, read_state, tensors
 
 if TYPE_CHECKING:
     from .van import VisualAttentionNetwork
@@ -88,6 +88,7 @@ def translate_hook(module: VisualAttentionNetwork, state_dict: dict[str, Any], p
 
 def load(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
     """Load a checkpoint into the timm model, adapting the first convolution and leaving a head that differs."""
+    checkpoint = of_classifier(checkpoint)
     ours, theirs = model.config, checkpoint.config
     if name_of(ours) != name_of(theirs) or (ours.embed_dims, ours.depths) != (theirs.embed_dims, theirs.depths):
         raise CheckpointError(

@@ -6,11 +6,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ...errors import VanNotice
+from .. import require_installed
+
+require_installed("transformers")
+
+# ruff: noqa: E402  after the check, which names the install
 from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
 from transformers.models.auto.auto_factory import _BaseAutoBackboneClass
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ...errors import VanNotice
 from . import conversion, processing
 from .configuration import VanConfig
 from .modeling import VanBackbone, VanForImageClassification, VanModel, VanPreTrainedModel

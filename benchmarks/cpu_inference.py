@@ -1,0 +1,326 @@
+"""Milliseconds per batch on this CPU: ours against the VAN of transformers 4.57, on the same weights, interleaved.
+
+    python benchmarks/cpu_inference.py [--compile] [--quick] [--peer-python PYTHON]
+
+The peer is a pip-installable twin of the official eager code. It left transformers in version 5, so it lives in an
+environment of its own (build/peer, made on first use) that borrows this environment's torch. Each side is a process
+that computes and times in itself; this one tells them in turn what to do (JSON lines over pipes), so that a busy
+moment of the machine hits both. Before anything is timed, all must give the same logits.
+
+Kinds of ours: eager (`van.load`), optimised (`van.optimize`), compiled (`van.optimize(compile=True)`, with --compile).
+Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round.
+Writes docs/results.json; exit code 1 when a requirement is missed. --quick: toy sizes, nothing written or required.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PEER = "transformers==4.57.*"
+MODELS = ("van_b0", "van_b1", "van_b2", "van_b3")
+# Largest difference of logits, as a part of the largest: float32 rounding through up to 38 blocks.
+TOLERANCE = 1e-4
+# What the optimised network must reach: (batch, models) -> ratio; and every kind everywhere at least the last.
+REQUIRED_AT_BATCH_1 = {"van_b0": 1.6, "van_b1": 1.6}
+REQUIRED_EVERYWHERE = 0.97
+# A timing is the best of a burst of this length, after one run to wake the threads.
+BURST_S = 0.25
+
+
+def main() -> int:
+    """Measure, print, record; returns the exit code."""
+    options = _options()
+    kinds = ["eager", "optimised", *(["compiled"] if options.compile else [])]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, _worker(options, "peer") as peer, _worker(options, "ours") as ours:
+        versions = peer(do="versions") | ours(do="versions")
+        print(", ".join(f"{name} {version}" for name, version in versions.items()))
+        for model in options.models:
+            weights = str(Path(folder) / model)
+            ours(do="write", model=model, folder=weights)
+            peer(do="load", folder=weights)
+            ours(do="load", folder=weights)
+            for batch in options.batches:
+                images = {"batch": batch, "size": options.size}
+                _check_logits(peer, ours, kinds, model, images)
+                times = _measure(peer, ours, kinds, images, options.rounds)
+                rows += _rows(model, batch, times)
+                _print(rows[-len(kinds) - 1 :])
+    if options.quick:
+        return 0
+    missed = list(_missed(rows))
+    print(*(missed or ["every requirement is met"]), sep="\n")
+    if options.record:
+        _record(rows, versions, options)
+    return 1 if missed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--size", type=int, default=224, help="side of the images")
+    parser.add_argument("--rounds", type=int, default=11, help="pairs of measurements, at least 7 for a result")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="also torch.compile (minutes)")
+    parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it works")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave docs/results.json alone")
+    parser.add_argument("--peer-python", type=Path, help=f"a Python that has {PEER} and torch; default: make one")
+    parser.add_argument("--worker", choices=["peer", "ours"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        sys.exit(_serve(options))
+    if options.quick:
+        options.models, options.batches, options.size, options.rounds = ["van_b0"], [1, 2], 64, 3
+    return options
+
+
+# --- the two processes
+
+
+Ask = Callable[..., Any]
+
+
+@contextmanager
+def _worker(options: argparse.Namespace, side: str) -> Iterator[Ask]:
+    """A process that answers: `ask(do="time", …)` returns what `_Worker.time` returns."""
+    python = sys.executable if side == "ours" else str(options.peer_python or _peer_environment())
+    command = [python, __file__, "--worker", side, "--threads", str(options.threads)]
+    quiet = {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    threads = {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet, **threads}
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def ask(**question: Any) -> Any:
+            stdin.write(json.dumps(question) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+            if not line:
+                raise SystemExit(f"the process of {side} ended while it was asked {question}")
+            return json.loads(line)
+
+        yield ask
+        stdin.close()
+
+
+def _peer_environment() -> Path:
+    """The Python of build/peer: transformers 4.57 and what it needs, and this environment's torch."""
+    import torch
+
+    folder = ROOT / "build" / "peer"
+    python = folder / "bin" / "python"
+    done = folder / "installed"
+    if not done.exists():
+        print(f"making an environment for {PEER} in {folder.relative_to(ROOT)}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", PEER], check=True)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        (packages / "borrowed_torch.pth").write_text(f"{Path(torch.__file__).parent.parent}\n")  # after its own
+        done.touch()
+    return python
+
+
+def _serve(options: argparse.Namespace) -> int:
+    """Answer questions on stdin until it ends; whatever libraries print goes to stderr."""
+    import torch
+
+    answers, sys.stdout = sys.stdout, sys.stderr
+    torch.set_num_threads(options.threads)
+    worker = _Peer() if options.worker == "peer" else _Ours()
+    with torch.inference_mode():
+        for line in sys.stdin:
+            question = json.loads(line)
+            print(json.dumps(getattr(worker, question.pop("do"))(**question)), file=answers, flush=True)
+    return 0
+
+
+class _Worker:
+    """What both sides answer; `networks` maps a kind to a function from images to logits."""
+
+    networks: dict[str, Callable[[Any], Any]]
+
+    def logits(self, kind: str, batch: int, size: int) -> list[float]:
+        """All logits of the images that the batch and size stand for."""
+        return self.networks[kind](self.images(batch, size)).flatten().tolist()
+
+    def time(self, kind: str, batch: int, size: int) -> float:
+        """Milliseconds per batch, the best of a burst."""
+        network, x = self.networks[kind], self.images(batch, size)
+        network(x)
+        spent: list[float] = []
+        while sum(spent) < BURST_S:
+            start = time.perf_counter()
+            network(x)
+            spent.append(time.perf_counter() - start)
+        return 1e3 * min(spent)
+
+    def images(self, batch: int, size: int) -> Any:
+        """The same random images in both processes."""
+        import torch
+
+        return torch.randn((batch, 3, size, size), generator=torch.Generator().manual_seed(batch))
+
+
+class _Peer(_Worker):
+    """transformers' network."""
+
+    def versions(self) -> dict[str, str]:
+        import transformers
+
+        return {"transformers": transformers.__version__}
+
+    def load(self, folder: str) -> None:
+        from transformers import VanForImageClassification
+
+        model = VanForImageClassification.from_pretrained(folder, local_files_only=True).eval()
+        self.networks = {"eager": lambda x: model(x).logits}
+
+
+class _Ours(_Worker):
+    """This package's network."""
+
+    def versions(self) -> dict[str, str]:
+        import torch
+
+        import van
+
+        return {"van": van.__version__, "torch": torch.__version__}
+
+    def write(self, model: str, folder: str) -> None:
+        """A network that looks trained, in the layout of transformers."""
+        import warnings
+
+        import torch
+
+        import van
+
+        network, draw = van.create_model(model, seed=0), torch.Generator().manual_seed(1)
+        with torch.inference_mode(False), torch.no_grad():
+            for name, tensor in network.state_dict().items():
+                if name.endswith(("running_var", "norm1.weight", "norm2.weight")):
+                    tensor.uniform_(0.5, 1.5, generator=draw)
+                elif name.endswith((".scale1", ".scale2")):
+                    tensor.uniform_(0.05, 0.15, generator=draw)
+                elif name.endswith(("bias", "running_mean")):
+                    tensor.normal_(0, 0.1, generator=draw)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            van.save(network, folder, format="transformers")
+
+    def load(self, folder: str) -> None:
+        import warnings
+
+        import van
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.model = van.load(folder)
+        self.networks = {"eager": self.model, "optimised": van.optimize(self.model)}
+
+    def compiled(self, batch: int, size: int) -> None:
+        """Compile for this batch and size."""
+        import torch
+
+        import van
+
+        torch._dynamo.reset()
+        self.networks["compiled"] = van.optimize(self.model, example=self.images(batch, size), compile=True)
+
+
+# --- measuring
+
+
+def _check_logits(peer: Ask, ours: Ask, kinds: list[str], model: str, images: dict[str, int]) -> None:
+    if "compiled" in kinds:
+        ours(do="compiled", **images)
+    theirs = peer(do="logits", kind="eager", **images)
+    scale = max(map(abs, theirs))
+    for kind in kinds:
+        mine = ours(do="logits", kind=kind, **images)
+        gap = max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) / scale
+        if not gap < TOLERANCE:
+            raise SystemExit(f"{model} {kind}: logits differ from the peer's by {gap:.2g} of the largest")
+
+
+def _measure(peer: Ask, ours: Ask, kinds: list[str], images: dict[str, int], rounds: int) -> dict[str, list[float]]:
+    """kind -> a time per round; the peer's is "peer"."""
+    times: dict[str, list[float]] = {"peer": [], **{kind: [] for kind in kinds}}
+    for _ in range(rounds):
+        times["peer"].append(peer(do="time", kind="eager", **images))
+        for kind in kinds:
+            times[kind].append(ours(do="time", kind=kind, **images))
+    return times
+
+
+def _rows(model: str, batch: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    peer = times["peer"]
+    rows = []
+    for kind, own in times.items():
+        ratios = [a / b for a, b in zip(peer, own, strict=True)]
+        low, _, high = quantiles(own, n=4)
+        figures = {"ms": median(own), "low": low, "high": high, "ratio": median(ratios), "worst": min(ratios)}
+        rows.append({"model": model, "batch": batch, "kind": kind, **figures})
+    return rows
+
+
+def _missed(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What is slower than it has to be."""
+    for row in rows:
+        where = f"{row['model']}, batch {row['batch']}, {row['kind']}"
+        required = REQUIRED_EVERYWHERE
+        if row["batch"] == 1 and row["kind"] == "optimised":
+            required = REQUIRED_AT_BATCH_1.get(row["model"], required)
+        if row["kind"] != "peer" and row["ratio"] < required:
+            yield f"MISSED: {where}: {row['ratio']:.2f} times the peer's speed; required {required}"
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        print(
+            f"{row['model']}  batch {row['batch']}  {row['kind']:<9}  {row['ms']:8.1f} ms"
+            f"  ({row['low']:.1f} to {row['high']:.1f})  {row['ratio']:5.2f}x  (worst round {row['worst']:.2f}x)",
+            flush=True,
+        )
+
+
+def _record(rows: list[dict[str, Any]], versions: dict[str, str], options: argparse.Namespace) -> None:
+    """Write the ledger: milliseconds of everything, and the ratios."""
+    import ledger
+
+    entries = []
+    names = {"peer": "transformers 4.57"}
+    for row in rows:
+        name, label = names.get(row["kind"], f"ours, {row['kind']}"), row["model"].upper().replace("_", "-")
+        common = {"table": "cpu", "row": f"{label}, batch {row['batch']}", "versions": versions}
+        where = f"measured/cpu/{row['model']}/batch{row['batch']}/{row['kind']}"
+        what = f"{label}, batch {row['batch']}, {options.size}², float32, {options.threads} threads"
+        shown = f"{row['ms']:.1f}"
+        if row["kind"] != "peer":
+            shown += f" ({row['ratio']:.2f}×)"
+            ratio = {"id": f"{where}/ratio", "value": round(row["ratio"], 3), "unit": "×", "versions": versions}
+            entries.append(ratio | {"what": f"{what}: speed of {name} over transformers 4.57"})
+        time_ms = {"id": f"{where}/ms", "value": round(row["ms"], 2), "unit": "ms", "column": f"{name} (ms)"}
+        spread = {"quartiles": [round(row["low"], 2), round(row["high"], 2)], "shown": shown}
+        entries.append(common | time_ms | spread | {"what": f"{what}: {name}, time per batch"})
+    flags = " --compile" if options.compile else ""
+    ledger.record(entries, command=f"python benchmarks/cpu_inference.py{flags}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

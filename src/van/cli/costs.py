@@ -1,0 +1,129 @@
+"""The tables of `van info` for models: what they cost, layer by layer, size by size, ablation by ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..complexity import CONVENTIONS, Alternative, Complexity, ablations, describe, kernels, sides, variants
+from .output import print_table, to_json
+
+
+def show_model(name: str, *, size: Sequence[int], with_ablations: bool, as_json: bool) -> None:
+    """One model: its layers and totals and, if asked, what the options of its attention cost."""
+    told = describe(name, size=size)
+    options = (ablations(name, size=size), kernels(name, size=size)) if with_ablations else ((), ())
+    if as_json:
+        tables = zip(("ablations", "kernels"), options, strict=True)
+        extra = {key: [row.to_dict() for row in rows] for key, rows in tables if rows}
+        print(to_json(told.to_dict() | extra))
+        return
+    _print_layers(told)
+    for title, rows in zip(("ablations of the attention", "kernels of the attention"), options, strict=True):
+        if rows:
+            _print_options(f"{told.name}: {title}", rows)
+
+
+def show_variants(*, size: Sequence[int], as_json: bool) -> None:
+    """Every published size on a line, counted next to published."""
+    rows = variants(size=size)
+    if as_json:
+        print(to_json([{key: value for key, value in row.to_dict().items() if key != "layers"} for row in rows]))
+        return
+    table = _table(
+        f"for one image of {_by(rows[0].size)} pixels",
+        ["model", "parameters", "published", "multiply-adds", "published convention", "published", "difference"],
+    )
+    for row in rows:
+        millions, giga = row.published or (None, None)
+        table.add_row(
+            row.name,
+            f"{row.parameters:,}",
+            "" if millions is None else f"{millions:g} M",
+            f"{row.macs / 1e9:.3f} G",
+            f"{row.mmcv_without_layer_norm / 1e9:.3f} G",
+            "" if giga is None else f"{giga:g} G",
+            "" if row.deviation is None else f"{row.deviation:+.2f}%",
+        )
+    print_table(table)
+    print("\n".join(CONVENTIONS))
+    print("van_b6: published by the paper, third stage 384 wide; van_b6_480: by OpenMMLab, 480 wide.")
+
+
+def show_segmenter(name: str, *, size: Sequence[int], as_json: bool) -> None:
+    """One segmenter: its parts, and its operations in every convention next to what was published."""
+    from ..complexity_segmentation import PUBLISHED, measure_segmenter
+    from ..segmenters import SEGMENTERS
+
+    config, pixels = SEGMENTERS[name], sides(size)
+    told, published = measure_segmenter(config, pixels), PUBLISHED.get(name, ())
+    if as_json:
+        tables = [asdict(row) | {"size": list(row.size)} for row in published]
+        print(to_json({"name": name, "size": list(pixels), **asdict(told), "published": tables}))
+        return
+    counted = {
+        "torchprofile": ("multiply-adds as torchprofile counts", told.torchprofile),
+        "mmcv": ("multiply-adds as mmcv counts", told.mmcv),
+    }
+    table = _table(f"{name}, {_by(pixels)} pixels", ["what", "counted", "published"])
+    for part, parameters in told.by_part.items():
+        table.add_row(f"parameters: {part}", f"{parameters:,}", "")
+    millions = ", ".join(f"{row.parameters_m} M" for row in published)
+    table.add_row("parameters", f"{told.parameters:,}", millions, end_section=True)
+    table.add_row("multiply-adds of convolutions", f"{told.macs / 1e9:.3f} G", "")
+    table.add_row("multiply-adds of matrix products", f"{told.matmul_macs / 1e9:.3f} G", "")
+    for convention, (what, count) in counted.items():
+        rows = [row for row in published if row.convention == convention and row.giga]
+        theirs = ", ".join(f"{row.giga} G" + (f" at {_by(row.size)}" if row.size != pixels else "") for row in rows)
+        table.add_row(what, f"{count / 1e9:.3f} G", theirs)
+    print_table(table)
+    print("convolutions and matrix products: no bias, norms, activations or resizing; the auxiliary head never runs.")
+
+
+def _print_layers(told: Complexity) -> None:
+    table = _table(f"{told.name}, {_by(told.size)} pixels", ["layer", "output", "parameters", "multiply-adds"])
+    for layer in told.layers:
+        weights = layer.parameters + layer.statistics
+        table.add_row(
+            layer.name, _by(layer.shape), f"{weights:,}", f"{layer.macs:,}", end_section=_ends_stage(layer.name)
+        )
+    table.add_row("total", "", f"{told.parameters + told.statistics:,}", f"{told.macs:,}")
+    print_table(table)
+    print(f"parameters: {told.parameters:,} trainable, {told.statistics:,} BatchNorm statistics{_published(told, 0)}")
+    print(
+        f"multiply-adds: {told.macs / 1e9:.3f} G; {told.mmcv_without_layer_norm / 1e9:.3f} G in the published"
+        f" convention{_published(told, 1)}"
+    )
+    print("\n".join(CONVENTIONS))
+
+
+def _published(told: Complexity, which: int) -> str:
+    if told.published is None:
+        return ""
+    return f"; published: {told.published[which]:g} {('M', 'G')[which]}"
+
+
+def _print_options(title: str, rows: Iterable[Alternative]) -> None:
+    table = _table(title, ["option", "meaning", "parameters", "multiply-adds", "ImageNet-1K top-1 of van_b0"], left=2)
+    for row in rows:
+        cost = row.complexity
+        table.add_row(row.option, row.meaning, f"{cost.parameters:,}", f"{cost.macs:,}", f"{row.top1}")
+    print_table(table)
+
+
+def _table(title: str, columns: Sequence[str], left: int = 1) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title)
+    for k, column in enumerate(columns):
+        table.add_column(column, justify="left" if k < left else "right")
+    return table
+
+
+def _by(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides))
+
+
+def _ends_stage(name: str) -> bool:
+    return name.endswith(".norm") or name == "head"

@@ -1,0 +1,111 @@
+"""A segmenter made ready to label pictures: network, device, how it looks at a picture, class names and palette."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from .. import models
+from ..errors import ConfigError, UnknownNameError
+from ..masks import Palette, default_palette
+from ..nn.segmenter import Segmenter
+from ..preprocess import IMAGENET, Preprocess
+from ..segment import Inference, predict_mask
+from .torch_engine import PRECISIONS, available_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedSegmenter:
+    """A segmenter that can run.
+
+    inference: the checkpoint's own way to look at a picture, with what was overridden.
+    classes: one name per class, its number as text where the checkpoint has none; palette: one colour per class.
+    provenance: what the checkpoint tells about itself; name: the path, or the model's type.
+    """
+
+    model: nn.Module
+    inference: Inference
+    classes: tuple[str, ...]
+    palette: Palette
+    provenance: Mapping[str, Any]
+    device: torch.device
+    dtype: torch.dtype | None
+    name: str
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the logits."""
+        return len(self.classes)
+
+    def autocast(self) -> torch.autocast:
+        """The precision, as a context for the network's calls."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+
+    def mask(self, image: Image.Image) -> np.ndarray:
+        """The class of every pixel: (H, W), see `segment.predict_mask`."""
+        with self.autocast():
+            return predict_mask(self.model, image, self.inference)
+
+
+def is_segmenter(source: Any) -> bool:
+    """Whether a model, or a checkpoint by what it holds, is a segmenter; raises what `models.info` raises."""
+    if isinstance(source, nn.Module):
+        return isinstance(source, Segmenter)
+    return isinstance(source, str | Path) and models.info(source).task == "segmentation"
+
+
+def open_segmenter(
+    source: str | Path | nn.Module,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    ema: bool = False,
+    optimize: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> OpenedSegmenter:
+    """Load (or take over) a segmenter and put it on its device.
+
+    source: what `van.load` takes, or a Segmenter; ema, optimize: as in `open_classifier`.
+    name: what to call a model in memory.
+    overrides: fields of Inference; without them what training wrote down, else the published single-scale test.
+    Raises CheckpointError for a file that cannot be loaded, ConfigError for one that is no segmenter.
+    """
+    if precision not in PRECISIONS:
+        raise UnknownNameError.of("precision", precision, PRECISIONS)
+    if isinstance(source, nn.Module) and ema:
+        raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
+    model: nn.Module = source if isinstance(source, nn.Module) else models.load(source, ema=ema)
+    name = name or (type(source).__name__ if isinstance(source, nn.Module) else str(source))
+    if not isinstance(model, Segmenter):
+        raise ConfigError(f"{name} is no segmenter; expected one, e.g. light_ham_van_b0")
+    classes, palette = model.__dict__.get("classes"), model.__dict__.get("palette")
+    provenance = model.__dict__.get("provenance") or {}
+    inference = _inference(model.__dict__.get("preprocess") or IMAGENET, provenance, overrides or {})
+    number, target = model.num_classes, available_device(device)
+    ready = (models.optimize(model) if optimize else model).to(target).eval()
+    return OpenedSegmenter(
+        model=ready,
+        inference=inference,
+        classes=tuple(classes) if classes else tuple(map(str, range(number))),
+        palette=palette or default_palette(number),
+        provenance=provenance,
+        device=target,
+        dtype=PRECISIONS[precision],
+        name=name,
+    )
+
+
+def _inference(preprocess: Preprocess, provenance: Mapping[str, Any], overrides: Mapping[str, Any]) -> Inference:
+    own = provenance.get("inference") or {}
+    known: dict[str, Any] = {name: own[name] for name in ("resize", "window", "stride") if name in own}
+    if "window" in overrides:  # another window has another stride
+        known.pop("stride", None)
+    return replace(Inference(mean=preprocess.mean, std=preprocess.std), **{**known, **overrides})

@@ -1,0 +1,66 @@
+"""What a finished segmentation run leaves: a model file that `van eval` and `van predict` take, and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...models import save
+from ..callbacks import BEST, EpochTable
+from ..checkpoint_io import read_training_checkpoint
+from ..export import kept_row
+from ..folder import MODEL, write_summary
+from .prepare import SegmentationJob
+
+
+def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, seconds: float) -> None:
+    """model.safetensors with classes, palette, preprocessing and provenance, and summary.json."""
+    spec = job.recipe.trainer
+    row = kept_row(table, spec.monitor, spec.keep)
+    if spec.keep == "best":
+        job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
+    scores = {name: row[name] for name in ("val/mIoU", "val/aAcc", "val/mAcc")}
+    network = job.network.cpu().eval()
+    network.__dict__.update(preprocess=job.preprocess, provenance=_provenance(job, int(row["step"]), scores))
+    save(network, folder / MODEL)
+    write_summary(
+        folder,
+        {
+            "recipe": job.recipe.name,
+            "model": MODEL,
+            "kept": spec.keep,
+            "step": int(row["step"]),
+            **scores,
+            "steps": int(table.rows[-1]["step"]),
+            "seconds": round(seconds, 1),
+            "images_per_s": table.rows[-1]["images_per_s"],
+            "device": job.device,
+        },
+    )
+
+
+def _provenance(job: SegmentationJob, step: int, scores: dict[str, float]) -> dict[str, Any]:
+    start: dict[str, Any] = job.network.__dict__["provenance"]
+    data, how = job.recipe.data, job.inference
+    facts: dict[str, Any] = {
+        "trained_by": f"van {__version__}",
+        "recipe": job.recipe.name,
+        "data": Path(data.path or "").name,
+        "step": step,
+        "scores": scores,
+        "inference": {
+            "resize": None if how.resize is None else list(how.resize),
+            "window": how.window,
+            "stride": how.stride,
+        },
+    }
+    chosen = {"seed": data.split_seed, "val_fraction": data.val_fraction, "scene_size": data.scene_size}
+    split = {name: value for name, value in chosen.items() if value is not None}
+    if split:  # to evaluate on what was held out
+        facts["split"] = split
+    if job.recipe.model.checkpoint is not None:
+        facts["started_from"] = {"checkpoint": Path(job.recipe.model.checkpoint).name, **start}
+        if start.get("licence"):
+            facts["licence"] = start["licence"]
+    return facts

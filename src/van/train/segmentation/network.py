@@ -1,0 +1,124 @@
+"""The segmenter a recipe starts from: fresh, on a classifier's backbone, or a segmenter's weights entirely."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...errors import ConfigError, VanNotice
+from ...models import load
+from ...nn.segmenter import Segmenter
+from ...recipes.segmentation_spec import SegmenterSpec
+from ...segmenters import SEGMENTERS, name_of, resolve
+from ...variants import VanConfig
+
+DEFAULT_MODEL = "light_ham_van_b0"
+# What a classifier's weights decide; the segmenter's own strides, drop path and freezing stay.
+_OF_WEIGHTS = (
+    *("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans"),
+    *("kernel_size", "dilation", "attention", "layer_norm_eps"),
+)
+_SIZES = ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans", "kernel_size", "dilation", "attention")
+
+
+def build_segmenter(
+    spec: SegmenterSpec, classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...], *, seed: int
+) -> Segmenter:
+    """A segmenter for `classes` in training mode; its `classes`, `palette` and `provenance` attributes are set.
+
+    From a classifier every weight of the backbone is the file's and neck and heads are fresh; from a segmenter
+    everything is the file's, except pixel classifiers that do not fit the classes or that `spec.reset_head` renews.
+    Raises what `models.load` raises, ConfigError for a checkpoint of another network than `spec.name`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    options = spec.options()
+    if spec.checkpoint is None:
+        model = Segmenter(SEGMENTERS[resolve(spec.name or DEFAULT_MODEL)].with_options(**options))
+        model.reset_parameters(generator)
+        start: dict[str, Any] = {}
+    else:
+        found: nn.Module = load(spec.checkpoint)
+        start = found.__dict__["provenance"]
+        if isinstance(found, Segmenter):
+            model = _continued(found, spec, classes, generator)
+        else:
+            model = _on_backbone(found, spec, generator)
+    if model.num_classes != len(classes):
+        model.reset_classifier(len(classes), generator)
+    model.__dict__.update(classes=classes, palette=palette, provenance=start)
+    model.set_grad_checkpointing(spec.grad_checkpointing)
+    return model.train()
+
+
+def _on_backbone(found: Any, spec: SegmenterSpec, generator: torch.Generator) -> Segmenter:
+    """A fresh segmenter on the backbone of a classifier (or of a bare backbone) that was loaded."""
+    if spec.name is None:
+        raise ConfigError(
+            f"{spec.checkpoint} is no segmenter, so it gives a backbone only; set model.name, e.g. {DEFAULT_MODEL}"
+        )
+    options, theirs = spec.options(), found.config
+    config = SEGMENTERS[resolve(spec.name)].with_options(**options)
+    _same_sizes(config.backbone, theirs, spec)
+    kept = {name: getattr(theirs, name) for name in _OF_WEIGHTS if name not in options}
+    model = Segmenter(config.with_options(**kept))
+    model.reset_parameters(generator)
+    backbone = found.backbone if hasattr(found, "backbone") else found
+    model.backbone.load_state_dict(backbone.state_dict())
+    return model
+
+
+def _same_sizes(wanted: VanConfig, found: VanConfig, spec: SegmenterSpec) -> None:
+    for name in _SIZES:
+        if getattr(wanted, name) != getattr(found, name):
+            raise ConfigError(
+                f"{spec.checkpoint} has {name} {getattr(found, name)}, {spec.name} needs {getattr(wanted, name)}; "
+                "take the recipe of the checkpoint's size, or set model.* to its values"
+            )
+
+
+def _continued(
+    found: Segmenter, spec: SegmenterSpec, classes: tuple[str, ...], generator: torch.Generator
+) -> Segmenter:
+    """The loaded segmenter, rebuilt when options change what its tensors do not show."""
+    if spec.name is not None and resolve(spec.name) != name_of(found.config):
+        raise ConfigError(
+            f"{spec.checkpoint} holds a {name_of(found.config)}, model.name is {spec.name!r}; set model.name to null"
+        )
+    model = found
+    config = found.config.with_options(**spec.options())
+    if config != found.config:
+        model = Segmenter(config)
+        model.reset_parameters(generator)
+        try:
+            model.load_state_dict(found.state_dict())
+        except RuntimeError as error:
+            changed = [name for name, value in spec.options().items() if value != _of(found, name)]
+            raise ConfigError(
+                f"{spec.checkpoint} does not fit the options {', '.join(changed)}; leave out what changes its sizes"
+            ) from error
+        model.__dict__.update({name: found.__dict__.get(name) for name in ("classes", "palette", "provenance")})
+    reason = _why_reset(model, classes, spec)
+    if reason:
+        warnings.warn(f"{spec.checkpoint}: fresh pixel classifiers, as {reason}", VanNotice, stacklevel=4)
+        model.reset_classifier(len(classes), generator)
+    return model
+
+
+def _of(model: Segmenter, name: str) -> Any:
+    return getattr(model.config, name, getattr(model.config.backbone, name, None))
+
+
+def _why_reset(model: Segmenter, classes: tuple[str, ...], spec: SegmenterSpec) -> str:
+    """Why the checkpoint's pixel classifiers cannot stay; empty when they can."""
+    known = model.__dict__.get("classes")
+    if spec.reset_head:
+        return "model.reset_head asks for"
+    if model.num_classes != len(classes):
+        return f"the checkpoint's have {model.num_classes} classes, the data {len(classes)}"
+    if known is not None and tuple(known) != classes:
+        different = next(i for i, (a, b) in enumerate(zip(known, classes, strict=True)) if a != b)
+        return f"its classes have other names (number {different} is {known[different]!r}, here {classes[different]!r})"
+    return ""

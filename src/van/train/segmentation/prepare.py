@@ -1,0 +1,140 @@
+"""Everything that can be wrong with a segmentation run, found before it begins."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...data.segmentation import SegmentationData, open_segmentation
+from ...errors import ConfigError, DataError, VanNotice
+from ...nn.segmenter import Segmenter
+from ...preprocess import IMAGENET, Preprocess
+from ...recipes import SegmentationRecipe
+from ...recipes.segmentation_spec import PixelDataSpec
+from ...segment import Inference
+from ..prepare import check_resume, pick_device, tell_lr
+from .datamodule import SegmentationDataModule
+from .module import SegmentationModule
+from .network import build_segmenter
+from .optimizer import build_pixel_optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationJob:
+    """A run that is ready to start; resume: the checkpoint to continue from."""
+
+    recipe: SegmentationRecipe
+    network: Segmenter
+    preprocess: Preprocess
+    inference: Inference
+    module: SegmentationModule
+    data: SegmentationDataModule
+    device: str
+    resume: str | None
+
+
+def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
+    """Data, network, optimizer and resume file of a recipe, each checked; nothing is written.
+
+    Raises DataError, ConfigError, CheckpointError.
+    """
+    device = pick_device(recipe.trainer.device, recipe.trainer.precision)
+    recipe = fit_devices(recipe, device)
+    train, val = _open(recipe.data)
+    _check_weights(recipe, train)
+    resume = check_resume(recipe, train.classes)
+    network = build_segmenter(recipe.model, train.classes, train.palette, seed=recipe.trainer.seed)
+    preprocess = _preprocess(network, recipe)
+    inference = inference_of(recipe.data, preprocess)
+    data = SegmentationDataModule(
+        train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda")
+    )
+    data.train_set[0, 0], val.load(0)  # an unreadable first image or mask shows here
+    if recipe.trainer.channels_last:
+        network.to(memory_format=torch.channels_last)
+    module = SegmentationModule(
+        network, recipe, inference=inference, classes=train.classes, ignore_index=train.ignore_index
+    )
+    build_pixel_optimizer(network, recipe)  # raises for options it cannot have
+    tell_lr(recipe)
+    return SegmentationJob(
+        recipe=recipe,
+        network=network,
+        preprocess=preprocess,
+        inference=inference,
+        module=module,
+        data=data,
+        device=device,
+        resume=resume,
+    )
+
+
+def fit_devices(recipe: SegmentationRecipe, device: str) -> SegmentationRecipe:
+    """The recipe on the devices there are: with fewer, more is accumulated, and the global batch stays.
+
+    Raises ConfigError when they cannot share the batch, or when one device was named and several are wanted.
+    """
+    spec = recipe.trainer
+    kind, _, index = device.partition(":")
+    there = 1 if index or kind == "mps" else torch.cuda.device_count() if kind == "cuda" else spec.devices
+    if kind == "cpu" and spec.device == "auto":
+        there = 1  # processes on one CPU only get in each other's way
+    if there >= spec.devices:
+        return recipe
+    passes = spec.accumulate * spec.devices
+    if passes % there:
+        raise ConfigError(
+            f"trainer.devices is {spec.devices}, there are {there}, which cannot share {passes} passes evenly; set "
+            "trainer.devices, batch_size and accumulate"
+        )
+    warnings.warn(
+        f"trainer.devices {spec.devices} becomes {there} and trainer.accumulate {passes // there}: there are {there} "
+        f"here; the batch of {recipe.global_batch} images is kept, BatchNorm sees {spec.batch_size * there} at a time",
+        VanNotice,
+        stacklevel=4,
+    )
+    return recipe.with_options(**{"trainer.devices": there, "trainer.accumulate": passes // there})
+
+
+def inference_of(data: PixelDataSpec, preprocess: Preprocess) -> Inference:
+    """How validation, and later `van eval`, looks at a picture."""
+    return Inference(
+        resize=data.resize, window=data.window, stride=data.stride, mean=preprocess.mean, std=preprocess.std
+    )
+
+
+def _open(spec: PixelDataSpec) -> tuple[SegmentationData, SegmentationData]:
+    if spec.path is None:
+        raise ConfigError("no data: give data.path, a segmentation data set's folder, its dataset.yaml, or 'scenes'")
+    options: dict[str, Any] = {"val_fraction": spec.val_fraction}
+    options |= {"seed": spec.split_seed} if spec.split_seed is not None else {}
+    options |= {"scene_size": spec.scene_size} if spec.scene_size is not None else {}
+    train, val = (open_segmentation(spec.path, split, **options) for split in ("train", "val"))
+    if not len(train) or not len(val):
+        raise DataError(f"{spec.path} has {len(train)} training and {len(val)} validation images; expected some of each")
+    return train, val
+
+
+def _check_weights(recipe: SegmentationRecipe, data: SegmentationData) -> None:
+    weights = recipe.loss.class_weights
+    if weights is not None and len(weights) != len(data.classes):
+        raise ConfigError(
+            f"loss.class_weights has {len(weights)} entries, the data {len(data.classes)} classes; give one each "
+            "(van doctor suggests some)"
+        )
+
+
+def _preprocess(network: Segmenter, recipe: SegmentationRecipe) -> Preprocess:
+    own: Preprocess = network.__dict__.get("preprocess") or IMAGENET
+    changes = {"mean": recipe.data.mean, "std": recipe.data.std, "size": recipe.augment.crop}
+    preprocess = own.with_overrides(**changes)
+    if preprocess.channels != network.config.backbone.in_chans:
+        raise ConfigError(
+            f"the network takes {network.config.backbone.in_chans} channel(s), data.mean and data.std have "
+            f"{preprocess.channels} entries; give as many"
+        )
+    network.__dict__["preprocess"] = preprocess
+    return preprocess
