@@ -4,7 +4,7 @@
 
 plain: the same network, unfolded, contiguous, every depthwise convolution one F.conv2d with its padding inside and
 every LayerNorm on transposed copies, as in the published code; its label map is the argmax of logits enlarged to the
-picture's size. ours: `van.nn.fold`, channels_last, and `van.segment.predict_mask`, which enlarges them in bands.
+picture's size. ours: `van.optimize` (folded, channels_last) and `van.segment.predict_mask`, which enlarges in bands.
 
 Both run in turn in one process, so that a busy moment of the machine hits both; before anything is timed they must
 agree. Medians over the rounds with quartiles; the ratio is the median of plain over ours, round by round. Memory is
@@ -30,9 +30,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from van.nn import fold
 from van.nn.backbone import LargeKernelAttention
 from van.nn.layers import DepthwiseConv2d, LayerNorm2d
+from van.nn.optimize import optimize
 from van.nn.segmenter import Segmenter
 from van.preprocess import IMAGENET
 from van.segment import Inference, predict_mask
@@ -103,7 +103,7 @@ def tasks(name: str, kind: str, size: int) -> dict[str, Callable[[], Any]]:
     pixels = np.random.default_rng(0).integers(0, 256, (size // 16, size // 16, 3), np.uint8)
     picture = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     if kind == "ours":
-        ours = fold(model).to(memory_format=torch.channels_last)
+        ours = optimize(model)
         inference = Inference(resize=None)
         return {
             "logits": lambda: ours(normalised(picture)),

@@ -35,7 +35,7 @@ def test_info_tells_notes_without_warning(tmp_path, capsys):
     )
     code, out, err = run(capsys, "info", path)
     assert (code, err) == (0, "")
-    assert "1 tensors of the segmentation heads" in out
+    assert "1 tensors of heads that van does not have" in out
     assert "none: a feature backbone" in out
 
 

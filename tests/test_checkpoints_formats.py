@@ -344,6 +344,13 @@ def test_save_says_what_is_lost(tmp_path):
         van.save(model.bfloat16(), tmp_path / "x.safetensors")
 
 
+def test_save_is_quiet_about_what_reads_back(tmp_path):
+    model = van.create_model("van_b0", embed_dims=(8, 16, 24, 32), num_classes=3, layer_norm_eps=1e-3, attention="add")
+    for name in ("official", "mmpretrain", "transformers"):  # a notice would be an error here
+        van.save(model, tmp_path / name, format=name)
+        assert van.load(tmp_path / name).config == model.config
+
+
 def test_what_cannot_be_saved(tmp_path):
     model = van.create_model("van_b0", embed_dims=(8, 16, 24, 32), num_classes=3)
     with pytest.raises(CheckpointError, match="folded network cannot be saved"):

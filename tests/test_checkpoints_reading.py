@@ -14,9 +14,10 @@ import van
 from reference_data import entries
 from test_checkpoints_formats import CLASSES, SMALL, arrays_of, checkpoint, write
 from van import checkpoints
-from van.checkpoints import keys
+from van.checkpoints import head_keys, head_layout, keys
 from van.errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
 from van.preprocess import IMAGENET, OFFICIAL, Preprocess
+from van.segmenters import SegmenterConfig
 
 OFFICIAL_IN1K = SMALL.with_options(num_classes=1000, layer_norm_eps=1e-6, drop_path_rate=0.0)
 
@@ -30,20 +31,17 @@ def headless(table, seed=0):
     return theirs(table, SMALL.with_options(num_classes=0), seed)
 
 
-def segmenter(*head_keys, inner=True):
-    """A segmenter's state: a backbone and a few tensors of its heads."""
+def segmenter(method=None, *, inner=True):
+    """A segmenter's state, or that of its backbone alone: random backbone, heads of zeros and ones."""
     state = headless(keys.MMSEG if inner else keys.MMSEG_1)
-    return state | {key: np.zeros((3, 4), np.float32) for key in head_keys}
-
-
-HAMNET = (
-    "decode_head.conv_cat.conv.weight",
-    "decode_head.hamburger.ham_in.conv.weight",
-    "auxiliary_head.conv_seg.bias",
-)
-LIGHT_HAM = ("decode_head.squeeze.conv.weight", "decode_head.hamburger.ham_in.conv.weight")
-UPERNET = ("decode_head.psp_modules.0.1.conv.weight", "auxiliary_head.conv_seg.bias")
-FPN = ("neck.lateral_convs.0.conv.weight", "decode_head.scale_heads.0.0.conv.weight")
+    if method is None:
+        return state
+    backbone = SMALL.with_options(num_classes=0)
+    sizes = {"channels": 32, "ham_channels": 32, "neck_channels": 8, "auxiliary_channels": 32, "num_classes": 2}
+    shapes = head_layout.shapes(SegmenterConfig(backbone=backbone, method=method, **sizes))
+    table = head_keys.mmseg(method, version_1=not inner)
+    heads = {key: shape for key, shape in shapes.items() if not key.startswith("backbone.") and key != head_keys.BASES}
+    return state | {table.foreign(key): np.ones(shape, np.float32) for key, shape in heads.items()}
 
 
 # -- containers and wrappers
@@ -170,45 +168,51 @@ STRIDES = "model = dict(backbone=dict(type='van_tiny', strides=(4, 2, 1, 1), out
 
 
 @pytest.mark.parametrize(
-    ("heads", "config", "epsilon", "strides", "origin"),
+    ("method", "config", "epsilon", "strides", "origin"),
     [
-        (LIGHT_HAM, None, 1e-6, (4, 2, 2, 2), "lineage"),
-        (HAMNET, None, 1e-6, (4, 2, 1, 1), "lineage"),
-        (FPN, None, 1e-6, (4, 2, 2, 2), "lineage"),
-        (UPERNET, None, 1e-5, (4, 2, 2, 2), "lineage"),
-        (UPERNET, VAN_TINY, 1e-6, (4, 2, 2, 2), "metadata"),
-        (UPERNET, VAN_2022_07, 1e-5, (4, 2, 2, 2), "metadata"),
-        (FPN, VAN_2022_07, 1e-5, (4, 2, 2, 2), "metadata"),
-        (LIGHT_HAM, STRIDES, 1e-6, (4, 2, 1, 1), "metadata"),
-        (UPERNET, "def f(:", 1e-5, (4, 2, 2, 2), "lineage"),
-        ((), None, 1e-6, (4, 2, 2, 2), "lineage"),
+        ("light_ham", None, 1e-6, (4, 2, 2, 2), "lineage"),
+        ("hamnet", None, 1e-6, (4, 2, 1, 1), "lineage"),
+        ("semantic_fpn", None, 1e-6, (4, 2, 2, 2), "lineage"),
+        ("upernet", None, 1e-5, (4, 2, 2, 2), "lineage"),
+        ("upernet", VAN_TINY, 1e-6, (4, 2, 2, 2), "metadata"),
+        ("upernet", VAN_2022_07, 1e-5, (4, 2, 2, 2), "metadata"),
+        ("semantic_fpn", VAN_2022_07, 1e-5, (4, 2, 2, 2), "metadata"),
+        ("light_ham", STRIDES, 1e-6, (4, 2, 1, 1), "metadata"),
+        ("upernet", "def f(:", 1e-5, (4, 2, 2, 2), "lineage"),
+        (None, None, 1e-6, (4, 2, 2, 2), "lineage"),
     ],
 )
-def test_segmenters_epsilon_and_strides(tmp_path, heads, config, epsilon, strides, origin):
+def test_segmenters_epsilon_and_strides(tmp_path, method, config, epsilon, strides, origin):
     meta = {"config": config} if config else {}
-    path = published.openmmlab(tmp_path / "x.pth", segmenter(*heads), epoch=1, CLASSES=["wall", "sky"], **meta)
+    path = published.openmmlab(tmp_path / "x.pth", segmenter(method), epoch=1, CLASSES=["wall", "sky"], **meta)
     found = checkpoints.read(path)
     assert (found.format, found.config.layer_norm_eps, found.config.strides) == ("mmseg", epsilon, strides)
     assert found.origins["layer_norm_eps"] == origin
     assert found.preprocess == IMAGENET
-    assert set(found.extra) == set(heads)
-    assert found.classes is None
-    assert ("head_classes" in found.provenance) == bool(heads)
+    assert (found.segmenter.method if found.segmenter else None) == method
+    assert found.classes == (("wall", "sky") if method else None)
     assert checkpoints.read(path, layer_norm_eps=1e-4).origins["layer_norm_eps"] == "argument"
 
 
 def test_mmsegmentation_1_x(tmp_path):
-    found = checkpoints.read(published.openmmlab(tmp_path / "x.pth", segmenter(*LIGHT_HAM, inner=False), iter=1))
+    found = checkpoints.read(published.openmmlab(tmp_path / "x.pth", segmenter("light_ham", inner=False), iter=1))
     assert found.config.layer_norm_eps == 1e-5
 
 
-def test_a_segmenters_heads_are_left_out_loudly(tmp_path):
-    path = published.openmmlab(tmp_path / "x.pth", segmenter(*HAMNET), epoch=1)
-    with pytest.warns(VanNotice, match=r"3 tensors of the segmentation heads \(auxiliary_head, decode_head\)"):
-        van.load(path, num_classes=0)
+OTHER_HEADS = ("neck.conv.weight", "decode_head.queries.weight", "auxiliary_head.queries.weight")
+
+
+def test_heads_of_others_are_left_out_loudly_and_kept_in_their_format(tmp_path):
+    state = segmenter() | {key: np.zeros((3, 4), np.float32) for key in OTHER_HEADS}
+    path = published.openmmlab(tmp_path / "x.pth", state, epoch=1, CLASSES=["wall", "sky"])
+    with pytest.warns(
+        VanNotice, match=r"3 tensors of heads that van does not have \(auxiliary_head, decode_head, neck\)"
+    ):
+        model = van.load(path, num_classes=0)
+    assert model.provenance["head_classes"] == ("wall", "sky")
     again = tmp_path / "again.pth"
     assert van.convert(path, again, to="mmseg").lost == ()
-    assert set(checkpoints.read(again).extra) == set(HAMNET)
+    assert set(checkpoints.read(again).extra) == set(OTHER_HEADS)
     assert "3 tensors that belong to no classifier" in van.convert(path, tmp_path / "y", to="van").lost[0]
 
 

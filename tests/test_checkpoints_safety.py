@@ -271,6 +271,7 @@ def test_configuration_text_is_never_run(tmp_path):
     text += "a = [1, -2.5]\nb = dict(c=a, d={'e': None}, f=open('x'))\n"
     assert python_config.parse(text) == {"a": [1, -2.5], "b": {"c": [1, -2.5], "d": {"e": None}, "f": None}}
     assert python_config.at(python_config.parse(text), "b", "d", "e") is None
+    assert python_config.at({"a": 1}, "a", "b") is None
     assert python_config.parse("(" * 10_000) == {}
     assert python_config.parse(3) == {}
     assert not (tmp_path / "executed").exists()

@@ -24,7 +24,7 @@ def backbone(**options):
 
 
 def test_mmpretrain_tests_01_an_unknown_architecture_is_refused_and_the_known_are_listed():
-    with pytest.raises(UnknownNameError, match="unknown model 'unknown'.* known: van_b0, van_b1"):
+    with pytest.raises(UnknownNameError, match=r"unknown model 'unknown'.* known: van_b0, van_b1"):
         van.create_model("unknown")
 
 
@@ -139,7 +139,7 @@ def test_measured_11_a_keras_file_without_its_top_gives_pooled_features(tmp_path
     pytest.importorskip("h5py")
     path = published.keras_port(tmp_path / "van.h5", reference.state("keras_van_b0"))
     tag, images = reference.inputs("keras_van_b0")[2]
-    with pytest.warns(VanNotice, match="1000"):
+    with pytest.warns(VanNotice, match="counters"), pytest.warns(VanNotice, match="head of 1000 classes"):
         network = van.load(path, num_classes=0)
     features = network(torch.from_numpy(images)).detach()
     np.testing.assert_allclose(features, reference.golden("keras_van_b0")[f"{tag}/pooled"], rtol=0, atol=1e-5)
@@ -170,12 +170,12 @@ def test_measured_15_six_steps_in_training_seven_in_evaluation_and_gradients_thr
     assert x.grad.abs().sum() > 0
 
 
-def test_measured_16_every_segmenter_builds_also_those_whose_published_configurations_do_not():
+@pytest.mark.parametrize("name", ["semantic_fpn_van_b0", "upernet_van_b1", "upernet_van_b3"])
+def test_measured_16_segmenters_build_whose_published_configurations_do_not(name):
     from van.nn.segmenter import Segmenter
 
-    for config in SEGMENTERS.values():
-        with torch.device("meta"):
-            Segmenter(config)
+    with torch.device("meta"):
+        Segmenter(SEGMENTERS[name])
 
 
 @pytest.mark.network

@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 
 from van.errors import ConfigError, UnknownNameError
-from van.recipes import RECIPES, AugmentSpec, Recipe, get_recipe, summary
+from van.recipes import RECIPES, AugmentSpec, Recipe, get_recipe, recipe_of, summary
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_tell_their_story_and_round_trip(name):
     recipe = get_recipe(name)
     assert recipe.name == name
-    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    assert recipe_of(recipe.to_dict()) == recipe
     story = RECIPES[name].__doc__
     for word in ("Command: van train " + name, "Hardware:", "Time:", "Expected:", "Published", "urs"):
         assert word in story, word

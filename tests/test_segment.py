@@ -298,3 +298,11 @@ def test_data_that_does_not_fit_is_refused():
 def test_impossible_settings_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Inference(**options)
+
+
+@pytest.mark.gpu
+def test_masks_on_a_gpu_are_those_of_the_cpu():
+    model, image = small("light_ham", seed=1), picture(64, 80)
+    inference = Inference(resize=None, scales=(0.75, 1.0), flip=True, window=48, stride=32)
+    expected = predict_mask(model, image, inference)
+    assert (predict_mask(model.cuda(), image, inference) == expected).mean() > 0.999

@@ -231,6 +231,15 @@ def test_a_file_without_its_auxiliary_head(tmp_path, method):
         van.load(path, auxiliary=True)
 
 
+def test_our_record_does_not_bring_a_stripped_auxiliary_head_back(tmp_path):
+    van.save(network("upernet"), tmp_path / "x.pth", format="mmseg")
+    tree = torch.load(tmp_path / "x.pth")
+    tree["state_dict"] = {key: v for key, v in tree["state_dict"].items() if not key.startswith("auxiliary_head.")}
+    torch.save(tree, tmp_path / "x.pth")
+    with pytest.warns(VanNotice, match="has no auxiliary head"):
+        assert not van.load(tmp_path / "x.pth").config.auxiliary
+
+
 def test_other_heads_are_left_out_loudly(tmp_path):
     state = {key: v for key, v in theirs(network("upernet")).items() if key.startswith("backbone.")}
     path = mmseg_file(tmp_path / "x.pth", state | {"decode_head.queries": np.zeros((3, 4), np.float32)})

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
+import published
 from reference_data import manifest, state
 from van import cli, hub, preprocess, verify, weights
 from van.errors import CheckpointError, UnknownNameError
@@ -227,11 +228,25 @@ def test_unknown_classes_are_not_judged(files):
     assert "with 10 classes; no label was asked" in result.detail
 
 
+def test_a_segmenter_is_loaded_strictly(files):
+    published.openmmlab(files / "fpn.pth", state("mmseg_fpn_van_tiny"), iter=40000)
+    row = row_of("segmentation/semantic_fpn_van_b0", kind="url", url="https://example.org/fpn.pth")
+    result = check(row, files, "fpn.pth")
+    assert (result.status, result.detail.split(";")[0]) == ("ok", "loads, with 150 classes")
+    for changes, told in (
+        ({"model": "semantic_fpn_van_b1"}, "holds semantic_fpn_van_b0, expected semantic_fpn_van_b1"),
+        ({"layer_norm_eps": 1e-5}, "epsilon reads as 1e-06"),
+        ({"num_classes": 19}, "the head has 150 classes, expected 19"),
+    ):
+        result = check(replace(row, **changes), files, "fpn.pth")
+        assert result.status == "failed"
+        assert told in result.detail
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("segmentation/hamnet_van_b0", "needs a browser: https://drive.google.com/"),
-        ("segmentation/upernet_van_b4_22k", "segmentation"),
         ("segmentation/upernet_van_b0", "no link was published"),
     ],
 )

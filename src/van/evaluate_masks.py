@@ -15,8 +15,9 @@ from torch import nn
 
 from .data.segmentation import SegmentationData, open_segmentation
 from .engines.segmenters import OpenedSegmenter, open_segmenter
-from .errors import DataError, VanNotice
+from .errors import ConfigError, DataError, VanNotice
 from .metrics.segmentation import ConfusionMatrix
+from .nn.hamburger import factorisations
 from .segment import Inference, confusion, evaluate_seeds
 
 OnMask = Callable[[int, Image.Image, np.ndarray, np.ndarray], None]
@@ -62,9 +63,7 @@ class MaskEvaluation:
         return {**facts, **self.matrix.to_dict(self.classes), **how, **speed}
 
 
-def open_masks(
-    opened: OpenedSegmenter, data: str | Path, split: str | None = None, **options: Any
-) -> SegmentationData:
+def open_masks(opened: OpenedSegmenter, data: str | Path, split: str | None = None, **options: Any) -> SegmentationData:
     """A split ("val" by default) of a data set, drawn as the segmenter's training drew it where nothing else is said.
 
     options: as in `open_segmentation`, None where nothing is said.
@@ -111,6 +110,8 @@ def evaluate_masks(
     """
     opened = source if isinstance(source, OpenedSegmenter) else open_segmenter(source, **options)
     pictures = data if isinstance(data, SegmentationData) else open_masks(opened, data, split, **(data_options or {}))
+    if seeds is not None:
+        check_seeds(opened.model, seeds)
     done = 0
 
     def told(index: int, image: Image.Image, mask: np.ndarray, label: np.ndarray) -> None:
@@ -140,3 +141,11 @@ def evaluate_masks(
         inference=opened.inference,
         seeds=spread,
     )
+
+
+def check_seeds(model: nn.Module, seeds: int) -> None:
+    """Before hours of work: raises ConfigError for fewer than 2 seeds, and for a model without bases to draw."""
+    if seeds < 2:
+        raise ConfigError(f"seeds is {seeds}; a spread needs at least 2")
+    if not factorisations(model):
+        raise ConfigError("seeds draws the bases of a Hamburger, which this segmenter does not have; leave it out")

@@ -148,7 +148,7 @@ class Predictor:
         _refuse({"inference": inference or None}, "segmenters", name or "the model")
         overrides: dict[str, Any] = {"size": size, "crop_pct": crop_pct, "interpolation": interpolation}
         overrides |= {"mean": mean, "std": std, "resize": resize}
-        self.opened = open_classifier(
+        opened = open_classifier(
             source,
             device=device,
             precision=precision,
@@ -158,8 +158,9 @@ class Predictor:
             overrides=overrides,
             name=name,
         )
-        self.top = min(top, self.opened.num_classes)
-        self._engine = HalvingEngine(self.opened.engine, batch_size)
+        self.opened = opened
+        self.top = min(top, opened.num_classes)
+        self._engine = HalvingEngine(opened.engine, batch_size)
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -224,12 +225,14 @@ class Predictor:
     def _prediction(self, name: str, logits: np.ndarray) -> Prediction | Failure:
         if not np.isfinite(logits).all():
             return Failure(name, "the network's output is not finite; try precision fp32")
+        assert isinstance(self.opened, Opened)
         probabilities = softmax(logits)
         best = np.argsort(-logits, kind="stable")[: self.top].tolist()
         return Prediction(image=name, top=tuple((self.opened.label(i), i, float(probabilities[i])) for i in best))
 
     def _array(self, image: Picture) -> np.ndarray:
         """float32 (C, H, W), preprocessed."""
+        assert isinstance(self.opened, Opened)  # segmenters never come here
         return self.opened.preprocess(_opened(image))
 
 

@@ -16,11 +16,10 @@ import numpy as np
 from . import hub
 from .errors import CheckpointError, MissingExtraError, VanError, VanNotice
 from .preprocess import IMAGENET, Preprocess, read_image
-from .variants import name_of
 from .weights import Weight
 
 if TYPE_CHECKING:
-    from .nn import Classifier
+    from .models import Model
 
 # Two cats on a sofa, the image that transformers' integration test of van-base uses.
 CATS_URL = "http://images.cocodataset.org/val2017/000000039769.jpg"
@@ -124,8 +123,6 @@ def _reason_to_skip(row: Weight) -> str | None:
         return "no link was published"
     if row.kind == "google-drive":
         return f"needs a browser: {row.url}"
-    if row.task != "classification":
-        return "loading segmentation files is not implemented yet"
     return None
 
 
@@ -143,8 +140,11 @@ def _sha256(path: Path) -> str:
 def _load_and_ask(row: Weight, path: Path, question: Question) -> str:
     """Load strictly, compare with the row, classify the image; returns what to tell, raises CheckpointError."""
     from .engines import TorchEngine
+    from .nn.segmenter import Segmenter
 
     model = _loaded(row, path)
+    if isinstance(model, Segmenter):
+        return f"loads, with {model.num_classes} classes; no picture was labelled, as no right answer is known"
     if row.num_classes is None:
         return f"loads, with {model.num_classes} classes; no label was asked, as its classes are unknown"
     engine, picture = TorchEngine(model), read_image(question.picture())
@@ -159,19 +159,19 @@ def _load_and_ask(row: Weight, path: Path, question: Question) -> str:
     return told
 
 
-def _loaded(row: Weight, path: Path) -> Classifier:
-    from .models import load
+def _loaded(row: Weight, path: Path) -> Model:
+    from .models import info, load
 
-    model = load(path)
-    config, name, provenance = model.config, name_of(model.config), getattr(model, "provenance", {})
-    if provenance.get("format") != row.format:
-        raise CheckpointError(f"the file is of format {provenance.get('format')}, expected {row.format}")
-    if not name.startswith(row.model):  # van_b6 may be either of its two widths
-        raise CheckpointError(f"the file holds {name}, expected {row.model}")
-    if row.num_classes is not None and config.num_classes != row.num_classes:
-        raise CheckpointError(f"the head has {config.num_classes} classes, expected {row.num_classes}")
-    if config.layer_norm_eps != row.layer_norm_eps:
-        raise CheckpointError(f"epsilon reads as {config.layer_norm_eps:g}, expected {row.layer_norm_eps:g}")
+    model, told = load(path), info(path)
+    if told.format != row.format:
+        raise CheckpointError(f"the file is of format {told.format}, expected {row.format}")
+    # van_b6 may be either of its two widths
+    if told.name != row.model and not (row.task == "classification" and told.name.startswith(row.model)):
+        raise CheckpointError(f"the file holds {told.name}, expected {row.model}")
+    if row.num_classes is not None and told.num_classes != row.num_classes:
+        raise CheckpointError(f"the head has {told.num_classes} classes, expected {row.num_classes}")
+    if told.layer_norm_eps != row.layer_norm_eps:
+        raise CheckpointError(f"epsilon reads as {told.layer_norm_eps:g}, expected {row.layer_norm_eps:g}")
     return model
 
 

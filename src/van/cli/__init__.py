@@ -20,8 +20,9 @@ VERBS = {
     "list": ("list", "list the models this package knows"),
     "info": ("info", "what a model or a checkpoint file is: parameters, multiply-adds, format, classes"),
     "train": ("train", "train or fine-tune by a recipe"),
-    "eval": ("eval", "evaluate checkpoints: top-1, top-5, loss, per-class table, confusion matrix"),
-    "predict": ("predict", "label images, folders of images and globs"),
+    "eval": ("eval", "evaluate checkpoints: top-1, top-5, mIoU, per-class table, confusion matrix"),
+    "predict": ("predict", "label images, folders of images and globs; segmenters paint them"),
+    "doctor": ("doctor", "read a segmentation data set before training, and tell what is wrong with it"),
     "convert": ("convert", "convert a checkpoint to another format and verify the result"),
     "verify-weights": ("verify_weights", "download the published weights and check them (network)"),
 }
@@ -70,8 +71,10 @@ def _help() -> str:
     width = max(map(len, VERBS))
     lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
     return "\n".join(
-        ["usage: van COMMAND …", "", "Visual Attention Network (arXiv 2202.09741).", "", *lines]
-        + ["", "van COMMAND --help tells a command's options; van --version the version."]
+        [
+            *("usage: van COMMAND …", "", "Visual Attention Network (arXiv 2202.09741).", "", *lines, ""),
+            "van COMMAND --help tells a command's options; van --version the version.",
+        ]
     )
 
 

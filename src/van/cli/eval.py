@@ -1,4 +1,4 @@
-"""Evaluate checkpoints: top-1, top-5, loss, per-class table, confusion matrix.
+"""Evaluate checkpoints: top-1, top-5, loss of classifiers, aAcc, mIoU, mAcc of segmenters, tables, confusion matrix.
 
 Several checkpoints (files, folders, quoted globs) make one table, best first; exit code 1 when some failed.
 """
@@ -9,19 +9,24 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, VanError
-from .inference import add_inference_arguments, command_line, inference_options
+from .inference import OF_MASKS, add_inference_arguments, add_mask_arguments, command_line, inference_options, refuse
 from .output import check_writable, print_table, progress_bar, to_csv, to_json, write_file
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluation, Failure
 
+_OF_MASKS = ("seeds", "out", "overlays", "opacity", "submission")
 _FIGURES = ("top1", "top5", "loss", "count", "original_top1", "original_top5", "original_count", "images_per_second")
 
 
 def add_arguments(parser: Any) -> None:
     """Options of `van eval`."""
     parser.add_argument("checkpoints", nargs="+", help="checkpoint files, folders of them, globs, hub ids")
-    parser.add_argument("--data", required=True, help="'digits', a folder with train/ and val/, or class folders")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="'digits', a folder with train/ and val/, or class folders; segmenters: 'scenes', a folder, dataset.yaml",
+    )
     parser.add_argument("--split", help="train, val or all (default: val; everything for evaluation-only folders)")
     parser.add_argument("--seed", type=int, default=0, help="of the automatic split")
     parser.add_argument("--val-fraction", type=float, default=0.2, help="of the automatic split")
@@ -29,11 +34,18 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--classes-subset", help="text or JSON file of class names or indices to restrict to")
     parser.add_argument("--class-map", help="text or JSON file: folder name -> class name or index of the model")
     add_inference_arguments(parser)
+    add_mask_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--per-class", action="store_true", help="print the per-class table")
     group.add_argument("--json", help="write everything here, confusion matrix and preprocessing included")
     group.add_argument("--csv", help="write the table of checkpoints here")
     group.add_argument("--confusion", help="write the confusion matrix here as a PNG picture")
+    group = parser.add_argument_group("segmenters")
+    group.add_argument("--seeds", type=int, help="mean and spread over so many draws of a Hamburger's bases, too")
+    group.add_argument("--out", help="folder: every label map as index PNG and as raw .npy")
+    group.add_argument("--overlays", help="folder: every picture with its classes painted over it, and a legend")
+    group.add_argument("--opacity", type=float, default=0.5, help="of the overlays, 0 … 1")
+    group.add_argument("--submission", help="folder: label maps as the data set's test server wants them")
 
 
 def run(options: Any) -> int:
@@ -44,6 +56,11 @@ def run(options: Any) -> int:
     from ..evaluate import Evaluation, Failure
 
     checkpoints = find_checkpoints(options.checkpoints)
+    if _are_segmenters(checkpoints):
+        from .eval_masks import run_masks
+
+        return run_masks(checkpoints, options, add_arguments)
+    refuse(options, add_arguments, (*OF_MASKS, *_OF_MASKS), "segmenters, which this is not")
     if options.confusion and len(checkpoints) > 1:
         raise ConfigError(f"--confusion draws one checkpoint, got {len(checkpoints)}; evaluate them one at a time")
     results = _evaluate(checkpoints, options)
@@ -56,6 +73,21 @@ def run(options: Any) -> int:
     _print(done, per_class=options.per_class)
     _write(done, failed, options)
     return 1 if failed else 0
+
+
+def _are_segmenters(checkpoints: list[str]) -> bool:
+    """Whether all are segmenters; raises ConfigError for a mixture. What cannot be read is reported later."""
+    from ..engines import is_segmenter
+
+    found: dict[bool, str] = {}
+    for checkpoint in checkpoints:
+        try:
+            found.setdefault(is_segmenter(checkpoint), checkpoint)
+        except VanError:
+            continue
+    if len(found) > 1:
+        raise ConfigError(f"{found[True]} is a segmenter, {found[False]} is none; evaluate them one kind at a time")
+    return True in found
 
 
 def _evaluate(checkpoints: list[str], options: Any) -> list[Evaluation | Failure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import ConfigError
@@ -46,6 +46,51 @@ def inference_options(options: Any) -> dict[str, Any]:
         text = getattr(options, name)
         values[name] = None if text is None else channels(name, text)
     return values
+
+
+OF_MASKS = ("scales", "flip", "window", "stride", "fit")
+OF_LABELS = ("batch_size", "test_time_pool", "size", "crop_pct", "interpolation", "resize")
+
+
+def add_mask_arguments(parser: Any) -> None:
+    """How a segmenter looks at a picture."""
+    group = parser.add_argument_group(
+        "segmenters (default: the checkpoint's own, else the published single-scale test)"
+    )
+    group.add_argument("--scales", help="average views at these scales: 0.5,0.75,1,1.25,1.5,1.75")
+    group.add_argument("--flip", action="store_true", help="average with mirrored views")
+    group.add_argument("--window", type=int, help="side of sliding windows, pixels")
+    group.add_argument("--stride", type=int, help="a window every so many pixels (default: two thirds of the window)")
+    group.add_argument("--fit", help="longest x shortest side that a picture is scaled into: 2048x512, or none")
+
+
+def mask_options(options: Any) -> dict[str, Any]:
+    """The fields of Inference that are given; raises ConfigError."""
+    given: dict[str, Any] = {"flip": True} if options.flip else {}
+    given |= {name: getattr(options, name) for name in ("window", "stride") if getattr(options, name) is not None}
+    if options.scales is not None:
+        given["scales"] = channels("scales", options.scales)
+    for name in ("mean", "std"):
+        if getattr(options, name) is not None:
+            given[name] = channels(name, getattr(options, name))
+    if options.fit == "none":
+        given["resize"] = None
+    elif options.fit is not None:
+        sides = options.fit.lower().split("x")
+        if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+            raise ConfigError(f"--fit is {options.fit!r}; expected longest x shortest side, as 2048x512, or none")
+        given["resize"] = (int(sides[0]), int(sides[1]))
+    return given
+
+
+def refuse(options: Any, parser_of: Callable[[Any], None], names: Iterable[str], owners: str) -> None:
+    """Raises ConfigError when one of these options is given: it belongs to `owners` and would do nothing."""
+    parser = Parser(prog="van")
+    parser_of(parser)
+    defaults = {action.dest: (action.option_strings, action.default) for action in parser._actions}
+    for name in names:
+        if name in defaults and getattr(options, name) != defaults[name][1]:
+            raise ConfigError(f"{defaults[name][0][0]} belongs to {owners}; leave it out")
 
 
 def image_size(text: str) -> int | tuple[int, int]:

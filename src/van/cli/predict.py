@@ -1,5 +1,6 @@
 """Label images: files, folders (searched to any depth) and quoted globs.
 
+A segmenter writes an overlay with a legend and an index PNG of every image into --out (default: segmentation/).
 A bad image is reported and skipped; exit code 1 when some failed, 2 when none could be done.
 """
 
@@ -10,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UnknownNameError
-from .inference import add_inference_arguments, command_line, inference_options
+from .inference import (
+    OF_LABELS,
+    OF_MASKS,
+    add_inference_arguments,
+    add_mask_arguments,
+    command_line,
+    inference_options,
+    mask_options,
+    refuse,
+)
 from .output import check_writable, print_table, progress_bar, table_text, to_csv, to_json, write_file
 
 if TYPE_CHECKING:
@@ -26,12 +36,22 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("paths", nargs="+", help="images, folders, globs such as 'photos/**/*.jpg'")
     parser.add_argument("--top", type=int, default=5, help="classes to list per image")
     parser.add_argument("--format", help="table, json or csv (default: by the suffix of --out, else table)")
-    parser.add_argument("--out", help="write here instead of printing")
+    parser.add_argument("--out", help="write here instead of printing; segmenters: the folder of the pictures")
+    parser.add_argument("--opacity", type=float, default=0.5, help="segmenters: of the overlays, 0 … 1")
     add_inference_arguments(parser)
+    add_mask_arguments(parser)
 
 
 def run(options: Any) -> int:
     """Predict; print or write the result; tell bad images on stderr."""
+    from ..engines import is_segmenter
+
+    if is_segmenter(options.checkpoint):
+        from .predict_masks import run_masks
+
+        refuse(options, add_arguments, (*OF_LABELS, "top"), "classifiers, which this is not")
+        return run_masks(options, mask_options(options), add_arguments)
+    refuse(options, add_arguments, (*OF_MASKS, "opacity"), "segmenters, which this is not")
     form = _format(options)
     check_writable(options.out)
     from ..predict import Prediction, Predictor, find_images
@@ -114,7 +134,7 @@ def _json(done: list[Prediction], failures: list[Failure], predictor: Predictor,
     content = {
         "command": command_line("predict", add_arguments, options),
         "checkpoint": predictor.opened.name,
-        "preprocess": predictor.opened.preprocess.to_dict(),
+        "preprocess": predictor.opened.preprocess.to_dict(),  # type: ignore[union-attr]
         "predictions": predictions,
         "failures": [{"image": each.image, "reason": each.reason} for each in failures],
     }

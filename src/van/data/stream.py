@@ -1,4 +1,4 @@
-"""Iteration-based training: an endless shuffled stream of a segmentation data set, cut into periods; and its test set."""
+"""Training by iterations: an endless shuffled stream of a segmentation data set, cut into periods; and its test set."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from .. import models
 from ..errors import ConfigError
 from ..nn import Classifier, TestTimePool
 from ..nn.segmenter import Segmenter
-from ..nn.segmenter import Segmenter
 from ..preprocess import Preprocess
 from .torch_engine import Engine, TorchEngine
 

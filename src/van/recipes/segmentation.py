@@ -2,12 +2,13 @@
 
 Published for Light-Ham, HamNet and UperNet: 160,000 iterations, AdamW 6e-5, betas 0.9 and 0.999, weight decay 0.01 on
 all parameters but the backbone's norms, linear warm-up over 1500 iterations from a millionth of the rate, poly decay
-of power 1, crops of 512 from images scaled 0.5 … 2.0 around a short side of 512, class-ratio cap 0.75, flip, photometric
-distortion, auxiliary loss 0.4 (HamNet, UperNet), SyncBN, eight GPUs with two images each (HamNet four).
+of power 1, crops of 512 from images scaled 0.5 … 2.0 around a short side of 512, class-ratio cap 0.75, flip,
+photometric distortion, auxiliary loss 0.4 (HamNet, UperNet), SyncBN, eight GPUs with two images each (HamNet four).
 Published for Semantic FPN: 40,000 iterations, AdamW 2e-4, weight decay 1e-4 on everything, no warm-up, poly 0.9, eight
 GPUs with four images each.
-Published scores are of multi-scale and mirrored tests (`van eval … --scales 0.5,0.75,1,1.25,1.5,1.75 --flip`), those of
-Semantic FPN of single-scale ones. Ours: validation every 8,000 iterations, the best one kept; the authors kept the last.
+Published scores are of multi-scale and mirrored tests (`van eval … --scales 0.5,0.75,1,1.25,1.5,1.75 --flip`), those
+of Semantic FPN of single-scale ones. Ours: validation every 8,000 iterations, the best
+one kept; the authors kept the last.
 """
 
 from __future__ import annotations
@@ -68,16 +69,16 @@ def light_ham_digits() -> SegmentationRecipe:
         name="light_ham_digits",
         model=SegmenterSpec(
             name="light_ham_van_b0_d256",
-            embed_dims=(32, 64, 128, 160),
-            depths=(1, 2, 2, 1),
+            embed_dims=(32, 64, 96, 128),
+            depths=(1, 1, 2, 1),
             mlp_ratios=(4, 4, 4, 4),
             strides=(4, 1, 2, 2),
             kernel_size=9,
             dilation=2,
-            channels=128,
-            ham_channels=128,
+            channels=96,
+            ham_channels=96,
             auxiliary=True,
-            auxiliary_channels=64,
+            auxiliary_channels=32,
             drop_path_rate=0.0,
             drop_rate=0.0,
             layer_scale_init=0.1,
@@ -88,9 +89,9 @@ def light_ham_digits() -> SegmentationRecipe:
         optim=PixelOptimSpec(lr=2e-3, weight_decay=0.05, decayed="matrices"),
         schedule=PolySpec(power=1.0, warmup_steps=100, warmup_ratio=0.01),
         trainer=PixelTrainerSpec(
-            steps=2400,
+            steps=1600,
             val_every=400,
-            batch_size=32,
+            batch_size=16,
             channels_last=True,
             workers=0,
             keep="last",
@@ -142,7 +143,9 @@ def _recipe(name: str, network: str, **options: Any) -> Callable[[], Segmentatio
         return SegmentationRecipe(
             name=name,
             model=SegmenterSpec(name=network, drop_path_rate=drop_path),
-            optim=PixelOptimSpec(lr=2e-4, weight_decay=1e-4, decayed="everything") if semantic_fpn else PixelOptimSpec(),
+            optim=PixelOptimSpec(lr=2e-4, weight_decay=1e-4, decayed="everything")
+            if semantic_fpn
+            else PixelOptimSpec(),
             schedule=PolySpec(power=0.9, warmup_steps=0) if semantic_fpn else PolySpec(),
             trainer=PixelTrainerSpec(steps=steps, devices=8, batch_size=images),
         )

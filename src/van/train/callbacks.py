@@ -17,7 +17,17 @@ from ..recipes.segmentation_spec import PixelTrainerSpec
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 TABLE = "metrics.csv"
-COLUMNS: tuple[str, ...] = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5", "seconds", "images_per_s")
+COLUMNS: tuple[str, ...] = (
+    "epoch",
+    "step",
+    "lr",
+    "train/loss",
+    "val/loss",
+    "val/top1",
+    "val/top5",
+    "seconds",
+    "images_per_s",
+)
 
 
 class RngState(Callback):

@@ -47,6 +47,7 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
 
 
 def kept_row(table: EpochTable, monitor: str, keep: str) -> dict[str, float]:
+    """The row of the table whose weights are kept."""
     if keep == "last":
         return table.rows[-1]
     choose = min if monitor_mode(monitor) == "min" else max

@@ -17,8 +17,10 @@ def is_first() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("GROUP_RANK", "0") == "0"
 
 
-def shared_folder(create: Callable[[], Path]) -> Path:
+def shared_folder(create: Callable[[], Path], *, several: bool) -> Path:
     """The folder that `create` makes in the first process, which the others take from their environment."""
+    if not several:
+        return create()
     if not is_first() and _FOLDER in os.environ:
         return Path(os.environ[_FOLDER])
     folder = create()

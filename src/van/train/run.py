@@ -39,7 +39,7 @@ def run(recipe: AnyRecipe) -> Path:
     """
     with seeded(recipe.trainer.seed, cuda=True), _threads(recipe.trainer.threads), _quiet(), _determinism_restored():
         job = prepare_segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else prepare(recipe)
-        folder = shared_folder(lambda: open_folder(recipe))
+        folder = shared_folder(lambda: open_folder(recipe), several=_count(job) > 1)
         if is_first():
             write_recipe(folder, job.recipe)
             write_environment(folder, job.device)
@@ -91,12 +91,15 @@ def _trainer(job: Job | SegmentationJob, folder: Path, table: EpochTable) -> Tra
     )
 
 
+def _count(job: Job | SegmentationJob) -> int:
+    return job.recipe.trainer.devices if isinstance(job, SegmentationJob) else 1
+
+
 def _devices(job: Job | SegmentationJob, kind: str, index: int) -> dict[str, Any]:
     """Which devices, and how they train together; only segmentation recipes ask for several."""
-    count = job.recipe.trainer.devices if isinstance(job, SegmentationJob) else 1
+    count = _count(job)
     if isinstance(job, SegmentationJob) and count > 1:
-        # Light-Ham leaves the first stage's norm unused
-        together = {"strategy": "ddp_find_unused_parameters_true", "sync_batchnorm": job.recipe.trainer.sync_bn}
+        together = {"strategy": "ddp", "sync_batchnorm": job.recipe.trainer.sync_bn}
         return {"devices": count, **together}
     return {"devices": [index] if kind == "cuda" else 1}
 

@@ -33,7 +33,6 @@ class PyramidPooling(nn.Module):
         pooled = [resize(conv(pool(x)), like=x) for pool, conv in zip(self.pools, self.convs, strict=True)]
         return self.join(torch.cat([x, *pooled], dim=1))
 
-
     def _check(self, x: Tensor) -> None:
         norm = self.convs[0].norm
         if isinstance(norm, nn.BatchNorm2d) and norm.training and x.shape[0] == 1:

@@ -20,6 +20,8 @@ class PixelLoss(nn.Module):
     Source: mmseg's CrossEntropyLoss and OHEMPixelSampler; class weights do not enter the divisor, there or here.
     """
 
+    weights: Tensor | None
+
     def __init__(self, spec: LossSpec, *, ignore_index: int) -> None:
         super().__init__()
         self.spec, self.ignore_index = spec, ignore_index
@@ -28,7 +30,7 @@ class PixelLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
-        weights = None if self.weights is None else self.weights.to(logits)  # type: ignore[operator]
+        weights = None if self.weights is None else self.weights.to(logits)
         losses = F.cross_entropy(logits, labels, weight=weights, ignore_index=self.ignore_index, reduction="none")
         if self.spec.ohem_threshold is not None:
             losses = losses * self._hard(logits.detach(), labels)

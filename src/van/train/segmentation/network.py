@@ -16,11 +16,7 @@ from ...segmenters import SEGMENTERS, name_of, resolve
 from ...variants import VanConfig
 
 DEFAULT_MODEL = "light_ham_van_b0"
-# What a classifier's weights decide; the segmenter's own strides, drop path and freezing stay.
-_OF_WEIGHTS = (
-    *("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans"),
-    *("kernel_size", "dilation", "attention", "layer_norm_eps"),
-)
+# What a classifier and the segmenter on its backbone must share; strides are the segmenter's own.
 _SIZES = ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans", "kernel_size", "dilation", "attention")
 
 
@@ -62,8 +58,7 @@ def _on_backbone(found: Any, spec: SegmenterSpec, generator: torch.Generator) ->
     options, theirs = spec.options(), found.config
     config = SEGMENTERS[resolve(spec.name)].with_options(**options)
     _same_sizes(config.backbone, theirs, spec)
-    kept = {name: getattr(theirs, name) for name in _OF_WEIGHTS if name not in options}
-    model = Segmenter(config.with_options(**kept))
+    model = Segmenter(config.with_options(layer_norm_eps=options.get("layer_norm_eps", theirs.layer_norm_eps)))
     model.reset_parameters(generator)
     backbone = found.backbone if hasattr(found, "backbone") else found
     model.backbone.load_state_dict(backbone.state_dict())

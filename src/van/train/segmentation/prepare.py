@@ -114,7 +114,9 @@ def _open(spec: PixelDataSpec) -> tuple[SegmentationData, SegmentationData]:
     options |= {"scene_size": spec.scene_size} if spec.scene_size is not None else {}
     train, val = (open_segmentation(spec.path, split, **options) for split in ("train", "val"))
     if not len(train) or not len(val):
-        raise DataError(f"{spec.path} has {len(train)} training and {len(val)} validation images; expected some of each")
+        raise DataError(
+            f"{spec.path} has {len(train)} training and {len(val)} validation images; expected some of each"
+        )
     return train, val
 
 

@@ -1,0 +1,177 @@
+"""`van eval` for segmenters: tables, JSON, label maps, overlays, submissions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, VanError
+from .inference import OF_LABELS, command_line, mask_options, refuse
+from .output import print_table, progress_bar, to_csv, to_json, write_file
+
+if TYPE_CHECKING:
+    from ..engines import OpenedSegmenter
+    from ..evaluate_masks import MaskEvaluation
+
+_FIGURES = ("aAcc", "mIoU", "mAcc")
+_OF_LABELS = (*OF_LABELS, "workers", "real_labels", "classes_subset", "class_map")
+_FEW_CLASSES = 30  # so many are shown without being asked for
+
+
+def run_masks(checkpoints: list[str], options: Any, add_arguments: Callable[[Any], None]) -> int:
+    """Evaluate; print the tables; write what was asked for. 1 when some failed."""
+    refuse(options, add_arguments, _OF_LABELS, "classifiers, which this is not")
+    inference = mask_options(options)
+    alone = {"--confusion": options.confusion, "--out": options.out, "--overlays": options.overlays}
+    for option, value in {**alone, "--submission": options.submission}.items():
+        if value and len(checkpoints) > 1:
+            raise ConfigError(f"{option} shows one checkpoint, got {len(checkpoints)}; evaluate them one at a time")
+    if not 0 <= options.opacity <= 1:
+        raise ConfigError(f"--opacity is {options.opacity}; expected 0 (picture) to 1 (colours)")
+    done: list[MaskEvaluation] = []
+    failed: list[tuple[str, str]] = []
+    for checkpoint in checkpoints:
+        try:
+            done.append(_evaluate(checkpoint, options, inference))
+        except VanError as error:
+            if len(checkpoints) == 1:
+                raise
+            failed.append((checkpoint, str(error)))
+            print(f"van: failed: {checkpoint}: {error}", file=sys.stderr)
+    if not done:
+        raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
+    done.sort(key=lambda each: -each["mIoU"])
+    _print(done, per_class=options.per_class)
+    _write(done, failed, options, add_arguments)
+    return 1 if failed else 0
+
+
+def _evaluate(checkpoint: str, options: Any, inference: dict[str, Any]) -> MaskEvaluation:
+    from ..engines import open_segmenter
+    from ..evaluate_masks import evaluate_masks, open_masks
+
+    opened = open_segmenter(
+        checkpoint,
+        device=options.device,
+        precision=options.precision,
+        ema=options.ema,
+        optimize=options.optimize,
+        overrides=inference,
+    )
+    # what equals the option's default was not said: the checkpoint may know better
+    drawn = {
+        "seed": options.seed or None,
+        "val_fraction": None if options.val_fraction == 0.2 else options.val_fraction,
+    }
+    data = open_masks(opened, options.data, options.split, **drawn)
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=len(data))
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        writer = _writer(opened, data, options)
+        result = evaluate_masks(opened, data, seeds=options.seeds, progress=progress, on_mask=writer)
+    return _named(result, options.data)
+
+
+def _named(result: MaskEvaluation, data: str) -> MaskEvaluation:
+    from dataclasses import replace
+
+    return replace(result, data=str(data))
+
+
+def _writer(opened: OpenedSegmenter, data: Any, options: Any) -> Any:
+    """What is done with each label map; None when nothing was asked for."""
+    if not (options.out or options.overlays or options.submission):
+        return None
+    from ..masks import overlay, save_index, save_overlay, save_raw, save_submission
+
+    layout = _submission_layout(data)
+    taken: dict[str, int] = {}
+
+    def write(index: int, image: Any, mask: Any, label: Any) -> None:
+        stem = Path(data.name(index)).stem
+        if taken.setdefault(stem, index) != index:  # pictures of different folders may share a name
+            stem = f"{Path(data.name(index)).parent.name}_{stem}"
+        if options.out:
+            save_index(Path(options.out) / f"{stem}.png", mask, data.palette)
+            save_raw(Path(options.out) / f"{stem}.npy", mask)
+        if options.overlays:
+            painted = overlay(image, mask, data.palette, opacity=options.opacity, classes=data.classes)
+            save_overlay(Path(options.overlays) / f"{stem}.png", painted)
+        if options.submission:
+            save_submission(options.submission, f"{stem}.png", mask, layout)
+
+    return write
+
+
+def _submission_layout(data: Any) -> str:
+    """A key of masks.SUBMISSIONS, by the data set's own way to store labels."""
+    layout = getattr(data, "layout", None)
+    if layout is not None and layout.name == "Cityscapes":
+        return "cityscapes"
+    return "ade20k" if layout is not None and data.rule.reduce_zero_label else "index"
+
+
+def _print(done: list[MaskEvaluation], *, per_class: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("checkpoint", overflow="fold")
+    for word in (*(f"{name} %" for name in _FIGURES), "images", "images/s"):
+        table.add_column(word, justify="right")
+    for each in done:
+        figures = [_percent(each[name]) for name in _FIGURES]
+        table.add_row(escape(each.checkpoint), *figures, str(each.count), f"{each.images_per_second:.1f}")
+    print_table(table)
+    for each in done:
+        if each.seeds is not None:
+            spread = [f"{name} {each.seeds[name]:.2%} ± {each.seeds[f'{name}.std']:.2%}" for name in _FIGURES]
+            count = sum(name.startswith("mIoU.seed") for name in each.seeds)
+            print(f"over {count} draws of the bases: {', '.join(spread)} (mean ± standard deviation)")
+        if per_class or (len(done) == 1 and len(each.classes) <= _FEW_CLASSES):
+            print(f"\n{each.checkpoint}")
+            print_table(_per_class(each))
+
+
+def _per_class(evaluation: MaskEvaluation) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for word in ("IoU %", "Acc %", "label pixels", "predicted pixels"):
+        table.add_column(word, justify="right")
+    for row in evaluation.matrix.table(evaluation.classes):
+        shares = [_percent(row[name]) for name in ("IoU", "Acc")]
+        table.add_row(escape(row["class"]), *shares, str(row["label_pixels"]), str(row["predicted_pixels"]))
+    return table
+
+
+def _percent(value: float) -> str:
+    return "—" if value != value else f"{100 * value:.2f}"
+
+
+def _write(done: list[MaskEvaluation], failed: list[tuple[str, str]], options: Any, add_arguments: Any) -> None:
+    if options.json:
+        content = {
+            "command": command_line("eval", add_arguments, options),
+            "device": options.device,
+            "precision": options.precision,
+            "results": [each.to_dict() for each in done],
+            "failures": [{"checkpoint": checkpoint, "reason": reason} for checkpoint, reason in failed],
+        }
+        write_file(options.json, to_json(content) + "\n")
+    if options.csv:
+        columns = done[0].keys()
+        rows = [[each.checkpoint, *(each.matrix.to_dict(each.classes).get(name) for name in columns)] for each in done]
+        write_file(options.csv, to_csv(("checkpoint", *columns), rows))
+    if options.confusion:
+        from ..metrics.pictures import confusion_picture
+
+        title = f"{Path(done[0].checkpoint).name} on {done[0].data}, {done[0].split}: mIoU {done[0]['mIoU']:.2%}"
+        write_file(options.confusion, confusion_picture(done[0].matrix.counts, done[0].classes, title))

@@ -1,0 +1,25 @@
+"""A segmentation training small enough for tests: a slim Light-Ham on digit scenes of 32 pixels."""
+
+from van.recipes import get_recipe
+
+SLIM_NETWORK = {
+    "embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2), "channels": 32,
+    "ham_channels": 32, "ham_rank": 4, "auxiliary_channels": 8, "kernel_size": 9, "dilation": 2,
+}  # fmt: skip
+
+
+def slim_segmentation(out, **options):
+    defaults = {
+        **{f"model.{name}": value for name, value in SLIM_NETWORK.items()},
+        "data.scene_size": 32,
+        "data.val_images": 4,
+        "augment.crop": (32, 32),
+        "schedule.warmup_steps": 1,
+        "trainer.steps": 4,
+        "trainer.val_every": 2,
+        "trainer.batch_size": 2,
+        "trainer.threads": 1,
+        "trainer.progress": "none",
+        "trainer.out": str(out),
+    }
+    return get_recipe("light_ham_digits").with_options(**{**defaults, **options})
