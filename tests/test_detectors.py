@@ -7,7 +7,7 @@ pytest.importorskip("torchvision")
 
 from van.detectors import DETECTORS, DetectorConfig, resolve
 from van.errors import ConfigError, UnknownNameError
-from van.hosts.torchvision import create
+from van import create_model as create
 from van.variants import VARIANTS
 
 TINY = {

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import VanError, VanNotice
+    from .hosts import register
     from .models import convert, create_model, info, list_models, load, optimize, save
     from .predict import Predictor
     from .variants import VanConfig
@@ -28,6 +29,7 @@ _HOMES = {
     "list_models": "models",
     "load": "models",
     "optimize": "models",
+    "register": "hosts",
     "save": "models",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "list_models",
     "load",
     "optimize",
+    "register",
     "save",
 ]
 

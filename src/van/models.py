@@ -18,7 +18,9 @@ from .checkpoints import Checkpoint, Info, head_layout, layout
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import for_channels
-from .errors import CheckpointError, ConfigError, VanNotice
+from .detectors import DETECTORS
+from .detectors import resolve as resolve_detector
+from .errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
 from .nn import Backbone, Classifier
 from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
@@ -33,23 +35,26 @@ Model = Classifier | Segmenter
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Classifiers and segmenters that match a shell-style pattern; aliases when nothing else does."""
-    for names in ((*VARIANTS, *SEGMENTERS), (*ALIASES, *SEGMENTER_ALIASES)):
+    """Classifiers, segmenters and detectors that match a shell-style pattern; aliases when nothing else does."""
+    for names in ((*VARIANTS, *SEGMENTERS, *DETECTORS), (*ALIASES, *SEGMENTER_ALIASES)):
         if found := [name for name in names if fnmatch.fnmatch(name, pattern)]:
             return found
     return []
 
 
-def create_model(name: str = "van_b0", *, seed: int | None = None, **options: Any) -> Model:
+def create_model(name: str = "van_b0", *, seed: int | None = None, **options: Any) -> Any:
     """A network with fresh weights, in training mode: a plain torch.nn.Module.
 
-    name: of `list_models()` or an alias, a classifier ("van_b0") or a segmenter ("light_ham_van_b0"); options: fields
-    of VanConfig that differ from it (`num_classes=10`, `embed_dims=(8, 16, 32, 64)`, `attention="sigmoid"`, …), for a
-    segmenter also of SegmenterConfig (`ham_rank=32`).
+    name: of `list_models()` or an alias, a classifier ("van_b0"), a segmenter ("light_ham_van_b0") or a detector
+    ("retinanet_van_b0", torchvision's); options: fields of VanConfig that differ from it (`num_classes=10`,
+    `embed_dims=(8, 16, 32, 64)`, `attention="sigmoid"`, …), for a segmenter also of SegmenterConfig (`ham_rank=32`),
+    for a detector of DetectorConfig (`min_size=320`).
     seed: of the initial weights; None draws from torch's global generator.
     Raises UnknownNameError for a name or option that does not exist, ConfigError for impossible values.
     """
-    name = resolve(name)
+    name = _resolve(name)
+    if name in DETECTORS:
+        return _create_detector(name, seed, options)
     model: Model
     if name in SEGMENTERS:
         model = Segmenter(SEGMENTERS[name].with_options(**options))
@@ -62,6 +67,25 @@ def create_model(name: str = "van_b0", *, seed: int | None = None, **options: An
     if seed is not None and torch.get_default_device().type != "meta":  # where there is nothing to draw
         _draw(model, torch.Generator(device=torch.get_default_device()).manual_seed(seed))
     return model
+
+
+def _resolve(name: str) -> str:
+    for known in (resolve, resolve_detector):
+        try:
+            return known(name)
+        except UnknownNameError:
+            continue
+    raise UnknownNameError.of("model", name, [*list_models(), *ALIASES, *SEGMENTER_ALIASES])
+
+
+def _create_detector(name: str, seed: int | None, options: dict[str, Any]) -> nn.Module:
+    from .nn.detector import detector
+
+    config = DETECTORS[name].with_options(**options)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:  # torchvision's heads draw from the global generator; it is given back
+            torch.manual_seed(seed)
+        return detector(config)
 
 
 def _draw(model: Model, generator: torch.Generator) -> None:
