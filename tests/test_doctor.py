@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from van.cli import doctor as verb
-from van.cli.parser import Parser
+from van.cli import main
 from van.doctor import draw, examine
 from van.doctor.pictures import ALARM, contact_sheet, legend, overlay
 from van.errors import ConfigError, DataError
@@ -39,9 +38,7 @@ def words(report, level=None):
 
 
 def run(*arguments):
-    parser = Parser(prog="van doctor")
-    verb.add_arguments(parser)
-    return verb.run(parser.parse_args(list(map(str, arguments))))
+    return main(["doctor", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -189,6 +186,15 @@ def test_command_writes_words_json_and_sheet(broken, tmp_path, capsys):
         assert sheet.format == "PNG"
         assert ALARM[0] in set(map(tuple, np.asarray(sheet).reshape(-1, 3).tolist()))  # its box in the legend
     assert not list(tmp_path.glob(".*"))
+
+
+def test_command_refuses_on_one_line(tmp_path, capsys):
+    assert run(tmp_path) == 2
+    assert run(tmp_path / "nowhere") == 2
+    assert run("scenes", "--json", tmp_path / "no" / "r.json") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3
+    assert all(line.startswith("van: error: ") for line in errors)
 
 
 def test_command_on_scenes(capsys, tmp_path):

@@ -11,6 +11,7 @@ from van.data.joint import JointTrainingSet, JointTransform, distort, generator,
 from van.data.masks import MaskRule, read_mask
 from van.data.segmentation import open_segmentation, splits_of
 from van.errors import ConfigError, DataError, UnknownNameError, VanNotice
+from van.masks import default_palette
 from van.preprocess import IMAGENET, Preprocess
 
 PALETTE = [(0, 0, 0), (200, 0, 0), (0, 200, 0)]
@@ -135,7 +136,7 @@ def voc(root, image):
 @pytest.mark.parametrize("mode", ["P", "RGB"])
 def test_voc_palette_masks_and_the_same_saved_as_rgb(tmp_path, mode):
     image = Image.fromarray(mask([0, 1, 20, 255, 5]))
-    image.putpalette([channel for color in palettes.distinct_palette(256) for channel in color])
+    image.putpalette([channel for color in default_palette(256) for channel in color])
     data = voc(tmp_path, image.convert(mode))
     assert first(data.load(0)[1], 5) == [0, 1, 20, 255, 5]
     assert (data.classes[20], data.palette[1], data.palette[15]) == ("tvmonitor", (128, 0, 0), (192, 128, 128))
@@ -170,7 +171,7 @@ def test_published_tables():
     for name, count in (("ADE20K", 150), ("CITYSCAPES", 19), ("VOC", 21), ("COCO_STUFF", 171)):
         classes, colors = getattr(palettes, f"{name}_CLASSES"), getattr(palettes, f"{name}_PALETTE")
         assert len(classes) == len(set(classes)) == len(colors) == count
-    assert palettes.distinct_palette(256)[255] == palettes.VOC_BORDER == (224, 224, 192)
+    assert default_palette(256)[255] == palettes.VOC_BORDER == (224, 224, 192)
     assert set(palettes.COCO_STUFF_TRAIN_IDS.values()) == set(range(171))
 
 

@@ -22,8 +22,6 @@ def resize_bilinear(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return pixels
     above, below, row_weights = _taps(pixels.shape[0], size[0])
     left, right, column_weights = _taps(pixels.shape[1], size[1])
-    at_border = left == right
-    column_weights = np.where(at_border, [[ONE], [0]], column_weights)  # columns beyond the border weigh nothing
     out = np.empty((*size, pixels.shape[2]), np.uint8)
     for start in range(0, size[0], BAND_ROWS):
         band = slice(start, start + BAND_ROWS)

@@ -32,7 +32,7 @@ from .resize import fit_within, resize_bilinear, round_up
 PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 # Pictures too large for one piece are cut into these.
-LARGE_WINDOW, LARGE_STRIDE = 1024, 768
+LARGE_WINDOW, LARGE_STRIDE = 768, 576
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError, UnknownNameError, VanNotice
+from ..masks import default_palette
 from .layouts import Layout, Lister, Listing, match, read_names
 from .masks import MaskRule
-from .palettes import Color, distinct_palette
+from .palettes import Color
 from .split import stratified_split
 
 FILE_NAMES = ("dataset.yaml", "dataset.yml")
@@ -70,7 +71,7 @@ def read_description(path: Path, *, seed: int = 0, val_fraction: float | None = 
         name=path.name,
         root=path.parent,
         classes=names,
-        palette=colors or distinct_palette(len(names)),
+        palette=colors or default_palette(len(names)),
         rule=rule,
         splits=_splits(d, path, seed, fraction),
     )

@@ -1,4 +1,4 @@
-"""Names and colours of the public segmentation data sets: pure data, and one rule that makes colours for the rest.
+"""Names and colours of the public segmentation data sets: pure data.
 
 Source: the data sets' own tables (ADE20K scene parsing, 150 classes; Cityscapes labels; PASCAL VOC development kit;
 COCO-Stuff labels). Colours serve pictures; VOC's also read its masks when they were saved as RGB.
@@ -6,18 +6,9 @@ COCO-Stuff labels). Colours serve pictures; VOC's also read its masks when they 
 
 from __future__ import annotations
 
+from ..masks import CITYSCAPES_LABEL_IDS, default_palette
+
 Color = tuple[int, int, int]
-
-
-def distinct_palette(count: int) -> tuple[Color, ...]:
-    """`count` colours by PASCAL VOC's rule: the bits of the index, dealt to red, green, blue from the top bit down."""
-    colors = []
-    for index in range(count):
-        channels = [0, 0, 0]
-        for bit in range(24):
-            channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-        colors.append((channels[0], channels[1], channels[2]))
-    return tuple(colors)
 
 
 def _names(table: str) -> tuple[str, ...]:
@@ -63,17 +54,14 @@ dcdc00 traffic sign; 6b8e23 vegetation; 98fb98 terrain; 4682b4 sky; dc143c perso
 """)
 
 # Label id -> train id; every other id up to 33 is left out of training and evaluation.
-CITYSCAPES_TRAIN_IDS: dict[int, int] = {
-    id_: train_id
-    for train_id, id_ in enumerate((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33))
-}
+CITYSCAPES_TRAIN_IDS: dict[int, int] = {id_: train_id for train_id, id_ in enumerate(CITYSCAPES_LABEL_IDS)}
 CITYSCAPES_VOID_IDS: tuple[int, ...] = tuple(id_ for id_ in range(34) if id_ not in CITYSCAPES_TRAIN_IDS)
 
 VOC_CLASSES = _names("""
 background; aeroplane; bicycle; bird; boat; bottle; bus; car; cat; chair; cow; diningtable; dog; horse; motorbike;
 person; pottedplant; sheep; sofa; train; tvmonitor
 """)
-VOC_PALETTE = distinct_palette(21)
+VOC_PALETTE = default_palette(21)
 # Colour 255 of the same rule: the border around objects.
 VOC_BORDER: Color = (224, 224, 192)
 
@@ -94,7 +82,7 @@ snow; solid-other; stairs; stone; straw; structural-other; table; tent; textile-
 wall-brick; wall-concrete; wall-other; wall-panel; wall-stone; wall-tile; wall-wood; water-other; waterdrops;
 window-blind; window-other; wood
 """)
-COCO_STUFF_PALETTE = distinct_palette(len(COCO_STUFF_CLASSES) + 1)[1:]
+COCO_STUFF_PALETTE = default_palette(len(COCO_STUFF_CLASSES) + 1)[1:]
 # The published masks hold category id - 1 (0 … 181); eleven categories have no annotation, the others close up.
 _COCO_STUFF_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 COCO_STUFF_TRAIN_IDS: dict[int, int] = {

@@ -53,11 +53,14 @@ class UperNetHead(nn.Module):
         self.classify = PixelClassifier(channels, num_classes, drop_rate)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+        return self.classify(self.join(self._levels(pyramid)))
+
+    def _levels(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """All levels at the finest size, (N, 4·C, H, W); a function of its own so that its maps go when it returns."""
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=False)]
         levels.append(self.pooling(pyramid[-1]))
         for i in reversed(range(len(levels) - 1)):
             levels[i] = levels[i] + resize(levels[i + 1], like=levels[i])
-        smooth = [conv(x) for conv, x in zip(self.outputs, levels, strict=False)]
-        finest = smooth[0]
-        joined = [finest, *(resize(x, like=finest) for x in [*smooth[1:], levels[-1]])]
-        return self.classify(self.join(torch.cat(joined, dim=1)))
+        for i, conv in enumerate(self.outputs):
+            levels[i] = conv(levels[i])
+        return torch.cat([levels[0], *(resize(x, like=levels[0]) for x in levels[1:])], dim=1)
