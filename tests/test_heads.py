@@ -17,6 +17,11 @@ from van.segmenters import SEGMENTERS
 TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-8}
 
 every_method = pytest.mark.parametrize("method", METHODS)
+# Tracing takes seconds each: the default run does the two unlike heads.
+traced_methods = pytest.mark.parametrize(
+    "method",
+    ["light_ham", "upernet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hamnet", "semantic_fpn"))],
+)
 
 
 def sampled(tensor, arrays, key):
@@ -152,7 +157,7 @@ def test_synchronised_batch_norm_is_the_same_function(method):
         torch.testing.assert_close(fold(synchronised)(images), model(images), atol=5e-5, rtol=0)
 
 
-@every_method
+@traced_methods
 def test_export_takes_any_size(method):
     model = small(method)
     side = [torch.export.Dim(name, min=33, max=2048) for name in ("height", "width")]
@@ -163,7 +168,7 @@ def test_export_takes_any_size(method):
         torch.testing.assert_close(program.module()(images), model(images), atol=5e-5, rtol=0)
 
 
-@every_method
+@traced_methods
 def test_compile_has_no_graph_break(method):
     model, images = small(method), torch.randn(1, 3, 64, 64)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
