@@ -87,6 +87,7 @@ def test_ablations():
         "lka": 75.4, "no_dw": 74.9, "no_dw_d": 74.1, "no_1x1": 74.6, "add": 74.6, "sigmoid": 75.2, "none": 74.3
     }  # fmt: skip
     whole = rows["lka"].complexity
+    assert [option for option, row in rows.items() if row.complexity.published] == ["lka"]  # others were never counted
     widths, blocks, maps = (32, 64, 160, 256), (3, 3, 5, 2), (56, 28, 14, 7)
     for option, taps in (("no_dw", 25), ("no_dw_d", 49)):
         missing = sum(b * w * (taps + 1) for w, b in zip(widths, blocks, strict=True))

@@ -41,11 +41,16 @@ MMCV = {
 }
 
 
-def test_every_published_name_is_here():
-    assert set(EXACT) == set(SEGMENTERS)
+def test_every_published_row_is_checked():
+    assert set(PUBLISHED) <= set(EXACT) <= set(SEGMENTERS)
 
 
-@pytest.mark.parametrize("name", EXACT)
+def large_ones_slow(names):
+    """Building a network takes up to seconds: B0 to B2 and B6 in the default run."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n[-2:] in ("b3", "b4", "b5") else n for n in names]
+
+
+@pytest.mark.parametrize("name", large_ones_slow(EXACT))
 def test_counts_are_exact(name):
     parameters, macs, matmul, torchprofile = EXACT[name]
     cost = measure_segmenter(SEGMENTERS[name])
@@ -60,7 +65,7 @@ def test_counts_are_exact(name):
             assert f"{cost.torchprofile / 1e9:.1f}" == row.giga
 
 
-@pytest.mark.parametrize("name", MMCV)
+@pytest.mark.parametrize("name", large_ones_slow(MMCV))
 def test_counts_of_2022_07_are_exact(name):
     row = PUBLISHED[name][-1]
     cost = measure_segmenter(SEGMENTERS[name], row.size)

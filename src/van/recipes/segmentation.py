@@ -94,6 +94,7 @@ def light_ham_digits() -> SegmentationRecipe:
             batch_size=16,
             channels_last=True,
             workers=0,
+            threads=1,  # maps this small are slower on two
             keep="last",
             device="cpu",
             log_every_steps=20,
