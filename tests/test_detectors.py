@@ -5,9 +5,9 @@ import torch
 
 pytest.importorskip("torchvision")
 
+from van import create_model as create
 from van.detectors import DETECTORS, DetectorConfig, resolve
 from van.errors import ConfigError, UnknownNameError
-from van import create_model as create
 from van.variants import VARIANTS
 
 TINY = {

@@ -1,6 +1,6 @@
 """What can go wrong, as a tree.
 
-VanError                    every error this package raises on purpose; the command line prints it on one line, exit code 2
+VanError                    every error this package raises on purpose; the command line prints it on one line, code 2
 ├── ConfigError             an option, a recipe key or an architecture field has a value that cannot work
 │   └── UnknownNameError    a name that is not in a table; the message suggests the nearest known ones
 ├── CheckpointError         a file cannot be read as a checkpoint, or does not fit the model

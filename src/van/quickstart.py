@@ -8,6 +8,7 @@ digits as files) and run/ (everything about the training).
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="quickstart", help="folder for the results (default: quickstart)")
     parser.add_argument("--epochs", type=int, help="fewer, for a quicker look (default: the recipe's)")
     options = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin on a busy machine slow it tenfold
     try:
         quickstart(Path(options.out), epochs=options.epochs)
     except (VanError, OSError) as error:

@@ -31,8 +31,8 @@ from .resize import fit_within, resize_bilinear, round_up
 
 PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
-# Pictures too large for one piece are cut into these.
-LARGE_WINDOW, LARGE_STRIDE = 768, 576
+# Pictures too large for one piece are cut into these; 512 is the crop that every published segmenter learned from.
+LARGE_WINDOW, LARGE_STRIDE = 512, 384
 
 
 @dataclass(frozen=True, kw_only=True)
