@@ -32,17 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, 2 a user's error, told on one line."""
     # not list(…): importing the verb of that name puts its module here
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    if arguments[0] in ("-V", "--version"):
-        print(f"van {__version__}")
-        return 0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", VanNotice)
             warnings.showwarning = _show_warning
-            return _run(arguments[0], arguments[1:])
+            return _run(arguments)
     except (VanError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # `van list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,7 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(verb: str, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
+    verb, *rest = arguments or ["help"]
+    if verb in ("-h", "--help", "help"):
+        return _say(_help())
+    if verb in ("-V", "--version"):
+        return _say(f"van {__version__}")
     if verb not in VERBS:
         raise UnknownNameError.of("command", verb, VERBS)
     from .parser import Parser
@@ -63,8 +62,13 @@ def _run(verb: str, arguments: list[str]) -> int:
     parser = Parser(prog=f"van {verb}", description=(module.__doc__ or "").strip())
     module.add_arguments(parser)
     if hasattr(module, "set_defaults"):  # what is named first decides the defaults of the other options
-        module.set_defaults(parser, arguments)
-    return module.run(parser.parse_args(arguments)) or 0
+        module.set_defaults(parser, rest)
+    return module.run(parser.parse_args(rest)) or 0
+
+
+def _say(text: str) -> int:
+    print(text, flush=True)
+    return 0
 
 
 def _help() -> str:
