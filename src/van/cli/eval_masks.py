@@ -61,12 +61,7 @@ def _evaluate(checkpoint: str, options: Any, inference: dict[str, Any]) -> MaskE
         optimize=options.optimize,
         overrides=inference,
     )
-    # what equals the option's default was not said: the checkpoint may know better
-    drawn = {
-        "seed": options.seed or None,
-        "val_fraction": None if options.val_fraction == 0.2 else options.val_fraction,
-    }
-    data = open_masks(opened, options.data, options.split, **drawn)
+    data = open_masks(opened, options.data, options.split, seed=options.seed, val_fraction=options.val_fraction)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(data))
 
