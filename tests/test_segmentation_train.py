@@ -69,7 +69,7 @@ class TestRecipes:
         assert (r.schedule.warmup_ratio, PolySpec().warmup_steps, PolySpec().power) == (1e-6, 1500, 1.0)
         assert (r.data.resize, r.augment.crop, r.augment.scale) == ((2048, 512), (512, 512), (0.5, 2.0))
         assert (r.augment.max_class_share, r.augment.flip, r.augment.photometric) == (0.75, 0.5, True)
-        assert (r.loss.auxiliary_weight, r.trainer.sync_bn) == (0.4, True)
+        assert (r.loss.auxiliary_weight, r.trainer.batch_norm) == (0.4, "sync")
 
     @pytest.mark.parametrize(
         ("name", "rate"),
@@ -211,7 +211,7 @@ def test_a_run_leaves_everything_about_it(finished):
     folder, recipe = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "best.ckpt", "last.ckpt", "metrics.csv", "recipe.yaml", "environment.json", "summary.json", "tensorboard",
+        "best.ckpt", "last.ckpt", "previous.ckpt", "metrics.csv", "recipe.yaml", "environment.json", "summary.json", "tensorboard",
         "model.safetensors",
     }  # fmt: skip
     from van.train.folder import read_recipe

@@ -16,7 +16,6 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from ..errors import VanError
 from ..metrics.accuracy import accuracy
 from ..recipes import Recipe
 from .optimizer import build_optimizer, build_schedule
@@ -52,19 +51,14 @@ class ClassificationModule(LightningModule):
             loss = self.soft_loss(self.model(images), targets)
         else:
             loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.augment.label_smoothing)
-        if not torch.isfinite(loss):
-            raise VanError(
-                f"the loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}, learning rate "
-                f"{self._lr():.3g}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
-            )
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
+        self.log("train/loss", loss, on_step=True, on_epoch=False, batch_size=len(labels))  # LossWatch looks at it
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = self._layout(batch[0]), batch[1]
         logits = self.evaluated(images).float()  # (N, K)
         self.accuracy.update(logits, labels)
-        self.log("val/loss", F.cross_entropy(logits, labels), on_epoch=True, batch_size=len(labels))
+        self.log("val/loss", F.cross_entropy(logits, labels), on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log_dict(self.accuracy, on_epoch=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:
