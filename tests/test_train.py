@@ -58,8 +58,8 @@ def test_a_run_leaves_everything_about_it(finished):
     folder, recipe = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "best.ckpt", "last.ckpt", "previous.ckpt", "metrics.csv", "recipe.yaml", "environment.json", "summary.json", "tensorboard",
-        "model.safetensors", "model-without-ema.safetensors",
+        "best.ckpt", "last.ckpt", "previous.ckpt", "metrics.csv", "recipe.yaml", "environment.json", "summary.json",
+        "tensorboard", "model.safetensors", "model-without-ema.safetensors",
     }  # fmt: skip
     assert read_recipe(folder / "recipe.yaml") == recipe
     assert [row["epoch"] for row in table(folder)] == ["0", "1", "2", "3"]
@@ -348,7 +348,9 @@ def test_corrupt_image_in_the_middle_is_named(workers, tmp_path):
     make_stripes(tmp_path / "data" / "train", count=4)
     make_stripes(tmp_path / "data" / "val", count=1)
     (tmp_path / "data" / "train" / "along" / "3.png").write_bytes(b"broken")
-    recipe = slim_recipe(tmp_path / "data", tmp_path / "run", **{"trainer.workers": workers, "trainer.max_unreadable": 0})
+    recipe = slim_recipe(
+        tmp_path / "data", tmp_path / "run", **{"trainer.workers": workers, "trainer.max_unreadable": 0}
+    )
     with pytest.raises(DataError, match=r"along/3\.png") as caught:
         run(recipe)
     assert "\n" not in str(caught.value)

@@ -14,8 +14,9 @@ from ..errors import ConfigError
 from ..segmenters import SEGMENTERS, resolve
 from ..variants import ATTENTION_OPTIONS
 from .checks import at_least, file_name, in_range, one_of, ordered
+from .process_checks import check_frozen, check_processes
 from .sections import Sectioned
-from .spec import PRECISIONS, OptimSpec, check_frozen, check_processes
+from .spec import PRECISIONS, OptimSpec
 
 MONITORS = ("val/mIoU", "val/aAcc", "val/mAcc")
 DECAYED = ("all_but_backbone_norms", "matrices", "everything")

@@ -13,11 +13,11 @@ from typing import Any
 from ..errors import ConfigError
 from ..variants import ATTENTION_OPTIONS, resolve
 from .checks import at_least, file_name, in_range, one_of, ordered
+from .process_checks import check_frozen, check_processes
 from .sections import Sectioned
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 MONITORS = ("val/top1", "val/loss")
-BATCH_NORMS = ("reduce", "sync", "frozen", "recalibrate")
 SCHEDULES = ("cosine", "poly", "constant")
 
 
@@ -311,25 +311,6 @@ class TrainerSpec:
         one_of("trainer.progress", self.progress, ("auto", "bar", "lines", "none"))
         if self.ema_decay is not None:
             in_range("trainer.ema_decay", self.ema_decay, 0, 0.9999999)
-
-
-def check_processes(spec: Any) -> None:
-    """The fields about devices, BatchNorm and checkpoints, which trainers of all tasks have."""
-    for name in ("devices", "recalibrate_images", "checkpoint_every_steps"):
-        at_least(f"trainer.{name}", getattr(spec, name), 1)
-    if spec.checkpoint_every_s is not None:
-        in_range("trainer.checkpoint_every_s", spec.checkpoint_every_s, 0, math.inf)
-    one_of("trainer.batch_norm", spec.batch_norm, BATCH_NORMS)
-    if spec.recalibrate_images is not None and spec.batch_norm != "recalibrate":
-        raise ConfigError("trainer.recalibrate_images belongs to trainer.batch_norm recalibrate; leave it out")
-    if spec.resume == "auto" and spec.out is None:
-        raise ConfigError("trainer.resume auto continues the run in trainer.out; give trainer.out")
-
-
-def check_frozen(recipe: Any) -> None:
-    """Frozen statistics must come from somewhere."""
-    if recipe.trainer.batch_norm == "frozen" and recipe.model.checkpoint is None:
-        raise ConfigError("trainer.batch_norm frozen keeps a checkpoint's statistics; give model.checkpoint, or reduce")
 
 
 @dataclass(frozen=True, kw_only=True)

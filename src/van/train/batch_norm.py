@@ -157,4 +157,5 @@ def calibration_loader(dataset: Any, keys: Any, *, images: int, batch_size: int,
         num_workers=workers,
         generator=generator,
     )
-    return (batch[0] for batch in loader)
+    # AugMix gives an image several forms
+    return (torch.cat(images) if isinstance(images, list | tuple) else images for images, *_ in loader)

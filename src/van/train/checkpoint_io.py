@@ -105,7 +105,5 @@ def _disk_error(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, OSError):
             return cause.strerror or str(cause)
-        if "PytorchStreamWriter failed" in str(cause) or "unexpected pos" in str(cause):
-            return "the disk is full, or a file may not be as large"
         cause = cause.__cause__ or cause.__context__
-    return None
+    return "the file could not be written whole" if "PytorchStreamWriter failed" in str(error) else None

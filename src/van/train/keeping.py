@@ -33,7 +33,8 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, folder: Path, *, every_steps: int | None, every_s: float | None) -> None:
         self.path, self.every_steps, self.every_s = folder / LAST, every_steps, every_s
-        self.asked = False  # by a signal
+        self.asked = False  # by a signal to this process
+        self.agreed = False  # all processes know that one of them was asked
         self.step, self.kept_step, self.kept_at = -1, -1, 0.0
         self.talk: Talk | None = None
 
@@ -54,17 +55,18 @@ class LastCheckpoint(Checkpoint):
         age = time.monotonic() - self.kept_at
         due = self.every_s is not None and age >= self.every_s
         assert self.talk is not None
-        preempted, due, old = self.talk.any_before(self.asked, due, age >= FRESH_S)
+        self.agreed, due, old = self.talk.any_before(self.asked, due, age >= FRESH_S)
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
         due |= self.every_steps is not None and step % self.every_steps == 0
-        if preempted or due or (old and self._validation_is_near(trainer)):
+        if self.agreed or due or (old and self._validation_is_near(trainer)):
             self._keep(trainer, pl_module)
-        if preempted:
+        if self.agreed:
             self._leave()
 
     def on_validation_batch_end(self, trainer: Trainer, *rest: Any) -> None:
-        if self.asked and self.kept_step >= trainer.global_step - 1:  # little is lost, and time is short
+        alone = self.asked and trainer.world_size == 1
+        if (self.agreed or alone) and self.kept_step >= trainer.global_step - 1:  # little is lost, and time is short
             self._leave()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,11 +84,14 @@ class LastCheckpoint(Checkpoint):
         for name, parameter in pl_module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise VanError(
-                    f"{name} is not finite after step {trainer.global_step}; last.ckpt is of step {self.kept_step} "
-                    "and stays; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
+                    f"{name} is not finite after step {trainer.global_step}, which is not kept; {self._before()}; lower "
+                    "optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
                 )
         trainer.save_checkpoint(self.path, weights_only=False)
         self.kept_step, self.kept_at = trainer.global_step, time.monotonic()
+
+    def _before(self) -> str:
+        return f"{LAST} is of step {self.kept_step}" if self.kept_step >= 0 else f"{LAST}, if any, is of before"
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True

@@ -15,6 +15,7 @@ from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from ..metrics.accuracy import accuracy
 from ..recipes import Recipe
@@ -38,6 +39,7 @@ class ClassificationModule(LightningModule):
         self.mixup = _mixup(recipe, len(classes))
         self.soft_loss = SoftTargetCrossEntropy()
         self.accuracy = accuracy(len(classes), prefix="val/")
+        self.val_loss = MeanMetric()  # Lightning's own mean is wrong where processes have different numbers of images
 
     @property
     def evaluated(self) -> nn.Module:
@@ -58,7 +60,8 @@ class ClassificationModule(LightningModule):
         images, labels = self._layout(batch[0]), batch[1]
         logits = self.evaluated(images).float()  # (N, K)
         self.accuracy.update(logits, labels)
-        self.log("val/loss", F.cross_entropy(logits, labels), on_epoch=True, batch_size=len(labels), sync_dist=True)
+        self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        self.log("val/loss", self.val_loss, on_epoch=True, batch_size=len(labels))
         self.log_dict(self.accuracy, on_epoch=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:
