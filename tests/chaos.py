@@ -81,7 +81,7 @@ class Victim:
     def __init__(self, recipe, folder: Path, *, ranks: int = 1) -> None:
         self.folder, self.ranks = folder, ranks
         self.settings = folder.parent / f"{folder.name}-settings"
-        self.settings.mkdir()
+        self.settings.mkdir(parents=True)
         write_recipe(self.settings, recipe)
         resuming = ["--trainer.out", str(folder), "--trainer.resume", "auto"]
         self.arguments = ["--config", str(self.settings / "recipe.yaml"), *resuming]

@@ -249,20 +249,25 @@ class TestWatches:
         assert last["global_step"] == 5
         assert all(torch.isfinite(value).all() for value in last["state_dict"].values())
 
-    def test_weights_that_are_no_numbers_are_not_kept(self, stripes, tmp_path, monkeypatch):
-        """The loss of the step was finite, its gradient was not."""
+    @pytest.mark.parametrize("epoch_step", [1, 3])
+    def test_weights_that_are_no_numbers_are_not_kept(self, epoch_step, stripes, tmp_path, monkeypatch):
+        """The loss of the step was finite, its gradient was not; `epoch_step` of four in the second epoch."""
         update = ClassificationModule.optimizer_step
 
-        def overflowing(self, *arguments, **named):
-            update(self, *arguments, **named)
-            if self.global_step == 3:
+        def overflowing(self, epoch, batch_idx, *arguments, **named):
+            update(self, epoch, batch_idx, *arguments, **named)
+            if (epoch, batch_idx) == (1, epoch_step):
                 self.model.head.weight.data[0, 0] = float("inf")
 
         monkeypatch.setattr(ClassificationModule, "optimizer_step", overflowing)
-        recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.checkpoint_every_steps": 1})
-        with pytest.raises(VanError, match=r"head.weight is not finite after step 3.*last.ckpt is of step 2"):
+        options = {"trainer.checkpoint_every_steps": 1, "trainer.monitor": "val/top1"}
+        recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **options)
+        with pytest.raises(VanError, match=rf"head.weight is not finite after step {5 + epoch_step}"):
             run(recipe)
-        assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 2
+        for name in ("best", "last"):
+            kept = torch.load(tmp_path / "run" / f"{name}.ckpt", weights_only=True)
+            assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
+            assert kept["global_step"] <= 4 + epoch_step
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_an_unreadable_image_is_replaced_aloud(self, workers, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from ..errors import CheckpointError, VanNotice
+from ..errors import CheckpointError, VanError, VanNotice
 from .ranks import is_first
 
 # What is left behind when `last` is written anew, for the day on which it turns out damaged.
@@ -25,12 +25,13 @@ class DamagedError(CheckpointError):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written under a temporary name in the same folder and renamed.
 
-    last.ckpt becomes previous.ckpt when it is replaced. Raises CheckpointError when the disk does not take the file;
-    what was there before stays.
+    last.ckpt becomes previous.ckpt when it is replaced. Raises CheckpointError when the disk does not take the file,
+    VanError when the weights are no numbers; what was there before stays.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
+        _check_finite(checkpoint, target)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +98,15 @@ def read_last(path: Path) -> tuple[Path, dict[str, Any]]:
     if is_first():
         warnings.warn(f"{reason}; resuming from {PREVIOUS}, step {state['global_step']}", VanNotice, stacklevel=4)
     return previous, state
+
+
+def _check_finite(checkpoint: dict[str, Any], target: Path) -> None:
+    for name, value in checkpoint.get("state_dict", {}).items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise VanError(
+                f"{name} is not finite after step {checkpoint['global_step']}, which is not kept; {target} stays what "
+                "it was; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
+            )
 
 
 def _disk_error(error: BaseException) -> str | None:

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from ..errors import PreemptedError, VanError
+from ..errors import PreemptedError
 from .checkpoint_io import LAST
 from .ranks import Talk
 
@@ -60,7 +59,7 @@ class LastCheckpoint(Checkpoint):
             return
         due |= self.every_steps is not None and step % self.every_steps == 0
         if self.agreed or due or (old and self._validation_is_near(trainer)):
-            self._keep(trainer, pl_module)
+            self._keep(trainer)
         if self.agreed:
             self._leave()
 
@@ -70,7 +69,7 @@ class LastCheckpoint(Checkpoint):
             self._leave()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._keep(trainer, pl_module)
+        self._keep(trainer)
         assert self.talk is not None
         if self.talk.any(self.asked)[0]:
             self._leave()
@@ -80,18 +79,9 @@ class LastCheckpoint(Checkpoint):
         progress = trainer.fit_loop.epoch_loop.batch_progress.current
         return trainer.num_training_batches - progress.ready <= trainer.accumulate_grad_batches
 
-    def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for name, parameter in pl_module.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise VanError(
-                    f"{name} is not finite after step {trainer.global_step}, which is not kept; {self._before()}; lower "
-                    "optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
-                )
+    def _keep(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path, weights_only=False)
         self.kept_step, self.kept_at = trainer.global_step, time.monotonic()
-
-    def _before(self) -> str:
-        return f"{LAST} is of step {self.kept_step}" if self.kept_step >= 0 else f"{LAST}, if any, is of before"
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True

@@ -22,7 +22,7 @@ from ..errors import DataError, LostProcessError, PreemptedError, VanError, VanN
 from ..recipes import AnyRecipe, SegmentationRecipe
 from .batch_norm import BatchNormPolicy, sync_on_cpu
 from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
-from .checkpoint_io import AtomicCheckpointIO
+from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
 from .export import export
 from .folder import has_finished, open_folder, write_environment, write_recipe
 from .prepare import Job, prepare
@@ -54,6 +54,8 @@ def run(recipe: AnyRecipe) -> Path:
         if is_first():
             write_recipe(folder, job.recipe)
             write_environment(folder, job.device)
+            if job.resume == str(folder / PREVIOUS):
+                (folder / LAST).unlink(missing_ok=True)  # damaged: it must not become the previous one
         state = ProcessState()
         table = _table(job, folder, state)
         trainer = _trainer(job, folder, state, table)

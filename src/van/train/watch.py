@@ -20,8 +20,8 @@ SHOWN = 8
 class LossWatch(Callback):
     """Stops the run when a loss is NaN or infinite, naming step, learning rate and the batch's files.
 
-    A loss is looked at when the next step is done: reading it earlier would make the device wait. No checkpoint is
-    written in between, because LastCheckpoint refuses weights that are not finite.
+    A GPU's loss is looked at when the next step is under way: reading it earlier would make the device wait. No bad
+    checkpoint is written in between, because AtomicCheckpointIO refuses weights that are not finite.
     """
 
     def __init__(self) -> None:
