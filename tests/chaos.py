@@ -78,8 +78,8 @@ def train(arguments: list[str], fate: tuple[str, str, int] | None, environment: 
 class Victim:
     """A run of a recipe that is started, killed and started again with the same command."""
 
-    def __init__(self, recipe, folder: Path, *, ranks: int = 1) -> None:
-        self.folder, self.ranks = folder, ranks
+    def __init__(self, recipe, folder: Path, *, ranks: int = 1, launcher: str = "torchrun") -> None:
+        self.folder, self.ranks, self.launcher = folder, ranks, launcher
         self.settings = folder.parent / f"{folder.name}-settings"
         self.settings.mkdir(parents=True)
         write_recipe(self.settings, recipe)
@@ -92,7 +92,7 @@ class Victim:
         return self.wait()
 
     def start(self, fate: tuple[str, str, int] | None = None, *, rank: int = 0) -> None:
-        environments = launched(self.ranks) if self.ranks > 1 else [{}]
+        environments = launched(self.ranks, self.launcher) if self.ranks > 1 else [{}]
         self.processes = []
         for number, environment in enumerate(environments):
             own = fate if number == rank else None
@@ -114,10 +114,15 @@ class Victim:
         return (self.settings / f"{rank}.log").read_text()
 
 
-def launched(ranks: int) -> list[dict[str, str]]:
-    """What torchrun puts into the environment of each process."""
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "test"}
-    common |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
+def launched(ranks: int, launcher: str) -> list[dict[str, str]]:
+    """What torchrun or Slurm's srun puts into the environment of each process."""
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    if launcher == "slurm":
+        common |= {"SLURM_NTASKS": str(ranks), "SLURM_NTASKS_PER_NODE": str(ranks), "SLURM_NNODES": "1"}
+        common |= {"SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "train", "SLURM_NODEID": "0"}
+        return [{**common, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(ranks)]
+    common |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    common |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
 
 

@@ -1,6 +1,11 @@
 """Several processes train as one: the same batches, exact validation, BatchNorm by policy, one plain loop's losses."""
 
 import copy
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,14 +13,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from chaos import Victim, numbers
+from chaos import Victim, assert_same, numbers
 from tiny_training import make_stripes, slim_recipe
 from van.data.dataset import EpochSampler
-from van.errors import ConfigError, DataError, VanError, VanNotice
+from van.errors import CheckpointError, ConfigError, DataError, PreemptedError, VanError, VanNotice
 from van.evaluate import evaluate
 from van.recipes import get_recipe
 from van.train import run
 from van.train.batch_norm import recalibrate
+from van.train.checkpoint_io import AtomicCheckpointIO, read_last
 from van.train.module import ClassificationModule
 from van.train.optimizer import build_optimizer, build_schedule
 from van.train.prepare import fit_devices, prepare
@@ -126,6 +132,21 @@ class TestPlace:
             open_folder(slim_recipe(stripes, "x", **{"trainer.out": None}))
 
 
+def test_every_launcher_gives_the_same_run(stripes, tmp_path):
+    """srun's processes, and those that Lightning starts by the same command, end as torchrun's."""
+    recipe = slim_recipe(stripes, tmp_path / "x", **PLAIN, **{"trainer.devices": 2, "trainer.epochs": 1})
+    torchrun = Victim(recipe, tmp_path / "torchrun", ranks=2)
+    slurm = Victim(recipe, tmp_path / "slurm", ranks=2, launcher="slurm")
+    assert torchrun.live() == [0, 0], torchrun.said()
+    assert slurm.live() == [0, 0], slurm.said()
+    assert_same(torchrun.folder, slurm.folder)
+    own = Victim(recipe, tmp_path / "own")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "van", "train", *own.arguments]
+    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=120)
+    assert_same(torchrun.folder, own.folder)
+
+
 class TestBatchNorm:
     def test_frozen_statistics_stay_and_the_rest_learns(self, stripes, tmp_path):
         start = run(slim_recipe(stripes, tmp_path / "start", **{"trainer.epochs": 1})) / "model.safetensors"
@@ -229,6 +250,62 @@ def test_compiled_training_equals_eager_training(stripes, tmp_path):
     compiled = run(slim_recipe(stripes, tmp_path / "compiled", **PLAIN, **{"trainer.compile": True}))
     for key, value in weights(eager).items():
         torch.testing.assert_close(weights(compiled)[key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize(
+        ("options", "fresh_s", "steps"),
+        [
+            ({}, 1e9, [4, 8]),
+            ({"trainer.checkpoint_every_steps": 2}, 1e9, [2, 4, 6, 8]),
+            ({"trainer.checkpoint_every_s": 0.0}, 1e9, [1, 2, 3, 4, 5, 6, 7, 8]),
+            ({}, 0.0, [3, 4, 7, 8]),  # one step before a validation, which may be long
+            ({"trainer.checkpoint_every_s": 0.0, "trainer.accumulate": 2}, 1e9, [1, 2, 3, 4]),
+        ],
+    )
+    def test_when_they_are_written(self, options, fresh_s, steps, stripes, tmp_path, monkeypatch):
+        kept, save = [], AtomicCheckpointIO.save_checkpoint
+
+        def noting(self, checkpoint, path, storage_options=None):
+            if Path(path).name == "last.ckpt":
+                kept.append(checkpoint["global_step"])
+            save(self, checkpoint, path, storage_options)
+
+        monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", noting)
+        monkeypatch.setattr("van.train.keeping.FRESH_S", fresh_s)
+        run(slim_recipe(stripes, tmp_path / "run", **{**PLAIN, **options}))
+        assert kept == steps
+
+    def test_a_signal_in_a_validation_does_not_wait_for_its_end(self, stripes, tmp_path, monkeypatch):
+        monkeypatch.setattr("van.train.keeping.FRESH_S", 0.0)
+        validated, step = [], ClassificationModule.validation_step
+
+        def signalled(self, batch, batch_idx):
+            validated.append(batch_idx)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return step(self, batch, batch_idx)
+
+        monkeypatch.setattr(ClassificationModule, "validation_step", signalled)
+        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+        recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.eval_batch_size": 1})
+        with pytest.raises(PreemptedError, match="everything up to step 3 is in"):
+            run(recipe)
+        assert validated == [0]
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+    def test_a_damaged_byte_is_noticed(self, stripes, tmp_path):
+        recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN)
+        last = run(recipe) / "last.ckpt"
+        with last.open("r+b") as file:
+            file.seek(last.stat().st_size // 2)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+        with pytest.warns(VanNotice, match=r"damaged.*; resuming from previous.ckpt, step 4"):
+            assert read_last(last)[0] == tmp_path / "run" / "previous.ckpt"
+        (tmp_path / "run" / "previous.ckpt").unlink()
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_last(last)
 
 
 class TestWatches:
