@@ -134,7 +134,7 @@ class TestPlace:
 
 def test_every_launcher_gives_the_same_run(stripes, tmp_path):
     """srun's processes, and those that Lightning starts by the same command, end as torchrun's."""
-    recipe = slim_recipe(stripes, tmp_path / "x", **PLAIN, **{"trainer.devices": 2, "trainer.epochs": 1})
+    recipe = slim_recipe(stripes, tmp_path / "x", **{**PLAIN, "trainer.devices": 2, "trainer.epochs": 1})
     torchrun = Victim(recipe, tmp_path / "torchrun", ranks=2)
     slurm = Victim(recipe, tmp_path / "slurm", ranks=2, launcher="slurm")
     assert torchrun.live() == [0, 0], torchrun.said()

@@ -12,7 +12,6 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ..errors import CheckpointError, VanError, VanNotice
-from .ranks import is_first
 
 # What is left behind when `last` is written anew, for the day on which it turns out damaged.
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -95,8 +94,7 @@ def read_last(path: Path) -> tuple[Path, dict[str, Any]]:
     except DamagedError as error:
         reason = str(error)
     state = read_training_checkpoint(previous)
-    if is_first():
-        warnings.warn(f"{reason}; resuming from {PREVIOUS}, step {state['global_step']}", VanNotice, stacklevel=4)
+    warnings.warn(f"{reason}; resuming from {PREVIOUS}, step {state['global_step']}", VanNotice, stacklevel=4)
     return previous, state
 
 

@@ -20,7 +20,7 @@ from .folder import resume_source
 from .module import ClassificationModule
 from .network import build_network, resolve_preprocess
 from .optimizer import build_optimizer
-from .ranks import is_first, place
+from .ranks import place
 
 # What a resumed run may change without becoming another run.
 _FREE = (
@@ -136,13 +136,12 @@ def fit_devices(recipe: Fitted, device: str) -> Fitted:
             f"trainer.devices is {spec.devices}, there are {there}, which cannot share {passes} passes evenly; set "
             "trainer.devices, batch_size and accumulate"
         )
-    if is_first():
-        warnings.warn(
-            f"trainer.devices {spec.devices} becomes {there} and trainer.accumulate {accumulate}: there are {there} "
-            f"here; {batch}, BatchNorm sees {_seen_together(spec, there)} at a time",
-            VanNotice,
-            stacklevel=4,
-        )
+    warnings.warn(
+        f"trainer.devices {spec.devices} becomes {there} and trainer.accumulate {accumulate}: there are {there} "
+        f"here; {batch}, BatchNorm sees {_seen_together(spec, there)} at a time",
+        VanNotice,
+        stacklevel=4,
+    )
     return recipe.with_options(**{"trainer.devices": there, "trainer.accumulate": accumulate})
 
 
@@ -207,7 +206,7 @@ def _check_map(recipe: Recipe, network: Classifier, preprocess: Preprocess) -> N
 def tell_lr(recipe: AnyRecipe) -> None:
     """Say so when the learning rate is scaled to another batch."""
     spec, batch = recipe.optim, recipe.global_batch
-    if spec.lr_batch is not None and spec.lr_batch != batch and is_first():
+    if spec.lr_batch is not None and spec.lr_batch != batch:
         devices = f" x {recipe.trainer.devices} devices" if recipe.trainer.devices > 1 else ""
         warnings.warn(
             f"learning rate {spec.lr:g} for a batch of {spec.lr_batch} becomes {spec.scaled_lr(batch):g} for "

@@ -49,7 +49,7 @@ def run(recipe: AnyRecipe) -> Path:
         return Path(spec.out or "")
     chance = seeded(spec.seed, *([here.rank] if here.rank else []), cuda=True)  # drop path differs between processes
     with chance, _threads(spec.threads), _quiet(), _determinism_restored():
-        job = prepare_segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else prepare(recipe)
+        job = _prepared(recipe)
         folder = shared_folder(lambda: open_folder(job.recipe), several=job.recipe.trainer.devices > 1)
         if is_first():
             write_recipe(folder, job.recipe)
@@ -65,6 +65,14 @@ def run(recipe: AnyRecipe) -> Path:
         if is_first():
             _export(job, folder, table, seconds)
     return folder
+
+
+def _prepared(recipe: AnyRecipe) -> Job | SegmentationJob:
+    """Every process prepares; the first one tells what was decided."""
+    with warnings.catch_warnings():
+        if not is_first():
+            warnings.simplefilter("ignore", VanNotice)
+        return prepare_segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else prepare(recipe)
 
 
 def _table(job: Job | SegmentationJob, folder: Path, state: ProcessState) -> EpochTable:
