@@ -9,17 +9,23 @@ from pathlib import Path
 
 
 class Agent:
-    """One machine's torchrun over `van train` of a Victim's run."""
+    """One machine's torchrun over `van train` of a Victim's run; number 0 hosts the meeting point."""
 
     def __init__(self, victim, number: int, port: int, *, nodes: int = 2, processes: int = 1) -> None:
         self.log = victim.settings / f"agent{number}-{time.monotonic_ns()}.log"
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--max-restarts", "3", "--rdzv-backend", "c10d"),
             *("--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test", "--local-addr", "127.0.0.1"),
-            *(f"--nnodes={nodes}", f"--nproc-per-node={processes}", "--rdzv-conf", "join_timeout=60"),
+            *(
+                f"--nnodes={nodes}",
+                f"--nproc-per-node={processes}",
+                "--rdzv-conf",
+                f"join_timeout=60,is_host={int(number == 0)}",
+            ),
             *("-m", "van", "train", *victim.arguments),
         ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # otherwise a second agent that comes back waits in vain for what the first one told in the first round only
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True

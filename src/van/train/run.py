@@ -198,6 +198,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for module in ("pytorch_lightning", "lightning_fabric", "torchdata", "torch.utils.data"):
                 warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of depthwise weights: the same memory
             yield
     finally:
         for name, level in before.items():
