@@ -1,4 +1,4 @@
-"""`python -m van` is the `van` command."""
+"""`python -m van` and `torchrun -m van`: the command `van`."""
 
 import sys
 
