@@ -12,19 +12,25 @@ The products are formed in float64 and rounded once.
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
+from .layers import DepthwiseConv2d
 
 
 class FoldedBlock(nn.Module):
-    """An inference-only Block: its affine maps live in its convolutions; (N, C, H, W) -> (N, C, H, W)."""
+    """An inference-only Block: its affine maps live in its convolutions; (N, C, H, W) -> (N, C, H, W).
+
+    Where the C kernel serves it, the whole block is one operator that reads a packed copy of the weights. The copy
+    follows `to`, `load_state_dict` and the like, not weights that are written in place; modules inside are not called.
+    """
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -39,10 +45,33 @@ class FoldedBlock(nn.Module):
         self.project = _before_scale(feed_forward.project, scale2)
         self.shortcut: Tensor
         self.register_buffer("shortcut", (1 + scale1 * a).to(block.scale1.dtype)[:, None, None])
+        self.packed = self._pack()
+        self.register_load_state_dict_post_hook(_pack_again)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.packed is not None and ops.block_kernel_serves(x):
+            return ops.folded_block(x, self.packed)
         x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
         return x + self.project(_gelu_(self.depthwise(self.expand(x))))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FoldedBlock:
+        super()._apply(fn, recurse)
+        self.packed = self._pack()
+        return self
+
+    def _pack(self) -> ops.PackedBlock | None:
+        """The weights as the kernel reads them; None where it cannot compute this block."""
+        near, far, mix = self.spatial.near, self.spatial.far, self.spatial.mix
+        depthwise = [near, far, self.depthwise]
+        if self.spatial.gate != "multiply" or not isinstance(mix, nn.Conv2d):
+            return None
+        if not all(isinstance(module, DepthwiseConv2d) for module in depthwise):
+            return None
+        return ops.pack_block([self.proj_in, mix, self.proj_out, self.expand, self.project], depthwise, self.shortcut)
+
+
+def _pack_again(block: FoldedBlock, _incompatible: Any) -> None:
+    block.packed = block._pack()
 
 
 def fold(model: nn.Module) -> nn.Module:

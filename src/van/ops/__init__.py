@@ -7,7 +7,17 @@
 | everything else, and while exporting | both | one library convolution; the layout as it came |
 """  # noqa: E501
 
-from .depthwise import depthwise_conv2d
+from .block import PackedBlock, block_kernel_serves, folded_block, pack_block
+from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair
 from .layout import fast_layout
 
-__all__ = ["depthwise_conv2d", "fast_layout"]
+__all__ = [
+    "PackedBlock",
+    "block_kernel_serves",
+    "depthwise_conv2d",
+    "depthwise_gelu",
+    "depthwise_pair",
+    "fast_layout",
+    "folded_block",
+    "pack_block",
+]

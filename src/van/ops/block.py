@@ -1,0 +1,103 @@
+"""A folded block of the network as one operator of the C kernel; inference only.
+
+Shapes: N batch, C channels, E expanded channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
+
+from .depthwise import kernel_serves
+from .kernel import _check, _like
+from .library import library
+
+# Outputs of a matrix product that the kernel computes side by side.
+PANEL = 32
+
+
+@dataclass(frozen=True)
+class PackedBlock:
+    """Parameters and options of the operator below."""
+
+    parameters: list[Tensor]
+    options: list[int]
+
+
+def pack_block(products: Sequence[nn.Conv2d], depthwise: Sequence[nn.Conv2d], shortcut: Tensor) -> PackedBlock | None:
+    """The weights of a folded block in the kernel's layout; None where they are not float32 on the CPU.
+
+    products: in, mix, out, expand, project. depthwise: near, far, depthwise. shortcut: (C, 1, 1).
+    """
+    if shortcut.device.type != "cpu" or shortcut.dtype != torch.float32:
+        return None
+    parameters: list[Tensor] = []
+    for conv in products:
+        parameters += _panels(conv.weight.detach(), _bias_of(conv))
+    for conv in depthwise:
+        parameters += [conv.weight.detach().contiguous(), _bias_of(conv)]
+    options = [number for conv in depthwise for number in (conv.kernel_size[0], conv.dilation[0])]
+    return PackedBlock([*parameters, shortcut.detach().flatten()], options)
+
+
+def _panels(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """(outputs, inputs, 1, 1) as panels (outputs / PANEL, inputs / PANEL · PANEL, PANEL), and the bias, zeros at the ends."""
+    outputs, inputs = weight.shape[:2]
+    padded = F.pad(weight.reshape(outputs, inputs), (0, 0, 0, -outputs % PANEL))
+    panels = padded.reshape(-1, PANEL, inputs).transpose(1, 2)
+    return panels.contiguous(), F.pad(bias, (0, -outputs % PANEL))
+
+
+def _bias_of(conv: nn.Conv2d) -> Tensor:
+    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().contiguous()
+
+
+@torch.library.custom_op("van::folded_block", mutates_args=(), device_types="cpu")
+def operator(x: Tensor, parameters: Sequence[Tensor], options: Sequence[int]) -> Tensor:
+    """A folded block: (N, C, H, W) -> (N, C, H, W), float32.
+
+    parameters: panels and bias of in, mix, out, expand, project; weight and bias of near, far, depthwise; shortcut.
+    options: kernel side and dilation of near, far, depthwise.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = _like(x)
+    if y.numel():
+        batch, channels, height, width = x.shape
+        scratch = x.new_empty((2, x.numel()))
+        shape = (ctypes.c_long * 5)(batch, height, width, channels, parameters[14].shape[0])
+        pointers = (ctypes.c_void_p * len(parameters))(*(p.data_ptr() for p in parameters))
+        maps = (ctypes.c_void_p * 3)(scratch[0].data_ptr(), scratch[1].data_ptr(), y.data_ptr())
+        handle, threads = library().handle, torch.get_num_threads()
+        _check(handle.van_block(x.data_ptr(), shape, (ctypes.c_long * 6)(*options), pointers, maps, threads), x)
+    return y
+
+
+@operator.register_fake
+def _(x: Tensor, parameters: Sequence[Tensor], options: Sequence[int]) -> Tensor:
+    return _like(x)
+
+
+@register_flop_formula(torch.ops.van.folded_block)
+def _(x: Sequence[int], parameters: Sequence[Any], *_options: Any, **_named: Any) -> int:
+    channels, pixels = x[1], x[0] * x[2] * x[3]
+    hidden = parameters[14][0]
+    taps = sum(math.prod(parameters[i]) for i in (10, 12, 14))
+    return 2 * pixels * (3 * channels * channels + 2 * channels * hidden + taps)
+
+
+def folded_block(x: Tensor, packed: PackedBlock) -> Tensor:
+    """The block whose weights were packed; (N, C, H, W) float32 on the CPU, no gradients."""
+    return operator(x, packed.parameters, packed.options)
+
+
+def block_kernel_serves(x: Tensor) -> bool:
+    """Whether the C kernel computes a folded block of x: what it needs of a convolution, and nobody wants gradients."""
+    return kernel_serves(x) and not (torch.is_grad_enabled() and x.requires_grad)
