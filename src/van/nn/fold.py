@@ -22,7 +22,7 @@ from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
-from .layers import DepthwiseConv2d
+from .layers import depthwise_gelu
 
 
 class FoldedBlock(nn.Module):
@@ -52,7 +52,7 @@ class FoldedBlock(nn.Module):
         if self.packed is not None and ops.block_kernel_serves(x):
             return ops.folded_block(x, self.packed)
         x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
-        return x + self.project(_gelu_(self.depthwise(self.expand(x))))
+        return x + self.project(depthwise_gelu(self.depthwise, self.expand(x)))
 
     def _apply(self, fn: Any, recurse: bool = True) -> FoldedBlock:
         super()._apply(fn, recurse)
@@ -61,13 +61,11 @@ class FoldedBlock(nn.Module):
 
     def _pack(self) -> ops.PackedBlock | None:
         """The weights as the kernel reads them; None where it cannot compute this block."""
-        near, far, mix = self.spatial.near, self.spatial.far, self.spatial.mix
-        depthwise = [near, far, self.depthwise]
-        if self.spatial.gate != "multiply" or not isinstance(mix, nn.Conv2d):
+        spatial = self.spatial
+        if spatial.gate != "multiply" or nn.Identity in {type(m) for m in (spatial.near, spatial.far, spatial.mix)}:
             return None
-        if not all(isinstance(module, DepthwiseConv2d) for module in depthwise):
-            return None
-        return ops.pack_block([self.proj_in, mix, self.proj_out, self.expand, self.project], depthwise, self.shortcut)
+        products = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
+        return ops.pack_block(products, [spatial.near, spatial.far, self.depthwise], self.shortcut)
 
 
 def _pack_again(block: FoldedBlock, _incompatible: Any) -> None:

@@ -32,27 +32,33 @@ class PackedBlock:
     options: list[int]
 
 
-def pack_block(products: Sequence[nn.Conv2d], depthwise: Sequence[nn.Conv2d], shortcut: Tensor) -> PackedBlock | None:
-    """The weights of a folded block in the kernel's layout; None where they are not float32 on the CPU.
+def pack_block(products: Sequence[nn.Module], depthwise: Sequence[nn.Module], shortcut: Tensor) -> PackedBlock | None:
+    """The weights of a folded block in the kernel's layout; None where they are no float32 convolutions on the CPU.
 
     products: in, mix, out, expand, project. depthwise: near, far, depthwise. shortcut: (C, 1, 1).
     """
     if shortcut.device.type != "cpu" or shortcut.dtype != torch.float32:
         return None
+    products, depthwise = ([m for m in given if isinstance(m, nn.Conv2d)] for given in (products, depthwise))
+    if (len(products), len(depthwise)) != (5, 3):
+        return None
     parameters: list[Tensor] = []
-    for conv in products:
-        parameters += _panels(conv.weight.detach(), _bias_of(conv))
+    for i, conv in enumerate(products):
+        parameters += _panels(conv.weight.detach(), _bias_of(conv), whole_inputs=i == 4)
     for conv in depthwise:
         parameters += [conv.weight.detach().contiguous(), _bias_of(conv)]
     options = [number for conv in depthwise for number in (conv.kernel_size[0], conv.dilation[0])]
     return PackedBlock([*parameters, shortcut.detach().flatten()], options)
 
 
-def _panels(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """(outputs, inputs, 1, 1) as panels (outputs / PANEL, inputs / PANEL · PANEL, PANEL), and the bias, zeros at the ends."""
+def _panels(weight: Tensor, bias: Tensor, *, whole_inputs: bool) -> tuple[Tensor, Tensor]:
+    """(outputs, inputs, 1, 1) as (outputs / PANEL, inputs, PANEL), and the bias as long; zeros at the ends.
+
+    whole_inputs: the inputs are rounded up to PANEL too, because the kernel makes them panel by panel.
+    """
     outputs, inputs = weight.shape[:2]
-    padded = F.pad(weight.reshape(outputs, inputs), (0, 0, 0, -outputs % PANEL))
-    panels = padded.reshape(-1, PANEL, inputs).transpose(1, 2)
+    padded = F.pad(weight.reshape(outputs, inputs), (0, -inputs % PANEL if whole_inputs else 0, 0, -outputs % PANEL))
+    panels = padded.unflatten(0, (-1, PANEL)).transpose(1, 2)
     return panels.contiguous(), F.pad(bias, (0, -outputs % PANEL))
 
 

@@ -1,7 +1,7 @@
-"""The depthwise convolutions of the network, all keeping the map's size: one, the pair of large kernel attention, 3x3 and GELU.
+"""The network's depthwise convolutions, all keeping the map's size: one, one and GELU, the pair of the attention.
 
 Shapes: N batch, C channels, H height, W width, k kernel side.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -23,29 +23,22 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation
     An odd span is padded one more at the bottom and right.
     """
     conv = (weight, bias, dilation)
-    if kernel_serves(x, conv):
-        return kernel.depthwise(x, *conv, False)
-    return plain.convolve(x, *conv)
+    return kernel.depthwise(x, *conv, False) if kernel_serves(x, conv) else plain.convolve(x, *conv)
 
 
-def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation: int = 1) -> Tensor:
-    """Exact GELU of `depthwise_conv2d`; shapes as there."""
-    conv = (weight, bias, dilation)
-    if kernel_serves(x, conv):
-        return kernel.depthwise(x, *conv, True)
-    return plain.chain(x, [conv], gelu=True)
+def depthwise_gelu(x: Tensor, conv: Conv) -> Tensor:
+    """Exact GELU of a depthwise convolution (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
+    return kernel.depthwise(x, *conv, True) if kernel_serves(x, conv) else plain.chain(x, [conv], gelu=True)
 
 
 def depthwise_pair(x: Tensor, near: Conv, far: Conv) -> Tensor:
-    """`depthwise_conv2d` twice, first near, then far; each is (weight, bias, dilation)."""
-    if kernel_serves(x, near, far):
-        return kernel.depthwise_pair(x, *near, *far)
-    return plain.chain(x, [near, far])
+    """Two depthwise convolutions, first near, then far, each (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
+    return kernel.depthwise_pair(x, *near, *far) if kernel_serves(x, near, far) else plain.chain(x, [near, far])
 
 
 def kernel_serves(x: Tensor, *convs: Conv) -> bool:
     """Whether the C kernel computes these convolutions of x: float32 on the CPU, square kernels, no export."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_exporting():
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
     return _available() and all(_fits(x, weight, bias) for weight, bias, _ in convs)
 

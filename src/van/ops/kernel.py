@@ -42,19 +42,31 @@ def depthwise_backward(
 
 @torch.library.custom_op("van::depthwise_pair", mutates_args=(), device_types="cpu")
 def depthwise_pair(
-    x: Tensor, near: Tensor, near_bias: Tensor | None, near_dilation: int, far: Tensor, far_bias: Tensor | None, dilation: int
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    near: Tensor,
+    near_bias: Tensor | None,
+    near_dilation: int,
+    far: Tensor,
+    far_bias: Tensor | None,
+    far_dilation: int,
+) -> Tensor:
     """Two depthwise convolutions in a row; the map between them never leaves the cache."""
-    return _forward(x, [(near, near_bias, near_dilation), (far, far_bias, dilation)])
+    return _forward(x, [(near, near_bias, near_dilation), (far, far_bias, far_dilation)])
 
 
 @torch.library.custom_op("van::depthwise_pair_backward", mutates_args=(), device_types="cpu")
 def depthwise_pair_backward(
-    grad: Tensor, x: Tensor, near: Tensor, near_bias: Tensor | None, near_dilation: int, far: Tensor, far_bias: Tensor | None,
-    dilation: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    grad: Tensor,
+    x: Tensor,
+    near: Tensor,
+    near_bias: Tensor | None,
+    near_dilation: int,
+    far: Tensor,
+    far_bias: Tensor | None,
+    far_dilation: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, and of weight and bias of both convolutions."""
-    one, two, three, four, five = _backward(grad, x, [(near, near_bias, near_dilation), (far, far_bias, dilation)])
+    one, two, three, four, five = _backward(grad, x, [(near, near_bias, near_dilation), (far, far_bias, far_dilation)])
     return one, two, three, four, five
 
 
@@ -129,7 +141,9 @@ def _(grad: Tensor, x: Tensor, weight: Tensor, *_parameters: Any) -> tuple[Tenso
 
 
 @depthwise_pair_backward.register_fake
-def _(grad: Tensor, x: Tensor, near: Tensor, _bias: Any, _dilation: Any, far: Tensor, *_parameters: Any) -> tuple[Tensor, ...]:
+def _(
+    grad: Tensor, x: Tensor, near: Tensor, _bias: Any, _dilation: Any, far: Tensor, *_parameters: Any
+) -> tuple[Tensor, ...]:
     bias = near.shape[0]
     return _like(x), _flat(near), near.new_empty(bias), _flat(far), far.new_empty(bias)
 
@@ -139,14 +153,15 @@ def _flat(weight: Tensor) -> Tensor:
 
 
 def _differentiable(operator: Any, backward_operator: Any, slots: tuple[int, ...]) -> None:
-    """Give an operator its gradients; slots: which inputs are tensors, in the order of the backward operator's outputs."""
+    """Give an operator its gradients; slots: the inputs that are tensors, in the order of its backward operator."""
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*(inputs[slot] for slot in slots))
         ctx.inputs = [None if i in slots else value for i, value in enumerate(inputs)]
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, grads = list(ctx.inputs), [None] * len(ctx.inputs)
+        inputs = list(ctx.inputs)
+        grads: list[Tensor | None] = [None] * len(inputs)
         for slot, tensor in zip(slots, ctx.saved_tensors, strict=True):
             inputs[slot] = tensor
         wanted = [slot for slot in slots if ctx.needs_input_grad[slot]]

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import functools
 import hashlib
 import os
@@ -19,10 +18,15 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from ..errors import ConfigError
 
 SOURCES = Path(__file__).parent / "csrc"
 COMMON_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi")
@@ -37,10 +41,10 @@ INSTRUCTION_FLAGS = {
 class Library:
     """The loaded kernel, or why there is none.
 
-    handle: None where the plain path is used. instructions: "AVX512", "AVX2" or "baseline". reason: in words.
+    handle: a ctypes.CDLL, None where the plain path is used. instructions: AVX512, AVX2 or baseline. reason: in words.
     """
 
-    handle: ctypes.CDLL | None
+    handle: Any
     instructions: str
     reason: str
 
@@ -64,7 +68,9 @@ class _NoKernelError(Exception):
 
 def build(target: Path, *flags: str) -> None:
     """Compile the kernel into `target`, atomically; raises what `library` catches when there is no compiler."""
-    compiler = shlex.split(os.environ.get("CC", "")) or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+    compiler = (
+        shlex.split(os.environ.get("CC", "")) or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+    )
     if not compiler:
         raise _NoKernelError("no C compiler was found; install one or set CC")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -73,7 +79,9 @@ def build(target: Path, *flags: str) -> None:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         except subprocess.CalledProcessError as error:
-            raise _NoKernelError(f"{compiler[0]} failed: {(error.stderr.strip() or 'no output').splitlines()[0]}") from None
+            raise _NoKernelError(
+                f"{compiler[0]} failed: {(error.stderr.strip() or 'no output').splitlines()[0]}"
+            ) from None
         except (OSError, subprocess.TimeoutExpired) as error:
             raise _NoKernelError(f"{compiler[0]} did not run: {error}") from None
         made.replace(target)
@@ -81,7 +89,10 @@ def build(target: Path, *flags: str) -> None:
 
 def _built(instructions: str, *, double: bool) -> Path:
     """The compiled library, from the cache or made now; one process compiles, others wait for it."""
-    if os.environ.get("VAN_OPS") == "plain":
+    wish = os.environ.get("VAN_OPS", "auto")
+    if wish not in ("auto", "plain"):
+        raise ConfigError(f"VAN_OPS is {wish!r}; expected plain, which never uses the kernel, or auto")
+    if wish == "plain":
         raise _NoKernelError("VAN_OPS=plain")
     flags = (*INSTRUCTION_FLAGS.get(instructions, ()), *(("-DVAN_DOUBLE",) if double else ()))
     content = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
@@ -91,13 +102,24 @@ def _built(instructions: str, *, double: bool) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (folder / name).exists():
-            with (folder / f"{name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with _locked(folder / f"{name}.lock"):
                 if not (folder / name).exists():
                     build(folder / name, *flags)
     except OSError as error:
         raise _NoKernelError(f"the cache {folder} cannot be used ({error.strerror}); set VAN_CACHE") from None
     return folder / name
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    try:
+        import fcntl
+    except ImportError:
+        raise _NoKernelError(f"the kernel is not built on {platform.system()}") from None
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _cache() -> Path:

@@ -1,4 +1,4 @@
-"""The primitives as library convolutions: what other devices run, what exports trace, and what the kernel must equal."""
+"""The primitives as library convolutions: what other devices run, what exports trace, what the kernel equals."""
 
 from __future__ import annotations
 
