@@ -37,11 +37,11 @@ static void block(long n, long h, long w, long c, long e, int threads) {
     const size_t map = (size_t)(n * h * w * c);
     const long sizes[17] = {wide * c, wide, wide * c, wide, wide * c, wide, full * c, full, wide * full, wide,
                             c * 25,   c,    c * 49,   c,    e * 9,    e,    c};
-    real *parameters[17], *maps[3] = {filled(map, 1), filled(map, 2), filled(map, 3)}, *x = filled(map, 4);
+    real *parameters[17], *maps[4] = {filled(map, 1), filled(map, 2), filled(map, 3), filled(map * (size_t)van_block_groups(h * w, e), 5)}, *x = filled(map, 4);
     for (int i = 0; i < 17; i++) parameters[i] = filled((size_t)sizes[i], (unsigned)i);
     if (van_block(x, shape, options, (const real *const *)parameters, maps, threads)) exit(3);
     for (int i = 0; i < 17; i++) free(parameters[i]);
-    for (int i = 0; i < 3; i++) free(maps[i]);
+    for (int i = 0; i < 4; i++) free(maps[i]);
     free(x);
 }
 

@@ -3,7 +3,7 @@
 import random
 import shutil
 import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from van.errors import ConfigError
 from van.nn import fold
 from van.nn.layers import DepthwiseConv2d
 from van.ops import kernel, plain
+from van.ops import library as library_module
 from van.ops.library import COMMON_FLAGS, INSTRUCTION_FLAGS, SOURCES, library
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
@@ -105,7 +106,7 @@ class TestAgainstFloat64:
         got = kernel.depthwise(x, torch.ones(1, 1, 1, 1), None, 1, True).double()
         want = torch.nn.functional.gelu(x.double())
         assert ((got - want).abs() <= 1.5e-7 * want.abs().clamp(min=1)).all()
-        assert (got - want)[x < -1].abs().max() < 2e-8  # no cancellation on the small side
+        assert ((got - want).abs() <= 6e-7 * want.abs() + 1e-37)[x < -1].all()  # no cancellation on the small side
 
     def test_not_a_number_stays(self):
         x = drawn(1, 16, 9, 9)
@@ -242,18 +243,20 @@ class TestCitizen:
         theirs = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
 
-    def test_flops_are_those_of_the_library_convolutions(self, monkeypatch):
-        def count():
-            x, model = images(1, 3, 64, 64), tiny()
-            with FlopCounterMode(display=False) as training:
-                model(x).sum().backward()
-            with FlopCounterMode(display=False) as inference, torch.no_grad():
-                fold(model)(x)
-            return training.get_total_flops(), inference.get_total_flops()
+    def test_flops_are_those_of_the_convolutions(self, monkeypatch):
+        def count(function):
+            with FlopCounterMode(display=False) as counter:
+                function()
+            return counter.get_total_flops()
 
-        ours = count()
+        model, x, maps = tiny().eval(), images(1, 3, 64, 64), 3 * 6 * 5 * 4
+        ours = [count(lambda network=network: network(x)) for network in (model, fold(model).requires_grad_(False))]
         monkeypatch.setattr(ops.depthwise, "_available", lambda: False)
-        assert ours == count()
+        assert ours == [count(lambda: model(x))] * 2
+        y, (near, far) = drawn(3, 6, 5, 4).requires_grad_(), pair(6)
+        # every tap of every element, two operations; as often again for each of the two gradients
+        assert count(lambda: kernel.depthwise(y, *near, True).sum().backward()) == 3 * 2 * maps * 25
+        assert count(lambda: kernel.depthwise_pair(y, *near, *far).sum().backward()) == 3 * 2 * maps * (25 + 49)
 
     def test_an_export_holds_no_operator_of_ours(self):
         program = torch.export.export(fold(tiny()), (images(1, 3, 64, 64),))
@@ -348,11 +351,14 @@ class TestLibrary:
             with torch.no_grad():
                 assert gap(block(y), block.double()(y.double())) < ROUNDING
 
-    def test_two_processes_at_once(self, tmp_path):
-        code = "from van.ops.library import library; print(library().handle is not None)"
-        here = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-        assert [process.communicate()[0].strip() for process in here] == ["True", "True"]
-        assert len(list((tmp_path / "cache").glob("kernel-*.so"))) == 1
+    def test_two_at_once_compile_once(self, monkeypatch, tmp_path):
+        made, build = [], library_module.build
+        monkeypatch.setattr(library_module, "build", lambda *arguments: made.append(1) or build(*arguments))
+        with ThreadPoolExecutor() as pool:
+            built = list(pool.map(lambda _: library_module._built("baseline", double=False), range(2)))
+        assert built[0] == built[1]
+        assert built[0].parent == tmp_path / "cache"
+        assert made == [1]
 
 
 @pytest.mark.slow

@@ -77,12 +77,14 @@ def operator(x: Tensor, parameters: Sequence[Tensor], options: Sequence[int]) ->
     y = _like(x)
     if y.numel():
         batch, channels, height, width = x.shape
-        scratch = x.new_empty((2, x.numel()))
-        shape = (ctypes.c_long * 5)(batch, height, width, channels, parameters[14].shape[0])
+        handle, hidden = library().handle, parameters[14].shape[0]
+        scratch = x.new_empty((2 + handle.van_block_groups(height * width, hidden), x.numel()))
+        shape = (ctypes.c_long * 5)(batch, height, width, channels, hidden)
         pointers = (ctypes.c_void_p * len(parameters))(*(p.data_ptr() for p in parameters))
-        maps = (ctypes.c_void_p * 3)(scratch[0].data_ptr(), scratch[1].data_ptr(), y.data_ptr())
-        handle, threads = library().handle, torch.get_num_threads()
-        _check(handle.van_block(x.data_ptr(), shape, (ctypes.c_long * 6)(*options), pointers, maps, threads), x)
+        first, size = scratch.data_ptr(), x.numel() * x.element_size()
+        maps = (ctypes.c_void_p * 4)(first, first + size, y.data_ptr(), first + 2 * size)
+        numbers, threads = (ctypes.c_long * len(options))(*options), torch.get_num_threads()
+        _check(handle.van_block(x.data_ptr(), shape, numbers, pointers, maps, threads), x)
     return y
 
 

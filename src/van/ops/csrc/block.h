@@ -11,7 +11,7 @@
 
 #include "depthwise.h"
 
-enum { PANEL = 2 * LANES, CHUNK = 8 * MATRIX_ROWS, BAND_BYTES = 384 * 1024 };
+enum { PANEL = 2 * LANES, BAND_BYTES = 384 * 1024, GROUPS = 4, SMALL_MAP = 256 };
 
 struct product { const real *panels, *bias; };
 
@@ -20,32 +20,36 @@ struct block {
     real *u, *t, *y; /* t becomes the attention's result */
     struct product in, mix, out, expand, project;
     struct conv near, far, depthwise;
-    long batch, height, width, channels, hidden, chunks, bands;
+    long batch, height, width, channels, hidden;
+    long chunk, chunks, bands, groups; /* pixels per unit; units; bands of rows; groups of hidden channels */
+    real *partial;                     /* (groups, N, H, W, C): what each group of hidden channels adds */
 };
 
 typedef vec tile_sum[MATRIX_ROWS][2];
 
-/* sum[m] += a[m]·panel for `rows` rows of `depth` elements; constants, so that the sums stay in registers. */
-INLINE void multiply(const real *a, long stride, const real *panel, long depth, int rows, tile_sum sum) {
+/* done[m] = a[m]·panel + (left, right) for `rows` rows of `depth` elements; `rows` is a constant, so that the sums stay
+ * in registers. */
+INLINE void multiply(const real *a, long stride, const real *panel, long depth, vec left, vec right, int rows,
+                     tile_sum done) {
+    tile_sum sum;
+#pragma GCC unroll 14
+    for (int m = 0; m < rows; m++) sum[m][0] = left, sum[m][1] = right;
     for (long k = 0; k < depth; k++) {
-        const vec left = load(panel + k * PANEL, LANES), right = load(panel + k * PANEL + LANES, LANES);
+        const vec one = load(panel + k * PANEL, LANES), two = load(panel + k * PANEL + LANES, LANES);
 #pragma GCC unroll 14
         for (int m = 0; m < rows; m++) {
-            sum[m][0] += a[m * stride + k] * left;
-            sum[m][1] += a[m * stride + k] * right;
+            sum[m][0] += a[m * stride + k] * one;
+            sum[m][1] += a[m * stride + k] * two;
         }
     }
+#pragma GCC unroll 14
+    for (int m = 0; m < rows; m++) done[m][0] = sum[m][0], done[m][1] = sum[m][1];
 }
 
 /* done = a·panel + bias. */
 INLINE void linear(const real *a, long stride, const struct product *p, long panel, long depth, int rows, tile_sum done) {
-    tile_sum sum;
-    const vec left = load(p->bias + panel * PANEL, LANES), right = load(p->bias + panel * PANEL + LANES, LANES);
-#pragma GCC unroll 14
-    for (int m = 0; m < rows; m++) sum[m][0] = left, sum[m][1] = right;
-    multiply(a, stride, p->panels + panel * depth * PANEL, depth, rows, sum);
-#pragma GCC unroll 14
-    for (int m = 0; m < rows; m++) done[m][0] = sum[m][0], done[m][1] = sum[m][1];
+    const real *bias = p->bias + panel * PANEL;
+    multiply(a, stride, p->panels + panel * depth * PANEL, depth, load(bias, LANES), load(bias + LANES, LANES), rows, done);
 }
 
 /* Calls function(…, row, rows) until `total` rows are done, `rows` being a constant each time. */
@@ -66,8 +70,8 @@ INLINE long panels_of(long channels) { return (channels + PANEL - 1) / PANEL; }
 /* Pixels [*from, *to) of the whole batch that chunk `index` covers. */
 INLINE void chunk_of(const struct block *b, long index, long *from, long *to) {
     const long pixels = b->batch * b->height * b->width;
-    *from = index * CHUNK;
-    *to = min_of(*from + CHUNK, pixels);
+    *from = index * b->chunk;
+    *to = min_of(*from + b->chunk, pixels);
 }
 
 /* --- u = gelu(in·x) */
@@ -122,11 +126,16 @@ static int gate_unit(const void *opaque, long index) {
     const struct block *b = opaque;
     long from, to;
     chunk_of(b, index, &from, &to);
-    real *gated = (real *)scratch_of((size_t)(CHUNK * b->channels / LANES + 1));
+    real *gated = (real *)scratch_of((size_t)(b->chunk * b->channels / LANES + 1));
     if (!gated) return 1;
     for (long panel = 0; panel < panels_of(b->channels); panel++) BY_TILES(gate_tile, to - from, b, panel, from, gated);
     for (long panel = 0; panel < panels_of(b->channels); panel++) BY_TILES(leave_tile, to - from, b, panel, from, gated);
     return 0;
+}
+
+/* The number of partial maps that a block of this shape needs. */
+static long block_groups(long pixels, long hidden) {
+    return pixels > SMALL_MAP ? 1 : min_of(GROUPS, panels_of(hidden));
 }
 
 /* --- y = t + project·gelu(depthwise(expand·t)) */
@@ -135,18 +144,22 @@ struct band {
     const struct block *block;
     struct plane plane[2]; /* a panel of expanded rows, LANES channels each */
     real *hidden;          /* (rows, width, PANEL) after GELU */
-    long image, from, to;  /* output rows */
+    long from, to;         /* output rows */
+    real *y;               /* where the hidden channels of this unit are added up */
 };
 
 INLINE void expand_tile(const struct band *band, long panel, const real *a, long row, int rows) {
     const struct block *b = band->block;
     tile_sum sum;
     linear(a + row * b->channels, b->channels, &b->expand, panel, b->channels, rows, sum);
-    long y = band->plane[0].first + row / b->width, x = row % b->width;
+    const long y = row / b->width, stride = band->plane[0].stride;
+    long x = row % b->width;
+    vec *left = band->plane[0].data + y * stride + band->plane[0].margin;
+    const long right = band->plane[1].data - band->plane[0].data;
     for (int m = 0; m < rows; m++) {
-        row_of(&band->plane[0], y)[x] = sum[m][0];
-        row_of(&band->plane[1], y)[x] = sum[m][1];
-        if (++x == b->width) x = 0, y++;
+        left[x] = sum[m][0];
+        left[x + right] = sum[m][1];
+        if (++x == b->width) x = 0, left += stride;
     }
 }
 
@@ -165,56 +178,28 @@ static void activate(const struct band *band, long panel, vec *taps, vec *line) 
     }
 }
 
-/* Adds what one panel of hidden channels gives to every output; the first panel also brings shortcut and bias. */
-INLINE void project_tile(const struct band *band, long panel, long output, long start, long row, int rows) {
+/* Adds what one panel of hidden channels gives to every output. */
+INLINE void project_tile(const struct band *band, long panel, long output, long start, int fresh, long row, int rows) {
     const struct block *b = band->block;
     tile_sum sum;
-    const long column = output * PANEL, first = (start + row) * b->channels + column;
+    const long column = output * PANEL, padded = panels_of(b->hidden) * PANEL;
+    const real *weights = b->project.panels + (output * padded + panel * PANEL) * PANEL;
+    multiply(band->hidden + row * PANEL, PANEL, weights, PANEL, splat(0), splat(0), rows, sum);
+    real *y = band->y + (start + row) * b->channels + column;
     const long left = lanes_at(b->channels, column), right = lanes_at(b->channels, column + LANES);
-    const real *from = (panel ? b->y : b->t) + first;
-    if (right == LANES) {
-#pragma GCC unroll 14
-        for (int m = 0; m < rows; m++) {
-            sum[m][0] = load(from + m * b->channels, LANES);
-            sum[m][1] = load(from + m * b->channels + LANES, LANES);
-        }
-    } else {
-#pragma GCC unroll 14
-        for (int m = 0; m < rows; m++) {
-            sum[m][0] = load(from + m * b->channels, left);
-            sum[m][1] = load(from + m * b->channels + LANES, right);
-        }
-    }
-    if (!panel) {
-        const vec one = load(b->project.bias + column, LANES), two = load(b->project.bias + column + LANES, LANES);
-#pragma GCC unroll 14
-        for (int m = 0; m < rows; m++) sum[m][0] += one, sum[m][1] += two;
-    }
-    const long padded = panels_of(b->hidden) * PANEL;
-    multiply(band->hidden + row * PANEL, PANEL, b->project.panels + (output * padded + panel * PANEL) * PANEL, PANEL, rows,
-             sum);
-    real *y = b->y + first;
-    if (right == LANES) {
-#pragma GCC unroll 14
-        for (int m = 0; m < rows; m++) {
-            store(y + m * b->channels, sum[m][0], LANES);
-            store(y + m * b->channels + LANES, sum[m][1], LANES);
-        }
-    } else {
-#pragma GCC unroll 14
-        for (int m = 0; m < rows; m++) {
-            store(y + m * b->channels, sum[m][0], left);
-            store(y + m * b->channels + LANES, sum[m][1], right);
-        }
+    for (int m = 0; m < rows; m++, y += b->channels) {
+        store(y, fresh ? sum[m][0] : load(y, left) + sum[m][0], left);
+        store(y + LANES, fresh ? sum[m][1] : load(y + LANES, right) + sum[m][1], right);
     }
 }
 
 static int feed_unit(const void *opaque, long index) {
     const struct block *b = opaque;
     const struct conv *c = &b->depthwise;
-    const long image = index / b->bands, number = index % b->bands, pixels = b->height * b->width;
-    struct band band = {.block = b, .image = image, .from = number * b->height / b->bands,
-                        .to = (number + 1) * b->height / b->bands};
+    const long group = index % b->groups, number = index / b->groups % b->bands, image = index / b->groups / b->bands;
+    const long pixels = b->height * b->width, panels = panels_of(b->hidden);
+    struct band band = {.block = b, .from = number * b->height / b->bands, .to = (number + 1) * b->height / b->bands,
+                        .y = b->partial + group * b->batch * pixels * b->channels};
     const long first = max_of(0, band.from - before(c)), end = min_of(b->height, band.to + after(c));
     const struct chain shape = {.width = b->width};
     const long taps = (long)c->kernel * c->kernel, outputs = (band.to - band.from) * b->width;
@@ -228,26 +213,49 @@ static int feed_unit(const void *opaque, long index) {
     band.hidden = (real *)(line + tiles(b->width));
     const real *a = b->t + (image * pixels + first * b->width) * b->channels;
     const long start = image * pixels + band.from * b->width;
-    for (long panel = 0; panel < panels_of(b->hidden); panel++) {
+    const long from = group * panels / b->groups, to = (group + 1) * panels / b->groups;
+    for (long panel = from; panel < to; panel++) {
         BY_TILES(expand_tile, (end - first) * b->width, &band, panel, a);
         activate(&band, panel, kernel, line);
         for (long output = 0; output < panels_of(b->channels); output++)
-            BY_TILES(project_tile, outputs, &band, panel, output, start);
+            BY_TILES(project_tile, outputs, &band, panel, output, start, panel == from);
     }
     return 0;
 }
 
+/* y = t + bias + what the groups added up, for a chunk of pixels. */
+static int finish_unit(const void *opaque, long index) {
+    const struct block *b = opaque;
+    const long map = b->batch * b->height * b->width * b->channels;
+    long from, to;
+    chunk_of(b, index, &from, &to);
+    for (long pixel = from; pixel < to; pixel++)
+        for (long c = 0; c < b->channels; c += LANES) {
+            const long lanes = min_of(LANES, b->channels - c), at = pixel * b->channels + c;
+            vec sum = load(b->t + at, lanes) + load(b->project.bias + c, lanes);
+            for (long group = 0; group < b->groups; group++) sum += load(b->partial + group * map + at, lanes);
+            store(b->y + at, sum, lanes);
+        }
+    return 0;
+}
+
+/* Groups of hidden channels for small maps, bands of rows for large ones: bands compute their neighbours' rows again.
+ * The groups follow from the shape alone, because they decide the order of summation. */
 static int run_block(struct block *b, int threads) {
-    const long pixels = b->height * b->width;
-    b->chunks = (b->batch * pixels + CHUNK - 1) / CHUNK;
+    const long pixels = b->height * b->width, all = b->batch * pixels;
+    b->chunk = max_of(1, min_of(8 * MATRIX_ROWS, (all / (4 * threads) + 13) / 14 * 14));
+    b->chunks = (all + b->chunk - 1) / b->chunk;
+    b->groups = block_groups(pixels, b->hidden);
     const long row_bytes = 2 * PANEL * b->width * (long)sizeof(real);
-    const long fitting = b->height * row_bytes / BAND_BYTES + 1, idle = (threads + b->batch - 1) / b->batch;
+    const long fitting = b->height * row_bytes / BAND_BYTES + 1;
+    const long idle = b->groups > 1 ? 1 : (threads + b->batch - 1) / b->batch;
     b->bands = max_of(1, min_of(max_of(fitting, idle), b->height));
-    if (share_out(enter_unit, b, b->chunks, threads)) return 1;
     struct chain pair = {.x = b->u, .y = b->t, .conv = {b->near, b->far}, .convs = 2, .batch = b->batch,
                          .height = b->height, .width = b->width, .channels = b->channels};
-    if (run_chain(&pair, threads) || share_out(gate_unit, b, b->chunks, threads)) return 1;
-    return share_out(feed_unit, b, b->batch * b->bands, threads);
+    return share_out(enter_unit, b, b->chunks, threads) || run_chain(&pair, threads) ||
+           share_out(gate_unit, b, b->chunks, threads) ||
+           share_out(feed_unit, b, b->batch * b->bands * b->groups, threads) ||
+           share_out(finish_unit, b, b->chunks, threads);
 }
 
 #endif

@@ -41,13 +41,15 @@ EXPORT int van_depthwise_backward(const real *x, const real *grad_y, const long 
     return share_out(backward_unit, &chain, groups * ((chain.channels + LANES - 1) / LANES), threads);
 }
 
+EXPORT long van_block_groups(long pixels, long hidden) { return block_groups(pixels, hidden); }
+
 /* shape: N, H, W, C, hidden channels. options: kernel side and dilation of near, far and depthwise.
  * parameters: panels and bias of in, mix, out, expand, project; weight and bias of near, far, depthwise; shortcut.
- * maps: two of scratch, and the result, each (N, H, W, C). */
+ * maps: two of scratch and the result, each (N, H, W, C), then van_block_groups such maps of scratch in a row. */
 EXPORT int van_block(const real *x, const long *shape, const long *options, const real *const *parameters,
                      real *const *maps, int threads) {
     struct block b = {
-        .x = x, .u = maps[0], .t = maps[1], .y = maps[2], .shortcut = parameters[16],
+        .x = x, .u = maps[0], .t = maps[1], .y = maps[2], .partial = maps[3], .shortcut = parameters[16],
         .batch = shape[0], .height = shape[1], .width = shape[2], .channels = shape[3], .hidden = shape[4],
     };
     struct product *const products[] = {&b.in, &b.mix, &b.out, &b.expand, &b.project};
