@@ -266,7 +266,9 @@ static int run_block(struct block *b, int threads) {
     if (b->groups == 1) b->partial = b->y;
     const long fitting = b->height * b->width * 2 * PANEL * (long)sizeof(real) / BAND_BYTES + 1;
     const long idle = b->groups > 1 ? 1 : (threads + b->batch - 1) / b->batch;
-    b->bands = max_of(1, min_of(max_of(fitting, idle), b->height));
+    b->bands = max_of(fitting, idle);
+    while (b->groups == 1 && b->batch * b->bands % threads) b->bands++; /* nobody waits for a last band */
+    b->bands = max_of(1, min_of(b->bands, b->height));
     struct chain pair = {.x = b->u, .y = b->t, .conv = {b->near, b->far}, .convs = 2, .batch = b->batch,
                          .height = b->height, .width = b->width, .channels = b->channels};
     const long units = b->chunks * b->splits;
