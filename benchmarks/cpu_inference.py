@@ -5,7 +5,8 @@
 The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all must give
 the same logits.
 
-Kinds of ours: eager (`van.load`), optimised (`van.optimize`), compiled (`van.optimize(compile=True)`, with --compile).
+Kinds of ours: eager (`van.load`), optimised (`van.optimize`, with the C kernel where there is a compiler), compiled
+(`van.optimize(compile=True)`, with --compile).
 Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round.
 Writes docs/results.json; exit code 1 when a requirement is missed. --quick: toy sizes, nothing written or required.
 """
@@ -25,8 +26,9 @@ from interleaved import Ask, add_options, looks_trained, serve, summary, worker
 MODELS = ("van_b0", "van_b1", "van_b2", "van_b3")
 # Largest difference of logits, as a part of the largest: float32 rounding through up to 38 blocks.
 TOLERANCE = 1e-4
-# What the optimised network must reach: (batch, models) -> ratio; and every kind everywhere at least the last.
+# What the optimised network must reach at batch 1 on two threads, what it is meant to reach, and what every kind must.
 REQUIRED_AT_BATCH_1 = {"van_b0": 1.6, "van_b1": 1.6}
+MEANT_AT_BATCH_1 = {"van_b0": 4.0, "van_b1": 3.0}
 REQUIRED_EVERYWHERE = 0.97
 # A timing is the best of a burst of this length, after one run to wake the threads.
 BURST_S = 0.25
@@ -36,14 +38,29 @@ def main() -> int:
     """Measure, print, record; returns the exit code."""
     options = _options()
     kinds = ["eager", "optimised", *(["compiled"] if options.compile else [])]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    for threads in options.threads:
+        versions = _measure_all(options, kinds, threads, rows)
+    if options.quick:
+        return 0
+    missed = list(_missed(rows))
+    print(*(missed or ["every requirement is met"]), *_below_the_aim(rows), sep="\n")
+    if options.record:
+        _record(rows, versions, options)
+    return 1 if missed else 0
+
+
+def _measure_all(
+    options: argparse.Namespace, kinds: list[str], threads: int, rows: list[dict[str, Any]]
+) -> dict[str, str]:
+    """Every model and batch at a number of threads, added to `rows`; returns the versions."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        worker(__file__, options, "peer") as peer,
-        worker(__file__, options, "ours") as ours,
+        worker(__file__, options, "peer", threads) as peer,
+        worker(__file__, options, "ours", threads) as ours,
     ):
         versions = peer(do="versions") | ours(do="versions")
-        print(", ".join(f"{name} {version}" for name, version in versions.items()))
+        print(", ".join(f"{name} {version}" for name, version in versions.items()), f"{threads} threads", sep=", ")
         for model in options.models:
             weights = str(Path(folder) / model)
             ours(do="write", model=model, folder=weights)
@@ -53,15 +70,9 @@ def main() -> int:
                 images = {"batch": batch, "size": options.size}
                 _check_logits(peer, ours, kinds, model, images)
                 times = _measure(peer, ours, kinds, images, options.rounds)
-                rows += _rows(model, batch, times)
+                rows += _rows(model, batch, threads, times)
                 _print(rows[-len(kinds) - 1 :])
-    if options.quick:
-        return 0
-    missed = list(_missed(rows))
-    print(*(missed or ["every requirement is met"]), sep="\n")
-    if options.record:
-        _record(rows, versions, options)
-    return 1 if missed else 0
+    return versions
 
 
 def _options() -> argparse.Namespace:
@@ -71,7 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="side of the images")
     parser.add_argument("--rounds", type=int, default=11, help="pairs of measurements, at least 7 for a result")
     parser.add_argument("--compile", action="store_true", help="also torch.compile (minutes)")
-    add_options(parser)
+    add_options(parser, threads=[2, 1])
     options = parser.parse_args()
     if options.worker:
         sys.exit(_serve(options))
@@ -87,7 +98,7 @@ def _serve(options: argparse.Namespace) -> int:
     import torch
 
     with torch.inference_mode():
-        return serve(_Peer() if options.worker == "peer" else _Ours(), options.threads)
+        return serve(_Peer() if options.worker == "peer" else _Ours(), *options.threads)
 
 
 class _Worker:
@@ -190,26 +201,41 @@ def _measure(peer: Ask, ours: Ask, kinds: list[str], images: dict[str, int], rou
     return times
 
 
-def _rows(model: str, batch: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
+def _rows(model: str, batch: int, threads: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
     peer = times["peer"]
-    return [{"model": model, "batch": batch, "kind": kind, **summary(peer, own)} for kind, own in times.items()]
+    common = {"model": model, "batch": batch, "threads": threads}
+    return [{**common, "kind": kind, **summary(peer, own)} for kind, own in times.items()]
 
 
 def _missed(rows: list[dict[str, Any]]) -> Iterator[str]:
     """What is slower than it has to be."""
     for row in rows:
-        where = f"{row['model']}, batch {row['batch']}, {row['kind']}"
-        required = REQUIRED_EVERYWHERE
-        if row["batch"] == 1 and row["kind"] == "optimised":
-            required = REQUIRED_AT_BATCH_1.get(row["model"], required)
+        required = REQUIRED_AT_BATCH_1.get(row["model"]) if _is_first_case(row) else None
+        required = required or REQUIRED_EVERYWHERE
         if row["kind"] != "peer" and row["ratio"] < required:
-            yield f"MISSED: {where}: {row['ratio']:.2f} times the peer's speed; required {required}"
+            yield f"MISSED: {_where(row)}: {row['ratio']:.2f} times the peer's speed; required {required}"
+
+
+def _below_the_aim(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What is fast enough, and not yet as fast as it is meant to be."""
+    for row in rows:
+        aim = MEANT_AT_BATCH_1.get(row["model"], 0)
+        if _is_first_case(row) and row["ratio"] < aim:
+            yield f"below the aim: {_where(row)}: {row['ratio']:.2f} times the peer's speed; meant: {aim}"
+
+
+def _is_first_case(row: dict[str, Any]) -> bool:
+    return (row["batch"], row["threads"], row["kind"]) == (1, 2, "optimised")
+
+
+def _where(row: dict[str, Any]) -> str:
+    return f"{row['model']}, batch {row['batch']}, {row['threads']} threads, {row['kind']}"
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         print(
-            f"{row['model']}  batch {row['batch']}  {row['kind']:<9}  {row['ms']:8.1f} ms"
+            f"{row['model']}  batch {row['batch']}  threads {row['threads']}  {row['kind']:<9}  {row['ms']:8.1f} ms"
             f"  ({row['low']:.1f} to {row['high']:.1f})  {row['ratio']:5.2f}x  (worst round {row['worst']:.2f}x)",
             flush=True,
         )
@@ -223,9 +249,11 @@ def _record(rows: list[dict[str, Any]], versions: dict[str, str], options: argpa
     names = {"peer": "transformers 4.57"}
     for row in rows:
         name, label = names.get(row["kind"], f"ours, {row['kind']}"), row["model"].upper().replace("_", "-")
-        common = {"table": "cpu", "row": f"{label}, batch {row['batch']}", "versions": versions}
-        where = f"measured/cpu/{row['model']}/batch{row['batch']}/{row['kind']}"
-        what = f"{label}, batch {row['batch']}, {options.size}², float32, {options.threads} threads"
+        alone = row["threads"] == 1
+        table_row = f"{label}, batch {row['batch']}{', 1 thread' if alone else ''}"
+        common = {"table": "cpu", "row": table_row, "versions": versions}
+        where = f"measured/cpu/{row['model']}/batch{row['batch']}/{row['kind']}{'/1thread' if alone else ''}"
+        what = f"{label}, batch {row['batch']}, {options.size}², float32, {row['threads']} threads"
         shown = f"{row['ms']:.1f}"
         if row["kind"] != "peer":
             shown += f" ({row['ratio']:.2f}×)"

@@ -26,9 +26,9 @@ SIDES = ("peer", "ours")
 Ask = Callable[..., Any]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options that every script with two sides has."""
-    parser.add_argument("--threads", type=int, default=2)
+def add_options(parser: argparse.ArgumentParser, *, threads: int | list[int] = 2) -> None:
+    """Options that every script with two sides has; threads: the default, of a script that takes one number or several."""
+    parser.add_argument("--threads", type=int, default=threads, nargs="+" if isinstance(threads, list) else None)
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it works")
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave docs/results.json alone")
     parser.add_argument("--peer-python", type=Path, help=f"a Python that has {PEER} and torch; default: make one")
@@ -36,14 +36,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def worker(script: str, options: argparse.Namespace, side: str) -> Iterator[Ask]:
-    """A process of `script` that answers: `ask(do="time", …)` returns what its worker's method `time` returns."""
+def worker(script: str, options: argparse.Namespace, side: str, threads: int | None = None) -> Iterator[Ask]:
+    """A process of `script` that answers: `ask(do="time", …)` returns what its worker's method `time` returns.
+
+    threads: None takes the option's one number.
+    """
+    count = str(options.threads if threads is None else threads)
     python = sys.executable if side == "ours" else str(options.peer_python or peer_environment())
-    command = [python, script, "--worker", side, "--threads", str(options.threads)]
+    command = [python, script, "--worker", side, "--threads", count]
     quiet = {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    threads = {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+    pools = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet, **threads}
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet, **pools}
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

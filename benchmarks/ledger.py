@@ -3,7 +3,8 @@
 An entry: id (unique), table (which table it belongs to, or null), what, value, unit, kind ("published", "ported"
 or "measured"), source (paper, table, or the command that made it), and for measured ones date, machine and versions.
 
-`python benchmarks/ledger.py` rewrites the tables between `<!-- ledger:NAME -->` and `<!-- /ledger -->` in README.md and docs/;
+`python benchmarks/ledger.py` rewrites the tables between `<!-- ledger:NAME -->` and `<!-- /ledger -->` in README.md and
+docs;
 `--check` only says whether they are up to date. Benchmarks call `record`.
 """
 

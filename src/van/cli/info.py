@@ -1,4 +1,7 @@
-"""What a checkpoint file is, or what a model costs: `van info FILE`, `van info org/name`, `van info van_b0`."""
+"""What a checkpoint file is, or what a model costs: `van info FILE`, `van info org/name`, `van info van_b0`.
+
+`van info --ops`: which way this machine computes the network's primitives.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,14 @@ def add_arguments(parser: Any) -> None:
         "--size", type=int, nargs="+", help="model: side of the image, or its H and W (default 224, segmenters 512)"
     )
     parser.add_argument("--ablations", action="store_true", help="model: what the options of its attention cost")
+    parser.add_argument("--ops", action="store_true", help="how this machine's CPU computes the primitives, and why")
 
 
 def run(options: Any) -> None:
     """Print what the target is."""
-    if options.target is None:
+    if options.ops:
+        _ops(options)
+    elif options.target is None:
         from .costs import show_variants
 
         show_variants(size=options.size or [224], as_json=options.json)
@@ -66,6 +72,17 @@ def _model(name: str, options: Any) -> None:
         raise ConfigError(f"--ablations is for classifiers; {name} is a segmenter, try it with its backbone")
     else:
         show_segmenter(name, size=options.size or [512], as_json=options.json)
+
+
+def _ops(options: Any) -> None:
+    if options.target is not None:
+        raise ConfigError(f"--ops is about this machine, not about {options.target!r}; leave one of the two out")
+    from ..ops import report
+
+    paths = report()
+    width = max(map(len, paths))
+    lines = [f"{primitive:<{width}}  {path}" for primitive, path in paths.items()]
+    print(json.dumps(paths, indent=2) if options.json else "\n".join(lines))
 
 
 def _checkpoint(options: Any) -> None:

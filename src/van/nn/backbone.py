@@ -17,7 +17,7 @@ from .. import ops
 from ..errors import ConfigError
 from ..variants import VanConfig
 from .checkpointing import checkpoint
-from .layers import DepthwiseConv2d, LayerNorm2d, drop_path
+from .layers import DepthwiseConv2d, LayerNorm2d, PointwiseConv2d, depthwise_gelu, drop_path, served
 
 
 class PatchEmbed(nn.Module):
@@ -44,16 +44,21 @@ class LargeKernelAttention(nn.Module):
         near, far = (config.near_kernel, 1), (config.far_kernel, config.dilation)  # kernel side, dilation
         self.near = nn.Identity() if kind == "no_dw" else DepthwiseConv2d(channels, *near)
         self.far = nn.Identity() if kind == "no_dw_d" else DepthwiseConv2d(channels, *far)
-        self.mix = nn.Identity() if kind == "no_1x1" else nn.Conv2d(channels, channels, 1)
+        self.mix = nn.Identity() if kind == "no_1x1" else PointwiseConv2d(channels, channels)
         self.gate = kind if kind in ("add", "sigmoid", "none") else "multiply"
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        attention = self.mix(self.far(self.near(x)))  # as published: 5x5; 7x7 with dilation 3; 1x1
+        attention = self.mix(self._reach(x))  # as published: 5x5; 7x7 with dilation 3; 1x1
         if self.gate == "multiply":
             return x * attention
         if self.gate == "sigmoid":
             return x * torch.sigmoid(attention)
         return x + attention if self.gate == "add" else attention
+
+    def _reach(self, x: Tensor) -> Tensor:
+        """far(near(x)), in one go where the C kernel does that."""
+        convs = served(x, self.near, self.far)
+        return ops.depthwise_pair(x, *convs) if convs else self.far(self.near(x))
 
 
 class Attention(nn.Module):
@@ -61,9 +66,9 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, config: VanConfig) -> None:
         super().__init__()
-        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.proj_in = PointwiseConv2d(channels, channels)
         self.spatial = LargeKernelAttention(channels, config)
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.proj_out = PointwiseConv2d(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         return x + self.proj_out(self.spatial(F.gelu(self.proj_in(x))))
@@ -74,13 +79,13 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, drop_rate: float) -> None:
         super().__init__()
-        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.expand = PointwiseConv2d(channels, hidden)
         self.depthwise = DepthwiseConv2d(hidden, 3)
-        self.project = nn.Conv2d(hidden, channels, 1)
+        self.project = PointwiseConv2d(hidden, channels)
         self.dropout = nn.Dropout(drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        x = F.gelu(self.depthwise(self.expand(x)))  # (N, E, H, W)
+        x = depthwise_gelu(self.depthwise, self.expand(x))  # (N, E, H, W)
         return self.dropout(self.project(self.dropout(x)))
 
 

@@ -12,19 +12,64 @@ The products are formed in float64 and rounded once.
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
+from .layers import depthwise_gelu
 
 
-class FoldedBlock(nn.Module):
-    """An inference-only Block: its affine maps live in its convolutions; (N, C, H, W) -> (N, C, H, W)."""
+class _Packed(nn.Module):
+    """A module with a packed copy of its weights for the C kernel.
+
+    The copy follows `to`, `load_state_dict` and the like, not weights that are written in place.
+    """
+
+    packed: Any
+
+    def _pack(self) -> Any:
+        """The weights as the kernel reads them; None where it cannot compute this module."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Any, recurse: bool = True) -> _Packed:
+        super()._apply(fn, recurse)
+        self.packed = self._pack()
+        return self
+
+
+def _pack_again(module: Any, _incompatible: Any) -> None:
+    module.packed = module._pack()
+
+
+class FoldedPatchEmbed(_Packed):
+    """An inference-only PatchEmbed, its BatchNorm in its convolution: (N, C_in, H, W) -> (N, C, H', W')."""
+
+    def __init__(self, patch_embed: PatchEmbed) -> None:
+        super().__init__()
+        self.conv = _conv_then_affine(patch_embed.conv, *_affine(patch_embed.norm))
+        self.packed = self._pack()
+        self.register_load_state_dict_post_hook(_pack_again)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.packed is not None and ops.block_kernel_serves(x):
+            return ops.folded_patch(x, self.packed)
+        return self.conv(x)
+
+    def _pack(self) -> ops.PackedPatch | None:
+        return ops.pack_patch(self.conv)
+
+
+class FoldedBlock(_Packed):
+    """An inference-only Block: its affine maps live in its convolutions; (N, C, H, W) -> (N, C, H, W).
+
+    Where the C kernel serves it, the whole block is one operator and the modules inside are not called.
+    """
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -39,10 +84,21 @@ class FoldedBlock(nn.Module):
         self.project = _before_scale(feed_forward.project, scale2)
         self.shortcut: Tensor
         self.register_buffer("shortcut", (1 + scale1 * a).to(block.scale1.dtype)[:, None, None])
+        self.packed = self._pack()
+        self.register_load_state_dict_post_hook(_pack_again)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.packed is not None and ops.block_kernel_serves(x):
+            return ops.folded_block(x, self.packed)
         x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
-        return x + self.project(_gelu_(self.depthwise(self.expand(x))))
+        return x + self.project(depthwise_gelu(self.depthwise, self.expand(x)))
+
+    def _pack(self) -> ops.PackedBlock | None:
+        spatial = self.spatial
+        if spatial.gate != "multiply" or nn.Identity in {type(m) for m in (spatial.near, spatial.far, spatial.mix)}:
+            return None
+        products = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
+        return ops.pack_block(products, [spatial.near, spatial.far, self.depthwise], self.shortcut)
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -58,7 +114,7 @@ def fold(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in list(folded.modules()):
             if isinstance(module, Stage):
-                _fold_norm(module.patch_embed)
+                module.patch_embed = cast(Any, FoldedPatchEmbed(module.patch_embed))
                 module.blocks = nn.ModuleList(FoldedBlock(cast(Block, block)) for block in module.blocks)
                 module.grad_checkpointing = False
             elif isinstance(module, ConvNormReLU) and isinstance(module.norm, nn.modules.batchnorm._BatchNorm):
@@ -76,7 +132,7 @@ def _gelu_(x: Tensor) -> Tensor:
     return F.gelu(x) if torch.compiler.is_exporting() else torch.ops.aten.gelu_(x)
 
 
-def _fold_norm(module: PatchEmbed | ConvNormReLU) -> None:
+def _fold_norm(module: ConvNormReLU) -> None:
     """Put the BatchNorm that follows a convolution into it."""
     module.conv = _conv_then_affine(module.conv, *_affine(module.norm))
     module.norm = nn.Identity()

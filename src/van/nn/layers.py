@@ -19,6 +19,37 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         return ops.depthwise_conv2d(x, self.weight, self.bias, dilation=self.dilation[0])
 
+    @property
+    def conv(self) -> ops.Conv:
+        """Weight, bias, dilation."""
+        return self.weight, self.bias, self.dilation[0]
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 convolution; a plain nn.Conv2d to tools, `ops` to the machine."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(in_channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C, H, W)
+        return ops.pointwise_conv2d(x, self.weight, self.bias)
+
+
+def served(x: Tensor, *modules: nn.Module) -> list[ops.Conv]:
+    """The convolutions of depthwise modules where the C kernel may compute them together; else none.
+
+    Modules with hooks are called as modules.
+    """
+    fit = [m for m in modules if isinstance(m, DepthwiseConv2d) and not (m._forward_hooks or m._forward_pre_hooks)]
+    convs = [m.conv for m in fit]
+    return convs if len(convs) == len(modules) and ops.kernel_serves(x, *convs) else []
+
+
+def depthwise_gelu(depthwise: nn.Module, x: Tensor) -> Tensor:
+    """gelu(depthwise(x)), in one go where the C kernel does that: (N, C, H, W) -> (N, C, H, W)."""
+    convs = served(x, depthwise)
+    return ops.depthwise_gelu(x, *convs) if convs else F.gelu(depthwise(x))
+
 
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of (N, C, H, W); the result lies in channels_last memory, as it is computed."""

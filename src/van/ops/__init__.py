@@ -1,13 +1,39 @@
 """The primitives of large kernel attention, each behind one function; the device decides how it is computed.
 
-| device | function | how |
+| where | function | how |
 |---|---|---|
-| CPU | depthwise_conv2d, padding wider than 6 | pad first, convolve without padding: oneDNN's depthwise kernel refuses wide padding and the library falls to a path 5-20x slower |
-| CPU | fast_layout | channels_last: oneDNN's 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
-| everything else, and while exporting | both | one library convolution; the layout as it came |
-"""  # noqa: E501
+| CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
+| CPU, float32, no gradients | folded_block, folded_patch | the C kernel: a whole folded block in one call |
+| CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
+| CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
+| CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
+| other devices, exports | all | library convolutions with the padding inside; the layout as it came |
 
-from .depthwise import depthwise_conv2d
+The kernel is compiled when it is first needed (library.py). Without a compiler, or with VAN_OPS=plain, the CPU takes
+the library's convolutions; `van info --ops` tells which it is and why.
+"""
+
+from .block import PackedBlock, PackedPatch, block_kernel_serves, folded_block, folded_patch, pack_block, pack_patch
+from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves
 from .layout import fast_layout
+from .plain import Conv
+from .pointwise import pointwise_conv2d
+from .report import report
 
-__all__ = ["depthwise_conv2d", "fast_layout"]
+__all__ = [
+    "Conv",
+    "PackedBlock",
+    "PackedPatch",
+    "block_kernel_serves",
+    "depthwise_conv2d",
+    "depthwise_gelu",
+    "depthwise_pair",
+    "fast_layout",
+    "folded_block",
+    "folded_patch",
+    "kernel_serves",
+    "pack_block",
+    "pack_patch",
+    "pointwise_conv2d",
+    "report",
+]

@@ -1,4 +1,4 @@
-"""Depthwise convolution that keeps the map's size: both depthwise kernels of large kernel attention, and the 3x3.
+"""The network's depthwise convolutions, all keeping the map's size: one, one and GELU, the pair of the attention.
 
 Shapes: N batch, C channels, H height, W width, k kernel side.
 """
@@ -6,11 +6,14 @@ Shapes: N batch, C channels, H height, W width, k kernel side.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-# oneDNN's depthwise kernel accepts at most this much padding; beyond it the library falls back to a slow path.
-ONEDNN_MAX_PADDING = 6
+from . import kernel, plain
+from .library import library
+from .plain import Conv
+
+# Beyond this side a kernel no longer fits what the C code keeps at hand for it.
+LARGEST_KERNEL = 31
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation: int = 1) -> Tensor:
@@ -19,11 +22,33 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation
     x: (N, C, H, W), weight: (C, 1, k, k), bias: (C,) or None; returns (N, C, H, W).
     An odd span is padded one more at the bottom and right.
     """
-    channels, kernel = weight.shape[0], weight.shape[-1]
-    span = dilation * (kernel - 1)
-    before, after = span // 2, span - span // 2
-    slow = x.device.type == "cpu" and after > ONEDNN_MAX_PADDING and not torch.compiler.is_exporting()
-    if slow or before != after:
-        x = F.pad(x, (before, after, before, after))
-        return F.conv2d(x, weight, bias, dilation=dilation, groups=channels)
-    return F.conv2d(x, weight, bias, padding=before, dilation=dilation, groups=channels)
+    conv = (weight, bias, dilation)
+    return kernel.depthwise(x, *conv, False) if kernel_serves(x, conv) else plain.convolve(x, *conv)
+
+
+def depthwise_gelu(x: Tensor, conv: Conv) -> Tensor:
+    """Exact GELU of a depthwise convolution (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
+    return kernel.depthwise(x, *conv, True) if kernel_serves(x, conv) else plain.chain(x, [conv], gelu=True)
+
+
+def depthwise_pair(x: Tensor, near: Conv, far: Conv) -> Tensor:
+    """Two depthwise convolutions, first near, then far, each (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
+    return kernel.depthwise_pair(x, *near, *far) if kernel_serves(x, near, far) else plain.chain(x, [near, far])
+
+
+def kernel_serves(x: Tensor, *convs: Conv) -> bool:
+    """Whether the C kernel computes these convolutions of x: float32 on the CPU, square kernels, no export."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return False
+    return _available() and all(_fits(x, weight, bias) for weight, bias, _ in convs)
+
+
+@torch.compiler.assume_constant_result
+def _available() -> bool:
+    return library().handle is not None
+
+
+def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    channels, one, height, width = weight.shape
+    same = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
+    return same and x.ndim == 4 and x.shape[1] == channels and one == 1 and height == width <= LARGEST_KERNEL

@@ -1,0 +1,76 @@
+/* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
+#include "patch.h"
+
+/* The host's GOMP_parallel, or NULL for one thread. */
+EXPORT void van_use_threads_of(parallel_function parallel) { host_parallel = parallel; }
+
+static struct chain chain_of(const long *shape, const long *options, const real *const *parameters) {
+    struct chain chain = {
+        .batch = shape[0], .height = shape[1], .width = shape[2], .channels = shape[3],
+        .gelu = (int)options[0], .convs = (int)options[1], .bands = 1, .groups = 1,
+    };
+    for (int i = 0; i < chain.convs; i++)
+        chain.conv[i] = (struct conv){
+            parameters[2 * i], parameters[2 * i + 1], (int)options[2 + 2 * i], (int)options[3 + 2 * i]};
+    return chain;
+}
+
+/* shape: N, H, W, C. options: gelu, convolutions, then kernel side and dilation of each. parameters: weight and bias
+ * (or NULL) of each. */
+EXPORT int van_depthwise(const real *x, const long *shape, const long *options, const real *const *parameters, real *y,
+                         int threads) {
+    struct chain chain = chain_of(shape, options, parameters);
+    chain.x = x;
+    chain.y = y;
+    return run_chain(&chain, threads);
+}
+
+/* gradients: of x (or NULL), then of weight and bias of each convolution: sums over `groups` groups of images, see
+ * struct chain. */
+EXPORT int van_depthwise_backward(const real *x, const real *grad_y, const long *shape, const long *options,
+                                  const real *const *parameters, real *const *gradients, long groups, int threads) {
+    struct chain chain = chain_of(shape, options, parameters);
+    chain.x = x;
+    chain.grad_y = grad_y;
+    chain.grad_x = gradients[0];
+    for (int i = 0; i < chain.convs; i++) {
+        chain.grad_weight[i] = gradients[1 + 2 * i];
+        chain.grad_bias[i] = gradients[2 + 2 * i];
+    }
+    chain.groups = groups;
+    return share_out(backward_unit, &chain, groups * ((chain.channels + LANES - 1) / LANES), threads);
+}
+
+EXPORT long van_block_groups(long pixels, long hidden) {
+    const long groups = block_groups(pixels, hidden);
+    return groups > 1 ? groups : 0;
+}
+
+/* shape: N, H, W, C, hidden channels. options: kernel side and dilation of near, far and depthwise.
+ * parameters: panels and bias of in, mix, out, expand, project; weight and bias of near, far, depthwise; shortcut.
+ * maps: two of scratch and the result, each (N, H, W, C), then van_block_groups such maps of scratch in a row. */
+EXPORT int van_block(const real *x, const long *shape, const long *options, const real *const *parameters,
+                     real *const *maps, int threads) {
+    struct block b = {
+        .x = x, .u = maps[0], .t = maps[1], .y = maps[2], .partial = maps[3], .shortcut = parameters[16],
+        .batch = shape[0], .height = shape[1], .width = shape[2], .channels = shape[3], .hidden = shape[4],
+    };
+    struct product *const products[] = {&b.in, &b.mix, &b.out, &b.expand, &b.project};
+    struct conv *const convs[] = {&b.near, &b.far, &b.depthwise};
+    for (int i = 0; i < 5; i++) *products[i] = (struct product){parameters[2 * i], parameters[2 * i + 1]};
+    for (int i = 0; i < 3; i++)
+        *convs[i] = (struct conv){parameters[10 + 2 * i], parameters[11 + 2 * i], (int)options[2 * i], (int)options[2 * i + 1]};
+    return run_block(&b, threads);
+}
+
+/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result. */
+EXPORT int van_patch(const real *x, const long *shape, const long *options, const real *panels, const real *bias, real *y,
+                     int threads) {
+    struct patch p = {
+        .x = x, .y = y, .product = {panels, bias},
+        .batch = shape[0], .height = shape[1], .width = shape[2], .inputs = shape[3],
+        .outputs = options[0], .kernel = options[1], .stride = options[2], .pad = options[3],
+        .out_height = options[4], .out_width = options[5],
+    };
+    return run_patch(&p, threads);
+}

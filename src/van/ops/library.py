@@ -1,0 +1,154 @@
+"""The C kernel as a library: compiled when it is first needed, kept in the user's cache, loaded with ctypes.
+
+| variable | meaning |
+|---|---|
+| VAN_OPS=plain | never use the kernel |
+| VAN_CACHE | the folder for what is built (default: XDG_CACHE_HOME or ~/.cache, there `van`) |
+| CC | the C compiler (default: cc, gcc or clang) |
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError
+
+SOURCES = Path(__file__).parent / "csrc"
+COMMON_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi")
+# What PyTorch finds by cpuid -> flags; other processors get the compiler's default.
+INSTRUCTION_FLAGS = {
+    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
+    "AVX2": ("-mavx2", "-mfma"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """The loaded kernel, or why there is none.
+
+    handle: a ctypes.CDLL, None where the plain path is used. instructions: AVX512, AVX2 or baseline. reason: in words.
+    """
+
+    handle: Any
+    instructions: str
+    reason: str
+
+
+@functools.cache
+def library(dtype: torch.dtype = torch.float32) -> Library:
+    """The kernel for this machine; float64 exists to check gradients with. Never raises: no kernel is a `reason`."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    instructions = capability if capability in INSTRUCTION_FLAGS else "baseline"
+    try:
+        handle = _load(_built(instructions, double=dtype == torch.float64))
+    except _NoKernelError as error:
+        return Library(handle=None, instructions=instructions, reason=str(error))
+    threads = "the threads of PyTorch" if _use_host_threads(handle) else "one thread: PyTorch's pool was not found"
+    return Library(handle=handle, instructions=instructions, reason=f"{instructions} kernel, {threads}")
+
+
+class _NoKernelError(Exception):
+    """Why the plain path is used."""
+
+
+def build(target: Path, *flags: str) -> None:
+    """Compile the kernel into `target`, atomically; raises what `library` catches when there is no compiler."""
+    compiler = (
+        shlex.split(os.environ.get("CC", "")) or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+    )
+    if not compiler:
+        raise _NoKernelError("no C compiler was found; install one or set CC")
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        command = [*compiler, *COMMON_FLAGS, *flags, str(SOURCES / "kernel.c"), "-o", str(made), "-lm", "-lpthread"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+        except subprocess.CalledProcessError as error:
+            raise _NoKernelError(
+                f"{compiler[0]} failed: {(error.stderr.strip() or 'no output').splitlines()[0]}"
+            ) from None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise _NoKernelError(f"{compiler[0]} did not run: {error}") from None
+        made.replace(target)
+
+
+def _built(instructions: str, *, double: bool) -> Path:
+    """The compiled library, from the cache or made now; one process compiles, others wait for it."""
+    wish = os.environ.get("VAN_OPS", "auto")
+    if wish not in ("auto", "plain"):
+        raise ConfigError(f"VAN_OPS is {wish!r}; expected plain, which never uses the kernel, or auto")
+    if wish == "plain":
+        raise _NoKernelError("VAN_OPS=plain")
+    flags = (*INSTRUCTION_FLAGS.get(instructions, ()), *(("-DVAN_DOUBLE",) if double else ()))
+    content = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
+    recipe = repr((COMMON_FLAGS, flags, platform.machine(), platform.system(), os.environ.get("CC"))).encode()
+    name = f"kernel-{instructions.lower()}-{hashlib.sha256(content + recipe).hexdigest()[:16]}.so"
+    folder = _cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (folder / name).exists():
+            with _locked(folder / f"{name}.lock"):
+                if not (folder / name).exists():
+                    build(folder / name, *flags)
+    except OSError as error:
+        raise _NoKernelError(f"the cache {folder} cannot be used ({error.strerror}); set VAN_CACHE") from None
+    return folder / name
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    try:
+        import fcntl
+    except ImportError:
+        raise _NoKernelError(f"the kernel is not built on {platform.system()}") from None
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _cache() -> Path:
+    given, shared = os.environ.get("VAN_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(given) if given else (Path(shared) if shared else Path.home() / ".cache") / "van"
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        handle = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise _NoKernelError(f"the kernel does not load: {error}") from None
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    handle.van_use_threads_of.argtypes = [pointer]
+    handle.van_depthwise.argtypes = [pointer] * 5 + [number]
+    handle.van_depthwise_backward.argtypes = [pointer] * 6 + [ctypes.c_long, number]
+    handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
+    handle.van_patch.argtypes = [pointer] * 6 + [number]
+    handle.van_block.argtypes = [pointer] * 5 + [number]
+    return handle
+
+
+def _use_host_threads(handle: ctypes.CDLL) -> bool:
+    """Let the kernel run on PyTorch's own OpenMP threads: a second pool would fight the first for the cores."""
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        try:
+            parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        handle.van_use_threads_of(ctypes.cast(parallel, ctypes.c_void_p))
+        return True
+    return False

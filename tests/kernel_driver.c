@@ -1,0 +1,85 @@
+/* Runs the kernel over odd shapes on buffers of exactly the size they must have; for the sanitizers. */
+#include "kernel.c"
+
+#include <stdio.h>
+
+static real *filled(size_t count, unsigned seed) {
+    real *data = malloc((count ? count : 1) * sizeof(real));
+    for (size_t i = 0; i < count; i++) data[i] = (real)((i * 2654435761u + seed * 97u) % 2001) / 1000 - 1;
+    return data;
+}
+
+static long rounded(long value, long unit) { return (value + unit - 1) / unit * unit; }
+
+static void depthwise(long n, long h, long w, long c, int k, int d, int k2, int d2, int gelu) {
+    const long shape[] = {n, h, w, c}, options[] = {gelu, k2 ? 2 : 1, k, d, k2, d2}, groups = n < 2 ? 1 : 2;
+    const size_t map = (size_t)(n * h * w * c);
+    const int sides[] = {k, k2};
+    real *x = filled(map, 1), *grad = filled(map, 2), *y = filled(map, 3), *parameters[4] = {0}, *gradients[5] = {filled(map, 4)};
+    for (int i = 0; i < (k2 ? 2 : 1); i++) {
+        const long taps = sides[i] * sides[i];
+        parameters[2 * i] = filled((size_t)(c * taps), 5);
+        if (c % 2) parameters[2 * i + 1] = filled((size_t)c, 6);
+        gradients[1 + 2 * i] = filled((size_t)(groups * taps * rounded(c, LANES)), 7);
+        gradients[2 + 2 * i] = filled((size_t)(groups * rounded(c, LANES)), 8);
+    }
+    for (int threads = 1; threads <= 16; threads *= 16) {
+        if (van_depthwise(x, shape, options, (const real *const *)parameters, y, threads)) exit(3);
+        if (van_depthwise_backward(x, grad, shape, options, (const real *const *)parameters, gradients, groups, threads)) exit(3);
+    }
+    free(x), free(grad), free(y);
+    for (int i = 0; i < 4; i++) free(parameters[i]);
+    for (int i = 0; i < 5; i++) free(gradients[i]);
+}
+
+#ifndef VAN_DOUBLE
+static void block(long n, long h, long w, long c, long e, int threads) {
+    const long shape[] = {n, h, w, c, e}, options[] = {5, 1, 7, 3, 3, 1}, wide = rounded(c, PANEL), full = rounded(e, PANEL);
+    const size_t map = (size_t)(n * h * w * c);
+    const long sizes[17] = {wide * c, wide, wide * c, wide, wide * c, wide, full * c, full, wide * full, wide,
+                            c * 25,   c,    c * 49,   c,    e * 9,    e,    c};
+    real *parameters[17], *maps[4] = {filled(map, 1), filled(map, 2), filled(map, 3), filled(map * (size_t)van_block_groups(h * w, e), 5)}, *x = filled(map, 4);
+    for (int i = 0; i < 17; i++) parameters[i] = filled((size_t)sizes[i], (unsigned)i);
+    if (van_block(x, shape, options, (const real *const *)parameters, maps, threads)) exit(3);
+    for (int i = 0; i < 17; i++) free(parameters[i]);
+    for (int i = 0; i < 4; i++) free(maps[i]);
+    free(x);
+}
+
+static void patch(long n, long h, long w, long c, long outputs, long k, long stride, int threads) {
+    const long pad = k / 2, high = (h + 2 * pad - k) / stride + 1, wide = (w + 2 * pad - k) / stride + 1;
+    const long shape[] = {n, h, w, c}, options[] = {outputs, k, stride, pad, high, wide}, full = rounded(outputs, PANEL);
+    real *x = filled((size_t)(n * h * w * c), 1), *y = filled((size_t)(n * high * wide * outputs), 2);
+    real *panels = filled((size_t)(full * k * k * c), 3), *bias = filled((size_t)full, 4);
+    if (van_patch(x, shape, options, panels, bias, y, threads)) exit(3);
+    free(x), free(y), free(panels), free(bias);
+}
+
+#endif
+
+/* As GOMP_parallel, one after the other. */
+static void in_turn(void (*function)(void *), void *argument, unsigned threads, unsigned flags) {
+    (void)flags;
+    for (unsigned i = 0; i < threads; i++) function(argument);
+}
+
+int main(void) {
+    van_use_threads_of(in_turn);
+    const long sides[][2] = {{1, 1}, {1, 9}, {7, 1}, {7, 7}, {14, 13}, {33, 20}};
+    for (int s = 0; s < 6; s++)
+        for (long c = 1; c <= 35; c += s < 3 ? 1 : 17) {
+            const long h = sides[s][0], w = sides[s][1], n = 1 + c % 3;
+            depthwise(n, h, w, c, 5, 1, 7, 3, 0);
+            depthwise(n, h, w, c, 3, 1, 0, 0, 1);
+            depthwise(n, h, w, c, 4, 2, 0, 0, 0);
+            depthwise(n, h, w, c, 11, 2, 1, 1, 0);
+#ifndef VAN_DOUBLE
+            block(n, h, w, c, 1 + 2 * c, 1);
+            block(n, h, w, c, 64, 16);
+            patch(n, h, w, c, 2 * c, 3, 2, 1);
+            patch(n, h, w, 3, c, 7, 4, 16);
+#endif
+        }
+    puts("clean");
+    return 0;
+}
