@@ -10,23 +10,36 @@ from typing import Any
 
 from ..errors import UnknownNameError
 from .digits import digits_van_b0
-from .finetune import finetune
-from .imagenet import imagenet_van_b0, imagenet_van_b1, imagenet_van_b2, imagenet_van_b3
+from .finetune import finetune, finetune_few, finetune_head
+from .imagenet import IMAGENET_RECIPES
+from .imagenet22k import IMAGENET22K_RECIPES
 from .segmentation import PRESETS, SEGMENTATION_RECIPES
 from .segmentation_spec import SegmentationRecipe
-from .spec import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, ScheduleSpec, TrainerSpec
+from .spec import (
+    AugmentSpec,
+    CriterionSpec,
+    DataSpec,
+    ModelSpec,
+    OptimSpec,
+    Recipe,
+    ScheduleSpec,
+    TrackSpec,
+    TrainerSpec,
+)
 
 __all__ = [
     "PRESETS",
     "RECIPES",
     "AnyRecipe",
     "AugmentSpec",
+    "CriterionSpec",
     "DataSpec",
     "ModelSpec",
     "OptimSpec",
     "Recipe",
     "ScheduleSpec",
     "SegmentationRecipe",
+    "TrackSpec",
     "TrainerSpec",
     "get_recipe",
     "recipe_of",
@@ -36,8 +49,9 @@ __all__ = [
 AnyRecipe = Recipe | SegmentationRecipe
 
 CLASSIFICATION_RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe
-    for recipe in (digits_van_b0, finetune, imagenet_van_b0, imagenet_van_b1, imagenet_van_b2, imagenet_van_b3)
+    **{recipe.__name__: recipe for recipe in (digits_van_b0, finetune, finetune_few, finetune_head)},
+    **IMAGENET_RECIPES,
+    **IMAGENET22K_RECIPES,
 }
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {**CLASSIFICATION_RECIPES, **SEGMENTATION_RECIPES}
 

@@ -38,7 +38,7 @@ class ClassificationDataModule(LightningDataModule):
         self.workers = _workers(recipe)
         self.train_set = TrainingSet(train, TrainingTransform(recipe.augment, preprocess), seed=self.seed)
         self.val_set = EvaluationSet(val, preprocess)
-        self.sampler = EpochSampler(len(train), seed=self.seed)
+        self.sampler = EpochSampler(len(train), seed=self.seed, repeats=recipe.augment.repeats)
 
     @property
     def updates_per_epoch(self) -> int:
