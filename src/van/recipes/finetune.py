@@ -34,8 +34,8 @@ def finetune_few() -> Recipe:
     Command: van train finetune_few --model.checkpoint van_tiny_754.pth.tar --data.path FOLDER
     Hardware: any. Time: minutes on a GPU. Expected: by your data.
     Published: nothing of it. Ours: everything; every earlier layer learns at 0.8 of the next one's rate, the first
-    stage not at all, BatchNorm keeps the checkpoint's statistics (a few images would spoil them), every image comes twice in
-    a batch, and the average of the weights is what is kept.
+    stage not at all, BatchNorm keeps the checkpoint's statistics (a few images would spoil them), every image comes
+    twice in a row, and the average of the weights is what is kept.
     """
     base = finetune()
     return replace(

@@ -66,9 +66,7 @@ class Teacher:
         self.model: Classifier = model.requires_grad_(False).eval()
         own: Preprocess = model.__dict__["preprocess"] or Preprocess()
         if own.channels != student.channels:
-            raise ConfigError(
-                f"loss.teacher {spec.teacher} sees {own.channels} channel(s), this run {student.channels}"
-            )
+            raise ConfigError(f"loss.teacher {spec.teacher} sees {own.channels} channel(s), not {student.channels}")
         view = [torch.tensor(values).view(1, -1, 1, 1) for values in (student.mean, student.std, own.mean, own.std)]
         self.scale, self.shift = view[1] / view[3], (view[0] - view[2]) / view[3]
 
@@ -126,9 +124,7 @@ def join_splits(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _same_classes(source: str, model: Any, classes: tuple[str, ...]) -> None:
     if model.num_classes != len(classes):
-        raise ConfigError(
-            f"loss.teacher {source} tells {model.num_classes} classes apart, the data have {len(classes)}"
-        )
+        raise ConfigError(f"loss.teacher {source} knows {model.num_classes} classes, the data have {len(classes)}")
     if model.classes is not None and tuple(model.classes) != classes:
         different = next(i for i, (a, b) in enumerate(zip(model.classes, classes, strict=True)) if a != b)
         raise ConfigError(
