@@ -2,10 +2,8 @@
 
     python benchmarks/cpu_inference.py [--compile] [--quick] [--peer-python PYTHON]
 
-The peer is a pip-installable twin of the official eager code. It left transformers in version 5, so it lives in an
-environment of its own (build/peer, made on first use) that borrows this environment's torch. Each side is a process
-that computes and times in itself; this one tells them in turn what to do (JSON lines over pipes), so that a busy
-moment of the machine hits both. Before anything is timed, all must give the same logits.
+The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all must give
+the same logits.
 
 Kinds of ours: eager (`van.load`), optimised (`van.optimize`), compiled (`van.optimize(compile=True)`, with --compile).
 Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round.
@@ -15,20 +13,15 @@ Writes docs/results.json; exit code 1 when a requirement is missed. --quick: toy
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-PEER = "transformers==4.57.*"
+from interleaved import Ask, add_options, looks_trained, serve, summary, worker
+
 MODELS = ("van_b0", "van_b1", "van_b2", "van_b3")
 # Largest difference of logits, as a part of the largest: float32 rounding through up to 38 blocks.
 TOLERANCE = 1e-4
@@ -44,7 +37,11 @@ def main() -> int:
     options = _options()
     kinds = ["eager", "optimised", *(["compiled"] if options.compile else [])]
     rows = []
-    with tempfile.TemporaryDirectory() as folder, _worker(options, "peer") as peer, _worker(options, "ours") as ours:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        worker(__file__, options, "peer") as peer,
+        worker(__file__, options, "ours") as ours,
+    ):
         versions = peer(do="versions") | ours(do="versions")
         print(", ".join(f"{name} {version}" for name, version in versions.items()))
         for model in options.models:
@@ -73,12 +70,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--size", type=int, default=224, help="side of the images")
     parser.add_argument("--rounds", type=int, default=11, help="pairs of measurements, at least 7 for a result")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="also torch.compile (minutes)")
-    parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it works")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave docs/results.json alone")
-    parser.add_argument("--peer-python", type=Path, help=f"a Python that has {PEER} and torch; default: make one")
-    parser.add_argument("--worker", choices=["peer", "ours"], help=argparse.SUPPRESS)
+    add_options(parser)
     options = parser.parse_args()
     if options.worker:
         sys.exit(_serve(options))
@@ -90,64 +83,11 @@ def _options() -> argparse.Namespace:
 # --- the two processes
 
 
-Ask = Callable[..., Any]
-
-
-@contextmanager
-def _worker(options: argparse.Namespace, side: str) -> Iterator[Ask]:
-    """A process that answers: `ask(do="time", …)` returns what `_Worker.time` returns."""
-    python = sys.executable if side == "ours" else str(options.peer_python or _peer_environment())
-    command = [python, __file__, "--worker", side, "--threads", str(options.threads)]
-    quiet = {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    threads = {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet, **threads}
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-
-        def ask(**question: Any) -> Any:
-            stdin.write(json.dumps(question) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-            if not line:
-                raise SystemExit(f"the process of {side} ended while it was asked {question}")
-            return json.loads(line)
-
-        yield ask
-        stdin.close()
-
-
-def _peer_environment() -> Path:
-    """The Python of build/peer: transformers 4.57 and what it needs, and this environment's torch."""
-    import torch
-
-    folder = ROOT / "build" / "peer"
-    python = folder / "bin" / "python"
-    done = folder / "installed"
-    if not done.exists():
-        print(f"making an environment for {PEER} in {folder.relative_to(ROOT)}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", PEER], check=True)
-        (packages,) = folder.glob("lib/python*/site-packages")
-        (packages / "borrowed_torch.pth").write_text(f"{Path(torch.__file__).parent.parent}\n")  # after its own
-        done.touch()
-    return python
-
-
 def _serve(options: argparse.Namespace) -> int:
-    """Answer questions on stdin until it ends; whatever libraries print goes to stderr."""
     import torch
 
-    answers, sys.stdout = sys.stdout, sys.stderr
-    torch.set_num_threads(options.threads)
-    worker = _Peer() if options.worker == "peer" else _Ours()
     with torch.inference_mode():
-        for line in sys.stdin:
-            question = json.loads(line)
-            print(json.dumps(getattr(worker, question.pop("do"))(**question)), file=answers, flush=True)
-    return 0
+        return serve(_Peer() if options.worker == "peer" else _Ours(), options.threads)
 
 
 class _Worker:
@@ -203,25 +143,7 @@ class _Ours(_Worker):
         return {"van": van.__version__, "torch": torch.__version__}
 
     def write(self, model: str, folder: str) -> None:
-        """A network that looks trained, in the layout of transformers."""
-        import warnings
-
-        import torch
-
-        import van
-
-        network, draw = van.create_model(model, seed=0), torch.Generator().manual_seed(1)
-        with torch.inference_mode(False), torch.no_grad():
-            for name, tensor in network.state_dict().items():
-                if name.endswith(("running_var", "norm1.weight", "norm2.weight")):
-                    tensor.uniform_(0.5, 1.5, generator=draw)
-                elif name.endswith((".scale1", ".scale2")):
-                    tensor.uniform_(0.05, 0.15, generator=draw)
-                elif name.endswith(("bias", "running_mean")):
-                    tensor.normal_(0, 0.1, generator=draw)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            van.save(network, folder, format="transformers")
+        looks_trained(model, folder)
 
     def load(self, folder: str) -> None:
         import warnings
@@ -270,13 +192,7 @@ def _measure(peer: Ask, ours: Ask, kinds: list[str], images: dict[str, int], rou
 
 def _rows(model: str, batch: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
     peer = times["peer"]
-    rows = []
-    for kind, own in times.items():
-        ratios = [a / b for a, b in zip(peer, own, strict=True)]
-        low, _, high = quantiles(own, n=4)
-        figures = {"ms": median(own), "low": low, "high": high, "ratio": median(ratios), "worst": min(ratios)}
-        rows.append({"model": model, "batch": batch, "kind": kind, **figures})
-    return rows
+    return [{"model": model, "batch": batch, "kind": kind, **summary(peer, own)} for kind, own in times.items()]
 
 
 def _missed(rows: list[dict[str, Any]]) -> Iterator[str]:

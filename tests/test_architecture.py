@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "van"
 
 # From the top floor to the cellar; a room may import rooms on lower floors and, within a floor, only itself.
 FLOORS = [
+    {"__main__"},
     {"cli"},
     {"quickstart"},
     {"train", "verify", "hosts"},

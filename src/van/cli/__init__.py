@@ -29,7 +29,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, 2 a user's error, told on one line."""
+    """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, an error's own, told on one line."""
     # not list(…): importing the verb of that name puts its module here
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         print(f"van: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return error.exit_code if isinstance(error, VanError) else 2
     except KeyboardInterrupt:
         print("van: interrupted", file=sys.stderr)
         return 130

@@ -118,7 +118,7 @@ def _base(arguments: list[str]) -> AnyRecipe | None:
     late = next((word for word in arguments[1:] if word in RECIPES), None)
     if recipe is None and late and _value(arguments, "--name") != late:
         raise ConfigError(f"van train: the recipe comes first: van train {late} …")
-    if resume is not None:
+    if resume not in (None, "auto"):
         from ..train.folder import RECIPE, read_recipe, resume_file
 
         return read_recipe(resume_file(resume).parent / RECIPE).with_options(**{"trainer.out": None})

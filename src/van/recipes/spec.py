@@ -16,6 +16,7 @@ from .checks import at_least, file_name, in_range, one_of
 from .data_spec import DataSpec
 from .loss_spec import CriterionSpec
 from .optim_spec import OptimSpec, ScheduleSpec
+from .process_checks import check_frozen, check_processes
 from .sections import Sectioned
 from .together import check_together
 from .track_spec import TrackSpec
@@ -80,10 +81,17 @@ class TrainerSpec:
     """How long, on what, and where the results go.
 
     epochs: passes over the training images, the warm-up included.
-    batch_size: images per forward pass.
+    devices: GPUs (or CPU processes) that train together, over all machines; with more or fewer, accumulate changes to
+    keep the global batch where it can, which is said. torchrun and Slurm set it to the processes they start.
+    batch_size: images per forward pass and device.
     accumulate: forward passes per optimizer step.
     eval_batch_size: images per validation pass; None: batch_size.
+    batch_norm: statistics of several devices: "reduce" (each its own, averaged before every validation), "sync"
+    (batches normalised over all devices), "frozen" (the checkpoint's, in training too) or "recalibrate" (taken anew
+    before every validation).
+    recalibrate_images: training images that "recalibrate" looks at, over all devices; None: 4096.
     precision: "fp32", or "bf16" and "fp16" by autocast.
+    compile: torch.compile the network for training.
     channels_last: memory format of network and images.
     ema_decay: of an average of the weights, which is then what is validated and exported; None: no average. The decay
     grows from 0 towards this value, so that short runs have a useful average too.
@@ -94,19 +102,26 @@ class TrainerSpec:
     seed: of weights, order, augmentation and dropout.
     deterministic: let torch use deterministic kernels only.
     device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-    workers: processes that read images; None: by the machine, 0 for the digits.
+    workers: processes that read images, per device; None: by the machine, 0 for the digits.
+    max_unreadable: training images that may turn out unreadable, per device; others stand in for them, which is said.
     threads: CPU threads; None: torch's choice.
     out: the run's folder; None: runs/NAME-DATE-TIME.
-    resume: a run's folder, or its last.ckpt, to continue.
+    resume: a run's folder, or its last.ckpt, to continue; "auto": the run in trainer.out, where there is one.
+    checkpoint_every_steps, checkpoint_every_s: how often last.ckpt is written between epochs, in optimizer steps, and
+    in seconds (15 minutes); None: not by this measure.
     log_every_steps: steps between entries of TensorBoard.
     progress: "auto" (a bar on a terminal), "bar", "lines" or "none".
     """
 
     epochs: int = 100
+    devices: int = 1
     batch_size: int = 64
     accumulate: int = 1
     eval_batch_size: int | None = None
+    batch_norm: str = "reduce"
+    recalibrate_images: int | None = None
     precision: str = "fp32"
+    compile: bool = False
     channels_last: bool = False
     ema_decay: float | None = None
     monitor: str = "val/top1"
@@ -117,9 +132,12 @@ class TrainerSpec:
     deterministic: bool = False
     device: str = "auto"
     workers: int | None = None
+    max_unreadable: int = 10
     threads: int | None = None
     out: str | None = None
     resume: str | None = None
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_s: float | None = 900.0
     log_every_steps: int = 50
     progress: str = "auto"
 
@@ -134,6 +152,8 @@ class TrainerSpec:
             "log_every_steps",
         ):
             at_least(f"trainer.{name}", getattr(self, name), 1)
+        check_processes(self)
+        at_least("trainer.max_unreadable", self.max_unreadable, 0)
         at_least("trainer.threads", self.threads, 1)
         at_least("trainer.workers", self.workers, 0)
         at_least("trainer.seed", self.seed, 0)
@@ -161,12 +181,13 @@ class Recipe(Sectioned):
 
     def __post_init__(self) -> None:
         file_name(self.name)
+        check_frozen(self)
         check_together(self)
 
     @property
     def global_batch(self) -> int:
-        """Images per optimizer step."""
-        return self.trainer.batch_size * self.trainer.accumulate
+        """Images per optimizer step, over all devices."""
+        return self.trainer.devices * self.trainer.batch_size * self.trainer.accumulate
 
     @property
     def total_epochs(self) -> int:

@@ -13,8 +13,8 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
-from ..errors import VanError
 from ..metrics.accuracy import accuracy
 from ..recipes import Recipe
 from .losses import Criterion, build_mixup, build_teacher, join_splits
@@ -39,6 +39,7 @@ class ClassificationModule(LightningModule):
         self.criterion = Criterion(recipe)
         self.teacher = build_teacher(recipe, model, classes)
         self.accuracy = accuracy(len(classes), prefix="val/")
+        self.val_loss = MeanMetric()  # Lightning's own mean is wrong where processes have different numbers of images
 
     @property
     def evaluated(self) -> nn.Module:
@@ -56,19 +57,15 @@ class ClassificationModule(LightningModule):
         loss = self.criterion(logits, targets)
         if self.teacher is not None:
             loss = torch.lerp(loss, self.teacher.loss(images, logits), self.teacher.weight)
-        if not torch.isfinite(loss):
-            raise VanError(
-                f"the loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}, learning rate "
-                f"{self._lr():.3g}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
-            )
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
+        self.log("train/loss", loss, on_step=True, on_epoch=False, batch_size=len(labels))  # LossWatch looks at it
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = self._layout(batch[0]), batch[1]
         logits = self.evaluated(images).float()  # (N, K)
         self.accuracy.update(logits, labels)
-        self.log("val/loss", F.cross_entropy(logits, labels), on_epoch=True, batch_size=len(labels))
+        self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        self.log("val/loss", self.val_loss, on_epoch=True, batch_size=len(labels))
         self.log_dict(self.accuracy, on_epoch=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:

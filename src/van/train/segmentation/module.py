@@ -12,7 +12,6 @@ from PIL import Image
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from ...errors import VanError
 from ...metrics.segmentation import ConfusionMatrix
 from ...nn.segmenter import Segmenter
 from ...recipes import SegmentationRecipe
@@ -55,12 +54,7 @@ class SegmentationModule(LightningModule):
         loss = self.loss(logits, labels)
         if auxiliary is not None:
             loss = loss + self.recipe.loss.auxiliary_weight * self.loss(auxiliary, labels)
-        if not torch.isfinite(loss):
-            raise VanError(
-                f"the loss is {loss.item()} at iteration {self.global_step}, learning rate {self._lr():.3g}; lower "
-                "optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
-            )
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        self.log("train/loss", loss, on_step=True, on_epoch=False, batch_size=len(labels))  # LossWatch looks at it
         return loss
 
     def on_validation_epoch_start(self) -> None:
