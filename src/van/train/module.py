@@ -77,6 +77,9 @@ class ClassificationModule(LightningModule):
         scheduler.step_update(self.global_step)  # does nothing for a schedule per epoch
 
     def on_train_epoch_start(self) -> None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "set_epoch"):  # a stream's
+            data.set_epoch(self.current_epoch)
         schedule: Any = self.lr_schedulers()
         schedule.step(self.current_epoch)  # does nothing for a schedule per step
 
