@@ -5,7 +5,16 @@ import dataclasses
 import pytest
 
 from van.errors import ConfigError, UnknownNameError
-from van.recipes import RECIPES, AugmentSpec, Recipe, get_recipe, recipe_of, summary
+from van.recipes import (
+    CLASSIFICATION_PRESETS,
+    RECIPES,
+    AugmentSpec,
+    Recipe,
+    get_recipe,
+    recipe_of,
+    summary,
+    with_preset,
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -187,3 +196,27 @@ def test_cycles_make_a_run_longer():
 def test_layer_decay_is_not_for_segmenters():
     with pytest.raises(ConfigError, match="classification"):
         get_recipe("light_ham_van_b0").with_options(**{"optim.layer_decay": 0.8})
+
+
+@pytest.mark.parametrize("preset", CLASSIFICATION_PRESETS)
+@pytest.mark.parametrize("name", ["imagenet_van_b2", "imagenet22k_van_b6", "imagenet_van_b4_from_22k_384", "finetune"])
+def test_presets_keep_the_batch_and_the_rate(preset, name):
+    before = get_recipe(name)
+    if before.trainer.batch_size == 16 and preset == "tiny_gpu":
+        before = before.with_options(**{"trainer.batch_size": 32})
+    after = with_preset(before, preset)
+    assert after.global_batch == before.global_batch
+    assert after.trainer.batch_size * {"small_gpu": 4, "tiny_gpu": 16}[preset] == before.trainer.batch_size
+    assert (after.trainer.precision, after.model.grad_checkpointing) == ("bf16", True)
+    assert (after.optim, after.schedule, after.augment) == (before.optim, before.schedule, before.augment)
+
+
+def test_presets_belong_to_a_task():
+    with pytest.raises(ConfigError, match="belongs to segmentation recipes; this one has small_gpu, tiny_gpu"):
+        with_preset(get_recipe("finetune"), "one_gpu")
+    with pytest.raises(ConfigError, match="belongs to classification"):
+        with_preset(get_recipe("light_ham_van_b0"), "tiny_gpu")
+    with pytest.raises(UnknownNameError, match="did you mean 'small_gpu'"):
+        with_preset(get_recipe("finetune"), "smal_gpu")
+    with pytest.raises(ConfigError, match="even parts"):
+        with_preset(get_recipe("imagenet_van_b0").with_options(**{"trainer.batch_size": 16}), "tiny_gpu")

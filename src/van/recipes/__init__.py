@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import UnknownNameError
+from ..errors import ConfigError, UnknownNameError
 from .digits import digits_van_b0
 from .finetune import finetune, finetune_few, finetune_head
 from .imagenet import IMAGENET_RECIPES
 from .imagenet22k import IMAGENET22K_RECIPES
+from .presets import CLASSIFICATION_PRESETS
 from .segmentation import PRESETS, SEGMENTATION_RECIPES
 from .segmentation_spec import SegmentationRecipe
 from .spec import (
@@ -28,6 +29,7 @@ from .spec import (
 )
 
 __all__ = [
+    "CLASSIFICATION_PRESETS",
     "PRESETS",
     "RECIPES",
     "AnyRecipe",
@@ -44,6 +46,7 @@ __all__ = [
     "get_recipe",
     "recipe_of",
     "summary",
+    "with_preset",
 ]
 
 AnyRecipe = Recipe | SegmentationRecipe
@@ -62,6 +65,19 @@ def get_recipe(name: str) -> Any:
     if key not in RECIPES:
         raise UnknownNameError.of("recipe", name, RECIPES)
     return RECIPES[key]()
+
+
+def with_preset(recipe: Any, name: str) -> Any:
+    """A recipe for a smaller machine; raises UnknownNameError, ConfigError for a preset of the other task."""
+    known: dict[str, Any] = {**CLASSIFICATION_PRESETS, **PRESETS}
+    if name not in known:
+        raise UnknownNameError.of("preset", name, known)
+    classifies = isinstance(recipe, Recipe)
+    own: dict[str, Any] = CLASSIFICATION_PRESETS if classifies else PRESETS
+    if name not in own:
+        task = "segmentation" if classifies else "classification"
+        raise ConfigError(f"--preset {name} belongs to {task} recipes; this one has {', '.join(own)}")
+    return own[name](recipe)
 
 
 def recipe_of(values: Mapping[str, Any]) -> AnyRecipe:
