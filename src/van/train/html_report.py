@@ -162,7 +162,7 @@ def _evaluation(folder: Path, recipe: Recipe, device: str) -> str:
     if not isinstance(val, ClassificationData):
         return ""
     meter, misses = look(folder / MODEL, val, device=device, batch_size=recipe.trainer.eval_batch_size or 32)
-    picture = confusion_picture(meter.confusion, val.classes, f"top-1 {meter.top1:.2f}%")
+    picture = confusion_picture(meter.confusion(), val.classes, f"top-1 {meter.top1:.2f}%")
     return (
         f'<h2>Confusion matrix</h2><img class="matrix" alt="confusion matrix" src="{_inline(picture)}">'
         f"{_worst(misses, meter)}"
