@@ -10,7 +10,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,9 @@ def _head(folder: Path, recipe: AnyRecipe, table: dict[str, list[float]]) -> str
         figures["minutes"] = f"{summary['seconds'] / 60:.1f}"
     state = "finished" if summary else f"under way: {len(table.get('epoch', []))} of {recipe.total_epochs} epochs"
     cards = "".join(f'<div class="figure"><b>{value}</b>{name}</div>' for name, value in figures.items())
+    cards = f'<div class="figures">{cards}</div>' if cards else ""
     line = html.escape(f"{recipe.model.name or recipe.model.checkpoint} on {recipe.data.path}; {state}")
-    return f'<h1>{html.escape(recipe.name)}</h1><div class="soft">{line}</div><div class="figures">{cards}</div>'
+    return f'<h1>{html.escape(recipe.name)}</h1><div class="soft">{line}</div>{cards}'
 
 
 def _charts(table: dict[str, list[float]]) -> str:
@@ -125,7 +126,7 @@ def _charts(table: dict[str, list[float]]) -> str:
     return f'<h2>Curves</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
-def chart(x: Sequence[float], lines: dict[str, Sequence[float]]) -> str:
+def chart(x: Sequence[float], lines: Mapping[str, Sequence[float]]) -> str:
     """Lines over epochs as an SVG, with their last values."""
     width, height, left, right, top, bottom = 380, 210, 52, 10, 12, 34
     values = [value for line in lines.values() for value in line if np.isfinite(value)]
