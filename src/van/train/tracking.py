@@ -65,12 +65,16 @@ def _need(package: str) -> None:
         raise MissingExtraError.of(package, "track", f"for track.{package}") from error
 
 
+class History(ModelCheckpoint):
+    """A class of its own, whose state a checkpoint can tell from best.ckpt's."""
+
+
 def history(folder: Path, spec: Any) -> list[Callback]:
     """The best checkpoints beside best.ckpt, for trainers that keep some."""
     count: int | None = getattr(spec, "history", None)
     if count is None:
         return []
-    keeper = ModelCheckpoint(
+    keeper = History(
         folder / HISTORY,
         "epoch-{epoch:04d}",
         monitor=spec.monitor,
