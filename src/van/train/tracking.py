@@ -48,8 +48,8 @@ def _mlflow(folder: Path, recipe: AnyRecipe) -> Logger:
     _need("mlflow")
     spec = recipe.track
     uri = spec.mlflow_uri or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
-    logger = MLFlowLogger(spec.mlflow or "", run_name=folder.name, tracking_uri=uri)
     try:
+        logger = MLFlowLogger(spec.mlflow or "", run_name=folder.name, tracking_uri=uri)
         _ = logger.run_id  # a server that cannot be reached shows here
     except Exception as error:
         raise ConfigError(f"track.mlflow_uri {uri} cannot be used: {' '.join(str(error).split())}") from error
