@@ -20,6 +20,7 @@ VERBS = {
     "list": ("list", "list the models this package knows"),
     "info": ("info", "what a model or a checkpoint file is: parameters, multiply-adds, format, classes"),
     "train": ("train", "train or fine-tune by a recipe"),
+    "report": ("report", "a training run as one HTML page: curves, confusion matrix, worst images, recipe"),
     "eval": ("eval", "evaluate checkpoints: top-1, top-5, mIoU, per-class table, confusion matrix"),
     "predict": ("predict", "label images, folders of images and globs; segmenters paint them"),
     "doctor": ("doctor", "read a segmentation data set before training, and tell what is wrong with it"),

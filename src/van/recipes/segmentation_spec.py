@@ -14,9 +14,11 @@ from ..errors import ConfigError
 from ..segmenters import SEGMENTERS, resolve
 from ..variants import ATTENTION_OPTIONS
 from .checks import at_least, file_name, in_range, one_of, ordered
+from .optim_spec import OptimSpec
 from .process_checks import check_frozen, check_processes
 from .sections import Sectioned
-from .spec import PRECISIONS, OptimSpec
+from .spec import PRECISIONS
+from .track_spec import TrackSpec
 
 MONITORS = ("val/mIoU", "val/aAcc", "val/mAcc")
 DECAYED = ("all_but_backbone_norms", "matrices", "everything")
@@ -181,8 +183,12 @@ class PixelOptimSpec(OptimSpec):
     weight_decay: of the parameters that `decayed` names.
     decayed: "all_but_backbone_norms" (published for Ham and UperNet: the heads' norms, biases and layer scales decay),
     "matrices" (parameters with more than one dimension), or "everything" (published for Semantic FPN).
+    layer_decay: belongs to classification recipes; must be None.
     betas, eps, momentum: None keeps the optimizer's own; one that the optimizer does not have raises ConfigError.
     clip_norm: largest norm of the gradient; None: not clipped.
+    clip_value: largest absolute value of an element of the gradient.
+    clip_agc: adaptive clipping: largest norm of a unit's gradient as a share of its weights' norm; spares the pixel
+    classifiers.
     """
 
     lr: float = 6e-5
@@ -192,6 +198,8 @@ class PixelOptimSpec(OptimSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("optim.decayed", self.decayed, DECAYED)
+        if self.layer_decay is not None:
+            raise ConfigError("optim.layer_decay belongs to classification recipes; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +318,7 @@ class SegmentationRecipe(Sectioned):
     optim: PixelOptimSpec = field(default_factory=PixelOptimSpec)
     schedule: PolySpec = field(default_factory=PolySpec)
     trainer: PixelTrainerSpec = field(default_factory=PixelTrainerSpec)
+    track: TrackSpec = field(default_factory=TrackSpec)
 
     def __post_init__(self) -> None:
         file_name(self.name)

@@ -157,5 +157,5 @@ def calibration_loader(dataset: Any, keys: Any, *, images: int, batch_size: int,
         num_workers=workers,
         generator=generator,
     )
-    # AugMix gives an image several forms
-    return (torch.cat(images) if isinstance(images, list | tuple) else images for images, *_ in loader)
+    # augment.splits gives an image several versions, (N, S, C, H, W)
+    return (images.flatten(0, 1) if images.ndim == 5 else images for images, *_ in loader)

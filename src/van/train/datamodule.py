@@ -44,12 +44,12 @@ class ClassificationDataModule(LightningDataModule):
         self.batch_size, self.pin_memory = recipe.trainer.batch_size, pin_memory
         self.eval_batch_size = recipe.trainer.eval_batch_size or self.batch_size
         self.accumulate, self.seed = recipe.trainer.accumulate, recipe.trainer.seed
-        self.workers = _workers(recipe)
+        self.workers, self.prefetch = workers_of(recipe), recipe.data.prefetch
         self.train_set = TrainingSet(train, TrainingTransform(recipe.augment, preprocess), seed=self.seed)
         self.images = Substituting(self.train_set, limit=recipe.trainer.max_unreadable)
         self.val_set = EvaluationSet(val, preprocess)
         self.devices = recipe.trainer.devices
-        self.sampler = RankShare(EpochSampler(len(train), seed=self.seed))
+        self.sampler = RankShare(EpochSampler(len(train), seed=self.seed, repeats=recipe.augment.repeats))
 
     @property
     def updates_per_epoch(self) -> int:
@@ -66,6 +66,10 @@ class ClassificationDataModule(LightningDataModule):
         trainer: Any = self.trainer
         self.sampler.rank, self.sampler.ranks = trainer.global_rank, trainer.world_size
 
+    def probe(self) -> None:
+        """Read the first image of each part: a wrong transform or an unreadable file shows here."""
+        self.images[0, 0], self.val_set[0]
+
     def train_dataloader(self) -> Any:
         return StatefulDataLoader(
             self.images,
@@ -75,6 +79,7 @@ class ClassificationDataModule(LightningDataModule):
             num_workers=self.workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.workers > 0,
+            prefetch_factor=self.prefetch,
             generator=self._generator(),
         )
 
@@ -88,6 +93,7 @@ class ClassificationDataModule(LightningDataModule):
             num_workers=self.workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.workers > 0,
+            prefetch_factor=self.prefetch,
             generator=self._generator(),
         )
 
@@ -119,7 +125,8 @@ class ClassificationDataModule(LightningDataModule):
         return torch.Generator().manual_seed(self.seed)
 
 
-def _workers(recipe: Recipe) -> int:
+def workers_of(recipe: Recipe) -> int:
+    """Processes that read images, per device."""
     if recipe.trainer.workers is not None:
         return recipe.trainer.workers
     return 0 if recipe.data.path == "digits" else min(MAX_WORKERS, os.cpu_count() or 1)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import torch
 
-from ..data import ClassificationData, has_own_val, open_classification
+from ..data import ClassificationData
+from ..data.readers import StreamData
 from ..errors import ConfigError, DataError, VanNotice
 from ..nn import Classifier
 from ..preprocess import Preprocess
-from ..recipes import AnyRecipe, DataSpec, Recipe, SegmentationRecipe, recipe_of
+from ..recipes import AnyRecipe, Recipe, SegmentationRecipe, TrackSpec, recipe_of
 from .checkpoint_io import read_last
 from .datamodule import ClassificationDataModule
 from .folder import resume_source
@@ -21,13 +22,16 @@ from .module import ClassificationModule
 from .network import build_network, resolve_preprocess
 from .optimizer import build_optimizer
 from .ranks import place
+from .sources import Images, open_images
+from .streams import StreamDataModule
 
 # What a resumed run may change without becoming another run.
 _FREE = (
     "resume", "out", "workers", "device", "threads", "progress", "log_every_steps", "eval_batch_size",
     "checkpoint_every_steps", "checkpoint_every_s", "max_unreadable",
 )  # fmt: skip
-FREE_ON_RESUME = frozenset(("data.path", *(f"trainer.{name}" for name in _FREE)))
+_FREE_DATA = ("data.path", "data.index", "data.prefetch", *(f"track.{item.name}" for item in fields(TrackSpec)))
+FREE_ON_RESUME = frozenset((*_FREE_DATA, *(f"trainer.{name}" for name in _FREE)))
 
 Fitted = TypeVar("Fitted", Recipe, SegmentationRecipe)
 
@@ -40,7 +44,7 @@ class Job:
     network: Classifier
     preprocess: Preprocess
     module: ClassificationModule
-    data: ClassificationDataModule
+    data: ClassificationDataModule | StreamDataModule
     device: str
     resume: str | None
 
@@ -52,7 +56,7 @@ def prepare(recipe: Recipe) -> Job:
     """
     device = pick_device(recipe.trainer.device, recipe.trainer.precision)
     recipe = fit_devices(recipe, device)
-    train, val = _open_data(recipe.data)
+    train, val = open_images(recipe)
     recipe = _fit_warmup(_fit_batch(recipe, len(train)))
     _check_share(recipe, len(val))
     resume = check_resume(recipe, train.classes)
@@ -60,10 +64,8 @@ def prepare(recipe: Recipe) -> Job:
     preprocess = resolve_preprocess(network, recipe.data)
     network.__dict__["preprocess"] = preprocess
     _check_map(recipe, network, preprocess)
-    data = ClassificationDataModule(
-        train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda")
-    )
-    data.images[0, 0], data.val_set[0]  # a wrong transform or an unreadable first image shows here
+    data = _data_module(train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda"))
+    data.probe()
     if recipe.trainer.channels_last:
         network.to(memory_format=torch.channels_last)
     module = ClassificationModule(network, recipe, classes=train.classes, updates_per_epoch=data.updates_per_epoch)
@@ -99,20 +101,12 @@ def pick_device(name: str, precision: str) -> str:
     return name
 
 
-def _open_data(spec: DataSpec) -> tuple[ClassificationData, ClassificationData]:
-    if spec.path is None:
-        raise ConfigError("no data: give data.path, a folder of class folders, one with train/ and val/, or 'digits'")
-    chosen = {"seed": spec.split_seed, "val_fraction": spec.val_fraction}
-    options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    if options and has_own_val(spec.path):
-        raise ConfigError(
-            f"{spec.path} has its own validation images, so data.val_fraction and data.split_seed have no effect; "
-            "leave them out"
-        )
-    train, val = (open_classification(spec.path, split, **options) for split in ("train", "val"))
-    if len(train.classes) < 2:
-        raise DataError(f"{spec.path} has one class, {train.classes[0]!r}; training needs at least two class folders")
-    return train, val
+def _data_module(train: Images, val: Images, **options: Any) -> ClassificationDataModule | StreamDataModule:
+    if isinstance(train, StreamData) and isinstance(val, StreamData):
+        return StreamDataModule(train, val, **options)
+    assert isinstance(train, ClassificationData)
+    assert isinstance(val, ClassificationData)
+    return ClassificationDataModule(train, val, **options)
 
 
 def fit_devices(recipe: Fitted, device: str) -> Fitted:

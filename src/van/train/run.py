@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from ..data.seeding import seeded
@@ -29,6 +28,7 @@ from .prepare import Job, prepare
 from .progress import Sight
 from .ranks import is_first, is_lost_contact, place, shared_folder
 from .segmentation import SegmentationJob, export_segmenter, prepare_segmentation
+from .tracking import history, loggers
 from .watch import ImageWatch, LossWatch
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -93,6 +93,7 @@ def _export(job: Job | SegmentationJob, folder: Path, table: EpochTable, seconds
 def _trainer(job: Job | SegmentationJob, folder: Path, state: ProcessState, table: EpochTable) -> Trainer:
     spec = job.recipe.trainer
     kind, _, index = job.device.partition(":")
+    kept = [*history(folder, spec), *keepers(folder, spec)]
     return Trainer(
         accelerator=kind,
         **_processes(job, kind, int(index or 0)),
@@ -100,8 +101,8 @@ def _trainer(job: Job | SegmentationJob, folder: Path, state: ProcessState, tabl
         max_epochs=job.recipe.total_epochs,
         accumulate_grad_batches=spec.accumulate,
         gradient_clip_val=job.recipe.optim.clip_norm,
-        callbacks=[*_watches(job), state, table, Sight(table, style=spec.progress), *keepers(folder, spec)],
-        logger=TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False),
+        callbacks=[*_watches(job), state, table, Sight(table, style=spec.progress), *kept],
+        logger=loggers(folder, job.recipe) if is_first() else False,
         log_every_n_steps=spec.log_every_steps,
         default_root_dir=folder,
         num_sanity_val_steps=0,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError, VanError, VanNotice
+from .optimizer import base_lr
 
 # How many names of a batch an error shows.
 SHOWN = 8
@@ -32,7 +33,7 @@ class LossWatch(Callback):
     ) -> None:
         self._look(trainer)
         where = {"epoch": trainer.current_epoch, "batch": batch_idx, "step": trainer.global_step}
-        self.last = outputs["loss"].detach(), {**where, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        self.last = outputs["loss"].detach(), {**where, "lr": base_lr(trainer.optimizers[0])}
         if trainer.is_last_batch or outputs["loss"].device.type == "cpu":
             self._look(trainer)
 

@@ -16,6 +16,7 @@ from ...metrics.segmentation import ConfusionMatrix
 from ...nn.segmenter import Segmenter
 from ...recipes import SegmentationRecipe
 from ...segment import Inference, predict_mask
+from ..optimizer import clip_gradients
 from .losses import PixelLoss
 from .optimizer import build_pixel_optimizer, build_poly
 
@@ -88,6 +89,9 @@ class SegmentationModule(LightningModule):
         if len(batch) == 3:  # whole pictures are prepared on the CPU
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        clip_gradients(self.model, self.recipe.optim)
 
     def _lr(self) -> float:
         optimizer: Any = self.optimizers()
