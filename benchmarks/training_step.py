@@ -19,7 +19,6 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +103,22 @@ def _check_gradients(peer: Ask, ours: Ask, folder: str, images: dict[str, int]) 
 class _Worker:
     """What both sides answer; `network` maps images to logits."""
 
-    network: Callable[[Any], Any]
-    head: Any
-    layout: Any
+    def __init__(self) -> None:
+        self.made: dict[str, tuple[Any, Any, Any, Any]] = {}
 
-    def start(self, module: Any) -> None:
+    def load(self, folder: str, kind: str) -> None:
+        """Go on with the network of that kind, made at the first time."""
         import torch
 
-        self.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
+        if kind not in self.made:
+            network, module, head, layout = self.make(folder, kind)
+            optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
+            self.made[kind] = network, head, layout, optimizer
+        self.network, self.head, self.layout, self.optimizer = self.made[kind]
+
+    def make(self, folder: str, kind: str) -> tuple[Any, Any, Any, Any]:
+        """Function from images to logits, module, head, memory layout."""
+        raise NotImplementedError
 
     def step(self, x: Any, labels: Any) -> None:
         import torch.nn.functional as F
@@ -163,13 +170,12 @@ class _Worker:
 class _Peer(_Worker):
     """transformers' network."""
 
-    def load(self, folder: str, kind: str) -> None:
+    def make(self, folder: str, kind: str) -> tuple[Any, Any, Any, Any]:
         import torch
         from transformers import VanForImageClassification
 
         model = VanForImageClassification.from_pretrained(folder, local_files_only=True, drop_path_rate=0.0).train()
-        self.network, self.head, self.layout = lambda x: model(x).logits, model.classifier, torch.contiguous_format
-        self.start(model)
+        return lambda x: model(x).logits, model, model.classifier, torch.contiguous_format
 
 
 class _Ours(_Worker):
@@ -178,7 +184,7 @@ class _Ours(_Worker):
     def write(self, model: str, folder: str) -> None:
         looks_trained(model, folder)
 
-    def load(self, folder: str, kind: str) -> None:
+    def make(self, folder: str, kind: str) -> tuple[Any, Any, Any, Any]:
         import warnings
 
         import torch
@@ -189,10 +195,8 @@ class _Ours(_Worker):
             warnings.simplefilter("ignore")
             model = van.load(folder, drop_path_rate=0.0).train()
         model.set_grad_checkpointing(kind == "checkpointing")
-        self.layout = torch.contiguous_format if kind == "eager" else torch.channels_last
-        model.to(memory_format=self.layout)
-        self.network, self.head = model, model.head
-        self.start(model)
+        layout = torch.contiguous_format if kind == "eager" else torch.channels_last
+        return model, model.to(memory_format=layout), model.head, layout
 
 
 def _resident_kib() -> int:
