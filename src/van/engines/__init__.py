@@ -1,13 +1,14 @@
 """What runs a network: arrays in, a dict of arrays out; one small class per runtime."""
 
 from .halving import HalvingEngine
-from .opened import Opened, open_classifier
+from .opened import ENGINES, Opened, open_classifier
 from .ordered import default_workers, in_order, reason_of
 from .segmenters import OpenedSegmenter, is_segmenter, open_segmenter
 from .sources import find_checkpoints, matching
 from .torch_engine import PRECISIONS, Engine, TorchEngine
 
 __all__ = [
+    "ENGINES",
     "PRECISIONS",
     "Engine",
     "HalvingEngine",

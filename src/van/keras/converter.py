@@ -52,7 +52,7 @@ class VANImageConverter(keras.layers.Layer):
 
     @classmethod
     def from_preset(cls, preset: str | Path, **options: Any) -> VANImageConverter:
-        """Of a preset's weights, see `VAN.presets`, or of any checkpoint's; raises UnknownNameError, CheckpointError."""
+        """Of the weights of a preset (see `VAN.presets`) or in a file; raises UnknownNameError or CheckpointError."""
         if Path(preset).exists():
             record = files.read(preset, {}).preprocess
             if record is None:

@@ -77,7 +77,9 @@ class PatchEmbed(keras.layers.Layer):
         self.norm = batch_norm(self.dtype_policy, "norm")
 
     def build(self, shape: Shape) -> None:
-        self.proj.build(self._channels_last(shape))
+        batch, *sides, channels = self._channels_last(shape)
+        around = 2 * (self.patch_size // 2)
+        self.proj.build((batch, *(None if side is None else side + around for side in sides), channels))
         self.norm.build(self.compute_output_shape(shape))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
@@ -89,8 +91,8 @@ class PatchEmbed(keras.layers.Layer):
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         batch, *sides, _ = self._channels_last(shape)
-        padded = 2 * (self.patch_size // 2) - self.patch_size
-        return batch, *(None if side is None else (side + padded) // self.stride + 1 for side in sides), self.channels
+        more = 2 * (self.patch_size // 2) - self.patch_size
+        return batch, *(None if side is None else (side + more) // self.stride + 1 for side in sides), self.channels
 
     def _channels_last(self, shape: Shape) -> Shape:
         if self.data_format == "channels_last":

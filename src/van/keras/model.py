@@ -32,8 +32,9 @@ class VAN(keras.Model):
     """A Visual Attention Network: images -> (N, K), with `include_top=False` (N, C) or the last map.
 
     configuration: "van_b0" … "van_b6" or an alias; None for that of the weights, else van_b0.
-    weights: a file, folder, preset or hub id of any format that this package reads; pretrained: the published
-        ImageNet-1K weights of the configuration, downloaded. A head of another width than `num_classes` starts afresh.
+    weights: a file, folder, preset or hub id of any format that this package reads; ema: its averaged weights;
+        pretrained: the published ImageNet-1K weights of the configuration, downloaded. A head of another width than
+        `num_classes` starts afresh.
     include_top: with the classifier; classifier_activation: of its output `pred`, None for logits.
     pooling: "avg", "max", or None for the map itself.
     embed_dims, mlp_ratios, depths: one entry per stage; num_stages: how many, by default all.
@@ -42,7 +43,7 @@ class VAN(keras.Model):
     img_resolution (pixels, or height and width) or input_shape (without the batch): None for any size.
     classes: names in the head's order; preprocess: how images are prepared, by default the weights' own way.
     architecture: other fields of VanConfig (patch_sizes, layer_norm_eps, attention, frozen_stages, …).
-    Raises ConfigError or UnknownNameError (ValueErrors) for what cannot be, CheckpointError for weights that do not fit.
+    Raises ConfigError or UnknownNameError (ValueErrors) for what cannot be, CheckpointError for weights that misfit.
     Warns with VanNotice about whatever of the weights is left out or made up.
     """
 
@@ -54,6 +55,7 @@ class VAN(keras.Model):
         *,
         pretrained: bool = False,
         weights: str | Path | None = None,
+        ema: bool = False,
         include_top: bool = True,
         classifier_activation: Any = None,
         pooling: str | None = "avg",
@@ -79,13 +81,13 @@ class VAN(keras.Model):
         sides, channels = arguments.sides_of(img_resolution, input_shape, data_format)
         if classes is not None and num_classes is None:
             num_classes = len(classes)
-        given = {"num_classes": num_classes, "in_chans": channels if in_chans is None else in_chans}
+        given: dict[str, Any] = {"num_classes": num_classes, "in_chans": channels if in_chans is None else in_chans}
         given |= {"embed_dims": embed_dims, "mlp_ratios": mlp_ratios, "depths": depths}
         given |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate, **architecture}
         given = {key: value for key, value in given.items() if value is not None}
         if channels is not None and given["in_chans"] != channels:
             raise ConfigError(f"input_shape has {channels} channels, in_chans is {in_chans}; give one of the two")
-        checkpoint = _checkpoint(configuration, num_stages, given, weights, pretrained)
+        checkpoint = _checkpoint(configuration, num_stages, given, weights, pretrained, ema)
         config = _config(configuration, num_stages, given, checkpoint, include_top)
         _check(config, include_top, classifier_activation, pooling, classes)
         policy = keras.dtype_policies.get(dtype) if dtype is not None else keras.config.dtype_policy()
@@ -207,7 +209,12 @@ class VANBackbone(VAN):
 
 
 def _checkpoint(
-    configuration: str | None, num_stages: int | None, given: dict[str, Any], weights: Any, pretrained: bool
+    configuration: str | None,
+    num_stages: int | None,
+    given: dict[str, Any],
+    weights: Any,
+    pretrained: bool,
+    ema: bool,
 ) -> Checkpoint | None:
     """What the arguments ask to be loaded."""
     if pretrained and weights is not None:
@@ -216,8 +223,10 @@ def _checkpoint(
         configuration = resolve(configuration or arguments.DEFAULT)
         weights = files.pretrained_row(configuration).name
     if weights is None:
+        if ema:
+            raise ConfigError("ema chooses between the weights of a file, and none is given; leave it out")
         return None
-    return files.read(weights, arguments.known_of(configuration, num_stages, given))
+    return files.read(weights, arguments.known_of(configuration, num_stages, given), ema=ema)
 
 
 def _config(

@@ -57,4 +57,3 @@ def matrix(before: int, after: int, first: int, count: int, interpolation: str) 
     total = weights.sum(1, keepdims=True)
     normalised = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
     return np.where(inside, normalised, 0).astype(np.float32)
-

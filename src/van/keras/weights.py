@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def pretrained_row(model: str) -> Weight:
-    """The ImageNet-1K weights of a size, the port's file before OpenMMLab's; raises ConfigError where there are none."""
+    """The ImageNet-1K weights of a size, the port's file before OpenMMLab's; raises ConfigError if there are none."""
     rows = {row.name: row for row in WEIGHTS}
     for name in (f"keras/{model}", f"openmmlab/{model}"):
         if name in rows and rows[name].dataset == "in1k":
@@ -53,12 +53,12 @@ def pretrained_row(model: str) -> Weight:
     raise ConfigError(f"no ImageNet-1K weights were published for {model}; there are some for {', '.join(valid)}")
 
 
-def read(source: str | Path, known: Mapping[str, Any]) -> Checkpoint:
+def read(source: str | Path, known: Mapping[str, Any], *, ema: bool = False) -> Checkpoint:
     """The classifier in a file, a folder, a preset or a repository of the hub; of a segmenter the backbone.
 
     Raises CheckpointError for what cannot be read, is nowhere, or contradicts `known` (fields of VanConfig).
     """
-    checkpoint = checkpoints.read(_local(source), **known)
+    checkpoint = checkpoints.read(_local(source), ema=ema, **known)
     return checkpoint if checkpoint.segmenter is None else checkpoint.without_head()
 
 
