@@ -66,9 +66,9 @@ def run(options: Any) -> int:
     refuse(options, add_arguments, (*OF_MASKS, *_OF_MASKS), "segmenters, which this is not")
     if options.confusion and len(checkpoints) > 1:
         raise ConfigError(f"--confusion draws one checkpoint, got {len(checkpoints)}; evaluate them one at a time")
-    results = _evaluate(checkpoints, options, "torch")
+    results = _evaluate(checkpoints, options, options.engine)
     if options.engine != "torch":
-        results += _evaluate(checkpoints, options, options.engine)
+        results = _evaluate(checkpoints, options, "torch") + results
     done = [each for each in results if isinstance(each, Evaluation)]
     failed = [each for each in results if isinstance(each, Failure)]
     for failure in failed:

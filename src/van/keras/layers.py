@@ -70,6 +70,8 @@ class PatchEmbed(keras.layers.Layer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.arguments = {"channels": channels, "patch_size": patch_size, "stride": stride}
+        self.arguments |= {"data_format": data_format, "norm_eval": norm_eval}
         self.data_format, self.norm_eval = data_format, norm_eval
         self.channels, self.patch_size, self.stride = channels, patch_size, stride
         convolution = {"kernel_initializer": fan_out(), "data_format": "channels_last", "dtype": self.dtype_policy}
@@ -93,6 +95,9 @@ class PatchEmbed(keras.layers.Layer):
         batch, *sides, _ = self._channels_last(shape)
         more = 2 * (self.patch_size // 2) - self.patch_size
         return batch, *(None if side is None else (side + more) // self.stride + 1 for side in sides), self.channels
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.arguments}
 
     def _channels_last(self, shape: Shape) -> Shape:
         if self.data_format == "channels_last":
@@ -203,6 +208,9 @@ class Block(keras.layers.Layer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.arguments = {"channels": channels, "hidden": hidden, "near": near, "far": far, "dilation": dilation}
+        self.arguments |= {"attention": attention, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+        self.arguments |= {"layer_scale_init": layer_scale_init, "norm_eval": norm_eval}
         dtype = self.dtype_policy
         self.layer_scale_init, self.norm_eval = layer_scale_init, norm_eval
         self.norm1 = batch_norm(dtype, "norm1")
@@ -229,3 +237,6 @@ class Block(keras.layers.Layer):
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         return shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.arguments}

@@ -123,7 +123,7 @@ class VAN(keras.Model):
     def backbone(self) -> Any:
         """A model of the same layers without head and pooling: images -> the last map."""
         last = _in_format(self.get_layer(f"norm{self.config.num_stages}").output, self.data_format)
-        return keras.Model(self.inputs, last, name=f"{self.name}_backbone")
+        return keras.Model(self.input, last, name=f"{self.name}_backbone")
 
     @property
     def preprocessor(self) -> VANImageConverter | None:

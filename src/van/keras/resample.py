@@ -45,8 +45,9 @@ def matrix(before: int, after: int, first: int, count: int, interpolation: str) 
     at, pixels = np.arange(first, first + count)[:, None], np.arange(before)
     inside = (at >= 0) & (at < after)
     if interpolation == "nearest":
-        chosen = np.floor((at + 0.5) * scale) == pixels
-        return (chosen & inside).astype(np.float32)
+        # added up step by step, as Pillow does: a rounding error decides where a step ends between two pixels
+        places = np.floor(np.cumsum([0.5 * scale, *[scale] * (after - 1)]))
+        return ((places[np.clip(at, 0, after - 1)] == pixels) & inside).astype(np.float32)
     if interpolation not in FILTERS:
         raise UnknownNameError.of("interpolation", interpolation, ["nearest", *FILTERS])
     kernel, reach = FILTERS[interpolation]
