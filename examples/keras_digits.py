@@ -3,7 +3,7 @@
     KERAS_BACKEND=tensorflow python examples/keras_digits.py [--weights CHECKPOINT] [--out digits.keras]
 
 Works alike with jax and torch as the backend. CHECKPOINT is any file that van reads; without one B0 starts afresh.
-Expected from scratch: about 95% of the 359 held-out digits after four epochs.
+Expected from scratch: about 97% of the 359 held-out digits after three epochs.
 Needs: pip install 'visual-attention-network[keras,train]'
 """
 
@@ -30,7 +30,7 @@ def main():
     """Read the digits, fit, evaluate, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", help="start from this checkpoint")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", default="digits.keras", help="where to save: .keras or .weights.h5")
     options = parser.parse_args()
     keras.utils.set_random_seed(0)

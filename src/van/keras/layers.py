@@ -70,8 +70,8 @@ class PatchEmbed(keras.layers.Layer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.arguments = {"channels": channels, "patch_size": patch_size, "stride": stride}
-        self.arguments |= {"data_format": data_format, "norm_eval": norm_eval}
+        sizes = {"channels": channels, "patch_size": patch_size, "stride": stride}
+        self.arguments = {**sizes, "data_format": data_format, "norm_eval": norm_eval}
         self.data_format, self.norm_eval = data_format, norm_eval
         self.channels, self.patch_size, self.stride = channels, patch_size, stride
         convolution = {"kernel_initializer": fan_out(), "data_format": "channels_last", "dtype": self.dtype_policy}
@@ -208,9 +208,9 @@ class Block(keras.layers.Layer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.arguments = {"channels": channels, "hidden": hidden, "near": near, "far": far, "dilation": dilation}
-        self.arguments |= {"attention": attention, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-        self.arguments |= {"layer_scale_init": layer_scale_init, "norm_eval": norm_eval}
+        sizes = {"channels": channels, "hidden": hidden, "near": near, "far": far, "dilation": dilation}
+        rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "layer_scale_init": layer_scale_init}
+        self.arguments = {**sizes, **rates, "attention": attention, "norm_eval": norm_eval}
         dtype = self.dtype_policy
         self.layer_scale_init, self.norm_eval = layer_scale_init, norm_eval
         self.norm1 = batch_norm(dtype, "norm1")
