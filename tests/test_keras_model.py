@@ -1,6 +1,7 @@
 """The Keras model on the backend that KERAS_BACKEND names (torch in the default run, the others in lane keras)."""
 
 import ast
+import importlib.util
 import json
 import os
 import subprocess
@@ -24,7 +25,10 @@ from van.preprocess import IMAGENET, Preprocess
 from van.variants import ATTENTION_OPTIONS
 
 BACKEND = os.environ["KERAS_BACKEND"]
-pytest.importorskip(BACKEND, reason=f"Keras's backend {BACKEND} is not installed")
+if importlib.util.find_spec(BACKEND) is None:
+    pytest.skip(f"Keras's backend {BACKEND} is not installed", allow_module_level=True)
+if BACKEND == "tensorflow" and importlib.util.find_spec("triton"):
+    import triton.knobs  # after TensorFlow it would end the process (engines/keras_engine.py)  # noqa: F401
 keras = pytest.importorskip("keras")
 
 from van.keras import VAN, VANBackbone, VANImageClassifier, VANImageConverter, save  # noqa: E402

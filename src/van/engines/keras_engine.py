@@ -5,6 +5,7 @@ Shapes: N batch, C image channels, H and W image sides, K classes.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ class KerasEngine:
 
 def load(source: Any, precision: str, ema: bool) -> Any:
     """The model in a checkpoint, or the given one; raises ConfigError, UnknownNameError and what `VAN` raises."""
+    # Triton, which torch's networks want, ends the process when TensorFlow's LLVM is there before its own.
+    with contextlib.suppress(ImportError):
+        import triton.knobs  # noqa: F401
     from ..keras import VAN
 
     if precision not in POLICIES:
