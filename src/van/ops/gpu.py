@@ -219,7 +219,7 @@ def _found(index: int, wish: str) -> Gpu:
 
 
 def check(device: torch.device) -> float:
-    """The largest difference of the kernels' values and gradients from float64, as a part of the largest; small maps."""
+    """The largest difference of values and gradients from float64, on small maps, as a part of the largest value."""
     with _disable_current_modes(), torch.inference_mode(False), torch.enable_grad():
         draw = torch.Generator().manual_seed(0)
         x, weight, bias, grad = (

@@ -5,6 +5,7 @@ left. Maps are dense (N, H, W, C), weights (K * K, C); sums are float32 whatever
 Addresses inside an image row fit 32 bits; rows are addressed with 64.
 """
 
+# ruff: noqa: N803, RUF005 (sizes and constants in capitals; the compiler joins tuples, it does not unpack them)
 from __future__ import annotations
 
 import triton
@@ -39,7 +40,7 @@ def convolve(
 ):
     """A program makes ROWS output rows that lie D apart, COLUMNS wide: a value read serves all of them.
 
-    Rows outside the map are skipped, not multiplied by zero. FLIP: weights in reverse, as the input's gradient has them.
+    Rows outside the map are skipped, not multiplied by zero. FLIP: weights in reverse, for the input's gradient.
     EPILOGUE 1: GELU. EPILOGUE 2: grad times GELU's slope at the sum.
     """
     program = tl.program_id(0)
