@@ -1,9 +1,10 @@
-"""The ledger of figures, docs/results.json, and the README's tables made from it.
+"""The ledger of figures, docs/results.json, and the documents' tables made from it.
 
-An entry: id (unique), table (which README table it belongs to, or null), what, value, unit, kind ("published", "ported"
+An entry: id (unique), table (which table it belongs to, or null), what, value, unit, kind ("published", "ported"
 or "measured"), source (paper, table, or the command that made it), and for measured ones date, machine and versions.
 
-`python benchmarks/ledger.py` rewrites the tables between `<!-- ledger:NAME -->` and `<!-- /ledger -->` in README.md;
+`python benchmarks/ledger.py` rewrites the tables between `<!-- ledger:NAME -->` and `<!-- /ledger -->` in README.md and
+docs;
 `--check` only says whether they are up to date. Benchmarks call `record`.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results.json"
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def read(path: Path = RESULTS) -> list[dict[str, Any]]:
@@ -58,7 +59,7 @@ def table(name: str, entries: list[dict[str, Any]]) -> str:
     """A markdown table: a row per `row`, a column per `column` of the entries of that table, in order of appearance."""
     cells = [entry for entry in entries if entry.get("table") == name]
     if not cells:
-        raise SystemExit(f"ledger: README asks for table {name!r}, which no entry belongs to")
+        raise SystemExit(f"ledger: a document asks for table {name!r}, which no entry belongs to")
     rows, columns = (list(dict.fromkeys(cell[key] for cell in cells)) for key in ("row", "column"))
     value = {(cell["row"], cell["column"]): cell for cell in cells}
     lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
@@ -74,23 +75,27 @@ def format_cell(cell: dict[str, Any] | None) -> str:
 
 
 def rendered(text: str, entries: list[dict[str, Any]]) -> str:
-    """The README with every table made anew."""
+    """The text with every table made anew."""
     pattern = re.compile(r"(<!-- ledger:(\S+) -->\n).*?(<!-- /ledger -->)", re.DOTALL)
     return pattern.sub(lambda match: f"{match[1]}{table(match[2], entries)}\n{match[3]}", text)
 
 
 def main() -> int:
-    """Render or check the README."""
+    """Render or check the documents."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 when a table is out of date")
     check = parser.parse_args().check
-    text = README.read_text()
-    new = rendered(text, read())
-    if new != text and check:
-        print("README.md is out of date; run python benchmarks/ledger.py", file=sys.stderr)
+    entries, stale = read(), []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        new = rendered(text, entries)
+        if new != text:
+            stale.append(document.name)
+            if not check:
+                document.write_text(new)
+    if stale and check:
+        print(f"{', '.join(stale)} out of date; run python benchmarks/ledger.py", file=sys.stderr)
         return 1
-    if new != text:
-        README.write_text(new)
     return 0
 
 

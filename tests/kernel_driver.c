@@ -32,6 +32,7 @@ static void depthwise(long n, long h, long w, long c, int k, int d, int k2, int 
     for (int i = 0; i < 5; i++) free(gradients[i]);
 }
 
+#ifndef VAN_DOUBLE
 static void block(long n, long h, long w, long c, long e, int threads) {
     const long shape[] = {n, h, w, c, e}, options[] = {5, 1, 7, 3, 3, 1}, wide = rounded(c, PANEL), full = rounded(e, PANEL);
     const size_t map = (size_t)(n * h * w * c);
@@ -44,6 +45,17 @@ static void block(long n, long h, long w, long c, long e, int threads) {
     for (int i = 0; i < 4; i++) free(maps[i]);
     free(x);
 }
+
+static void patch(long n, long h, long w, long c, long outputs, long k, long stride, int threads) {
+    const long pad = k / 2, high = (h + 2 * pad - k) / stride + 1, wide = (w + 2 * pad - k) / stride + 1;
+    const long shape[] = {n, h, w, c}, options[] = {outputs, k, stride, pad, high, wide}, full = rounded(outputs, PANEL);
+    real *x = filled((size_t)(n * h * w * c), 1), *y = filled((size_t)(n * high * wide * outputs), 2);
+    real *panels = filled((size_t)(full * k * k * c), 3), *bias = filled((size_t)full, 4);
+    if (van_patch(x, shape, options, panels, bias, y, threads)) exit(3);
+    free(x), free(y), free(panels), free(bias);
+}
+
+#endif
 
 /* As GOMP_parallel, one after the other. */
 static void in_turn(void (*function)(void *), void *argument, unsigned threads, unsigned flags) {
@@ -64,6 +76,8 @@ int main(void) {
 #ifndef VAN_DOUBLE
             block(n, h, w, c, 1 + 2 * c, 1);
             block(n, h, w, c, 64, 16);
+            patch(n, h, w, c, 2 * c, 3, 2, 1);
+            patch(n, h, w, 3, c, 7, 4, 16);
 #endif
         }
     puts("clean");

@@ -1,5 +1,8 @@
 """The command line as a whole: help, unknown verbs, one-line errors, exit codes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from van.cli import VERBS, main
@@ -16,6 +19,16 @@ def test_version(capsys):
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"van {van.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+def test_a_reader_that_stops_reading_is_no_error(arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "van", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
 
 
 def test_unknown_verb_suggests(capsys):

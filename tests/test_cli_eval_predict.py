@@ -87,6 +87,29 @@ class TestPredict:
         assert [(e["label"], e["index"], e["probability"]) for e in entry["top"]] == list(expected.top)
         assert (entry["label"], entry["index"], entry["image"]) == (expected.label, expected.index, expected.image)
 
+    def test_names_of_the_classes_from_outside(self, run, checkpoint, images, tmp_path):
+        names = [f"digit {i}" for i in range(10)]
+        (tmp_path / "names.txt").write_text("\n".join(names))
+        (tmp_path / "names.json").write_text(json.dumps(names))
+        expected = names[van.Predictor(checkpoint)(images / "1.png").index]
+        for file in ("names.txt", "names.json"):
+            code, out, _ = run(
+                "predict", checkpoint, images / "1.png", "--classes", tmp_path / file, "--format", "json"
+            )
+            assert (code, json.loads(out)["predictions"][0]["label"]) == (0, expected)
+        (tmp_path / "bad.json").write_text("{}")
+        for source, message in (
+            ("imagenet-1k", "1000 class names for 10 classes"),
+            (tmp_path / "gone.txt", "cannot read class names from"),
+            (tmp_path / "bad.json", "holds no list of names"),
+        ):
+            assert message in one_line(*run("predict", checkpoint, images, "--classes", source))
+
+    def test_the_names_of_imagenet(self):
+        model = van.create_model("van_b0", embed_dims=(8, 8, 8, 8), depths=(1, 1, 1, 1))
+        predictor = van.Predictor(model, classes="imagenet-1k", size=32)
+        assert predictor.classes[281] == "tabby, tabby cat"
+
     def test_csv_into_a_file_by_its_suffix(self, run, checkpoint, images, tmp_path):
         code, out, err = run("predict", checkpoint, images, "--top", 2, "--out", tmp_path / "p.csv")
         assert (code, out, err) == (0, "", "")

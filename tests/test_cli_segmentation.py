@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import van
 from tiny_segmentation import SLIM_NETWORK
 from van.cli import main
 from van.data.segmentation import open_segmentation
-from van.errors import ConfigError
+from van.errors import ConfigError, VanError
 from van.evaluate_masks import evaluate_masks
 from van.predict import MaskPrediction
 
@@ -82,6 +84,10 @@ def run(capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+def _die(*_):
+    os._exit(1)
 
 
 def one_line(code, out, err):
@@ -187,6 +193,33 @@ class TestEval:
         assert seeds["mIoU"] == pytest.approx(np.mean(values))
         assert seeds["mIoU.std"] == pytest.approx(np.std(values, ddof=1))
         assert "over 3 draws of the bases" in out
+
+    def test_several_devices_give_exactly_what_one_gives(self, run, checkpoint, pictures, tmp_path):
+        found = {}
+        for device in ("cpu", "cpu,cpu"):
+            folder = tmp_path / device.replace(",", "-")
+            arguments = ["--device", device, "--seeds", 2, "--out", folder, "--json", tmp_path / "x.json"]
+            assert run("eval", checkpoint, "--data", pictures, *arguments)[0] == 0
+            result = json.loads((tmp_path / "x.json").read_text())["results"][0]
+            maps = {path.name: path.read_bytes() for path in folder.iterdir()}
+            found[device] = [result["confusion_matrix"], result["seeds"], result["count"], maps]
+        assert found["cpu"] == found["cpu,cpu"]
+        assert found["cpu"][2] == 4
+
+    def test_what_goes_wrong_in_a_device_process_is_told_as_ever(self, run, checkpoint, pictures, tmp_path):
+        for name in ("images", "dataset.yaml"):
+            (tmp_path / name).symlink_to(pictures / name)
+        shutil.copytree(pictures / "masks", tmp_path / "masks")
+        Image.fromarray(np.full((32, 32), 77, np.uint8)).save(tmp_path / "masks" / "val" / "s2.png")
+        message = one_line(*run("eval", checkpoint, "--data", tmp_path, "--device", "cpu,cpu"))
+        assert "s2.png" in message
+        assert "77" in message
+        with pytest.raises(VanError, match="a process on one of cpu died"):
+            evaluate_masks(checkpoint, str(pictures), devices=["cpu"], on_mask=_die)
+
+    def test_several_devices_are_for_evaluating_segmenters(self, run, checkpoint, classifier, pictures):
+        for arguments in (["eval", classifier, "--data", "digits"], ["predict", checkpoint, pictures / "images"]):
+            assert "'cpu,cpu'" in one_line(*run(*arguments, "--device", "cpu,cpu"))
 
     def test_the_split_of_the_training_is_taken(self, checkpoint):
         assert evaluate_masks(checkpoint, "scenes").matrix.pixels == 400 * 32 * 32

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -331,6 +332,14 @@ class TestEvaluate:
         write_folder(tmp_path / "layout" / "val", {"0": [0], "1": [1]})
         assert evaluate(coded(2), tmp_path / "layout").count == 2
         assert evaluate(coded(2), tmp_path / "layout", split="train").count == 10
+
+    def test_what_training_held_out_is_evaluated(self, tmp_path):
+        single = write_folder(tmp_path / "photos", {"0": [0] * 5, "1": [1] * 5})
+        opened = replace(coded(2), provenance={"split": {"seed": 7, "val_fraction": 0.4}})
+        with pytest.warns(VanNotice, match=r"the 4 image\(s\) that training holds out of it \(seed 7\)"):
+            assert evaluate(opened, single).count == 4
+        with pytest.warns(VanNotice, match=r"the 2 image\(s\) that training holds out of it \(seed 3\)"):
+            assert evaluate(opened, single, seed=3, val_fraction=0.2).count == 2
 
     def test_progress_ends_at_the_total(self, folder):
         calls = []

@@ -11,6 +11,7 @@ from reference_data import golden, inputs
 from segmentation_reference import GOLDENS, METHODS, reference_model, small
 from van.errors import ConfigError
 from van.nn import fold
+from van.nn.heads.layers import ConvNormReLU
 from van.nn.segmenter import Segmenter
 from van.segmenters import SEGMENTERS
 
@@ -70,6 +71,16 @@ def test_folded_logits_equal_the_originals(name):
     with torch.inference_mode():
         logits = model.decode(torch.from_numpy(x))
     assert gap(sampled(logits, arrays, f"{tag}/decode"), arrays[f"{tag}/decode/sample"]) <= 5e-5
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_several_maps_stand_for_their_concatenation(folded):
+    layer = ConvNormReLU(7, 32, 3, norm="group" if not folded else "batch").double().eval()
+    parts = [torch.randn(2, c, h, w, dtype=torch.float64) for c, h, w in ((4, 9, 11), (2, 5, 6), (1, 1, 1))]
+    if folded:  # has a bias and no norm
+        layer.conv, layer.norm = nn.Conv2d(7, 32, 3, padding=1).double(), nn.Identity()
+    joined = torch.cat([F.interpolate(x, (9, 11), mode="bilinear", align_corners=False) for x in parts], dim=1)
+    torch.testing.assert_close(layer(*parts), layer(joined), atol=1e-12, rtol=0)
 
 
 @every_method

@@ -82,6 +82,13 @@ def test_a_copy_that_differs_is_never_returned(monkeypatch, damage):
         van.optimize(tiny(), example=images(1, 3, 32, 32))
 
 
+def test_an_output_that_is_not_finite_is_the_networks_own_fault():
+    model = tiny().eval()
+    model.head.bias.data[0] = float("inf")
+    with pytest.raises(VanError, match="the network's own output is not finite"):
+        van.optimize(model, example=images(1, 3, 32, 32))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions(dtype):
     model = tiny().to(dtype)

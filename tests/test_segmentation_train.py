@@ -21,7 +21,7 @@ from van.recipes.segmentation import SEGMENTATION_RECIPES
 from van.recipes.segmentation_spec import LossSpec, PolySpec
 from van.segmenters import SEGMENTERS
 from van.train import run
-from van.train.run import _devices
+from van.train.run import _processes
 from van.train.segmentation.losses import PixelLoss
 from van.train.segmentation.module import SegmentationModule
 from van.train.segmentation.network import build_segmenter
@@ -69,7 +69,7 @@ class TestRecipes:
         assert (r.schedule.warmup_ratio, PolySpec().warmup_steps, PolySpec().power) == (1e-6, 1500, 1.0)
         assert (r.data.resize, r.augment.crop, r.augment.scale) == ((2048, 512), (512, 512), (0.5, 2.0))
         assert (r.augment.max_class_share, r.augment.flip, r.augment.photometric) == (0.75, 0.5, True)
-        assert (r.loss.auxiliary_weight, r.trainer.sync_bn) == (0.4, True)
+        assert (r.loss.auxiliary_weight, r.trainer.batch_norm) == (0.4, "sync")
 
     @pytest.mark.parametrize(
         ("name", "rate"),
@@ -211,8 +211,8 @@ def test_a_run_leaves_everything_about_it(finished):
     folder, recipe = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "best.ckpt", "last.ckpt", "metrics.csv", "recipe.yaml", "environment.json", "summary.json", "tensorboard",
-        "model.safetensors",
+        "best.ckpt", "last.ckpt", "previous.ckpt", "metrics.csv", "recipe.yaml", "environment.json", "summary.json",
+        "tensorboard", "model.safetensors",
     }  # fmt: skip
     from van.train.folder import read_recipe
 
@@ -319,14 +319,14 @@ class TestDevices:
     def test_sync_bn_converts_where_several_devices_train(self, tmp_path):
         recipe = slim_segmentation(tmp_path / "run", **{"trainer.devices": 2})
         job = prepare_segmentation(recipe)
-        options = _devices(job, "cpu", 0)
+        options = _processes(job, "cuda", 0)
         assert options["sync_batchnorm"] is True
         trainer = Trainer(accelerator="cpu", **options, logger=False, default_root_dir=tmp_path)
         converted = trainer.strategy._layer_sync.apply(job.module)
         left = [m for m in converted.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         synced = [m for m in converted.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
         assert (len(left), len(synced) > 10) == (0, True)
-        alone = _devices(prepare_segmentation(slim_segmentation(tmp_path / "one")), "cpu", 0)
+        alone = _processes(prepare_segmentation(slim_segmentation(tmp_path / "one")), "cpu", 0)
         assert "sync_batchnorm" not in alone
 
 

@@ -18,7 +18,7 @@ from van.errors import CheckpointError, ConfigError, DataError, VanError, VanNot
 from van.evaluate import evaluate
 from van.recipes import Recipe, get_recipe
 from van.train import run
-from van.train.callbacks import EpochTable
+from van.train.callbacks import EpochTable, ProcessState
 from van.train.folder import read_recipe
 from van.train.module import ClassificationModule
 from van.train.network import build_network, resolve_preprocess
@@ -58,8 +58,8 @@ def test_a_run_leaves_everything_about_it(finished):
     folder, recipe = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "best.ckpt", "last.ckpt", "metrics.csv", "recipe.yaml", "environment.json", "summary.json", "tensorboard",
-        "model.safetensors", "model-without-ema.safetensors",
+        "best.ckpt", "last.ckpt", "previous.ckpt", "metrics.csv", "recipe.yaml", "environment.json", "summary.json",
+        "tensorboard", "model.safetensors", "model-without-ema.safetensors",
     }  # fmt: skip
     assert read_recipe(folder / "recipe.yaml") == recipe
     assert [row["epoch"] for row in table(folder)] == ["0", "1", "2", "3"]
@@ -348,7 +348,9 @@ def test_corrupt_image_in_the_middle_is_named(workers, tmp_path):
     make_stripes(tmp_path / "data" / "train", count=4)
     make_stripes(tmp_path / "data" / "val", count=1)
     (tmp_path / "data" / "train" / "along" / "3.png").write_bytes(b"broken")
-    recipe = slim_recipe(tmp_path / "data", tmp_path / "run", **{"trainer.workers": workers})
+    recipe = slim_recipe(
+        tmp_path / "data", tmp_path / "run", **{"trainer.workers": workers, "trainer.max_unreadable": 0}
+    )
     with pytest.raises(DataError, match=r"along/3\.png") as caught:
         run(recipe)
     assert "\n" not in str(caught.value)
@@ -456,10 +458,11 @@ def test_interrupting_is_an_interrupt(stripes, tmp_path, monkeypatch):
 def test_bar_on_a_terminal(stripes, tmp_path):
     screen = io.StringIO()
     job = prepare(slim_recipe(stripes, tmp_path, **{"trainer.epochs": 2}))
-    epochs = EpochTable(tmp_path, images_per_epoch=12)
+    state = ProcessState()
+    epochs = EpochTable(tmp_path, state, images_per_epoch=12)
     sight = Sight(epochs, console=Console(file=screen, force_terminal=True, width=100))
     trainer = Trainer(
-        accelerator="cpu", max_epochs=2, callbacks=[epochs, sight], logger=False, enable_checkpointing=False,
+        accelerator="cpu", max_epochs=2, callbacks=[state, epochs, sight], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(job.module, datamodule=job.data)

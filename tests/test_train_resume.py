@@ -57,9 +57,33 @@ def numbers(folder):
         return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize(("workers", "per"), [(0, "step"), (2, "epoch")])
-def test_resumed_equals_uninterrupted(workers, per, stripes, tmp_path, monkeypatch):
-    options = {**EVERYTHING, "trainer.workers": workers, "schedule.per": per}
+VERSIONS = {
+    **EVERYTHING,
+    "augment.mixup": 0.0,
+    "augment.cutmix": 0.0,
+    "augment.splits": 3,
+    "augment.repeats": 2,
+    "augment.auto_augment": "augmix-m5-w4-d2",
+    "loss.name": "jsd",
+    "schedule.noise": (0.2,),
+    "schedule.cycles": 2,
+    "trainer.epochs": 2,
+    "optim.clip_norm": None,
+    "optim.clip_agc": 0.05,
+    "optim.layer_decay": 0.8,
+}
+
+
+@pytest.mark.parametrize(
+    ("workers", "options"),
+    [
+        (0, EVERYTHING),
+        (2, {**EVERYTHING, "schedule.per": "epoch", "augment.mix_off_epoch": 3, "augment.mix_mode": "elem"}),
+        (0, VERSIONS),
+    ],
+)
+def test_resumed_equals_uninterrupted(workers, options, stripes, tmp_path, monkeypatch):
+    options = {**options, "trainer.workers": workers}
     whole = run(slim_recipe(stripes, tmp_path / "whole", **options))
     recipe = slim_recipe(stripes, tmp_path / "cut", **options)
     cut_off(monkeypatch, recipe, at_step=5)  # in the third epoch of two steps each

@@ -6,6 +6,8 @@ VanError                    every error this package raises on purpose; the comm
 ├── CheckpointError         a file cannot be read as a checkpoint, or does not fit the model
 │   └── UnsafeFileError     a pickle asks for code that is not allow-listed; nothing of it was run
 ├── DataError               a folder, an image or a label file is not what the task needs
+├── LostProcessError        a process that trains with this one is gone; the run can be resumed (code 69)
+├── PreemptedError          a run was asked to stop and has saved everything; it can be resumed (code 75)
 └── MissingExtraError       an optional dependency is not installed; the message names the extra
 
 VanNotice                   a warning: something was decided on the user's behalf and is said aloud
@@ -19,6 +21,8 @@ from collections.abc import Iterable
 
 class VanError(Exception):
     """Base of every error raised on purpose; its text says got, expected and remedy."""
+
+    exit_code = 2  # of the command line
 
 
 class ConfigError(VanError, ValueError):
@@ -50,6 +54,18 @@ class UnsafeFileError(CheckpointError):
 
 class DataError(VanError):
     """A folder, image or label file is not what the task needs."""
+
+
+class LostProcessError(VanError):
+    """A process that trains with this one is gone."""
+
+    exit_code = 69  # EX_UNAVAILABLE
+
+
+class PreemptedError(VanError):
+    """A run was asked to stop by SIGTERM or SIGUSR1, and has saved everything."""
+
+    exit_code = 75  # EX_TEMPFAIL: try again later
 
 
 class MissingExtraError(VanError, ImportError):

@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from .data import ClassificationData, has_own_val, open_classification
+from .data.split import VAL_FRACTION
 from .engines import HalvingEngine, Opened, default_workers, find_checkpoints, in_order, open_classifier, reason_of
 from .errors import DataError, UnknownNameError, VanNotice
 from .metrics import ClassificationMeter, ClassPlan, ClassScore, RealLabels, RealMeter, plan_classes
@@ -33,7 +34,8 @@ class EvalOptions:
 
     split: "train", "val" or "all"; None means val, but all of a folder of class folders that is called val,
         validation or test, or that comes with real labels, a subset or a class map.
-    seed, val_fraction: of the automatic split of data without a val/ folder.
+    seed, val_fraction: of the automatic split of data without a val/ folder; None: those that the checkpoint was
+        trained with, so that nothing it learned from is evaluated, else 0 and 0.2.
     batch_size: images at a time, halved when memory runs out; workers: threads that read images.
     device, precision, ema, test_time_pool, optimize: see `engines.open_classifier`.
     size, crop_pct, interpolation, mean, std, resize: override the checkpoint's preprocessing.
@@ -44,8 +46,8 @@ class EvalOptions:
     """
 
     split: str | None = None
-    seed: int = 0
-    val_fraction: float = 0.2
+    seed: int | None = None
+    val_fraction: float | None = None
     batch_size: int = 32
     workers: int | None = None
     device: str = "cpu"
@@ -153,7 +155,7 @@ def evaluate(source: Source, data: Data, *, progress: Progress | None = None, **
     Raises CheckpointError, ConfigError, DataError; an image that cannot be read is a DataError, never left out.
     """
     chosen = EvalOptions.of(options)
-    return _evaluate(source, _images(data, chosen), chosen, progress)
+    return _evaluate(source, _Source(data, chosen), chosen, progress)
 
 
 def evaluate_many(
@@ -170,7 +172,7 @@ def evaluate_many(
     """
     chosen = EvalOptions.of(options)
     checkpoints = find_checkpoints([sources] if isinstance(sources, str | Path) else sources)
-    images = _images(data, chosen)
+    images = _Source(data, chosen)
     done: list[Evaluation] = []
     failed: list[Failure] = []
     for checkpoint in checkpoints:
@@ -188,27 +190,59 @@ class _Images:
     split: str
 
 
-def _images(data: Data, options: EvalOptions) -> _Images:
-    """The images to evaluate on; says so when that is only a part of them."""
-    if isinstance(data, ClassificationData):
-        return _Images(data, type(data).__name__, options.split or "all")
-    split, automatic = options.split, str(data) != "digits" and not has_own_val(data)
-    if split is None:
+class _Source:
+    """The data; where it is split automatically, once for every split that a checkpoint was trained with."""
+
+    def __init__(self, data: Data, options: EvalOptions) -> None:
+        self.data, self.options = data, options
+        self.automatic = not isinstance(data, ClassificationData) and str(data) != "digits" and not has_own_val(data)
+        self.split = options.split or self._split(data)
+        self.opened: dict[tuple[int, float], ClassificationData] = {}
+        self.told: set[tuple[int, float]] = set()
+        self._open(self._drawn({}))  # what is wrong with the data is no checkpoint's fault
+
+    def images(self, provenance: Mapping[str, Any]) -> _Images:
+        """Those to evaluate a checkpoint on; says so when that is only a part of them."""
+        if isinstance(self.data, ClassificationData):
+            return _Images(self.data, type(self.data).__name__, self.split)
+        drawn = self._drawn(provenance)
+        images = self._open(drawn)
+        if self.options.split is None and self.split == "val" and self.automatic and drawn not in self.told:
+            self.told.add(drawn)
+            warnings.warn(
+                f"{self.data} has no val/ folder: evaluating the {len(images)} image(s) that training holds out of it "
+                f"(seed {drawn[0]}); split 'all' takes every image",
+                VanNotice,
+                stacklevel=5,
+            )
+        return _Images(images, str(self.data), self.split)
+
+    def _split(self, data: Data) -> str:
+        if isinstance(data, ClassificationData):
+            return "all"
+        options = self.options
         foreign = (options.real_labels, options.classes_subset, options.class_map) != (None, None, None)
-        whole = automatic and (Path(data).resolve().name in _VAL_FOLDERS or foreign)
-        split = "all" if whole else "val"
-    images = open_classification(data, split, seed=options.seed, val_fraction=options.val_fraction)
-    if options.split is None and split == "val" and automatic:
-        warnings.warn(
-            f"{data} has no val/ folder: evaluating the {len(images)} image(s) that training holds out of it (seed "
-            f"{options.seed}); split 'all' takes every image",
-            VanNotice,
-            stacklevel=4,
+        return "all" if self.automatic and (Path(data).resolve().name in _VAL_FOLDERS or foreign) else "val"
+
+    def _drawn(self, provenance: Mapping[str, Any]) -> tuple[int, float]:
+        """(seed, fraction) of the automatic split: as told, as trained, else the defaults."""
+        trained = provenance.get("split") or {}
+        seed, fraction = self.options.seed, self.options.val_fraction
+        return (
+            trained.get("seed", 0) if seed is None else seed,
+            trained.get("val_fraction", VAL_FRACTION) if fraction is None else fraction,
         )
-    return _Images(images, str(data), split)
+
+    def _open(self, drawn: tuple[int, float]) -> ClassificationData:
+        if isinstance(self.data, ClassificationData):
+            return self.data
+        if drawn not in self.opened:
+            seed, fraction = drawn
+            self.opened[drawn] = open_classification(self.data, self.split, seed=seed, val_fraction=fraction)
+        return self.opened[drawn]
 
 
-def _evaluate(source: Source, images: _Images, options: EvalOptions, progress: Progress | None) -> Evaluation:
+def _evaluate(source: Source, data: _Source, options: EvalOptions, progress: Progress | None) -> Evaluation:
     opened = open_classifier(
         source,
         device=options.device,
@@ -218,6 +252,7 @@ def _evaluate(source: Source, images: _Images, options: EvalOptions, progress: P
         optimize=options.optimize,
         overrides=options.preprocess_overrides,
     )
+    images = data.images(opened.provenance)
     plan = plan_classes(
         images.data.classes,
         opened.num_classes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from torch import nn
 
 from .data.segmentation import SegmentationData, open_segmentation
 from .engines.segmenters import OpenedSegmenter, open_segmenter
+from .engines.torch_engine import available_device
 from .errors import ConfigError, DataError, VanNotice
 from .metrics.segmentation import ConfusionMatrix
 from .nn.hamburger import factorisations
-from .segment import Inference, confusion, evaluate_seeds
+from .segment import Inference, spread
+from .shards import Shard, count
 
 OnMask = Callable[[int, Image.Image, np.ndarray, np.ndarray], None]
 Progress = Callable[[int, int], None]
@@ -45,7 +47,7 @@ class MaskEvaluation:
 
     @property
     def images_per_second(self) -> float:
-        """Reading, network and counting together."""
+        """Reading, network and counting together, every draw of the bases included."""
         return self.count / self.seconds
 
     def keys(self) -> list[str]:
@@ -98,6 +100,7 @@ def evaluate_masks(
     progress: Progress | None = None,
     on_mask: OnMask | None = None,
     data_options: Mapping[str, Any] | None = None,
+    devices: Sequence[str] = (),
     **options: Any,
 ) -> MaskEvaluation:
     """Evaluate one segmenter on labelled pictures: `evaluate_masks("model.safetensors", "scenes")["mIoU"]`.
@@ -106,40 +109,35 @@ def evaluate_masks(
     options: device, precision, ema, optimize, overrides as in `engines.open_segmenter`.
     seeds: evaluate as many draws of a Hamburger's bases too. progress: called with (pictures done, pictures in all).
     on_mask: called with (index, picture, prediction, label) after each picture.
+    devices: share the pictures among several, a process each (so a script needs `if __name__ == "__main__":`);
+        the totals are exactly those of one device that computes the same masks. Data and on_mask must be picklable.
     Raises CheckpointError, ConfigError, DataError.
     """
     opened = source if isinstance(source, OpenedSegmenter) else open_segmenter(source, **options)
     pictures = data if isinstance(data, SegmentationData) else open_masks(opened, data, split, **(data_options or {}))
     if seeds is not None:
         check_seeds(opened.model, seeds)
-    done = 0
-
-    def told(index: int, image: Image.Image, mask: np.ndarray, label: np.ndarray) -> None:
-        nonlocal done
-        done += 1
-        if on_mask is not None:
-            on_mask(index, image, mask, label)
+    if not len(pictures):
+        raise DataError(f"{data} has no pictures to evaluate on")
+    shard = Shard(opened=opened, data=pictures, seeds=seeds or 0, on_mask=on_mask)
+    start = time.perf_counter()
+    totals: list[ConfusionMatrix] = []
+    for done, matrices in enumerate(count(shard, [available_device(device) for device in devices]), 1):
+        totals = [a + b for a, b in zip(totals, matrices, strict=True)] if totals else matrices
         if progress is not None:
             progress(done, len(pictures))
-
-    start = time.perf_counter()
-    with opened.autocast():
-        matrix = confusion(opened.model, pictures, inference=opened.inference, on_mask=told)
-        seconds = time.perf_counter() - start
-        spread = None
-        if seeds is not None:
-            spread = dict(evaluate_seeds(opened.model, pictures, seeds=seeds, inference=opened.inference))
+    seconds = time.perf_counter() - start
     return MaskEvaluation(
         checkpoint=opened.name,
         data=str(data) if isinstance(data, str | Path) else type(data).__name__,
         split=pictures.split,
-        matrix=matrix,
+        matrix=totals[0],
         classes=pictures.classes,
         palette=pictures.palette,
         count=len(pictures),
         seconds=seconds,
         inference=opened.inference,
-        seeds=spread,
+        seeds=None if seeds is None else spread(totals[1:]),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .engines import (
     HalvingEngine,
     Opened,
     OpenedSegmenter,
+    class_names,
     default_workers,
     in_order,
     matching,
@@ -105,6 +106,7 @@ class Predictor:
     top: how many classes a prediction lists; batch_size: images at a time, halved when memory runs out.
     workers: threads that read images; ema, test_time_pool, optimize: as in `engines.open_classifier`.
     size, crop_pct, interpolation, mean, std, resize: override the checkpoint's preprocessing.
+    classes: names to use instead of the checkpoint's, as `engines.class_names` takes them ("imagenet-1k").
     inference: fields of `segment.Inference` to override, for segmenters (`{"scales": (0.5, 1.0), "flip": True}`).
     Raises CheckpointError, ConfigError as `engines.open_classifier` and `open_segmenter` do, also for an option that
     belongs to the other task.
@@ -128,6 +130,7 @@ class Predictor:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         resize: str | None = None,
+        classes: str | Path | Sequence[str] | None = None,
         inference: Mapping[str, Any] | None = None,
     ) -> None:
         if top < 1:
@@ -144,6 +147,8 @@ class Predictor:
             self.opened: Opened | OpenedSegmenter = open_segmenter(
                 source, **engine_options, optimize=optimize, overrides=chosen, name=name
             )
+            if classes is not None:
+                self.opened = replace(self.opened, classes=class_names(classes, self.opened.num_classes))
             return
         _refuse({"inference": inference or None}, "segmenters", name or "the model")
         overrides: dict[str, Any] = {"size": size, "crop_pct": crop_pct, "interpolation": interpolation}
@@ -158,6 +163,8 @@ class Predictor:
             overrides=overrides,
             name=name,
         )
+        if classes is not None:
+            opened = replace(opened, classes=class_names(classes, opened.num_classes))
         self.opened = opened
         self.top = min(top, opened.num_classes)
         self._engine = HalvingEngine(opened.engine, batch_size)

@@ -156,47 +156,37 @@ def confusion(
     return matrix
 
 
-def evaluate_segmenter(
-    model: nn.Module,
-    data: Any,
-    *,
-    inference: Inference = PUBLISHED,
-    indices: Iterable[int] | None = None,
-    on_mask: Callable[[int, Image.Image, np.ndarray, np.ndarray], None] | None = None,
-) -> Iterator[tuple[str, float]]:
-    """(name, value) of aAcc, mIoU, mAcc, then IoU.<class> and Acc.<class>, in [0, 1]; arguments as `confusion`."""
-    matrix = confusion(model, data, inference=inference, indices=indices, on_mask=on_mask)
-    yield from matrix.scores(data.classes).items()
-
-
-def evaluate_seeds(
+def seed_matrices(
     model: nn.Module,
     data: Any,
     *,
     seeds: int,
     inference: Inference = PUBLISHED,
-) -> Iterator[tuple[str, float]]:
-    """A Ham segmenter under several draws of its NMF bases: the scores of each, their means and standard deviations.
+    indices: Iterable[int] | None = None,
+) -> Iterator[ConfusionMatrix]:
+    """A Ham segmenter under several draws of its NMF bases, a matrix per draw; the model gets its own bases back.
 
-    Yields (aAcc.seed0, value), …, then (aAcc, mean), (aAcc.std, sample standard deviation) and so on; the model gets
-    its own bases back. Raises ConfigError for fewer than 2 seeds and for models without an NMF.
+    Raises ConfigError for models without an NMF; other arguments as `confusion`.
     """
-    if seeds < 2:
-        raise ConfigError(f"seeds is {seeds}; a spread needs at least 2")
     kept = [(module, module.bases) for module in factorisations(model)]
-    runs: dict[str, list[float]] = {}
+    chosen = None if indices is None else list(indices)
     try:
         for seed in range(seeds):
             reseed_bases(model, seed)
-            for name, value in confusion(model, data, inference=inference).summary().items():
-                runs.setdefault(name, []).append(value)
-                yield f"{name}.seed{seed}", value
+            yield confusion(model, data, inference=inference, indices=chosen)
     finally:
         for module, bases in kept:
             module.bases = bases
-    for name, values in runs.items():
-        yield name, statistics.fmean(values)
-        yield f"{name}.std", statistics.stdev(values)
+
+
+def spread(matrices: Sequence[ConfusionMatrix]) -> dict[str, float]:
+    """Scores of each draw, their means and sample standard deviations: aAcc.seed0, …, aAcc, aAcc.std and so on."""
+    runs = [matrix.summary() for matrix in matrices]
+    scores = {f"{name}.seed{seed}": value for seed, run in enumerate(runs) for name, value in run.items()}
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        scores |= {name: statistics.fmean(values), f"{name}.std": statistics.stdev(values)}
+    return scores
 
 
 def _predict(model: nn.Module, image: Image.Image, inference: Inference) -> np.ndarray:

@@ -20,6 +20,7 @@ VERBS = {
     "list": ("list", "list the models this package knows"),
     "info": ("info", "what a model or a checkpoint file is: parameters, multiply-adds, format, classes"),
     "train": ("train", "train or fine-tune by a recipe"),
+    "report": ("report", "a training run as one HTML page: curves, confusion matrix, worst images, recipe"),
     "eval": ("eval", "evaluate checkpoints: top-1, top-5, mIoU, per-class table, confusion matrix"),
     "predict": ("predict", "label images, folders of images and globs; segmenters paint them"),
     "doctor": ("doctor", "read a segmentation data set before training, and tell what is wrong with it"),
@@ -29,32 +30,31 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, 2 a user's error, told on one line."""
+    """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, an error's own, told on one line."""
     # not list(…): importing the verb of that name puts its module here
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    if arguments[0] in ("-V", "--version"):
-        print(f"van {__version__}")
-        return 0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", VanNotice)
             warnings.showwarning = _show_warning
-            return _run(arguments[0], arguments[1:])
+            return _run(arguments)
     except (VanError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # `van list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         print(f"van: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return error.exit_code if isinstance(error, VanError) else 2
     except KeyboardInterrupt:
         print("van: interrupted", file=sys.stderr)
         return 130
 
 
-def _run(verb: str, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
+    verb, *rest = arguments or ["help"]
+    if verb in ("-h", "--help", "help"):
+        return _say(_help())
+    if verb in ("-V", "--version"):
+        return _say(f"van {__version__}")
     if verb not in VERBS:
         raise UnknownNameError.of("command", verb, VERBS)
     from .parser import Parser
@@ -63,8 +63,13 @@ def _run(verb: str, arguments: list[str]) -> int:
     parser = Parser(prog=f"van {verb}", description=(module.__doc__ or "").strip())
     module.add_arguments(parser)
     if hasattr(module, "set_defaults"):  # what is named first decides the defaults of the other options
-        module.set_defaults(parser, arguments)
-    return module.run(parser.parse_args(arguments)) or 0
+        module.set_defaults(parser, rest)
+    return module.run(parser.parse_args(rest)) or 0
+
+
+def _say(text: str) -> int:
+    print(text, flush=True)
+    return 0
 
 
 def _help() -> str:

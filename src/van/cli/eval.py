@@ -28,8 +28,8 @@ def add_arguments(parser: Any) -> None:
         help="'digits', a folder with train/ and val/, or class folders; segmenters: 'scenes', a folder, dataset.yaml",
     )
     parser.add_argument("--split", help="train, val or all (default: val; everything for evaluation-only folders)")
-    parser.add_argument("--seed", type=int, default=0, help="of the automatic split")
-    parser.add_argument("--val-fraction", type=float, default=0.2, help="of the automatic split")
+    parser.add_argument("--seed", type=int, help="of the automatic split (default: the training's, else 0)")
+    parser.add_argument("--val-fraction", type=float, help="of the automatic split (default: the training's, else 0.2)")
     parser.add_argument("--real-labels", help="ImageNet-ReaL JSON: a list of right labels per validation image")
     parser.add_argument("--classes-subset", help="text or JSON file of class names or indices to restrict to")
     parser.add_argument("--class-map", help="text or JSON file: folder name -> class name or index of the model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from .inference import OF_LABELS, command_line, mask_options, refuse
 from .output import print_table, progress_bar, to_csv, to_json, write_file
 
 if TYPE_CHECKING:
-    from ..engines import OpenedSegmenter
     from ..evaluate_masks import MaskEvaluation
 
 _FIGURES = ("aAcc", "mIoU", "mAcc")
@@ -52,28 +52,24 @@ def _evaluate(checkpoint: str, options: Any, inference: dict[str, Any]) -> MaskE
     from ..engines import open_segmenter
     from ..evaluate_masks import evaluate_masks, open_masks
 
+    first, *others = options.device.split(",")
     opened = open_segmenter(
         checkpoint,
-        device=options.device,
+        device=first,
         precision=options.precision,
         ema=options.ema,
         optimize=options.optimize,
         overrides=inference,
     )
-    # what equals the option's default was not said: the checkpoint may know better
-    drawn = {
-        "seed": options.seed or None,
-        "val_fraction": None if options.val_fraction == 0.2 else options.val_fraction,
-    }
-    data = open_masks(opened, options.data, options.split, **drawn)
+    data = open_masks(opened, options.data, options.split, seed=options.seed, val_fraction=options.val_fraction)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(data))
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        writer = _writer(opened, data, options)
-        result = evaluate_masks(opened, data, seeds=options.seeds, progress=progress, on_mask=writer)
+        chosen: dict[str, Any] = {"seeds": options.seeds, "devices": [first, *others] if others else ()}
+        result = evaluate_masks(opened, data, progress=progress, on_mask=_writer(data, options), **chosen)
     return _named(result, options.data)
 
 
@@ -83,29 +79,61 @@ def _named(result: MaskEvaluation, data: str) -> MaskEvaluation:
     return replace(result, data=str(data))
 
 
-def _writer(opened: OpenedSegmenter, data: Any, options: Any) -> Any:
+def _writer(data: Any, options: Any) -> MaskWriter | None:
     """What is done with each label map; None when nothing was asked for."""
     if not (options.out or options.overlays or options.submission):
         return None
-    from ..masks import overlay, save_index, save_overlay, save_raw, save_submission
+    return MaskWriter(
+        stems=_stems([Path(data.name(index)) for index in range(len(data))]),
+        out=options.out,
+        overlays=options.overlays,
+        submission=options.submission,
+        opacity=options.opacity,
+        classes=data.classes,
+        palette=data.palette,
+        layout=_submission_layout(data),
+    )
 
-    layout = _submission_layout(data)
-    taken: dict[str, int] = {}
 
-    def write(index: int, image: Any, mask: Any, label: Any) -> None:
-        stem = Path(data.name(index)).stem
-        if taken.setdefault(stem, index) != index:  # pictures of different folders may share a name
-            stem = f"{Path(data.name(index)).parent.name}_{stem}"
-        if options.out:
-            save_index(Path(options.out) / f"{stem}.png", mask, data.palette)
-            save_raw(Path(options.out) / f"{stem}.npy", mask)
-        if options.overlays:
-            painted = overlay(image, mask, data.palette, opacity=options.opacity, classes=data.classes)
-            save_overlay(Path(options.overlays) / f"{stem}.png", painted)
-        if options.submission:
-            save_submission(options.submission, f"{stem}.png", mask, layout)
+@dataclass(frozen=True, kw_only=True)
+class MaskWriter:
+    """Writes the label map of a picture in every form that was asked for; goes to other processes with the pictures.
 
-    return write
+    stems: file name of every picture, without suffix. out, overlays, submission: folders, or None.
+    """
+
+    stems: tuple[str, ...]
+    out: str | None
+    overlays: str | None
+    submission: str | None
+    opacity: float
+    classes: tuple[str, ...]
+    palette: Any
+    layout: str
+
+    def __call__(self, index: int, image: Any, mask: Any, label: Any) -> None:
+        from ..masks import overlay, save_index, save_overlay, save_raw, save_submission
+
+        stem = self.stems[index]
+        if self.out:
+            save_index(Path(self.out) / f"{stem}.png", mask, self.palette)
+            save_raw(Path(self.out) / f"{stem}.npy", mask)
+        if self.overlays:
+            painted = overlay(image, mask, self.palette, opacity=self.opacity, classes=self.classes)
+            save_overlay(Path(self.overlays) / f"{stem}.png", painted)
+        if self.submission:
+            save_submission(self.submission, f"{stem}.png", mask, self.layout)
+
+
+def _stems(names: list[Path]) -> tuple[str, ...]:
+    """File names without suffix; pictures of different folders that share one get their folder's name before it."""
+    stems: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        stem = name.stem if name.stem not in taken else f"{name.parent.name}_{name.stem}"
+        taken.add(name.stem)
+        stems.append(stem)
+    return tuple(stems)
 
 
 def _submission_layout(data: Any) -> str:

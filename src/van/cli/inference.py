@@ -20,7 +20,9 @@ def add_inference_arguments(parser: Any) -> None:
     """Device, precision, batches, EMA, pooling and preprocessing."""
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time; halved when memory runs out")
     parser.add_argument("--workers", type=int, help="threads that read images (default: one per core, at most 8)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda, cuda:1, …; van eval of segmenters also several: cuda:0,cuda:1"
+    )
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
     parser.add_argument("--optimize", action="store_true", help="fold and optimise the network first")

@@ -38,6 +38,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--format", help="table, json or csv (default: by the suffix of --out, else table)")
     parser.add_argument("--out", help="write here instead of printing; segmenters: the folder of the pictures")
     parser.add_argument("--opacity", type=float, default=0.5, help="segmenters: of the overlays, 0 … 1")
+    parser.add_argument("--classes", help="names of the classes: a text or JSON file in their order, or imagenet-1k")
     add_inference_arguments(parser)
     add_mask_arguments(parser)
 
@@ -59,7 +60,7 @@ def run(options: Any) -> int:
     images, failures = find_images(options.paths)
     if not images:
         raise DataError("; ".join(f"{failure.image}: {failure.reason}" for failure in failures[:COMPLAINTS]))
-    predictor = Predictor(options.checkpoint, top=options.top, **inference_options(options))
+    predictor = Predictor(options.checkpoint, top=options.top, classes=options.classes, **inference_options(options))
     done: list[Prediction] = []
     with progress_bar() as bar:
         for result in bar.track(predictor.predict_many(images), total=len(images), description="predicting"):

@@ -37,7 +37,7 @@ def run_masks(options: Any, inference: dict[str, Any], add_arguments: Callable[[
     if not images:
         raise DataError("; ".join(f"{failure.image}: {failure.reason}" for failure in failures))
     chosen = {name: getattr(options, name) for name in ("device", "precision", "ema", "optimize", "workers")}
-    predictor = Predictor(options.checkpoint, **chosen, inference=inference)
+    predictor = Predictor(options.checkpoint, classes=options.classes, **chosen, inference=inference)
     done: list[tuple[str, Shares, Path]] = []  # without the pictures: there may be thousands
     names = _names(images)
     with progress_bar() as bar:

@@ -19,8 +19,19 @@ from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 
-from ..errors import ConfigError, UnknownNameError
-from ..recipes import PRESETS, RECIPES, AnyRecipe, Recipe, SegmentationRecipe, get_recipe, recipe_of, summary
+from ..errors import ConfigError
+from ..recipes import (
+    CLASSIFICATION_PRESETS,
+    PRESETS,
+    RECIPES,
+    AnyRecipe,
+    Recipe,
+    SegmentationRecipe,
+    get_recipe,
+    recipe_of,
+    summary,
+    with_preset,
+)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -34,7 +45,8 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--list", action="store_true", help="list the recipes")
     parser.add_argument("--config", action="config", help="YAML file of settings, e.g. a run's recipe.yaml")
     parser.add_argument("--name", default="custom", help="names the run's folder")
-    parser.add_argument("--preset", help=f"a segmentation recipe for a smaller machine: {', '.join(PRESETS)}")
+    presets = dict.fromkeys((*CLASSIFICATION_PRESETS, *PRESETS))
+    parser.add_argument("--preset", help=f"the recipe for a smaller machine: {', '.join(presets)}")
 
 
 def _add_sections(parser: Any, kind: type[AnyRecipe]) -> None:
@@ -96,11 +108,9 @@ def _preset(base: AnyRecipe | None, name: str | None) -> AnyRecipe | None:
     """The recipe for a smaller machine."""
     if name is None:
         return base
-    if name not in PRESETS:
-        raise UnknownNameError.of("preset", name, PRESETS)
-    if not isinstance(base, SegmentationRecipe):
-        raise ConfigError(f"--preset {name} belongs to segmentation recipes; set trainer.batch_size and accumulate")
-    return PRESETS[name](base)
+    if base is None:
+        raise ConfigError(f"--preset {name} changes a recipe; name one first")
+    return with_preset(base, name)
 
 
 def _is_segmentation(arguments: list[str]) -> bool:
@@ -118,7 +128,7 @@ def _base(arguments: list[str]) -> AnyRecipe | None:
     late = next((word for word in arguments[1:] if word in RECIPES), None)
     if recipe is None and late and _value(arguments, "--name") != late:
         raise ConfigError(f"van train: the recipe comes first: van train {late} …")
-    if resume is not None:
+    if resume not in (None, "auto"):
         from ..train.folder import RECIPE, read_recipe, resume_file
 
         return read_recipe(resume_file(resume).parent / RECIPE).with_options(**{"trainer.out": None})

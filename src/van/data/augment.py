@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -16,30 +17,41 @@ from ..preprocess import Preprocess, to_color
 from ..recipes import AugmentSpec
 
 Transform = Callable[[Image.Image], Tensor]
+Step = Callable[[Any], Any]
 
 
 class TrainingTransform:
     """PIL image of any mode -> augmented float32 tensor (C, H, W), normalised as in evaluation.
 
+    With several splits (S, C, H, W): versions of one crop, the first without policy and jitter.
     It draws from the global generators: call it inside `seeded`.
     Raises MissingExtraError without timm and torchvision, ConfigError for a policy that timm does not know.
     """
 
     def __init__(self, spec: AugmentSpec, preprocess: Preprocess) -> None:
-        self.color = preprocess.color
-        self.steps: list[Callable[[Any], Any]] = [*_geometry(spec, preprocess), *_appearance(spec, preprocess)]
+        self.color, self.splits, self.spares_clean = preprocess.color, spec.splits, spec.erasing_spares_clean
+        self.geometry = _geometry(spec, preprocess)
+        self.appearance, self.normalise, self.erase = _appearance(spec, preprocess)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        out: Any = to_color(image, self.color)
-        for step in self.steps:
-            out = step(out)
-        return out
+        out: Any = _through(self.geometry, to_color(image, self.color))
+        if self.splits == 1:
+            return _through([*self.appearance, *self.normalise, *self.erase], out)
+        clean = _through(self.normalise if self.spares_clean else [*self.normalise, *self.erase], out.copy())
+        others = [_through([*self.appearance, *self.normalise, *self.erase], out.copy()) for _ in range(1, self.splits)]
+        return torch.stack([clean, *others])
 
 
-def _geometry(spec: AugmentSpec, preprocess: Preprocess) -> list[Callable[[Any], Any]]:
+def _through(steps: list[Step], image: Any) -> Any:
+    for step in steps:
+        image = step(image)
+    return image
+
+
+def _geometry(spec: AugmentSpec, preprocess: Preprocess) -> list[Step]:
     """Which part of the image, and how it lies: PIL to PIL of the final size."""
     v2 = _torchvision()
-    steps: list[Callable[[Any], Any]] = []
+    steps: list[Step] = []
     if spec.crop_scale is None:
         steps.append(preprocess.crop)
     else:
@@ -70,9 +82,10 @@ def _random_crop(spec: AugmentSpec, preprocess: Preprocess) -> Callable[[Any], A
     )
 
 
-def _appearance(spec: AugmentSpec, preprocess: Preprocess) -> list[Callable[[Any], Any]]:
+def _appearance(spec: AugmentSpec, preprocess: Preprocess) -> tuple[list[Step], list[Step], list[Step]]:
     """Policies and jitter on PIL, then the normalised tensor, then erasing."""
     _torchvision()
+    from timm.data.random_erasing import RandomErasing
     from timm.data.transforms_factory import transforms_imagenet_train
 
     try:
@@ -94,7 +107,8 @@ def _appearance(spec: AugmentSpec, preprocess: Preprocess) -> list[Callable[[Any
             f"augment.auto_augment is {spec.auto_augment!r}, which timm does not understand ({error}); "
             "e.g. 'rand-m9-mstd0.5-inc1'"
         ) from error
-    return [*secondary.transforms, *final.transforms]
+    erase = [step for step in final.transforms if isinstance(step, RandomErasing)]
+    return list(secondary.transforms), [step for step in final.transforms if step not in erase], erase
 
 
 def _torchvision() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 from ..errors import ConfigError, DataError, VanNotice
 from ..preprocess import read_image
 from .folder import ImageList, class_folders, read_folder
+from .index import PathTable
 from .split import VAL_FRACTION, stratified_split
 
 SPLITS = ("train", "val", "all")
@@ -53,13 +55,20 @@ class FolderData(ClassificationData):
 
 
 def open_classification(
-    data: str | Path, split: str = "val", *, seed: int = 0, val_fraction: float = VAL_FRACTION
+    data: str | Path,
+    split: str = "val",
+    *,
+    seed: int = 0,
+    val_fraction: float = VAL_FRACTION,
+    classes: Sequence[str] | None = None,
+    index: Path | None = None,
 ) -> ClassificationData:
     """One split ("train", "val", or "all" of what is not split) of a data set.
 
     data: "digits" (embedded); a folder with train/ and val/ (or validation/, test/); or one folder of class folders,
     which `seed` and `val_fraction` split class by class. "all" is the whole folder or the whole digits; of an
     ImageNet layout it is val/.
+    classes: the class folders to use, in label order; index: folder that keeps the lists of files (data/index.py).
     Raises ConfigError for an unknown split, DataError for folders that do not hold what they should, among them
     train/ and val/ with different classes.
     """
@@ -71,9 +80,9 @@ def open_classification(
         return Digits(split, seed=seed, val_fraction=val_fraction)
     train, val = _layout(Path(data))
     if val is not None:
-        return _own_split(Path(data), train, val, split)
+        return _own_split(Path(data), train, val, split, classes=classes, index=index)
     assert train is not None
-    images = read_folder(train)
+    images = read_folder(train, classes=classes, index=index)
     if split == "all":
         return FolderData(images)
     parts = stratified_split(images.labels, seed=seed, val_fraction=val_fraction)
@@ -100,12 +109,14 @@ def _holds_folders(path: Path) -> bool:
     return path.is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path))
 
 
-def _own_split(root: Path, train: Path | None, val: Path, split: str) -> FolderData:
+def _own_split(
+    root: Path, train: Path | None, val: Path, split: str, *, classes: Sequence[str] | None, index: Path | None
+) -> FolderData:
     if split == "train" and train is None:
         raise DataError(f"{root} has {val.name}/ but no train/; training needs both, or one folder of class folders")
-    if train is not None:
+    if train is not None and classes is None:
         _same_classes(train, val)
-    images = read_folder(train if split == "train" and train is not None else val)
+    images = read_folder(train if split == "train" and train is not None else val, classes=classes, index=index)
     return FolderData(images)
 
 
@@ -134,4 +145,5 @@ def _part(images: ImageList, parts: tuple[list[int], list[int]], split: str, roo
         )
     if single and split == "val":
         warnings.warn(f"{root}: not validated for want of a second image: {_some(single)}", VanNotice, stacklevel=3)
-    return ImageList(tuple(images.paths[i] for i in indices), tuple(images.labels[i] for i in indices), images.classes)
+    paths = images.paths.subset(indices) if isinstance(images.paths, PathTable) else [images.paths[i] for i in indices]
+    return ImageList(paths, tuple(images.labels[i] for i in indices), images.classes)

@@ -1,7 +1,8 @@
 """torch data sets over ClassificationData, and the order in which training sees them.
 
 The sampler hands out (epoch, index) pairs, so that every augmentation is seeded by both wherever it runs: the images
-of an epoch do not depend on the number of workers, nor on where a run was interrupted.
+of an epoch do not depend on the number of workers, nor on where a run was interrupted. Repeated augmentation adds the
+number of the copy to all copies but the first.
 
 Shapes: C channels, H height, W width.
 """
@@ -21,7 +22,7 @@ from .seeding import seeded
 
 
 class TrainingSet(Dataset[tuple[Tensor, int]]):
-    """Augmented images: `[(epoch, index)]` -> ((C, H, W), label)."""
+    """Augmented images: `[(epoch, index)]` or `[(epoch, index, copy)]` -> ((C, H, W), label)."""
 
     def __init__(self, data: ClassificationData, transform: Transform, *, seed: int) -> None:
         self.data, self.transform, self.seed = data, transform, seed
@@ -29,10 +30,9 @@ class TrainingSet(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        epoch, index = key
-        image, label = self.data.load(index)
-        with seeded(self.seed, epoch, index):
+    def __getitem__(self, key: tuple[int, ...]) -> tuple[Tensor, int]:
+        image, label = self.data.load(key[1])
+        with seeded(self.seed, *key):
             return self.transform(image), label
 
 
@@ -50,19 +50,29 @@ class EvaluationSet(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(self.preprocess(image)), label
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) of every image in an order drawn from (seed, epoch); `set_epoch` as DistributedSampler has it."""
+class EpochSampler(Sampler[tuple[int, ...]]):
+    """(epoch, index) of every image in an order drawn from (seed, epoch); `set_epoch` as DistributedSampler has it.
 
-    def __init__(self, length: int, *, seed: int, epoch: int = 0) -> None:
-        self.length, self.seed, self.epoch = length, seed, epoch
+    repeats: so many copies of an image in a row, (epoch, index, copy) from the second on; the epoch keeps its length.
+    """
+
+    def __init__(self, length: int, *, seed: int, epoch: int = 0, repeats: int = 1) -> None:
+        self.length, self.seed, self.epoch, self.repeats = length, seed, epoch, repeats
 
     def __len__(self) -> int:
         return self.length
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        epoch = self.epoch
-        return ((epoch, index) for index in torch.randperm(self.length, generator=generator).tolist())
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return iter(self.order(self.epoch))
+
+    def order(self, epoch: int) -> list[tuple[int, ...]]:
+        """All keys of an epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        indices = torch.randperm(self.length, generator=generator).tolist()
+        if self.repeats == 1:
+            return [(epoch, index) for index in indices]
+        copies = [(epoch, index, *((copy,) if copy else ())) for index in indices for copy in range(self.repeats)]
+        return copies[: self.length]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentations of the next iteration."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError, VanNotice
+from .index import Folder, PathTable, believable, list_classes, now_ns
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
@@ -18,7 +20,7 @@ IMAGE_SUFFIXES = frozenset(
 class ImageList:
     """Images of one split: a path and a label (an index into `classes`) each."""
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
 
@@ -26,30 +28,50 @@ class ImageList:
         return len(self.paths)
 
 
-def read_folder(root: str | Path) -> ImageList:
+def read_folder(root: str | Path, *, classes: Sequence[str] | None = None, index: Path | None = None) -> ImageList:
     """Every image below `root`, whose sub-folders are the classes; deeper folders belong to their class.
 
     Classes are sorted; when every name is a number, numerically, as ImageNet-V2 needs. Hidden files and folders are
     ignored; other files that are not images are left out with a VanNotice.
+    classes: the folders to use, in label order. index: folder that keeps the list, see data/index.py.
     Raises DataError for a missing folder, no class folders, or a class folder without a single image.
     """
     root = Path(root)
-    classes = class_folders(root)
-    paths: list[Path] = []
+    names = chosen_folders(root, classes)
+    found = list_classes(root, names, lambda name: _files(root, name), index=index)
     labels: list[int] = []
-    others: list[Path] = []
-    for label, name in enumerate(classes):
-        images, rest = _files(root / name)
-        if not images:
-            raise DataError(_no_images(root / name, rest))
-        paths += images
-        labels += [label] * len(images)
-        others += rest
+    for label, name in enumerate(names):
+        count = sum(len(folder.names) for folder in found[name])
+        if not count:
+            raise DataError(_no_images(root / name, found[name]))
+        labels += [label] * count
+    others = [(*folder.others, folder.path) for name in names for folder in found[name] if folder.others[0]]
     if others:
+        total, first = sum(count for count, _, _ in others), root / others[0][2] / others[0][1]
+        warnings.warn(f"{root}: left out {total} file(s) that are no images, e.g. {first}", VanNotice, stacklevel=2)
+    table = PathTable(root, (folder for name in names for folder in found[name]))
+    return ImageList(table, tuple(labels), names)
+
+
+def chosen_folders(root: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The class folders in label order: all of them, or `classes`; says which others there are.
+
+    Raises DataError for a class without a folder.
+    """
+    there = class_folders(root)
+    if classes is None:
+        return there
+    missing = [name for name in classes if name not in set(there)]
+    if missing:
+        raise DataError(f"{root} has no folder for {missing[0]!r} of data.classes ({len(missing)} missing in all)")
+    unused = sorted(set(there) - set(classes))
+    if unused:
         warnings.warn(
-            f"{root}: left out {len(others)} file(s) that are no images, e.g. {others[0]}", VanNotice, stacklevel=2
+            f"{root}: {len(unused)} class folder(s) are not in data.classes and are left out, e.g. {unused[0]}",
+            VanNotice,
+            stacklevel=3,
         )
-    return ImageList(tuple(paths), tuple(labels), classes)
+    return tuple(classes)
 
 
 def class_folders(root: str | Path) -> tuple[str, ...]:
@@ -73,24 +95,28 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Sorted images and other visible files below `folder`; linked folders are followed once."""
-    images: list[Path] = []
-    others: list[Path] = []
+def _files(root: Path, name: str) -> list[Folder]:
+    """The folders of a class with their sorted images; linked folders are followed once."""
+    folders: list[Folder] = []
     seen: set[str] = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
+    for here, below, names in os.walk(root / name, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:
-            folders.clear()
+            below.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = Path(here, name)
-            (images if is_image(path) else others).append(path)
-    return images, others
+        below[:] = sorted(each for each in below if not each.startswith("."))
+        visible = sorted(each for each in names if not each.startswith("."))
+        others = [each for each in visible if not is_image(Path(each))]
+        first = (len(others), others[0]) if others else (0, "")
+        images = tuple(each for each in visible if is_image(Path(each)))
+        folders.append(Folder(os.path.relpath(here, root), believable(Path(here), now_ns()), images, first))
+    return folders
 
 
-def _no_images(folder: Path, others: list[Path]) -> str:
-    found = f"holds no images ({len(others)} other file(s), e.g. {others[0].name})" if others else "is empty"
+def _no_images(folder: Path, listed: list[Folder]) -> str:
+    others = [each.others for each in listed if each.others[0]]
+    found = (
+        f"holds no images ({sum(n for n, _ in others)} other file(s), e.g. {others[0][1]})" if others else "is empty"
+    )
     return f"class folder {folder} {found}; add images ({', '.join(sorted(IMAGE_SUFFIXES)[:6])}, …) or remove it"

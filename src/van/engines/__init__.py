@@ -1,6 +1,7 @@
 """What runs a network: arrays in, a dict of arrays out; one small class per runtime."""
 
 from .halving import HalvingEngine
+from .names import class_names
 from .opened import Opened, open_classifier
 from .ordered import default_workers, in_order, reason_of
 from .segmenters import OpenedSegmenter, is_segmenter, open_segmenter
@@ -14,6 +15,7 @@ __all__ = [
     "Opened",
     "OpenedSegmenter",
     "TorchEngine",
+    "class_names",
     "default_workers",
     "find_checkpoints",
     "in_order",

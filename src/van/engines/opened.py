@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Opened:
 
     classes: one name per logit, None when the checkpoint has none; name: the path, or the model's type.
     preprocess: the checkpoint's own with the overrides applied.
+    provenance: what the checkpoint tells about itself.
     """
 
     engine: Engine
@@ -30,6 +31,7 @@ class Opened:
     classes: tuple[str, ...] | None
     num_classes: int
     name: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def label(self, index: int) -> str:
         """Name of a class, its index as text when it has none."""
@@ -61,8 +63,6 @@ def open_classifier(
     model, found = _load(source, ema)
     name = name or found
     if isinstance(model, Segmenter):
-        raise ConfigError(f"{name} is a segmenter; expected a classifier")
-    if isinstance(model, Segmenter):
         raise ConfigError(f"{name} is a segmenter, which classifies pixels; expected a classifier of images")
     num_classes = getattr(model, "num_classes", None)
     if not isinstance(num_classes, int) or num_classes < 1:
@@ -81,6 +81,7 @@ def open_classifier(
         classes=tuple(classes) if classes else None,
         num_classes=num_classes,
         name=name,
+        provenance=getattr(model, "provenance", None) or {},
     )
 
 

@@ -25,11 +25,50 @@ from .heads.layers import ConvNormReLU
 from .layers import depthwise_gelu
 
 
-class FoldedBlock(nn.Module):
+class _Packed(nn.Module):
+    """A module with a packed copy of its weights for the C kernel.
+
+    The copy follows `to`, `load_state_dict` and the like, not weights that are written in place.
+    """
+
+    packed: Any
+
+    def _pack(self) -> Any:
+        """The weights as the kernel reads them; None where it cannot compute this module."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Any, recurse: bool = True) -> _Packed:
+        super()._apply(fn, recurse)
+        self.packed = self._pack()
+        return self
+
+
+def _pack_again(module: Any, _incompatible: Any) -> None:
+    module.packed = module._pack()
+
+
+class FoldedPatchEmbed(_Packed):
+    """An inference-only PatchEmbed, its BatchNorm in its convolution: (N, C_in, H, W) -> (N, C, H', W')."""
+
+    def __init__(self, patch_embed: PatchEmbed) -> None:
+        super().__init__()
+        self.conv = _conv_then_affine(patch_embed.conv, *_affine(patch_embed.norm))
+        self.packed = self._pack()
+        self.register_load_state_dict_post_hook(_pack_again)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.packed is not None and ops.block_kernel_serves(x):
+            return ops.folded_patch(x, self.packed)
+        return self.conv(x)
+
+    def _pack(self) -> ops.PackedPatch | None:
+        return ops.pack_patch(self.conv)
+
+
+class FoldedBlock(_Packed):
     """An inference-only Block: its affine maps live in its convolutions; (N, C, H, W) -> (N, C, H, W).
 
-    Where the C kernel serves it, the whole block is one operator that reads a packed copy of the weights. The copy
-    follows `to`, `load_state_dict` and the like, not weights that are written in place; modules inside are not called.
+    Where the C kernel serves it, the whole block is one operator and the modules inside are not called.
     """
 
     def __init__(self, block: Block) -> None:
@@ -54,22 +93,12 @@ class FoldedBlock(nn.Module):
         x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
         return x + self.project(depthwise_gelu(self.depthwise, self.expand(x)))
 
-    def _apply(self, fn: Any, recurse: bool = True) -> FoldedBlock:
-        super()._apply(fn, recurse)
-        self.packed = self._pack()
-        return self
-
     def _pack(self) -> ops.PackedBlock | None:
-        """The weights as the kernel reads them; None where it cannot compute this block."""
         spatial = self.spatial
         if spatial.gate != "multiply" or nn.Identity in {type(m) for m in (spatial.near, spatial.far, spatial.mix)}:
             return None
         products = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
         return ops.pack_block(products, [spatial.near, spatial.far, self.depthwise], self.shortcut)
-
-
-def _pack_again(block: FoldedBlock, _incompatible: Any) -> None:
-    block.packed = block._pack()
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -85,7 +114,7 @@ def fold(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in list(folded.modules()):
             if isinstance(module, Stage):
-                _fold_norm(module.patch_embed)
+                module.patch_embed = cast(Any, FoldedPatchEmbed(module.patch_embed))
                 module.blocks = nn.ModuleList(FoldedBlock(cast(Block, block)) for block in module.blocks)
                 module.grad_checkpointing = False
             elif isinstance(module, ConvNormReLU) and isinstance(module.norm, nn.modules.batchnorm._BatchNorm):
@@ -103,7 +132,7 @@ def _gelu_(x: Tensor) -> Tensor:
     return F.gelu(x) if torch.compiler.is_exporting() else torch.ops.aten.gelu_(x)
 
 
-def _fold_norm(module: PatchEmbed | ConvNormReLU) -> None:
+def _fold_norm(module: ConvNormReLU) -> None:
     """Put the BatchNorm that follows a convolution into it."""
     module.conv = _conv_then_affine(module.conv, *_affine(module.norm))
     module.norm = nn.Identity()

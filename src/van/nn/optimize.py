@@ -31,8 +31,8 @@ def optimize(
     example: (N, in_chans, H, W), None for a random image of the size in the model's `preprocess`, else 224 x 224.
     training: only change the layout; parameters, names and train/eval modes stay, so make the optimizer from the copy.
     compile: also torch.compile it, which takes a minute or more for every new kind of input.
-    Raises ConfigError when the model holds no Backbone or is folded already, VanError when an output of the copy
-    differs from the original's by more than TOLERANCE times the largest output.
+    Raises ConfigError when the model holds no Backbone or is folded already, VanError when the original's output is not
+    finite or one of the copy differs from it by more than TOLERANCE times the largest output.
     """
     backbone = next((m for m in model.modules() if isinstance(m, Backbone)), None)
     if backbone is None:
@@ -79,6 +79,8 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 def _compare(outputs: list[Tensor], expected: list[Tensor], what: str) -> None:
     for got, want in zip(outputs, expected, strict=True):
+        if not want.isfinite().all():
+            raise VanError("the network's own output is not finite on the example; give another with example=")
         worst = ((got - want).abs().max() / want.abs().max().clamp(min=1e-30)).item()
         allowed = TOLERANCE.get(want.dtype, TOLERANCE[torch.float32])
         if not worst <= allowed:  # also when it is not a number

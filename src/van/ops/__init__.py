@@ -3,7 +3,7 @@
 | where | function | how |
 |---|---|---|
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
-| CPU, float32, no gradients | folded_block | the C kernel: a whole folded block in one call |
+| CPU, float32, no gradients | folded_block, folded_patch | the C kernel: a whole folded block in one call |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
 | CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
@@ -18,7 +18,7 @@ without Triton, on GPUs before Ampere, or where that check fails, the GPU takes 
 with VAN_OPS=plain. `van info --ops` tells which it is and why.
 """
 
-from .block import PackedBlock, block_kernel_serves, folded_block, pack_block
+from .block import PackedBlock, PackedPatch, block_kernel_serves, folded_block, folded_patch, pack_block, pack_patch
 from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves
 from .layout import fast_layout
 from .plain import Conv
@@ -28,14 +28,17 @@ from .report import report
 __all__ = [
     "Conv",
     "PackedBlock",
+    "PackedPatch",
     "block_kernel_serves",
     "depthwise_conv2d",
     "depthwise_gelu",
     "depthwise_pair",
     "fast_layout",
     "folded_block",
+    "folded_patch",
     "kernel_serves",
     "pack_block",
+    "pack_patch",
     "pointwise_conv2d",
     "report",
 ]

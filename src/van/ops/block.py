@@ -1,4 +1,4 @@
-"""A folded block of the network as one operator of the C kernel; inference only.
+"""A folded block, and a folded patch embedding, as one operator of the C kernel each; inference only.
 
 Shapes: N batch, C channels, E expanded channels, H height, W width.
 """
@@ -22,6 +22,8 @@ from .library import library
 
 # Outputs of a matrix product that the kernel computes side by side.
 PANEL = 32
+# Fewer channels than this make the rows of a patch too short to gather.
+NARROW = 8
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,34 @@ def pack_block(products: Sequence[nn.Module], depthwise: Sequence[nn.Module], sh
     return PackedBlock([*parameters, shortcut.detach().flatten()], options)
 
 
+@dataclass(frozen=True)
+class PackedPatch:
+    """A strided convolution as the operator below reads it."""
+
+    panels: Tensor
+    bias: Tensor
+    options: list[int]
+
+
+def pack_patch(conv: nn.Conv2d) -> PackedPatch | None:
+    """A patch embedding's convolution in the kernel's layout; None where it is not float32 on the CPU, or reads images.
+
+    For the three channels of an image the library's convolution is faster: 0.25 against 0.41 ms at 224 x 224.
+    """
+    if conv.weight.device.type != "cpu" or conv.weight.dtype != torch.float32 or conv.in_channels < NARROW:
+        return None
+    weight = conv.weight.detach().permute(0, 2, 3, 1).flatten(1)  # the inputs of a pixel lie side by side
+    panels, bias = _panels(weight, _bias_of(conv), whole_inputs=False)
+    return PackedPatch(panels, bias, [conv.out_channels, conv.kernel_size[0], conv.stride[0], int(conv.padding[0])])
+
+
 def _panels(weight: Tensor, bias: Tensor, *, whole_inputs: bool) -> tuple[Tensor, Tensor]:
     """(outputs, inputs, 1, 1) as (outputs / PANEL, inputs, PANEL), and the bias as long; zeros at the ends.
 
     whole_inputs: the inputs are rounded up to PANEL too, because the kernel makes them panel by panel.
     """
     outputs, inputs = weight.shape[:2]
-    padded = F.pad(weight.reshape(outputs, inputs), (0, -inputs % PANEL if whole_inputs else 0, 0, -outputs % PANEL))
+    padded = F.pad(weight.flatten(1), (0, -inputs % PANEL if whole_inputs else 0, 0, -outputs % PANEL))
     panels = padded.unflatten(0, (-1, PANEL)).transpose(1, 2)
     return panels.contiguous(), F.pad(bias, (0, -outputs % PANEL))
 
@@ -99,6 +122,46 @@ def _(x: Sequence[int], parameters: Sequence[Any], *_options: Any, **_named: Any
     hidden = parameters[14][0]
     taps = sum(math.prod(parameters[i]) for i in (10, 12, 14))
     return 2 * pixels * (3 * channels * channels + 2 * channels * hidden + taps)
+
+
+@torch.library.custom_op("van::folded_patch", mutates_args=(), device_types="cpu")
+def patch_operator(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int]) -> Tensor:
+    """A strided convolution: (N, C, H, W) -> (N, K, H', W'), float32; options: K, kernel side, stride, padding."""
+    x, y = x.contiguous(memory_format=torch.channels_last), _patches(x, options)
+    if y.numel():
+        batch, channels, height, width = x.shape
+        shape = (ctypes.c_long * 4)(batch, height, width, channels)
+        numbers = (ctypes.c_long * 6)(*options, *y.shape[2:])
+        handle, threads = library().handle, torch.get_num_threads()
+        data = panels.data_ptr(), bias.data_ptr(), y.data_ptr()
+        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, threads), x)
+    return y
+
+
+@patch_operator.register_fake
+def _(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int]) -> Tensor:
+    return _patches(x, options)
+
+
+@register_flop_formula(torch.ops.van.folded_patch)
+def _(
+    x: Sequence[int], panels: Sequence[int], *_parameters: Any, out_shape: Sequence[int] | None = None, **_named: Any
+) -> int:
+    return 2 * math.prod(out_shape or ()) * panels[1]
+
+
+def _patches(x: Tensor, options: Sequence[int]) -> Tensor:
+    """The result's memory."""
+    outputs, kernel, stride, padding = options
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:])
+    return torch.empty(
+        (x.shape[0], outputs, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+
+
+def folded_patch(x: Tensor, packed: PackedPatch) -> Tensor:
+    """The strided convolution whose weights were packed; (N, C, H, W) float32 on the CPU, no gradients."""
+    return patch_operator(x, packed.panels, packed.bias, packed.options)
 
 
 def folded_block(x: Tensor, packed: PackedBlock) -> Tensor:

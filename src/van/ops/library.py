@@ -137,6 +137,7 @@ def _load(path: Path) -> ctypes.CDLL:
     handle.van_depthwise.argtypes = [pointer] * 5 + [number]
     handle.van_depthwise_backward.argtypes = [pointer] * 6 + [ctypes.c_long, number]
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
+    handle.van_patch.argtypes = [pointer] * 6 + [number]
     handle.van_block.argtypes = [pointer] * 5 + [number]
     return handle
 

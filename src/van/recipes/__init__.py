@@ -8,36 +8,53 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import UnknownNameError
+from ..errors import ConfigError, UnknownNameError
 from .digits import digits_van_b0
-from .finetune import finetune
-from .imagenet import imagenet_van_b0, imagenet_van_b1, imagenet_van_b2, imagenet_van_b3
+from .finetune import finetune, finetune_few, finetune_head
+from .imagenet import IMAGENET_RECIPES
+from .imagenet22k import IMAGENET22K_RECIPES
+from .presets import CLASSIFICATION_PRESETS
 from .segmentation import PRESETS, SEGMENTATION_RECIPES
 from .segmentation_spec import SegmentationRecipe
-from .spec import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, ScheduleSpec, TrainerSpec
+from .spec import (
+    AugmentSpec,
+    CriterionSpec,
+    DataSpec,
+    ModelSpec,
+    OptimSpec,
+    Recipe,
+    ScheduleSpec,
+    TrackSpec,
+    TrainerSpec,
+)
 
 __all__ = [
+    "CLASSIFICATION_PRESETS",
     "PRESETS",
     "RECIPES",
     "AnyRecipe",
     "AugmentSpec",
+    "CriterionSpec",
     "DataSpec",
     "ModelSpec",
     "OptimSpec",
     "Recipe",
     "ScheduleSpec",
     "SegmentationRecipe",
+    "TrackSpec",
     "TrainerSpec",
     "get_recipe",
     "recipe_of",
     "summary",
+    "with_preset",
 ]
 
 AnyRecipe = Recipe | SegmentationRecipe
 
 CLASSIFICATION_RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe
-    for recipe in (digits_van_b0, finetune, imagenet_van_b0, imagenet_van_b1, imagenet_van_b2, imagenet_van_b3)
+    **{recipe.__name__: recipe for recipe in (digits_van_b0, finetune, finetune_few, finetune_head)},
+    **IMAGENET_RECIPES,
+    **IMAGENET22K_RECIPES,
 }
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {**CLASSIFICATION_RECIPES, **SEGMENTATION_RECIPES}
 
@@ -48,6 +65,19 @@ def get_recipe(name: str) -> Any:
     if key not in RECIPES:
         raise UnknownNameError.of("recipe", name, RECIPES)
     return RECIPES[key]()
+
+
+def with_preset(recipe: Any, name: str) -> Any:
+    """A recipe for a smaller machine; raises UnknownNameError, ConfigError for a preset of the other task."""
+    known: dict[str, Any] = {**CLASSIFICATION_PRESETS, **PRESETS}
+    if name not in known:
+        raise UnknownNameError.of("preset", name, known)
+    classifies = isinstance(recipe, Recipe)
+    own: dict[str, Any] = CLASSIFICATION_PRESETS if classifies else PRESETS
+    if name not in own:
+        task = "segmentation" if classifies else "classification"
+        raise ConfigError(f"--preset {name} belongs to {task} recipes; this one has {', '.join(own)}")
+    return own[name](recipe)
 
 
 def recipe_of(values: Mapping[str, Any]) -> AnyRecipe:

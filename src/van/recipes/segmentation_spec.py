@@ -14,8 +14,11 @@ from ..errors import ConfigError
 from ..segmenters import SEGMENTERS, resolve
 from ..variants import ATTENTION_OPTIONS
 from .checks import at_least, file_name, in_range, one_of, ordered
+from .optim_spec import OptimSpec
+from .process_checks import check_frozen, check_processes
 from .sections import Sectioned
-from .spec import PRECISIONS, OptimSpec
+from .spec import PRECISIONS
+from .track_spec import TrackSpec
 
 MONITORS = ("val/mIoU", "val/aAcc", "val/mAcc")
 DECAYED = ("all_but_backbone_norms", "matrices", "everything")
@@ -180,8 +183,12 @@ class PixelOptimSpec(OptimSpec):
     weight_decay: of the parameters that `decayed` names.
     decayed: "all_but_backbone_norms" (published for Ham and UperNet: the heads' norms, biases and layer scales decay),
     "matrices" (parameters with more than one dimension), or "everything" (published for Semantic FPN).
+    layer_decay: belongs to classification recipes; must be None.
     betas, eps, momentum: None keeps the optimizer's own; one that the optimizer does not have raises ConfigError.
     clip_norm: largest norm of the gradient; None: not clipped.
+    clip_value: largest absolute value of an element of the gradient.
+    clip_agc: adaptive clipping: largest norm of a unit's gradient as a share of its weights' norm; spares the pixel
+    classifiers.
     """
 
     lr: float = 6e-5
@@ -191,6 +198,8 @@ class PixelOptimSpec(OptimSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("optim.decayed", self.decayed, DECAYED)
+        if self.layer_decay is not None:
+            raise ConfigError("optim.layer_decay belongs to classification recipes; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,11 +235,16 @@ class PixelTrainerSpec:
 
     steps: iterations, the warm-up included.
     val_every: iterations between validations; divides steps.
-    devices: GPUs (or CPU processes) that train together; with fewer here, accumulate grows to keep the global batch.
+    devices: GPUs (or CPU processes) that train together, over all machines; with more or fewer, accumulate changes to
+    keep the global batch, which is said. torchrun and Slurm set it to the processes they start.
     batch_size: images per forward pass and device.
     accumulate: forward passes per iteration.
-    sync_bn: BatchNorm statistics over all devices, where several train together.
+    batch_norm: statistics of several devices: "sync" (batches normalised over all devices), "reduce" (each its own,
+    averaged before every validation), "frozen" (the checkpoint's, in training too) or "recalibrate" (taken anew before
+    every validation).
+    recalibrate_images: training images that "recalibrate" looks at, over all devices; None: 4096.
     precision: "fp32", or "bf16" and "fp16" by autocast.
+    compile: torch.compile the backbone for training.
     channels_last: memory format of network and images.
     monitor: metric for best.ckpt and early stopping, "val/mIoU", "val/aAcc" or "val/mAcc".
     early_stopping: stop after so many validations without improvement; None: never.
@@ -238,10 +252,12 @@ class PixelTrainerSpec:
     seed: of weights, order, augmentation and dropout.
     deterministic: let torch use deterministic kernels only.
     device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-    workers: processes that read images; None: by the machine, 0 for the digit scenes.
+    workers: processes that read images, per device; None: by the machine, 0 for the digit scenes.
     threads: CPU threads; None: torch's choice.
     out: the run's folder; None: runs/NAME-DATE-TIME.
-    resume: a run's folder, or its last.ckpt, to continue.
+    resume: a run's folder, or its last.ckpt, to continue; "auto": the run in trainer.out, where there is one.
+    checkpoint_every_steps, checkpoint_every_s: how often last.ckpt is written between validations, in iterations, and
+    in seconds (15 minutes); None: not by this measure.
     log_every_steps: steps between entries of TensorBoard.
     progress: "auto" (a bar on a terminal), "bar", "lines" or "none".
     """
@@ -251,8 +267,10 @@ class PixelTrainerSpec:
     devices: int = 1
     batch_size: int = 2
     accumulate: int = 1
-    sync_bn: bool = True
+    batch_norm: str = "sync"
+    recalibrate_images: int | None = None
     precision: str = "fp32"
+    compile: bool = False
     channels_last: bool = False
     monitor: str = "val/mIoU"
     early_stopping: int | None = None
@@ -264,12 +282,15 @@ class PixelTrainerSpec:
     threads: int | None = None
     out: str | None = None
     resume: str | None = None
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_s: float | None = 900.0
     log_every_steps: int = 50
     progress: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "val_every", "devices", "batch_size", "accumulate", "early_stopping", "log_every_steps"):
+        for name in ("steps", "val_every", "batch_size", "accumulate", "early_stopping", "log_every_steps"):
             at_least(f"trainer.{name}", getattr(self, name), 1)
+        check_processes(self)
         at_least("trainer.threads", self.threads, 1)
         at_least("trainer.workers", self.workers, 0)
         at_least("trainer.seed", self.seed, 0)
@@ -297,10 +318,12 @@ class SegmentationRecipe(Sectioned):
     optim: PixelOptimSpec = field(default_factory=PixelOptimSpec)
     schedule: PolySpec = field(default_factory=PolySpec)
     trainer: PixelTrainerSpec = field(default_factory=PixelTrainerSpec)
+    track: TrackSpec = field(default_factory=TrackSpec)
 
     def __post_init__(self) -> None:
         file_name(self.name)
         one_of("task", self.task, ("segmentation",))
+        check_frozen(self)
         if self.schedule.warmup_steps >= self.trainer.steps:
             raise ConfigError(
                 f"schedule.warmup_steps is {self.schedule.warmup_steps}, trainer.steps {self.trainer.steps}; a run "

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from ..data.seeding import rng_state, set_rng_state
 from ..recipes import TrainerSpec
 from ..recipes.segmentation_spec import PixelTrainerSpec
+from .keeping import LastCheckpoint
+from .ranks import Talk
 
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST = "best.ckpt"
 TABLE = "metrics.csv"
 COLUMNS: tuple[str, ...] = (
     "epoch",
@@ -30,37 +33,79 @@ COLUMNS: tuple[str, ...] = (
 )
 
 
-class RngState(Callback):
-    """Saves the state of all random generators with a checkpoint and puts it back before the next batch."""
+class ProcessState(Callback):
+    """Keeps with a checkpoint what each process has of its own: random generators, buffers, the sum of its losses.
+
+    Buffers (BatchNorm's statistics) are put back when training starts, after the strategy has made them alike;
+    random generators before the next batch.
+    """
 
     def __init__(self) -> None:
-        self.pending: dict[str, Any] | None = None
+        self.rank, self.talk = 0, Talk(1)
+        self.module: LightningModule | None = None
+        self.losses, self.batches = torch.zeros(()), 0  # of this epoch
+        self.buffers: dict[str, Any] = {}
+        self.random: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.rank, self.talk, self.module = trainer.global_rank, Talk(trainer.world_size), pl_module
 
     def state_dict(self) -> dict[str, Any]:
-        return rng_state()
+        assert self.module is not None
+        several = self.talk.ranks > 1  # the buffers of a single process are in the weights
+        buffers = {name: buffer.cpu() for name, buffer in self.module.named_buffers()} if several else {}
+        own = {"random": rng_state(), "buffers": buffers, "losses": self.losses.cpu(), "batches": self.batches}
+        return {"processes": self.talk.gather(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.pending = state_dict
+        own = state_dict["processes"][self.rank]
+        self.random, self.buffers = own["random"], own["buffers"]
+        self.losses, self.batches = own["losses"], own["batches"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name, buffer in pl_module.named_buffers():
+            if name in self.buffers:
+                buffer.copy_(self.buffers[name])
+        self.buffers = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.pending is not None:
-            set_rng_state(self.pending)
-            self.pending = None
+        if self.random is not None:
+            set_rng_state(self.random)
+            self.random = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"].detach().float()
+        self.losses, self.batches = self.losses.to(loss.device) + loss, self.batches + 1
+
+    def epoch_loss(self) -> float:
+        """Mean over the epoch's batches of all processes; begins the next epoch."""
+        every = self.talk.gather((float(self.losses), self.batches))
+        self.losses, self.batches = torch.zeros(()), 0
+        return sum(losses for losses, _ in every) / max(sum(batches for _, batches in every), 1)
 
 
 class EpochTable(Callback):
-    """metrics.csv: one row per epoch, kept across resumes; `rows` holds the same numbers."""
+    """metrics.csv: one row per epoch, kept across resumes; `rows` holds the same numbers.
 
-    def __init__(self, folder: Path, *, images_per_epoch: int, columns: Sequence[str] = COLUMNS) -> None:
+    state: has the loss over an epoch that was interrupted in the middle, which Lightning's own mean has not.
+    """
+
+    def __init__(
+        self, folder: Path, state: ProcessState, *, images_per_epoch: int, columns: Sequence[str] = COLUMNS
+    ) -> None:
         self.path, self.images_per_epoch, self.columns = folder / TABLE, images_per_epoch, tuple(columns)
+        self.state = state
         self.rows: list[dict[str, float]] = []
-        self.started = time.perf_counter()
+        self.started, self.trained_s = time.perf_counter(), 0.0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = [dict(row) for row in state_dict["rows"]]
+        self.started = time.perf_counter() - state_dict["spent_s"]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "spent_s": time.perf_counter() - self.started}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.perf_counter()
@@ -70,6 +115,8 @@ class EpochTable(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics["train/loss"] = self.state.epoch_loss()
+        pl_module.log("train/loss_epoch", metrics["train/loss"], rank_zero_only=True)
         row: dict[str, float] = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
@@ -95,26 +142,23 @@ def monitor_mode(monitor: str) -> str:
 
 
 def keepers(folder: Path, spec: TrainerSpec | PixelTrainerSpec) -> list[Callback]:
-    """Early stopping if asked for, then best.ckpt, then last.ckpt (which so knows about the best)."""
+    """Early stopping if asked for, then best.ckpt, then last.ckpt (which so knows about both)."""
     mode = monitor_mode(spec.monitor)
     callbacks: list[Callback] = []
     if spec.early_stopping is not None:
         callbacks.append(
             EarlyStopping(spec.monitor, mode=mode, patience=spec.early_stopping, check_on_train_epoch_end=True)
         )
-    callbacks.append(_checkpoint(folder, BEST, monitor=spec.monitor, mode=mode))
-    callbacks.append(_checkpoint(folder, LAST))
-    return callbacks
-
-
-def _checkpoint(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
-    return ModelCheckpoint(
+    best = ModelCheckpoint(
         folder,
-        Path(name).stem,
+        Path(BEST).stem,
+        monitor=spec.monitor,
+        mode=mode,
         save_top_k=1,
         save_weights_only=False,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
         auto_insert_metric_name=False,
-        **options,
     )
+    last = LastCheckpoint(folder, every_steps=spec.checkpoint_every_steps, every_s=spec.checkpoint_every_s)
+    return [*callbacks, best, last]

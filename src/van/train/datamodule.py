@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -15,12 +18,18 @@ from ..data.augment import TrainingTransform
 from ..data.dataset import EpochSampler, EvaluationSet, TrainingSet
 from ..preprocess import Preprocess
 from ..recipes import Recipe
+from .batch_norm import calibration_loader
+from .ranks import RankShare
+from .watch import Substituting
 
 MAX_WORKERS = 8
 
 
 class ClassificationDataModule(LightningDataModule):
-    """Training and validation images of a recipe; training drops the incomplete last batch, validation keeps it."""
+    """Training and validation images of a recipe, of which every process takes its share.
+
+    Training drops the incomplete last batch, validation keeps it and sees every image once.
+    """
 
     def __init__(
         self,
@@ -35,36 +44,71 @@ class ClassificationDataModule(LightningDataModule):
         self.batch_size, self.pin_memory = recipe.trainer.batch_size, pin_memory
         self.eval_batch_size = recipe.trainer.eval_batch_size or self.batch_size
         self.accumulate, self.seed = recipe.trainer.accumulate, recipe.trainer.seed
-        self.workers = _workers(recipe)
+        self.workers, self.prefetch = workers_of(recipe), recipe.data.prefetch
         self.train_set = TrainingSet(train, TrainingTransform(recipe.augment, preprocess), seed=self.seed)
+        self.images = Substituting(self.train_set, limit=recipe.trainer.max_unreadable)
         self.val_set = EvaluationSet(val, preprocess)
-        self.sampler = EpochSampler(len(train), seed=self.seed)
+        self.devices = recipe.trainer.devices
+        self.sampler = RankShare(EpochSampler(len(train), seed=self.seed, repeats=recipe.augment.repeats))
 
     @property
     def updates_per_epoch(self) -> int:
         """Optimizer steps in one epoch; the last one may have fewer passes to accumulate."""
-        return -(-(len(self.train_set) // self.batch_size) // self.accumulate)
+        return -(-(len(self.train_set) // self.devices // self.batch_size) // self.accumulate)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Training images of an epoch, over all devices."""
+        batch = self.batch_size * self.devices
+        return len(self.train_set) // self.devices // self.batch_size * batch
+
+    def setup(self, stage: str) -> None:
+        trainer: Any = self.trainer
+        self.sampler.rank, self.sampler.ranks = trainer.global_rank, trainer.world_size
+
+    def probe(self) -> None:
+        """Read the first image of each part: a wrong transform or an unreadable file shows here."""
+        self.images[0, 0], self.val_set[0]
 
     def train_dataloader(self) -> Any:
         return StatefulDataLoader(
-            self.train_set,
+            self.images,
             batch_size=self.batch_size,
             sampler=self.sampler,
             drop_last=True,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.workers > 0,
+            prefetch_factor=self.prefetch,
             generator=self._generator(),
         )
 
     def val_dataloader(self) -> Any:
+        # every image once: without the copies of DistributedSampler, which would count twice
+        mine = range(self.sampler.rank, len(self.val_set), self.sampler.ranks)
         return DataLoader(
             self.val_set,
+            sampler=mine,
             batch_size=self.eval_batch_size,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.workers > 0,
+            prefetch_factor=self.prefetch,
             generator=self._generator(),
+        )
+
+    def names_of(self, epoch: int, batch: int) -> list[str]:
+        """What the images of a batch of this process are called."""
+        self.sampler.set_epoch(epoch)
+        first = batch * self.batch_size
+        keys = islice(iter(self.sampler), first, first + self.batch_size)
+        return [self.train_set.data.name(key[1]) for key in keys]
+
+    def calibration_batches(self, epoch: int, images: int) -> Iterator[Tensor]:
+        """The first `images` of this process in an epoch, as the network sees them, for BatchNorm's statistics."""
+        self.sampler.set_epoch(epoch)
+        return calibration_loader(
+            self.images, self.sampler, images=images, batch_size=self.batch_size, workers=self.workers
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,7 +125,8 @@ class ClassificationDataModule(LightningDataModule):
         return torch.Generator().manual_seed(self.seed)
 
 
-def _workers(recipe: Recipe) -> int:
+def workers_of(recipe: Recipe) -> int:
+    """Processes that read images, per device."""
     if recipe.trainer.workers is not None:
         return recipe.trainer.workers
     return 0 if recipe.data.path == "digits" else min(MAX_WORKERS, os.cpu_count() or 1)

@@ -64,7 +64,7 @@ def _provenance(job: Job, row: dict[str, float], scores: dict[str, float]) -> di
         "scores": scores,
     }
     spec = job.recipe.data
-    if not has_own_val(spec.path or ""):  # to evaluate on what was held out
+    if spec.reader is None and not has_own_val(spec.path or ""):  # to evaluate on what was held out
         facts["split"] = {"seed": spec.split_seed or 0, "val_fraction": spec.val_fraction or VAL_FRACTION}
     if job.recipe.model.checkpoint is not None:
         facts["started_from"] = {"checkpoint": Path(job.recipe.model.checkpoint).name, **start}

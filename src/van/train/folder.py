@@ -3,7 +3,7 @@
 recipe.yaml         everything that was set, ready for `van train --config`
 environment.json    versions, machine, device
 metrics.csv         one row per epoch; tensorboard/ has the steps
-best.ckpt last.ckpt training state, for trainer.resume
+best.ckpt last.ckpt training state, for trainer.resume; previous.ckpt is the last.ckpt before, should that be damaged
 model.safetensors   the result: weights with classes, preprocessing and provenance, for `van predict`
 summary.json        the figures of the run
 """
@@ -23,7 +23,8 @@ import yaml
 
 from ..errors import ConfigError, DataError
 from ..recipes import AnyRecipe, recipe_of
-from .callbacks import LAST
+from .checkpoint_io import LAST, PREVIOUS
+from .ranks import is_first, place
 
 MODEL, MODEL_WITHOUT_EMA = "model.safetensors", "model-without-ema.safetensors"
 RECIPE, ENVIRONMENT, SUMMARY = "recipe.yaml", "environment.json", "summary.json"
@@ -32,7 +33,11 @@ RECIPE, ENVIRONMENT, SUMMARY = "recipe.yaml", "environment.json", "summary.json"
 def open_folder(recipe: AnyRecipe) -> Path:
     """The run's folder, created and writable; raises ConfigError when it already holds a run, or cannot be written."""
     spec = recipe.trainer
-    if spec.resume is not None:
+    if place().launcher and place().ranks > 1 and spec.out is None and spec.resume is None:
+        raise ConfigError(f"{place().ranks} processes need one folder that all of them see; give trainer.out")
+    if spec.resume == "auto" or not is_first():
+        folder = Path(spec.out or resume_file(spec.resume or "").parent)
+    elif spec.resume is not None:
         folder = resume_file(spec.resume).parent
         if spec.out is not None and Path(spec.out).resolve() != folder.resolve():
             raise ConfigError(f"trainer.out is {spec.out}, but a resumed run stays in {folder}; leave trainer.out out")
@@ -52,14 +57,30 @@ def open_folder(recipe: AnyRecipe) -> Path:
     return folder
 
 
+def resume_source(spec: Any) -> Path | None:
+    """The checkpoint to go on from: the one that trainer.resume names; of "auto", the one that is there, if any.
+
+    Raises as `resume_file`.
+    """
+    if spec.resume != "auto":
+        return None if spec.resume is None else resume_file(spec.resume)
+    out = Path(spec.out)
+    return resume_file(str(out)) if any((out / name).exists() for name in (LAST, PREVIOUS)) else None
+
+
+def has_finished(folder: Path) -> bool:
+    """Whether the run in a folder has left all its results."""
+    return (folder / SUMMARY).exists()
+
+
 def resume_file(source: str) -> Path:
-    """The checkpoint that `trainer.resume` means: the file itself, or a run folder's last.ckpt."""
+    """The checkpoint that a path means: the file itself, or a run folder's last.ckpt."""
     path = Path(source)
     if path.is_dir():
         path = path / LAST
-    if not path.is_file():
+    if not path.is_file() and not (path.name == LAST and path.with_name(PREVIOUS).is_file()):
         raise DataError(f"nothing to resume: {path} does not exist; expected a run's folder or its {LAST}")
-    if (path.parent / MODEL).exists():
+    if has_finished(path.parent):
         raise ConfigError(
             f"the run in {path.parent} has finished; to go on from its weights, set model.checkpoint to its {MODEL}"
         )

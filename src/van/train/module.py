@@ -11,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from timm.data.mixup import Mixup
-from timm.loss import SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
-from ..errors import VanError
 from ..metrics.accuracy import accuracy
 from ..recipes import Recipe
-from .optimizer import build_optimizer, build_schedule
+from .losses import Criterion, build_mixup, build_teacher, join_splits
+from .optimizer import base_lr, build_optimizer, build_schedule, clip_gradients
 
 
 class ClassificationModule(LightningModule):
@@ -36,9 +35,11 @@ class ClassificationModule(LightningModule):
         if recipe.trainer.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=recipe.trainer.ema_decay, use_warmup=True)
             self.ema.requires_grad_(False)
-        self.mixup = _mixup(recipe, len(classes))
-        self.soft_loss = SoftTargetCrossEntropy()
+        self.mixup = build_mixup(recipe, len(classes))
+        self.criterion = Criterion(recipe)
+        self.teacher = build_teacher(recipe, model, classes)
         self.accuracy = accuracy(len(classes), prefix="val/")
+        self.val_loss = MeanMetric()  # Lightning's own mean is wrong where processes have different numbers of images
 
     @property
     def evaluated(self) -> nn.Module:
@@ -46,25 +47,25 @@ class ClassificationModule(LightningModule):
         return self.model if self.ema is None else self.ema.module
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = self._layout(batch[0]), batch[1]  # (N, C, H, W), (N,)
+        images, labels = join_splits(batch[0], batch[1])  # (N, C, H, W), (N,)
+        images, targets = self._layout(images), labels
         if self.mixup is not None:
+            off = self.recipe.augment.mix_off_epoch
+            self.mixup.mixup_enabled = off is None or self.current_epoch < off
             images, targets = self.mixup(images, labels)  # targets (N, K)
-            loss = self.soft_loss(self.model(images), targets)
-        else:
-            loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.augment.label_smoothing)
-        if not torch.isfinite(loss):
-            raise VanError(
-                f"the loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}, learning rate "
-                f"{self._lr():.3g}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
-            )
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
+        logits = self.model(images)  # (N, K)
+        loss = self.criterion(logits, targets)
+        if self.teacher is not None:
+            loss = torch.lerp(loss, self.teacher.loss(images, logits), self.teacher.weight)
+        self.log("train/loss", loss, on_step=True, on_epoch=False, batch_size=len(labels))  # LossWatch looks at it
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = self._layout(batch[0]), batch[1]
         logits = self.evaluated(images).float()  # (N, K)
         self.accuracy.update(logits, labels)
-        self.log("val/loss", F.cross_entropy(logits, labels), on_epoch=True, batch_size=len(labels))
+        self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        self.log("val/loss", self.val_loss, on_epoch=True, batch_size=len(labels))
         self.log_dict(self.accuracy, on_epoch=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:
@@ -76,6 +77,9 @@ class ClassificationModule(LightningModule):
         scheduler.step_update(self.global_step)  # does nothing for a schedule per epoch
 
     def on_train_epoch_start(self) -> None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "set_epoch"):  # a stream's
+            data.set_epoch(self.current_epoch)
         schedule: Any = self.lr_schedulers()
         schedule.step(self.current_epoch)  # does nothing for a schedule per step
 
@@ -94,23 +98,9 @@ class ClassificationModule(LightningModule):
     def _layout(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=torch.channels_last) if self.recipe.trainer.channels_last else images
 
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        clip_gradients(self.model, self.recipe.optim)
+
     def _lr(self) -> float:
         optimizer: Any = self.optimizers()
-        groups = (
-            optimizer.optimizer.param_groups if isinstance(optimizer, LightningOptimizer) else optimizer.param_groups
-        )
-        return float(groups[0]["lr"])
-
-
-def _mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
-    spec = recipe.augment
-    if not spec.mixes:
-        return None
-    return Mixup(
-        mixup_alpha=spec.mixup,
-        cutmix_alpha=spec.cutmix,
-        prob=spec.mix_prob,
-        switch_prob=spec.switch_prob,
-        label_smoothing=spec.label_smoothing,
-        num_classes=num_classes,
-    )
+        return base_lr(optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer)

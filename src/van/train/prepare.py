@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 
-from ..data import ClassificationData, has_own_val, open_classification
+from ..data import ClassificationData
+from ..data.readers import StreamData
 from ..errors import ConfigError, DataError, VanNotice
 from ..nn import Classifier
 from ..preprocess import Preprocess
-from ..recipes import AnyRecipe, DataSpec, Recipe, recipe_of
-from .checkpoint_io import read_training_checkpoint
+from ..recipes import AnyRecipe, Recipe, SegmentationRecipe, TrackSpec, recipe_of
+from .checkpoint_io import read_last
 from .datamodule import ClassificationDataModule
-from .folder import resume_file
+from .folder import resume_source
 from .module import ClassificationModule
 from .network import build_network, resolve_preprocess
 from .optimizer import build_optimizer
+from .ranks import place
+from .sources import Images, open_images
+from .streams import StreamDataModule
 
 # What a resumed run may change without becoming another run.
-_FREE = ("resume", "out", "workers", "device", "threads", "progress", "log_every_steps", "eval_batch_size")
-FREE_ON_RESUME = frozenset(("data.path", *(f"trainer.{name}" for name in _FREE)))
+_FREE = (
+    "resume", "out", "workers", "device", "threads", "progress", "log_every_steps", "eval_batch_size",
+    "checkpoint_every_steps", "checkpoint_every_s", "max_unreadable",
+)  # fmt: skip
+_FREE_DATA = ("data.path", "data.index", "data.prefetch", *(f"track.{item.name}" for item in fields(TrackSpec)))
+FREE_ON_RESUME = frozenset((*_FREE_DATA, *(f"trainer.{name}" for name in _FREE)))
+
+Fitted = TypeVar("Fitted", Recipe, SegmentationRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +44,7 @@ class Job:
     network: Classifier
     preprocess: Preprocess
     module: ClassificationModule
-    data: ClassificationDataModule
+    data: ClassificationDataModule | StreamDataModule
     device: str
     resume: str | None
 
@@ -45,22 +55,24 @@ def prepare(recipe: Recipe) -> Job:
     Raises DataError, ConfigError, CheckpointError.
     """
     device = pick_device(recipe.trainer.device, recipe.trainer.precision)
-    train, val = _open_data(recipe.data)
+    recipe = fit_devices(recipe, device)
+    train, val = open_images(recipe)
     recipe = _fit_warmup(_fit_batch(recipe, len(train)))
+    _check_share(recipe, len(val))
     resume = check_resume(recipe, train.classes)
     network = build_network(recipe.model, train.classes, seed=recipe.trainer.seed)
     preprocess = resolve_preprocess(network, recipe.data)
     network.__dict__["preprocess"] = preprocess
     _check_map(recipe, network, preprocess)
-    data = ClassificationDataModule(
-        train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda")
-    )
-    data.train_set[0, 0], data.val_set[0]  # a wrong transform or an unreadable first image shows here
+    data = _data_module(train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda"))
+    data.probe()
     if recipe.trainer.channels_last:
         network.to(memory_format=torch.channels_last)
     module = ClassificationModule(network, recipe, classes=train.classes, updates_per_epoch=data.updates_per_epoch)
     build_optimizer(network, recipe)  # raises for options it cannot have
     tell_lr(recipe)
+    if recipe.trainer.compile:
+        network.compile()
     return Job(
         recipe=recipe,
         network=network,
@@ -89,30 +101,75 @@ def pick_device(name: str, precision: str) -> str:
     return name
 
 
-def _open_data(spec: DataSpec) -> tuple[ClassificationData, ClassificationData]:
-    if spec.path is None:
-        raise ConfigError("no data: give data.path, a folder of class folders, one with train/ and val/, or 'digits'")
-    chosen = {"seed": spec.split_seed, "val_fraction": spec.val_fraction}
-    options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    if options and has_own_val(spec.path):
+def _data_module(train: Images, val: Images, **options: Any) -> ClassificationDataModule | StreamDataModule:
+    if isinstance(train, StreamData) and isinstance(val, StreamData):
+        return StreamDataModule(train, val, **options)
+    assert isinstance(train, ClassificationData)
+    assert isinstance(val, ClassificationData)
+    return ClassificationDataModule(train, val, **options)
+
+
+def fit_devices(recipe: Fitted, device: str) -> Fitted:
+    """The recipe on the devices there are: accumulation changes, and the global batch stays where that is possible.
+
+    A launcher's processes are all used; without one, a recipe for more devices than there are takes those.
+    Raises ConfigError when fewer devices cannot share the batch.
+    """
+    spec, here = recipe.trainer, place()
+    there = here.ranks if here.launcher else min(spec.devices, _devices_here(spec, device))
+    if there == spec.devices:
+        return recipe
+    passes = spec.accumulate * spec.devices
+    if not passes % there:
+        accumulate, batch = passes // there, f"the batch of {recipe.global_batch} images is kept"
+    elif here.launcher:
+        accumulate = spec.accumulate
+        batch = f"the batch of {recipe.global_batch} images becomes {there * spec.batch_size * accumulate}"
+    else:
         raise ConfigError(
-            f"{spec.path} has its own validation images, so data.val_fraction and data.split_seed have no effect; "
-            "leave them out"
+            f"trainer.devices is {spec.devices}, there are {there}, which cannot share {passes} passes evenly; set "
+            "trainer.devices, batch_size and accumulate"
         )
-    train, val = (open_classification(spec.path, split, **options) for split in ("train", "val"))
-    if len(train.classes) < 2:
-        raise DataError(f"{spec.path} has one class, {train.classes[0]!r}; training needs at least two class folders")
-    return train, val
+    warnings.warn(
+        f"trainer.devices {spec.devices} becomes {there} and trainer.accumulate {accumulate}: there are {there} "
+        f"here; {batch}, BatchNorm sees {_seen_together(spec, there)} at a time",
+        VanNotice,
+        stacklevel=4,
+    )
+    return recipe.with_options(**{"trainer.devices": there, "trainer.accumulate": accumulate})
+
+
+def _devices_here(spec: Any, device: str) -> int:
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        return 1 if index else torch.cuda.device_count()
+    # processes on one CPU only get in each other's way, unless that is asked for
+    return spec.devices if kind == "cpu" and spec.device == "cpu" else 1
+
+
+def _seen_together(spec: Any, devices: int) -> int:
+    return spec.batch_size * (devices if spec.batch_norm == "sync" else 1)
+
+
+def _check_share(recipe: Recipe, val_images: int) -> None:
+    devices = recipe.trainer.devices
+    if val_images < devices:
+        raise DataError(f"{recipe.data.path} has {val_images} validation image(s) for {devices} devices; use fewer")
 
 
 def _fit_batch(recipe: Recipe, images: int) -> Recipe:
     """A smaller batch for a data set that does not fill one."""
-    size = recipe.trainer.batch_size
+    size, devices = recipe.trainer.batch_size, recipe.trainer.devices
+    images //= devices
     if images >= size:
         return recipe
+    if images < 1:
+        raise DataError(f"{recipe.data.path} has fewer training images than there are devices, {devices}; use fewer")
     fitting = images - images % 2 if recipe.augment.mixes else images
     warnings.warn(
-        f"trainer.batch_size {size} becomes {fitting}: there are {images} training images", VanNotice, stacklevel=4
+        f"trainer.batch_size {size} becomes {fitting}: there are {images} training images per device",
+        VanNotice,
+        stacklevel=4,
     )
     return recipe.with_options(**{"trainer.batch_size": fitting})
 
@@ -144,10 +201,11 @@ def tell_lr(recipe: AnyRecipe) -> None:
     """Say so when the learning rate is scaled to another batch."""
     spec, batch = recipe.optim, recipe.global_batch
     if spec.lr_batch is not None and spec.lr_batch != batch:
+        devices = f" x {recipe.trainer.devices} devices" if recipe.trainer.devices > 1 else ""
         warnings.warn(
             f"learning rate {spec.lr:g} for a batch of {spec.lr_batch} becomes {spec.scaled_lr(batch):g} for "
-            f"{batch} ({recipe.trainer.batch_size} images x {recipe.trainer.accumulate} accumulated): linear scaling; "
-            "optim.lr_batch null switches it off",
+            f"{batch} ({recipe.trainer.batch_size} images x {recipe.trainer.accumulate} accumulated{devices}): linear "
+            "scaling; optim.lr_batch null switches it off",
             VanNotice,
             stacklevel=4,
         )
@@ -155,10 +213,10 @@ def tell_lr(recipe: AnyRecipe) -> None:
 
 def check_resume(recipe: AnyRecipe, classes: tuple[str, ...]) -> str | None:
     """The file to resume from, once it is one and belongs to this recipe and these classes."""
-    if recipe.trainer.resume is None:
+    source = resume_source(recipe.trainer)
+    if source is None:
         return None
-    path = resume_file(recipe.trainer.resume)
-    state = read_training_checkpoint(path)
+    path, state = read_last(source)
     if tuple(state["van_classes"]) != classes:
         raise ConfigError(f"{path} was trained on other classes than those of {recipe.data.path}; resume with its data")
     before = _flat(recipe_of(state["van_recipe"]).to_dict())

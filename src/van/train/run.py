@@ -12,20 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
+from lightning_fabric.plugins.environments import SLURMEnvironment
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.strategies import DDPStrategy
 
 from ..data.seeding import seeded
-from ..errors import DataError, VanError
+from ..errors import DataError, LostProcessError, PreemptedError, VanError, VanNotice
 from ..recipes import AnyRecipe, SegmentationRecipe
-from .callbacks import COLUMNS, EpochTable, RngState, keepers
-from .checkpoint_io import AtomicCheckpointIO
+from .batch_norm import BatchNormPolicy, sync_on_cpu
+from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
+from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
 from .export import export
-from .folder import open_folder, write_environment, write_recipe
+from .folder import has_finished, open_folder, write_environment, write_recipe
 from .prepare import Job, prepare
 from .progress import Sight
-from .ranks import is_first, shared_folder
+from .ranks import is_first, is_lost_contact, place, shared_folder
 from .segmentation import SegmentationJob, export_segmenter, prepare_segmentation
+from .tracking import history, loggers
+from .watch import ImageWatch, LossWatch
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -34,31 +38,49 @@ def run(recipe: AnyRecipe) -> Path:
     """Train by a recipe and return the run's folder (see train/folder.py for what is in it).
 
     Deterministic for a seed on one kind of machine; global random state, threads and warnings are left as found.
-    Raises DataError, ConfigError, CheckpointError before training begins for whatever can be known then, VanError when
-    the loss stops being finite, KeyboardInterrupt when interrupted (best.ckpt and last.ckpt stay, to resume from).
+    Raises DataError, ConfigError, CheckpointError before training begins for whatever can be known then; VanError when
+    the loss stops being finite, CheckpointError when the disk is full, LostProcessError when another process of the
+    run is gone, PreemptedError after SIGTERM or SIGUSR1, KeyboardInterrupt when interrupted: best.ckpt and last.ckpt
+    stay, to resume from.
     """
-    with seeded(recipe.trainer.seed, cuda=True), _threads(recipe.trainer.threads), _quiet(), _determinism_restored():
-        job = prepare_segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else prepare(recipe)
-        folder = shared_folder(lambda: open_folder(recipe), several=_count(job) > 1)
+    spec, here = recipe.trainer, place()
+    if spec.resume == "auto" and has_finished(Path(spec.out or "")):
+        warnings.warn(f"the run in {spec.out} has finished; nothing to do", VanNotice, stacklevel=2)
+        return Path(spec.out or "")
+    chance = seeded(spec.seed, *([here.rank] if here.rank else []), cuda=True)  # drop path differs between processes
+    with chance, _threads(spec.threads), _quiet(), _determinism_restored():
+        job = _prepared(recipe)
+        folder = shared_folder(lambda: open_folder(job.recipe), several=job.recipe.trainer.devices > 1)
         if is_first():
             write_recipe(folder, job.recipe)
             write_environment(folder, job.device)
-        table = _table(job, folder)
-        trainer = _trainer(job, folder, table)
+            if job.resume == str(folder / PREVIOUS):
+                (folder / LAST).unlink(missing_ok=True)  # damaged: it must not become the previous one
+        state = ProcessState()
+        table = _table(job, folder, state)
+        trainer = _trainer(job, folder, state, table)
         started = time.perf_counter()
-        _fit(trainer, job)
+        _fit(trainer, job, folder)
         seconds = time.perf_counter() - started
         if is_first():
             _export(job, folder, table, seconds)
     return folder
 
 
-def _table(job: Job | SegmentationJob, folder: Path) -> EpochTable:
+def _prepared(recipe: AnyRecipe) -> Job | SegmentationJob:
+    """Every process prepares; the first one tells what was decided."""
+    with warnings.catch_warnings():
+        if not is_first():
+            warnings.simplefilter("ignore", VanNotice)
+        return prepare_segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else prepare(recipe)
+
+
+def _table(job: Job | SegmentationJob, folder: Path, state: ProcessState) -> EpochTable:
+    columns = [*COLUMNS]
     if isinstance(job, SegmentationJob):
         figures = ("val/mIoU", "val/aAcc", "val/mAcc")
         columns = [*(name for name in COLUMNS if not name.startswith("val/")), *figures]
-        return EpochTable(folder, images_per_epoch=job.data.images_per_epoch, columns=columns)
-    return EpochTable(folder, images_per_epoch=len(job.data.train_set) // job.data.batch_size * job.data.batch_size)
+    return EpochTable(folder, state, images_per_epoch=job.data.images_per_epoch, columns=columns)
 
 
 def _export(job: Job | SegmentationJob, folder: Path, table: EpochTable, seconds: float) -> None:
@@ -68,21 +90,21 @@ def _export(job: Job | SegmentationJob, folder: Path, table: EpochTable, seconds
         export(job, folder, table, seconds=seconds)
 
 
-def _trainer(job: Job | SegmentationJob, folder: Path, table: EpochTable) -> Trainer:
+def _trainer(job: Job | SegmentationJob, folder: Path, state: ProcessState, table: EpochTable) -> Trainer:
     spec = job.recipe.trainer
     kind, _, index = job.device.partition(":")
+    kept = [*history(folder, spec), *keepers(folder, spec)]
     return Trainer(
         accelerator=kind,
-        **_devices(job, kind, int(index or 0)),
+        **_processes(job, kind, int(index or 0)),
         precision=_PRECISION[spec.precision],  # type: ignore[arg-type]
         max_epochs=job.recipe.total_epochs,
         accumulate_grad_batches=spec.accumulate,
         gradient_clip_val=job.recipe.optim.clip_norm,
-        callbacks=[RngState(), table, Sight(table, style=spec.progress), *keepers(folder, spec)],
-        logger=TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False),
+        callbacks=[*_watches(job), state, table, Sight(table, style=spec.progress), *kept],
+        logger=loggers(folder, job.recipe) if is_first() else False,
         log_every_n_steps=spec.log_every_steps,
         default_root_dir=folder,
-        plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -91,20 +113,30 @@ def _trainer(job: Job | SegmentationJob, folder: Path, table: EpochTable) -> Tra
     )
 
 
-def _count(job: Job | SegmentationJob) -> int:
-    return job.recipe.trainer.devices if isinstance(job, SegmentationJob) else 1
+def _watches(job: Job | SegmentationJob) -> list[Callback]:
+    spec = job.recipe.trainer
+    watches = [LossWatch(), BatchNormPolicy(spec.batch_norm, images=spec.recalibrate_images)]
+    return watches if isinstance(job, SegmentationJob) else [ImageWatch(job.data.images), *watches]
 
 
-def _devices(job: Job | SegmentationJob, kind: str, index: int) -> dict[str, Any]:
-    """Which devices, and how they train together; only segmentation recipes ask for several."""
-    count = _count(job)
-    if isinstance(job, SegmentationJob) and count > 1:
-        together = {"strategy": "ddp", "sync_batchnorm": job.recipe.trainer.sync_bn}
-        return {"devices": count, **together}
-    return {"devices": [index] if kind == "cuda" else 1}
+def _processes(job: Job | SegmentationJob, kind: str, index: int) -> dict[str, Any]:
+    """Which devices train together, and how; a launcher's processes are all used."""
+    spec, here = job.recipe.trainer, place()
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if here.launcher == "slurm":
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # the job's script decides by the exit code
+    if spec.devices == 1:
+        return {"devices": [index] if kind == "cuda" and not here.launcher else 1, "plugins": plugins}
+    sync = spec.batch_norm == "sync"
+    if sync and kind == "cpu":
+        sync_on_cpu(job.module.model)
+    # Statistics of BatchNorm are this package's business; DDP would make them the first process's at every step.
+    strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    together = {"strategy": strategy, "sync_batchnorm": sync and kind != "cpu"}
+    return {"devices": spec.devices // here.nodes, "num_nodes": here.nodes, "plugins": plugins, **together}
 
 
-def _fit(trainer: Trainer, job: Job | SegmentationJob) -> None:
+def _fit(trainer: Trainer, job: Job | SegmentationJob, folder: Path) -> None:
     try:
         trainer.fit(job.module, datamodule=job.data, ckpt_path=job.resume, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -112,6 +144,10 @@ def _fit(trainer: Trainer, job: Job | SegmentationJob) -> None:
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
+    except PreemptedError:
+        if not is_first() and place().launcher is None:
+            raise SystemExit(0) from None  # the process that started this one tells
+        raise
     except DataError as error:  # from a data worker it arrives wrapped in a traceback
         last = str(error).strip().splitlines()[-1]
         raise DataError(last.removeprefix("van.errors.DataError: ")) from error
@@ -119,6 +155,14 @@ def _fit(trainer: Trainer, job: Job | SegmentationJob) -> None:
         raise VanError(
             f"out of memory on {job.device} at trainer.batch_size {job.data.batch_size}; use a smaller one with more "
             "trainer.accumulate, model.grad_checkpointing true, or trainer.precision bf16"
+        ) from error
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not is_lost_contact(error):
+            raise
+        raise LostProcessError(
+            f"process {trainer.global_rank} of {trainer.world_size} lost contact with another one at step "
+            f"{trainer.global_step} ({str(error).strip().splitlines()[0]}); go on from the last checkpoint with "
+            f"trainer.resume {folder}, which torchrun --max-restarts does with trainer.resume auto"
         ) from error
 
 
@@ -155,6 +199,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for module in ("pytorch_lightning", "lightning_fabric", "torchdata", "torch.utils.data"):
                 warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of depthwise weights: the same memory
             yield
     finally:
         for name, level in before.items():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..hamburger import Hamburger
-from .layers import ConvNormReLU, PixelClassifier, resize
+from .layers import ConvNormReLU, PixelClassifier
 
 
 class LightHamHead(nn.Module):
@@ -37,8 +37,7 @@ class LightHamHead(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         _, p3, p4, p5 = pyramid
-        x = torch.cat([p3, resize(p4, like=p3), resize(p5, like=p3)], dim=1)
-        return self.classify(self.align(self.hamburger(self.squeeze(x))))
+        return self.classify(self.align(self.hamburger(self.squeeze(p3, p4, p5))))
 
 
 class HamNetHead(nn.Module):

@@ -8,15 +8,28 @@ from torch import Tensor, nn
 
 
 class ConvNormReLU(nn.Module):
-    """Convolution without bias, norm, ReLU; size kept. norm: "group" (32 groups) or "batch"."""
+    """Convolution without bias, norm, ReLU; size kept. norm: "group" (32 groups) or "batch".
+
+    Several maps stand for their concatenation at the size of the first. It is never formed, which halves the memory of
+    the heads that join a pyramid: a convolution of joined channels is the sum of the convolutions of its parts.
+    """
 
     def __init__(self, in_channels: int, channels: int, kernel_size: int, *, norm: str) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm: nn.Module = nn.GroupNorm(32, channels) if norm == "group" else nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C, H, W)
-        return F.relu(self.norm(self.conv(x)))
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C, H, W)
+        y = self._join(x, *more) if more else self.conv(x)
+        return F.relu(self.norm(y))
+
+    def _join(self, *parts: Tensor) -> Tensor:
+        conv = self.conv
+        weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
+        total = F.conv2d(parts[0], weights[0], conv.bias, padding=conv.padding)
+        for part, weight in zip(parts[1:], weights[1:], strict=True):
+            total += F.conv2d(resize(part, like=parts[0]), weight, padding=conv.padding)
+        return total
 
 
 class PixelClassifier(nn.Module):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
@@ -30,8 +29,7 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        pooled = [resize(conv(pool(x)), like=x) for pool, conv in zip(self.pools, self.convs, strict=True)]
-        return self.join(torch.cat([x, *pooled], dim=1))
+        return self.join(x, *(conv(pool(x)) for pool, conv in zip(self.pools, self.convs, strict=True)))
 
     def _check(self, x: Tensor) -> None:
         norm = self.convs[0].norm
@@ -53,14 +51,14 @@ class UperNetHead(nn.Module):
         self.classify = PixelClassifier(channels, num_classes, drop_rate)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
-        return self.classify(self.join(self._levels(pyramid)))
+        return self.classify(self.join(*self._levels(pyramid)))
 
-    def _levels(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """All levels at the finest size, (N, 4·C, H, W); a function of its own so that its maps go when it returns."""
+    def _levels(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        """All levels, (N, C, H_i, W_i), the finest first."""
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=False)]
         levels.append(self.pooling(pyramid[-1]))
         for i in reversed(range(len(levels) - 1)):
             levels[i] = levels[i] + resize(levels[i + 1], like=levels[i])
         for i, conv in enumerate(self.outputs):
             levels[i] = conv(levels[i])
-        return torch.cat([levels[0], *(resize(x, like=levels[0]) for x in levels[1:])], dim=1)
+        return levels

@@ -1,6 +1,6 @@
 /* A folded block of the network in one call: 1x1 convolutions as matrix products whose results are finished in registers.
  *
- *   u = gelu(in·x)    t = far(near(u))    a = shortcut·x + out·((mix·t) ⊙ u)    y = a + project·gelu(depthwise(expand·a))
+ *   u = gelu(in·x)    t = far(near(u))    u = (mix·t) ⊙ u    t = shortcut·x + out·u    y = t + project·gelu(depthwise(expand·t))
  *
  * Weights of matrix products lie in panels of PANEL outputs: (outputs / PANEL, inputs, PANEL), padded with zeros, as do
  * biases. The feed-forward takes a band of rows and one panel of expanded channels at a time, so the expanded map, eight
@@ -21,8 +21,9 @@ struct block {
     struct product in, mix, out, expand, project;
     struct conv near, far, depthwise;
     long batch, height, width, channels, hidden;
-    long chunk, chunks, bands, groups; /* pixels per unit; units; bands of rows; groups of hidden channels */
-    real *partial;                     /* (groups, N, H, W, C): what each group of hidden channels adds */
+    long chunk, chunks, splits; /* of matrix products: pixels per unit, such chunks, divisions of the outputs */
+    long bands, groups;         /* of the feed-forward: bands of rows, groups of hidden channels */
+    real *partial;              /* (groups, N, H, W, C): what each group of hidden channels adds; y for one */
 };
 
 typedef vec tile_sum[MATRIX_ROWS][2];
@@ -67,11 +68,14 @@ INLINE void linear(const real *a, long stride, const struct product *p, long pan
 INLINE long lanes_at(long channels, long column) { return max_of(0, min_of(LANES, channels - column)); }
 INLINE long panels_of(long channels) { return (channels + PANEL - 1) / PANEL; }
 
-/* Pixels [*from, *to) of the whole batch that chunk `index` covers. */
-INLINE void chunk_of(const struct block *b, long index, long *from, long *to) {
-    const long pixels = b->batch * b->height * b->width;
-    *from = index * b->chunk;
-    *to = min_of(*from + b->chunk, pixels);
+/* What a unit of a matrix product covers: pixels [from, to) of the whole batch, panels [first, end) of the outputs. */
+struct share { long from, to, first, end; };
+
+INLINE struct share share_of(const struct block *b, long index) {
+    const long chunk = index / b->splits, split = index % b->splits, panels = panels_of(b->channels);
+    return (struct share){
+        .from = chunk * b->chunk, .to = min_of((chunk + 1) * b->chunk, b->batch * b->height * b->width),
+        .first = split * panels / b->splits, .end = (split + 1) * panels / b->splits};
 }
 
 /* --- u = gelu(in·x) */
@@ -89,30 +93,38 @@ INLINE void enter_tile(const struct block *b, long panel, long start, long row, 
 
 static int enter_unit(const void *opaque, long index) {
     const struct block *b = opaque;
-    long from, to;
-    chunk_of(b, index, &from, &to);
-    for (long panel = 0; panel < panels_of(b->channels); panel++) BY_TILES(enter_tile, to - from, b, panel, from);
+    const struct share s = share_of(b, index);
+    for (long panel = s.first; panel < s.end; panel++) BY_TILES(enter_tile, s.to - s.from, b, panel, s.from);
     return 0;
 }
 
-/* --- t = shortcut·x + out·((mix·t) ⊙ u) */
+/* --- u = (mix·t) ⊙ u */
 
-INLINE void gate_tile(const struct block *b, long panel, long start, real *gated, long row, int rows) {
+INLINE void gate_tile(const struct block *b, long panel, long start, long row, int rows) {
     tile_sum sum;
     const long first = (start + row) * b->channels;
     linear(b->t + first, b->channels, &b->mix, panel, b->channels, rows, sum);
     for (int m = 0; m < rows; m++)
         for (int v = 0; v < 2; v++) {
             const long column = panel * PANEL + v * LANES, lanes = lanes_at(b->channels, column);
-            const vec u = load(b->u + first + m * b->channels + column, lanes);
-            store(gated + (row + m) * b->channels + column, sum[m][v] * u, lanes);
+            real *u = b->u + first + m * b->channels + column;
+            store(u, sum[m][v] * load(u, lanes), lanes);
         }
 }
 
-INLINE void leave_tile(const struct block *b, long panel, long start, const real *gated, long row, int rows) {
+static int gate_unit(const void *opaque, long index) {
+    const struct block *b = opaque;
+    const struct share s = share_of(b, index);
+    for (long panel = s.first; panel < s.end; panel++) BY_TILES(gate_tile, s.to - s.from, b, panel, s.from);
+    return 0;
+}
+
+/* --- t = shortcut·x + out·u */
+
+INLINE void leave_tile(const struct block *b, long panel, long start, long row, int rows) {
     tile_sum sum;
     const long first = (start + row) * b->channels;
-    linear(gated + row * b->channels, b->channels, &b->out, panel, b->channels, rows, sum);
+    linear(b->u + first, b->channels, &b->out, panel, b->channels, rows, sum);
     for (int m = 0; m < rows; m++)
         for (int v = 0; v < 2; v++) {
             const long column = panel * PANEL + v * LANES, lanes = lanes_at(b->channels, column);
@@ -122,14 +134,10 @@ INLINE void leave_tile(const struct block *b, long panel, long start, const real
         }
 }
 
-static int gate_unit(const void *opaque, long index) {
+static int leave_unit(const void *opaque, long index) {
     const struct block *b = opaque;
-    long from, to;
-    chunk_of(b, index, &from, &to);
-    real *gated = (real *)scratch_of((size_t)(b->chunk * b->channels / LANES + 1));
-    if (!gated) return 1;
-    for (long panel = 0; panel < panels_of(b->channels); panel++) BY_TILES(gate_tile, to - from, b, panel, from, gated);
-    for (long panel = 0; panel < panels_of(b->channels); panel++) BY_TILES(leave_tile, to - from, b, panel, from, gated);
+    const struct share s = share_of(b, index);
+    for (long panel = s.first; panel < s.end; panel++) BY_TILES(leave_tile, s.to - s.from, b, panel, s.from);
     return 0;
 }
 
@@ -187,9 +195,19 @@ INLINE void project_tile(const struct band *band, long panel, long output, long 
     multiply(band->hidden + row * PANEL, PANEL, weights, PANEL, splat(0), splat(0), rows, sum);
     real *y = band->y + (start + row) * b->channels + column;
     const long left = lanes_at(b->channels, column), right = lanes_at(b->channels, column + LANES);
-    for (int m = 0; m < rows; m++, y += b->channels) {
-        store(y, fresh ? sum[m][0] : load(y, left) + sum[m][0], left);
-        store(y + LANES, fresh ? sum[m][1] : load(y + LANES, right) + sum[m][1], right);
+    const real *from = fresh ? b->t + (start + row) * b->channels + column : y;
+    if (fresh && b->groups > 1) {
+        for (int m = 0; m < rows; m++, y += b->channels) {
+            store(y, sum[m][0], left);
+            store(y + LANES, sum[m][1], right);
+        }
+        return;
+    }
+    const vec one = fresh ? load(b->project.bias + column, LANES) : splat(0);
+    const vec two = fresh ? load(b->project.bias + column + LANES, LANES) : splat(0);
+    for (int m = 0; m < rows; m++, y += b->channels, from += b->channels) {
+        store(y, load(from, left) + one + sum[m][0], left);
+        store(y + LANES, load(from + LANES, right) + two + sum[m][1], right);
     }
 }
 
@@ -223,13 +241,11 @@ static int feed_unit(const void *opaque, long index) {
     return 0;
 }
 
-/* y = t + bias + what the groups added up, for a chunk of pixels. */
+/* y = t + bias + what the groups added up, for one image of a small map. */
 static int finish_unit(const void *opaque, long index) {
     const struct block *b = opaque;
-    const long map = b->batch * b->height * b->width * b->channels;
-    long from, to;
-    chunk_of(b, index, &from, &to);
-    for (long pixel = from; pixel < to; pixel++)
+    const long pixels = b->height * b->width, map = b->batch * pixels * b->channels;
+    for (long pixel = index * pixels; pixel < (index + 1) * pixels; pixel++)
         for (long c = 0; c < b->channels; c += LANES) {
             const long lanes = min_of(LANES, b->channels - c), at = pixel * b->channels + c;
             vec sum = load(b->t + at, lanes) + load(b->project.bias + c, lanes);
@@ -239,23 +255,27 @@ static int finish_unit(const void *opaque, long index) {
     return 0;
 }
 
-/* Groups of hidden channels for small maps, bands of rows for large ones: bands compute their neighbours' rows again.
- * The groups follow from the shape alone, because they decide the order of summation. */
+/* Small maps are divided by channels, large ones by rows: a band computes its neighbours' rows again. The groups follow
+ * from the shape alone, because they decide the order of summation. */
 static int run_block(struct block *b, int threads) {
-    const long pixels = b->height * b->width, all = b->batch * pixels;
-    b->chunk = max_of(1, min_of(8 * MATRIX_ROWS, (all / (4 * threads) + 13) / 14 * 14));
-    b->chunks = (all + b->chunk - 1) / b->chunk;
+    const long pixels = b->height * b->width, panels = panels_of(b->channels);
+    b->chunk = 8 * MATRIX_ROWS;
+    b->chunks = (b->batch * pixels + b->chunk - 1) / b->chunk;
+    b->splits = max_of(1, min_of(panels, 4 * threads / b->chunks));
     b->groups = block_groups(pixels, b->hidden);
-    const long row_bytes = 2 * PANEL * b->width * (long)sizeof(real);
-    const long fitting = b->height * row_bytes / BAND_BYTES + 1;
+    if (b->groups == 1) b->partial = b->y;
+    const long fitting = b->height * b->width * 2 * PANEL * (long)sizeof(real) / BAND_BYTES + 1;
     const long idle = b->groups > 1 ? 1 : (threads + b->batch - 1) / b->batch;
-    b->bands = max_of(1, min_of(max_of(fitting, idle), b->height));
+    b->bands = max_of(fitting, idle);
+    while (b->groups == 1 && b->batch * b->bands % threads) b->bands++; /* nobody waits for a last band */
+    b->bands = max_of(1, min_of(b->bands, b->height));
     struct chain pair = {.x = b->u, .y = b->t, .conv = {b->near, b->far}, .convs = 2, .batch = b->batch,
                          .height = b->height, .width = b->width, .channels = b->channels};
-    return share_out(enter_unit, b, b->chunks, threads) || run_chain(&pair, threads) ||
-           share_out(gate_unit, b, b->chunks, threads) ||
+    const long units = b->chunks * b->splits;
+    return share_out(enter_unit, b, units, threads) || run_chain(&pair, threads) ||
+           share_out(gate_unit, b, units, threads) || share_out(leave_unit, b, units, threads) ||
            share_out(feed_unit, b, b->batch * b->bands * b->groups, threads) ||
-           share_out(finish_unit, b, b->chunks, threads);
+           (b->groups > 1 && share_out(finish_unit, b, b->batch, threads));
 }
 
 #endif

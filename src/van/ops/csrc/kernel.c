@@ -1,5 +1,5 @@
 /* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
-#include "block.h"
+#include "patch.h"
 
 /* The host's GOMP_parallel, or NULL for one thread. */
 EXPORT void van_use_threads_of(parallel_function parallel) { host_parallel = parallel; }
@@ -41,7 +41,10 @@ EXPORT int van_depthwise_backward(const real *x, const real *grad_y, const long 
     return share_out(backward_unit, &chain, groups * ((chain.channels + LANES - 1) / LANES), threads);
 }
 
-EXPORT long van_block_groups(long pixels, long hidden) { return block_groups(pixels, hidden); }
+EXPORT long van_block_groups(long pixels, long hidden) {
+    const long groups = block_groups(pixels, hidden);
+    return groups > 1 ? groups : 0;
+}
 
 /* shape: N, H, W, C, hidden channels. options: kernel side and dilation of near, far and depthwise.
  * parameters: panels and bias of in, mix, out, expand, project; weight and bias of near, far, depthwise; shortcut.
@@ -58,4 +61,16 @@ EXPORT int van_block(const real *x, const long *shape, const long *options, cons
     for (int i = 0; i < 3; i++)
         *convs[i] = (struct conv){parameters[10 + 2 * i], parameters[11 + 2 * i], (int)options[2 * i], (int)options[2 * i + 1]};
     return run_block(&b, threads);
+}
+
+/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result. */
+EXPORT int van_patch(const real *x, const long *shape, const long *options, const real *panels, const real *bias, real *y,
+                     int threads) {
+    struct patch p = {
+        .x = x, .y = y, .product = {panels, bias},
+        .batch = shape[0], .height = shape[1], .width = shape[2], .inputs = shape[3],
+        .outputs = options[0], .kernel = options[1], .stride = options[2], .pad = options[3],
+        .out_height = options[4], .out_width = options[5],
+    };
+    return run_patch(&p, threads);
 }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -15,6 +18,7 @@ from ...data.segmentation import SegmentationData
 from ...data.stream import PeriodSampler, PictureSet, spread
 from ...preprocess import Preprocess
 from ...recipes import SegmentationRecipe
+from ..batch_norm import calibration_loader
 
 MAX_WORKERS = 8
 
@@ -74,6 +78,20 @@ class SegmentationDataModule(LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             generator=self._generator(),
+        )
+
+    def names_of(self, epoch: int, batch: int) -> list[str]:
+        """What the images of a batch of this process are called; `epoch` is a period."""
+        self.sampler.set_epoch(epoch)
+        first = batch * self.batch_size
+        keys = islice(iter(self.sampler), first, first + self.batch_size)
+        return [self.train_set.data.name(key[1]) for key in keys]
+
+    def calibration_batches(self, epoch: int, images: int) -> Iterator[Tensor]:
+        """The first `images` of this process in a period, as the network sees them, for BatchNorm's statistics."""
+        self.sampler.set_epoch(epoch)
+        return calibration_loader(
+            self.train_set, self.sampler, images=images, batch_size=self.batch_size, workers=self.workers
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from PIL import Image
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from ...errors import VanError
 from ...metrics.segmentation import ConfusionMatrix
 from ...nn.segmenter import Segmenter
 from ...recipes import SegmentationRecipe
 from ...segment import Inference, predict_mask
+from ..optimizer import clip_gradients
 from .losses import PixelLoss
 from .optimizer import build_pixel_optimizer, build_poly
 
@@ -54,12 +54,7 @@ class SegmentationModule(LightningModule):
         loss = self.loss(logits, labels)
         if auxiliary is not None:
             loss = loss + self.recipe.loss.auxiliary_weight * self.loss(auxiliary, labels)
-        if not torch.isfinite(loss):
-            raise VanError(
-                f"the loss is {loss.item()} at iteration {self.global_step}, learning rate {self._lr():.3g}; lower "
-                "optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32"
-            )
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        self.log("train/loss", loss, on_step=True, on_epoch=False, batch_size=len(labels))  # LossWatch looks at it
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -94,6 +89,9 @@ class SegmentationModule(LightningModule):
         if len(batch) == 3:  # whole pictures are prepared on the CPU
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        clip_gradients(self.model, self.recipe.optim)
 
     def _lr(self) -> float:
         optimizer: Any = self.optimizers()

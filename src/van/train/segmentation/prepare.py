@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ...data.segmentation import SegmentationData, open_segmentation
-from ...errors import ConfigError, DataError, VanNotice
+from ...errors import ConfigError, DataError
 from ...nn.segmenter import Segmenter
 from ...preprocess import IMAGENET, Preprocess
 from ...recipes import SegmentationRecipe
 from ...recipes.segmentation_spec import PixelDataSpec
 from ...segment import Inference
-from ..prepare import check_resume, pick_device, tell_lr
+from ..prepare import check_resume, fit_devices, pick_device, tell_lr
 from .datamodule import SegmentationDataModule
 from .module import SegmentationModule
 from .network import build_segmenter
@@ -60,6 +59,8 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     )
     build_pixel_optimizer(network, recipe)  # raises for options it cannot have
     tell_lr(recipe)
+    if recipe.trainer.compile:
+        network.backbone.compile()  # the heads are called by methods of their own
     return SegmentationJob(
         recipe=recipe,
         network=network,
@@ -70,33 +71,6 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
         device=device,
         resume=resume,
     )
-
-
-def fit_devices(recipe: SegmentationRecipe, device: str) -> SegmentationRecipe:
-    """The recipe on the devices there are: with fewer, more is accumulated, and the global batch stays.
-
-    Raises ConfigError when they cannot share the batch, or when one device was named and several are wanted.
-    """
-    spec = recipe.trainer
-    kind, _, index = device.partition(":")
-    there = 1 if index or kind == "mps" else torch.cuda.device_count() if kind == "cuda" else spec.devices
-    if kind == "cpu" and spec.device == "auto":
-        there = 1  # processes on one CPU only get in each other's way
-    if there >= spec.devices:
-        return recipe
-    passes = spec.accumulate * spec.devices
-    if passes % there:
-        raise ConfigError(
-            f"trainer.devices is {spec.devices}, there are {there}, which cannot share {passes} passes evenly; set "
-            "trainer.devices, batch_size and accumulate"
-        )
-    warnings.warn(
-        f"trainer.devices {spec.devices} becomes {there} and trainer.accumulate {passes // there}: there are {there} "
-        f"here; the batch of {recipe.global_batch} images is kept, BatchNorm sees {spec.batch_size * there} at a time",
-        VanNotice,
-        stacklevel=4,
-    )
-    return recipe.with_options(**{"trainer.devices": there, "trainer.accumulate": passes // there})
 
 
 def inference_of(data: PixelDataSpec, preprocess: Preprocess) -> Inference:

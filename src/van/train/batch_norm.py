@@ -1,0 +1,161 @@
+"""What becomes of BatchNorm's statistics where several processes train together, or memory allows few images.
+
+Shapes: N batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+RECALIBRATION_IMAGES = 4096
+
+_Norm = nn.modules.batchnorm._BatchNorm
+
+
+class BatchNormPolicy(Callback):
+    """Acts on the statistics as `trainer.batch_norm` says.
+
+    "reduce": each process keeps statistics of its own images; before every validation they are averaged.
+    "sync": batches are normalised over all processes (CUDA: torch's SyncBatchNorm, which Lightning puts in).
+    "frozen": the checkpoint's statistics stay, in training too.
+    "recalibrate": before every validation the statistics are taken anew, of `images` training images over all
+    processes, with the weights as they are: averaged weights get statistics of their own.
+    """
+
+    def __init__(self, policy: str, *, images: int | None = None) -> None:
+        self.policy, self.images = policy, images or RECALIBRATION_IMAGES
+        self.names: list[str] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        # modules of frozen stages are in eval mode already, and keep what they have
+        self.names = [name for name, norm in _norms(pl_module.model) if norm.training]
+        self._freeze(pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._freeze(pl_module)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking or self.policy in ("frozen", "sync"):
+            return
+        networks = [pl_module.model, *([pl_module.evaluated] if pl_module.evaluated is not pl_module.model else [])]
+        for network in networks:
+            norms = [norm for name, norm in _norms(network) if name in self.names]
+            if self.policy == "recalibrate":
+                data, epoch = trainer.datamodule, trainer.current_epoch
+                recalibrate(network, norms, data.calibration_batches(epoch, -(-self.images // trainer.world_size)))
+            if trainer.world_size > 1:
+                average_over_processes(norms)
+
+    def _freeze(self, pl_module: Any) -> None:
+        if self.policy == "frozen":
+            for _, norm in _norms(pl_module.model):
+                norm.eval()
+
+
+def average_over_processes(norms: Sequence[_Norm]) -> None:
+    """Running means and variances become those of all processes, averaged.
+
+    Source: timm's distribute_bn, which the official script calls each epoch.
+    """
+    kept = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var) if statistic is not None]
+    if not kept:
+        return
+    flat = torch.cat([statistic.flatten() for statistic in kept])
+    dist.all_reduce(flat)
+    for statistic, mean in zip(kept, (flat / dist.get_world_size()).split([s.numel() for s in kept]), strict=True):
+        statistic.copy_(mean.view_as(statistic))
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, norms: Sequence[_Norm], batches: Any) -> None:
+    """Running statistics of `norms` become the plain average over `batches` of (N, C, H, W) images.
+
+    Only these layers are in training mode meanwhile: without drop path and dropout, as in evaluation.
+    """
+    device = next(network.parameters()).device
+    with _as_training(network, norms):
+        for norm in norms:
+            norm.reset_running_stats()
+        for images in batches:
+            network(images.to(device))
+
+
+def sync_on_cpu(network: nn.Module) -> nn.Module:
+    """BatchNorms replaced by ones that normalise over all processes by gloo; torch's own does so on GPUs only."""
+    for name, child in list(network.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            child.__class__ = _GlooBatchNorm
+        elif not isinstance(child, _Norm):
+            setattr(network, name, sync_on_cpu(child))
+    return network
+
+
+class _GlooBatchNorm(nn.BatchNorm2d):
+    """(N, C, H, W) normalised by mean and variance over all processes, which hold equally many images."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        from torch.distributed.nn.functional import all_reduce
+
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        ranks = dist.get_world_size()
+        mean = all_reduce(input.mean((0, 2, 3))) / ranks  # (C,)
+        centred = input - mean[:, None, None]
+        variance = all_reduce(centred.square().mean((0, 2, 3))) / ranks  # (C,)
+        with torch.no_grad():
+            count = ranks * input.numel() // input.shape[1]
+            self.num_batches_tracked.add_(1)
+            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+
+def _norms(network: nn.Module) -> Iterator[tuple[str, _Norm]]:
+    return ((name, module) for name, module in network.named_modules() if isinstance(module, _Norm))
+
+
+@contextmanager
+def _as_training(network: nn.Module, norms: Sequence[_Norm]) -> Iterator[None]:
+    modes = {module: module.training for module in network.modules()}
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # a plain average
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def calibration_loader(dataset: Any, keys: Any, *, images: int, batch_size: int, workers: int) -> Iterator[Tensor]:
+    """Images (N, C, H, W) of the first `images` keys, in whole batches."""
+    chosen = list(islice(iter(keys), images))
+    generator = torch.Generator().manual_seed(0)  # not the global one, which belongs to the training
+    loader = DataLoader(
+        dataset,
+        batch_size=min(batch_size, len(chosen)),
+        sampler=chosen,
+        drop_last=True,
+        num_workers=workers,
+        generator=generator,
+    )
+    # augment.splits gives an image several versions, (N, S, C, H, W)
+    return (images.flatten(0, 1) if images.ndim == 5 else images for images, *_ in loader)

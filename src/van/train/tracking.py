@@ -1,0 +1,87 @@
+"""Where the figures of a run go: TensorBoard, Weights & Biases, MLflow, as the recipe says."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from ..errors import ConfigError, MissingExtraError
+from ..recipes import AnyRecipe
+from .callbacks import monitor_mode
+
+HISTORY = "history"
+
+
+def loggers(folder: Path, recipe: AnyRecipe) -> list[Logger] | bool:
+    """Lightning's loggers of a recipe, the recipe told to those that keep settings; False for none.
+
+    Raises MissingExtraError for packages that are missing, ConfigError when a tracker cannot be reached.
+    """
+    spec = recipe.track
+    made: list[Logger] = []
+    if spec.tensorboard:
+        made.append(TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False))
+    if spec.wandb is not None:
+        made.append(_wandb(folder, recipe))
+    if spec.mlflow is not None:
+        made.append(_mlflow(folder, recipe))
+    for logger in made[spec.tensorboard :]:
+        logger.log_hyperparams(recipe.to_dict())
+    return made or False
+
+
+def _wandb(folder: Path, recipe: AnyRecipe) -> Logger:
+    _need("wandb")
+    spec = recipe.track
+    try:
+        return WandbLogger(name=folder.name, project=spec.wandb, save_dir=str(folder), offline=spec.wandb_offline)
+    except Exception as error:  # wandb has its own
+        raise ConfigError(f"track.wandb {spec.wandb}: {error}; track.wandb_offline true writes files") from error
+
+
+def _mlflow(folder: Path, recipe: AnyRecipe) -> Logger:
+    _need("mlflow")
+    spec = recipe.track
+    uri = spec.mlflow_uri or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    try:
+        logger = MLFlowLogger(spec.mlflow or "", run_name=folder.name, tracking_uri=uri)
+        _ = logger.run_id  # a server that cannot be reached shows here
+    except Exception as error:
+        raise ConfigError(f"track.mlflow_uri {uri} cannot be used: {' '.join(str(error).split())}") from error
+    return logger
+
+
+def _need(package: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            __import__(package)
+    except ImportError as error:
+        raise MissingExtraError.of(package, "track", f"for track.{package}") from error
+
+
+class History(ModelCheckpoint):
+    """A class of its own, whose state a checkpoint can tell from best.ckpt's."""
+
+
+def history(folder: Path, spec: Any) -> list[Callback]:
+    """The best checkpoints beside best.ckpt, for trainers that keep some."""
+    count: int | None = getattr(spec, "history", None)
+    if count is None:
+        return []
+    keeper = History(
+        folder / HISTORY,
+        "epoch-{epoch:04d}",
+        monitor=spec.monitor,
+        mode=monitor_mode(spec.monitor),
+        save_top_k=count,
+        save_weights_only=False,
+        save_on_train_epoch_end=True,
+        auto_insert_metric_name=False,
+    )
+    return [keeper]
