@@ -19,7 +19,7 @@ with VAN_OPS=plain. `van info --ops` tells which it is and why.
 """
 
 from .block import PackedBlock, PackedPatch, block_kernel_serves, folded_block, folded_patch, pack_block, pack_patch
-from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves
+from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves, without_kernels
 from .layout import fast_layout
 from .plain import Conv
 from .pointwise import pointwise_conv2d
@@ -41,4 +41,5 @@ __all__ = [
     "pack_patch",
     "pointwise_conv2d",
     "report",
+    "without_kernels",
 ]

@@ -5,6 +5,10 @@ Shapes: N batch, C channels, H height, W width, k kernel side.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
@@ -15,6 +19,7 @@ from .plain import Conv
 
 # Beyond this side a kernel no longer fits what the C code keeps at hand for it.
 LARGEST_KERNEL = 31
+_kernels_wanted = ContextVar("van_kernels_wanted", default=True)
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation: int = 1) -> Tensor:
@@ -37,6 +42,16 @@ def depthwise_pair(x: Tensor, near: Conv, far: Conv) -> Tensor:
     """Two depthwise convolutions, first near, then far, each (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
     x = _as_autocast(x)
     return kernel.depthwise_pair(x, *near, *far) if kernel_serves(x, near, far) else plain.chain(x, [near, far])
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Within it every primitive is the library's: what a kernel is checked against. For graphs not yet compiled."""
+    token = _kernels_wanted.set(False)
+    try:
+        yield
+    finally:
+        _kernels_wanted.reset(token)
 
 
 def kernel_serves(x: Tensor, *convs: Conv) -> bool:
@@ -63,12 +78,12 @@ def gpu_serves(x: Tensor) -> bool:
 
 @torch.compiler.assume_constant_result
 def _available() -> bool:
-    return library().handle is not None
+    return _kernels_wanted.get() and library().handle is not None
 
 
 @torch.compiler.assume_constant_result
 def _ready(device: torch.device) -> bool:
-    return gpu(device).ready
+    return _kernels_wanted.get() and gpu(device).ready
 
 
 def _as_autocast(x: Tensor) -> Tensor:
