@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -138,11 +139,9 @@ class TestWhenTheyAreUsed:
         gpu._found.cache_clear()
 
     def test_where_the_check_passes(self, monkeypatch, tmp_path):
-        from van.ops import report
-
-        monkeypatch.setattr("van.ops.report.tuned_file", lambda: tmp_path / "none")
+        monkeypatch.setattr(sys.modules["van.ops.report"], "tuned_file", lambda: tmp_path / "none")
         assert gpu.gpu() == gpu.Gpu(ready=True, reason="Triton kernels, checked on Some GPU")
-        told = report()
+        told = ops.report()
         assert told["cuda"] == "Triton kernels, checked on Some GPU"
         assert told["cuda fast_layout"] == "channels_last"
         assert "van tune" in told["cuda blocks"]
@@ -325,8 +324,8 @@ def losses(device, *, autocast, plainly, steps=200):
     optimizer, curve = torch.optim.AdamW(model.train().parameters(), lr=2e-3), []
     for _ in range(steps):
         picked = [data.load(int(i)) for i in torch.randint(len(data), (64,), generator=drawn)]
-        pixels = torch.stack([torch.tensor(list(image.convert("L").resize((32, 32)).getdata())) for image, _ in picked])
-        x = (pixels.view(-1, 1, 32, 32) / 127.5 - 1).to(device)
+        pixels = torch.stack([torch.from_numpy(np.array(image.convert("L").resize((32, 32)))) for image, _ in picked])
+        x = (pixels[:, None] / 127.5 - 1).to(device)
         labels = torch.tensor([label for _, label in picked], device=device)
         kernels = ops.without_kernels() if plainly else nullcontext()
         with kernels, torch.autocast(device.type, torch.bfloat16, enabled=autocast):

@@ -5,6 +5,7 @@ left. Maps are dense (N, H, W, C), weights (K * K, C); sums are float32 whatever
 Addresses inside an image row fit 32 bits; rows are addressed with 64.
 """
 
+# mypy: ignore-errors
 # ruff: noqa: N803, RUF005 (sizes and constants in capitals; the compiler joins tuples, it does not unpack them)
 from __future__ import annotations
 
