@@ -82,7 +82,7 @@ def official(model: nn.Module) -> nn.Module:
                 setattr(parent, name, kinds[type(child)](child))
         if isinstance(parent, Backbone):
             parent._accept = _as_they_come  # type: ignore[method-assign]
-    return plain
+    return plain.to(next(model.parameters()))  # device and type of the new layers
 
 
 def _as_they_come(images: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def _network(name: str, kind: str, mode: str, size: int, options: argparse.Names
 
 
 def _fresh(name: str, size: int, options: argparse.Namespace) -> nn.Module:
-    """The network with weights from a seed; scales away from their initial values, so that agreement means something."""
+    """The network from a seed, its scales away from their initial values, so that agreement means something."""
     if name in NEIGHBOURS:
         import timm
 
