@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from networks import gap, images, tiny
 from triton_cases import check, conv, pair
@@ -179,6 +182,46 @@ class TestWhenTheyAreUsed:
             assert not ops.depthwise.gpu_serves(Map())
 
 
+class Calls(TorchDispatchMode):
+    """The operators that are called, each with the types of its inputs and whether the maps are NHWC."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
+        maps = [t.is_contiguous(memory_format=torch.channels_last) for t in tensors[:1] if t.ndim == 4]
+        self.seen.append((str(function), [t.dtype for t in tensors], all(maps)))
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("way", ["float32", "bfloat16", "autocast", "float64", "without"])
+def test_what_a_network_calls_on_cuda(way, monkeypatch):
+    """On fake CUDA tensors, which need no GPU."""
+    monkeypatch.setattr(ops.depthwise, "_ready", lambda device: ops.depthwise._kernels_wanted.get())
+    dtype = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(way, torch.float32)
+    model, served = tiny().to(dtype).train(), way not in ("float64", "without")
+    state = {name: tensor.detach() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    kernels = ops.without_kernels() if way == "without" else nullcontext()
+    torch.set_autocast_enabled("cuda", way == "autocast")
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Calls() as calls, kernels:
+            state = {name: mode.from_tensor(tensor).to("cuda") for name, tensor in state.items()}
+            torch.func.functional_call(model, state, (torch.empty(2, 3, 64, 64, dtype=dtype, device="cuda"),))
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+    ours = [call for call in calls.seen if call[0].startswith("van.")]
+    assert len(ours) == (2 * sum(model.config.depths) if served else 0)
+    assert all(nhwc for _, _, nhwc in ours)
+    half = torch.float16 if way == "autocast" else dtype  # autocast's own default on CUDA
+    for _, types, _ in ours:
+        assert types[0] == half
+        assert set(types[1:]) == {dtype}  # autocast's parameters stay float32
+    products = sum(name in ("aten.addmm.default", "aten.mm.default") for name, _, _ in calls.seen)
+    assert products == (1 + 5 * sum(model.config.depths) if way in ("bfloat16", "autocast") else 1)
+
+
 def test_nobody_imports_triton_before_it_is_needed():
     code = """
 import sys
@@ -313,8 +356,6 @@ class TestOnAGpu:
 
 def losses(device, *, autocast, plainly, steps=200):
     """The training loss on the embedded digits, step by step."""
-    from contextlib import nullcontext
-
     from van.data import open_classification
 
     data = open_classification("digits", "train")

@@ -41,7 +41,8 @@ class Blocks:
 # for types of two bytes and 64 channels. Widths are those of the four stages at 224 x 224; others take the next larger.
 # Chosen by the number of registers and instructions per output, not by measurements: `van tune` makes those.
 _MAP = {7: Blocks(1, 8, 64, 1), 14: Blocks(2, 16, 64, 1), 28: Blocks(2, 32, 64, 2), 56: Blocks(2, 64, 64, 4)}
-_FAR = _MAP | {14: Blocks(1, 16, 64, 1)}  # rows lie 3 apart: two of them would leave the map
+# rows lie 3 apart, of which two leave a small map; four warps of 64 sums each would spill registers
+_FAR = _MAP | {14: Blocks(1, 16, 64, 1), 28: Blocks(2, 32, 64, 4), 56: Blocks(2, 64, 64, 8)}
 _SUM = {7: Blocks(16, 8, 64, 1), 14: Blocks(32, 16, 64, 2), 28: Blocks(32, 32, 64, 4), 56: Blocks(64, 32, 64, 4)}
 _FAR_SUM = {7: Blocks(16, 8, 64, 1), 14: Blocks(32, 16, 64, 4), 28: Blocks(32, 32, 64, 8), 56: Blocks(64, 32, 64, 8)}
 TABLE: dict[tuple[str, int, int], dict[int, Blocks]] = {
