@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from . import kernel, plain
 from .blocks import Blocks, blocks_for
 from .kernel import _like
+from .library import _wish
 from .plain import Conv
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -191,10 +191,12 @@ class Gpu:
 
 def gpu(device: torch.device | None = None) -> Gpu:
     """The state of a CUDA device, None for the current one; found once, by a small computation that is checked."""
-    if not torch.cuda.is_available():
-        return Gpu(ready=False, reason="no CUDA device")
-    index = torch.cuda.current_device() if device is None or device.index is None else device.index
-    return _found(index, os.environ.get("VAN_OPS", "auto"))
+    index = None if device is None else device.index
+    if index is None:
+        if not torch.cuda.is_available():
+            return Gpu(ready=False, reason="no CUDA device")
+        index = torch.cuda.current_device()
+    return _found(index, _wish())
 
 
 @functools.cache
