@@ -358,7 +358,7 @@ class TestOnAGpu:
         ours, theirs = (torch.tensor(curves[way]) for way in ("kernels", "plain"))
         assert theirs[-20:].mean() < 0.5 * theirs[:20].mean()  # it does learn
         smooth = [curve.unfold(0, 20, 20).mean(1) for curve in (ours, theirs)]
-        assert (smooth[0] - smooth[1]).abs().max() < 0.1 * theirs[:20].mean()
+        assert (smooth[0] - smooth[1]).abs().max() < 0.02 * theirs[:20].mean()
 
 
 def losses(device, *, autocast, plainly, steps=200):
