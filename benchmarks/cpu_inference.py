@@ -262,8 +262,9 @@ def _record(rows: list[dict[str, Any]], versions: dict[str, str], options: argpa
         time_ms = {"id": f"{where}/ms", "value": round(row["ms"], 2), "unit": "ms", "column": f"{name} (ms)"}
         spread = {"quartiles": [round(row["low"], 2), round(row["high"], 2)], "shown": shown}
         entries.append(common | time_ms | spread | {"what": f"{what}: {name}, time per batch"})
-    flags = " --compile" if options.compile else ""
-    ledger.record(entries, command=f"python benchmarks/cpu_inference.py{flags}")
+    counts = " ".join(map(str, options.threads))
+    flags = f"--rounds {options.rounds} --threads {counts}{' --compile' if options.compile else ''}"
+    ledger.record(entries, command=f"python benchmarks/cpu_inference.py {flags}")
 
 
 if __name__ == "__main__":

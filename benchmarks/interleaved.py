@@ -27,7 +27,7 @@ Ask = Callable[..., Any]
 
 
 def add_options(parser: argparse.ArgumentParser, *, threads: int | list[int] = 2) -> None:
-    """Options that every script with two sides has; threads: the default, of a script that takes one number or several."""
+    """Options that every script with two sides has; threads: the default, one number or a list of several."""
     parser.add_argument("--threads", type=int, default=threads, nargs="+" if isinstance(threads, list) else None)
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it works")
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave docs/results.json alone")

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
+import gc
 import json
 import os
 import subprocess
@@ -165,6 +167,8 @@ def memory_mb(name: str, kind: str, task: str, size: int) -> float:
 def own_memory_mb(name: str, kind: str, task: str, size: int) -> float:
     """Highest resident size of this process while the task runs once, above what it holds before."""
     run = tasks(name, kind, size)[task]
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what building the network left behind would hide what running it takes
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building the network
     before = status_mb("VmRSS")
     with torch.inference_mode():

@@ -18,7 +18,7 @@ FLOORS = [
     {"evaluate", "evaluate_masks", "doctor"},
     {"predict", "shards"},
     {"engines"},
-    {"models"},
+    {"models", "keras"},
     {"segment", "complexity", "complexity_segmentation", "hub"},
     {"nn"},
     {"data", "checkpoints"},
@@ -45,6 +45,7 @@ ALLOWED_AT_IMPORT = {
     "complexity_segmentation": {"torch"},
     "models": {"torch", "numpy"},
     "cli": {"jsonargparse", "rich"},
+    "keras": {"keras", "numpy"},
 }
 # The one module of the checkpoint room that knows torch.
 TORCH_IN_CHECKPOINTS = {"torch_pickle.py"}

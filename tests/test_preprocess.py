@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from van.errors import ConfigError, DataError, UnknownNameError
-from van.preprocess import IMAGENET, MAX_RESIZED_PIXELS, OFFICIAL, Preprocess, lineage_22k, read_image
+from van.preprocess import IMAGENET, MAX_RESIZED_PIXELS, OFFICIAL, Preprocess, lineage_22k, read_image, resized
 
 SIZES = [(320, 240), (375, 500), (101, 133), (50, 20), (224, 224), (249, 248), (1, 1), (30, 100)]
 
@@ -59,7 +59,7 @@ def test_equals_timm_bit_for_bit_also_for_crops_that_are_not_square(size, crop_p
 
 
 def test_official_resizes_to_248_and_crops_224():
-    assert OFFICIAL._resized(picture(640, 480)) == (330, 248)
+    assert resized(OFFICIAL, 640, 480) == (330, 248)
     assert OFFICIAL.crop(picture(640, 480)).size == (224, 224)
     assert (OFFICIAL.mean, OFFICIAL.std, OFFICIAL.crop_pct) == ((0.5,) * 3, (0.5,) * 3, 0.9)
 

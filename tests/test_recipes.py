@@ -174,6 +174,7 @@ def test_options_that_would_do_nothing_are_refused():
         ({"schedule.name": "multistep", "schedule.milestones": (50, 200)}, "earlier"),
         ({"data.prefetch": 4, "trainer.workers": 0}, "workers"),
         ({"data.reader": "wds", "augment.repeats": 2}, "one order"),
+        ({"data.reader": "wds", "trainer.max_unreadable": 3}, "skips what it cannot read"),
         ({"data.reader": "tar", "data.train_images": 5}, "no effect on data.reader tar"),
         ({"data.train_split": "a"}, "no effect on image folders"),
         ({"data.reader": "hfds", "data.val_fraction": 0.1}, "no effect"),

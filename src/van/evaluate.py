@@ -37,7 +37,7 @@ class EvalOptions:
     seed, val_fraction: of the automatic split of data without a val/ folder; None: those that the checkpoint was
         trained with, so that nothing it learned from is evaluated, else 0 and 0.2.
     batch_size: images at a time, halved when memory runs out; workers: threads that read images.
-    device, precision, ema, test_time_pool, optimize: see `engines.open_classifier`.
+    engine, device, precision, ema, test_time_pool, optimize: see `engines.open_classifier`.
     size, crop_pct, interpolation, mean, std, resize: override the checkpoint's preprocessing.
     real_labels: JSON list of label lists in the order of ILSVRC2012_val_00000001 … (ImageNet-ReaL); top-1 and top-5
         then count any of an image's labels, and images without labels do not count. Labels are indices of the
@@ -50,6 +50,7 @@ class EvalOptions:
     val_fraction: float | None = None
     batch_size: int = 32
     workers: int | None = None
+    engine: str = "torch"
     device: str = "cpu"
     precision: str = "fp32"
     ema: bool = False
@@ -92,6 +93,7 @@ class Evaluation:
     """
 
     checkpoint: str
+    engine: str
     data: str
     split: str
     top1: float
@@ -245,6 +247,7 @@ class _Source:
 def _evaluate(source: Source, data: _Source, options: EvalOptions, progress: Progress | None) -> Evaluation:
     opened = open_classifier(
         source,
+        engine=options.engine,
         device=options.device,
         precision=options.precision,
         ema=options.ema,
@@ -275,6 +278,7 @@ class _Run:
         self.real_meter = RealMeter()
         self.engine = HalvingEngine(opened.engine, options.batch_size)
         self.workers = default_workers() if options.workers is None else options.workers
+        self.engine_name = options.engine
         self.seconds = 0.0
         self._target = {label: target for label, target in enumerate(plan.targets) if target is not None}
 
@@ -326,6 +330,7 @@ class _Run:
         original = own if self.real else (None, None, None)
         return Evaluation(
             checkpoint=self.opened.name,
+            engine=self.engine_name,
             data=images.name,
             split=images.split,
             top1=top1,

@@ -80,29 +80,11 @@ class Preprocess:
     def crop(self, image: Image.Image) -> Image.Image:
         """What the network gets to see, before normalisation: `image` converted, resized and centre-cropped."""
         image = to_color(image, self.color)
-        image = image.resize(self._resized(image), INTERPOLATIONS[self.interpolation])
+        image = image.resize(resized(self, *image.size), INTERPOLATIONS[self.interpolation])
         (height, width), left_over = self.size, (image.width - self.size[1], image.height - self.size[0])
         # Python's round is to even, as in torchvision's centre crop
         left, top = (round(pixels / 2) for pixels in left_over)
         return image.crop((left, top, left + width, top + height))
-
-    def _resized(self, image: Image.Image) -> tuple[int, int]:
-        """(width, height) to resize to."""
-        height, width = self.size
-        if self.resize == "squash":
-            return width, height
-        short, (w, h) = math.floor(height / self.crop_pct), image.size
-        if height == width:
-            long = int(short * max(w, h) / min(w, h))
-            new_w, new_h = (short, long) if w <= h else (long, short)
-        else:
-            ratio = min(h / math.floor(height / self.crop_pct), w / math.floor(width / self.crop_pct))
-            new_w, new_h = round(w / ratio), round(h / ratio)
-        if new_w * new_h > MAX_RESIZED_PIXELS:
-            raise DataError(
-                f"an image of {w} x {h} pixels would be resized to {new_w} x {new_h}; crop it, or use resize='squash'"
-            )
-        return new_w, new_h
 
     def with_overrides(self, **overrides: Any) -> Preprocess:
         """A copy with fields replaced; None keeps a field, an unknown field raises UnknownNameError."""
@@ -118,6 +100,28 @@ class Preprocess:
         """Inverse of `to_dict`; an unknown key raises UnknownNameError."""
         _known_fields(values)
         return cls(**values)
+
+
+def resized(record: Preprocess, w: int, h: int) -> tuple[int, int]:
+    """(width, height) that an image of w x h pixels is resized to before it is cropped.
+
+    Raises DataError where that would be gigabytes.
+    """
+    height, width = record.size
+    if record.resize == "squash":
+        return width, height
+    short = math.floor(height / record.crop_pct)
+    if height == width:
+        long = int(short * max(w, h) / min(w, h))
+        new_w, new_h = (short, long) if w <= h else (long, short)
+    else:
+        ratio = min(h / math.floor(height / record.crop_pct), w / math.floor(width / record.crop_pct))
+        new_w, new_h = round(w / ratio), round(h / ratio)
+    if new_w * new_h > MAX_RESIZED_PIXELS:
+        raise DataError(
+            f"an image of {w} x {h} pixels would be resized to {new_w} x {new_h}; crop it, or use resize='squash'"
+        )
+    return new_w, new_h
 
 
 def lineage_22k(size: int) -> Preprocess:

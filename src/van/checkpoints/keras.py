@@ -77,7 +77,7 @@ def write(checkpoint: Checkpoint, path: Path) -> list[str]:
                 if layer not in groups:
                     groups[layer] = _group_of(layer, list(groups))
                 _make_levels(file, groups[layer], layer, rest)
-                file[f"{groups[layer]}/{rest}"] = _to_keras(key, checkpoint.arrays[key])
+                file[f"{groups[layer]}/{rest}"] = to_keras(key, checkpoint.arrays[key])
     lost: list[str] = []
     if not path.name.endswith(".weights.h5"):
         lost.append(ReadBack(f"the name {path.name}: Keras loads names that end in .weights.h5"))
@@ -278,16 +278,24 @@ def _to_ours(table: keys.KeyTable, key: str, data: Any) -> np.ndarray:
     ours = table.canonical(key) or ""
     if not ours.endswith(".weight") or array.ndim not in (2, 4):
         return array
+    if table is PORT and re.fullmatch(_DEPTHWISE, ours):
+        return np.ascontiguousarray(array.transpose(3, 2, 0, 1))  # (kh, kw, 1, C) -> (C, 1, kh, kw)
+    return from_keras(ours, array)
+
+
+def from_keras(key: str, array: np.ndarray) -> np.ndarray:
+    """A Keras 3 variable as the tensor of that canonical key."""
     if array.ndim == 2:
         array = array.T  # (in, out) -> (out, in)
-    elif table is KERAS_3 and re.fullmatch(_DEPTHWISE, ours):
+    elif array.ndim == 4 and re.fullmatch(_DEPTHWISE, key):
         array = array.transpose(2, 3, 0, 1)  # (kh, kw, C, 1) -> (C, 1, kh, kw)
-    else:
-        array = array.transpose(3, 2, 0, 1)  # (kh, kw, in / groups, out) -> (out, in / groups, kh, kw)
+    elif array.ndim == 4:
+        array = array.transpose(3, 2, 0, 1)  # (kh, kw, in, out) -> (out, in, kh, kw)
     return np.ascontiguousarray(array)
 
 
-def _to_keras(key: str, array: np.ndarray) -> np.ndarray:
+def to_keras(key: str, array: np.ndarray) -> np.ndarray:
+    """The tensor of a canonical key as Keras 3's variable."""
     if array.ndim == 2:
         return array.T
     if array.ndim == 4:

@@ -33,6 +33,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--real-labels", help="ImageNet-ReaL JSON: a list of right labels per validation image")
     parser.add_argument("--classes-subset", help="text or JSON file of class names or indices to restrict to")
     parser.add_argument("--class-map", help="text or JSON file: folder name -> class name or index of the model")
+    parser.add_argument(
+        "--engine", default="torch", help="torch; keras: both engines and their difference (KERAS_BACKEND: which)"
+    )
     add_inference_arguments(parser)
     add_mask_arguments(parser)
     group = parser.add_argument_group("output")
@@ -63,7 +66,9 @@ def run(options: Any) -> int:
     refuse(options, add_arguments, (*OF_MASKS, *_OF_MASKS), "segmenters, which this is not")
     if options.confusion and len(checkpoints) > 1:
         raise ConfigError(f"--confusion draws one checkpoint, got {len(checkpoints)}; evaluate them one at a time")
-    results = _evaluate(checkpoints, options)
+    results = _evaluate(checkpoints, options, options.engine)
+    if options.engine != "torch":
+        results = _evaluate(checkpoints, options, "torch") + results
     done = [each for each in results if isinstance(each, Evaluation)]
     failed = [each for each in results if isinstance(each, Failure)]
     for failure in failed:
@@ -90,11 +95,11 @@ def _are_segmenters(checkpoints: list[str]) -> bool:
     return True in found
 
 
-def _evaluate(checkpoints: list[str], options: Any) -> list[Evaluation | Failure]:
+def _evaluate(checkpoints: list[str], options: Any, engine: str) -> list[Evaluation | Failure]:
     from ..evaluate import evaluate, evaluate_many
 
     names = ("split", "seed", "val_fraction", "real_labels", "classes_subset", "class_map")
-    chosen = {name: getattr(options, name) for name in names} | inference_options(options)
+    chosen = {name: getattr(options, name) for name in names} | inference_options(options) | {"engine": engine}
     with progress_bar() as bar:
         task = bar.add_task("evaluating")
 
@@ -121,9 +126,31 @@ def _print(done: list[Evaluation], *, per_class: bool) -> None:
         figures = [f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}", str(each.count), *own]
         table.add_row(escape(each.checkpoint), *figures, f"{each.images_per_second:.1f}")
     print_table(table)
+    if {each.engine for each in done} != {"torch"}:
+        print()
+        print_table(_engines(done))
     for each in done if per_class else ():
         print(f"\n{each.checkpoint}")
         print_table(_per_class(each))
+
+
+def _engines(done: list[Evaluation]) -> Any:
+    """Top-1 and top-5 of both engines, and the second's less the first's."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("engine")
+    for word in ("top-1 %", "top-5 %"):
+        table.add_column(word, justify="right")
+    torch = {each.checkpoint: each for each in done if each.engine == "torch"}
+    for other in (each for each in done if each.engine != "torch" and each.checkpoint in torch):
+        one, name = torch[other.checkpoint], escape(other.checkpoint)
+        table.add_row(name, "torch", f"{one.top1:.2f}", f"{one.top5:.2f}")
+        table.add_row(name, other.engine, f"{other.top1:.2f}", f"{other.top5:.2f}")
+        table.add_row(name, "difference", f"{other.top1 - one.top1:+.2f}", f"{other.top5 - one.top5:+.2f}")
+    return table
 
 
 def _per_class(evaluation: Evaluation) -> Any:
@@ -152,8 +179,8 @@ def _write(done: list[Evaluation], failed: list[Failure], options: Any) -> None:
         }
         write_file(options.json, to_json(content) + "\n")
     if options.csv:
-        rows = [[each.checkpoint, *(getattr(each, name) for name in _FIGURES)] for each in done]
-        write_file(options.csv, to_csv(("checkpoint", *_FIGURES), rows))
+        header = ("checkpoint", "engine", *_FIGURES)
+        write_file(options.csv, to_csv(header, [[getattr(each, name) for name in header] for each in done]))
     if options.confusion:
         write_file(options.confusion, _picture(done[0]))
 

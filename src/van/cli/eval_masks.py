@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..evaluate_masks import MaskEvaluation
 
 _FIGURES = ("aAcc", "mIoU", "mAcc")
-_OF_LABELS = (*OF_LABELS, "workers", "real_labels", "classes_subset", "class_map")
+_OF_LABELS = (*OF_LABELS, "workers", "real_labels", "classes_subset", "class_map", "engine")
 _FEW_CLASSES = 30  # so many are shown without being asked for
 
 

@@ -2,13 +2,14 @@
 
 from .halving import HalvingEngine
 from .names import class_names
-from .opened import Opened, open_classifier
+from .opened import ENGINES, Opened, open_classifier
 from .ordered import default_workers, in_order, reason_of
 from .segmenters import OpenedSegmenter, is_segmenter, open_segmenter
 from .sources import find_checkpoints, matching
 from .torch_engine import PRECISIONS, Engine, TorchEngine
 
 __all__ = [
+    "ENGINES",
     "PRECISIONS",
     "Engine",
     "HalvingEngine",

@@ -10,11 +10,13 @@ from typing import Any
 from torch import nn
 
 from .. import models
-from ..errors import ConfigError
+from ..errors import ConfigError, UnknownNameError
 from ..nn import Classifier, TestTimePool
 from ..nn.segmenter import Segmenter
 from ..preprocess import Preprocess
 from .torch_engine import Engine, TorchEngine
+
+ENGINES = ("torch", "keras")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class Opened:
 def open_classifier(
     source: str | Path | nn.Module | Opened,
     *,
+    engine: str = "torch",
     device: str = "cpu",
     precision: str = "fp32",
     ema: bool = False,
@@ -52,6 +55,7 @@ def open_classifier(
     """Load (or take over) a classifier and put it on its device.
 
     source: what `van.load` takes, a model, or an Opened, of which only the preprocessing can change.
+    engine: a key of ENGINES; "keras" runs the file's weights in `van.keras.VAN` on Keras's backend and device.
     ema: the averaged weights of a file that holds both.
     test_time_pool: pool over windows of the training size; optimize: through `van.optimize`.
     overrides: fields of Preprocess; None entries keep the checkpoint's. name: what to call a model in memory.
@@ -60,6 +64,11 @@ def open_classifier(
     """
     if isinstance(source, Opened):
         return replace(source, preprocess=source.preprocess.with_overrides(**(overrides or {})))
+    if engine not in ENGINES:
+        raise UnknownNameError.of("engine", engine, ENGINES)
+    if engine == "keras":
+        _refuse_torch_options(device, test_time_pool=test_time_pool, optimize=optimize)
+        return _open_keras(source, precision, ema, overrides, name)
     model, found = _load(source, ema)
     name = name or found
     if isinstance(model, Segmenter):
@@ -85,6 +94,35 @@ def open_classifier(
     )
 
 
+def _open_keras(
+    source: Any, precision: str, ema: bool, overrides: Mapping[str, Any] | None, name: str | None
+) -> Opened:
+    from .keras_engine import KerasEngine, load
+
+    model = load(source, precision, ema)
+    name = name or (str(source) if isinstance(source, str | Path) else model.name)
+    if not model.include_top:
+        raise ConfigError(f"{name} has no classification head; expected a classifier")
+    preprocess = (model.preprocess or Preprocess()).with_overrides(**(overrides or {}))
+    _check_channels(model, preprocess, name)
+    return Opened(
+        engine=KerasEngine(model),
+        preprocess=preprocess,
+        classes=model.classes,
+        num_classes=model.config.num_classes,
+        name=name,
+        provenance=model.provenance or {},
+    )
+
+
+def _refuse_torch_options(device: str, **options: bool) -> None:
+    if device != "cpu":
+        raise ConfigError(f"device {device!r} is the torch engine's; Keras places models by its backend's own settings")
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{name} belongs to the torch engine; leave it out with engine 'keras'")
+
+
 def _load(source: str | Path | nn.Module, ema: bool) -> tuple[nn.Module, str]:
     if isinstance(source, nn.Module):
         if ema:
@@ -93,7 +131,7 @@ def _load(source: str | Path | nn.Module, ema: bool) -> tuple[nn.Module, str]:
     return models.load(source, ema=ema), str(source)
 
 
-def _check_channels(model: nn.Module, preprocess: Preprocess, name: str) -> None:
+def _check_channels(model: Any, preprocess: Preprocess, name: str) -> None:
     in_chans = getattr(getattr(model, "config", None), "in_chans", preprocess.channels)
     if in_chans != preprocess.channels:
         remedy = "give mean and std one entry each (gray) or three (RGB)" if in_chans in (1, 3) else "run it by hand"

@@ -104,6 +104,7 @@ class TrainerSpec:
     device: "auto", "cpu", "cuda", "cuda:1" or "mps".
     workers: processes that read images, per device; None: by the machine, 0 for the digits.
     max_unreadable: training images that may turn out unreadable, per device; others stand in for them, which is said.
+    None: 10. Streams have readers of their own, which skip such images and log it.
     threads: CPU threads; None: torch's choice.
     out: the run's folder; None: runs/NAME-DATE-TIME.
     resume: a run's folder, or its last.ckpt, to continue; "auto": the run in trainer.out, where there is one.
@@ -132,7 +133,7 @@ class TrainerSpec:
     deterministic: bool = False
     device: str = "auto"
     workers: int | None = None
-    max_unreadable: int = 10
+    max_unreadable: int | None = None
     threads: int | None = None
     out: str | None = None
     resume: str | None = None

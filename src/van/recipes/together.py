@@ -41,6 +41,11 @@ def _check_data(recipe: Recipe) -> None:
     data, trainer = recipe.data, recipe.trainer
     if data.prefetch is not None and trainer.workers == 0:
         raise ConfigError("data.prefetch is for workers that read ahead, and trainer.workers is 0; set it to 1 or more")
+    if data.streams and trainer.max_unreadable is not None:
+        raise ConfigError(
+            f"trainer.max_unreadable is for folders; data.reader {data.reader} skips what it cannot read and logs it: "
+            "leave it out"
+        )
     if data.streams and recipe.augment.repeats > 1:
         raise ConfigError(
             f"augment.repeats draws images at random, data.reader {data.reader} has them in one order; set repeats 1"

@@ -23,6 +23,7 @@ from .ranks import RankShare
 from .watch import Substituting
 
 MAX_WORKERS = 8
+MAX_UNREADABLE = 10
 
 
 class ClassificationDataModule(LightningDataModule):
@@ -46,7 +47,8 @@ class ClassificationDataModule(LightningDataModule):
         self.accumulate, self.seed = recipe.trainer.accumulate, recipe.trainer.seed
         self.workers, self.prefetch = workers_of(recipe), recipe.data.prefetch
         self.train_set = TrainingSet(train, TrainingTransform(recipe.augment, preprocess), seed=self.seed)
-        self.images = Substituting(self.train_set, limit=recipe.trainer.max_unreadable)
+        limit = recipe.trainer.max_unreadable
+        self.images = Substituting(self.train_set, limit=MAX_UNREADABLE if limit is None else limit)
         self.val_set = EvaluationSet(val, preprocess)
         self.devices = recipe.trainer.devices
         self.sampler = RankShare(EpochSampler(len(train), seed=self.seed, repeats=recipe.augment.repeats))

@@ -1,0 +1,122 @@
+"""Images as a weight wants them, as a Keras layer: what `van.Preprocess` does, on tensors.
+
+Shapes: N batch, H and W sides of the images as they come, C channels of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops
+
+from .. import preprocess as records
+from ..errors import ConfigError
+from ..preprocess import Preprocess, resized
+from . import weights as files
+from .layers import PACKAGE
+from .options import data_format_of
+from .resample import matrix
+
+# Parts of red, green and blue in 65536 parts of gray, as Pillow mixes them.
+_GRAY = (19595, 38470, 7471)
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class VANImageConverter(keras.layers.Layer):
+    """Pixels 0 … 255 of any size -> what the network was evaluated with, within one gray level of `van.Preprocess`.
+
+    (N, H, W, C) or one image (H, W, C) -> (N, height, width, C); channels first with that data format. Gray becomes
+    RGB and RGB gray as the record wants. Arguments: the fields of `van.preprocess.Preprocess`.
+    Raises ConfigError for impossible fields and for images of other channels.
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int] = (224, 224),
+        crop_pct: float = 0.9,
+        interpolation: str = "bicubic",
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        resize: str = "shortest",
+        data_format: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        fields = {"crop_pct": crop_pct, "interpolation": interpolation, "resize": resize}
+        sides = size if isinstance(size, int) else tuple(size)
+        self.record = Preprocess(size=sides, mean=tuple(mean), std=tuple(std), **fields)  # type: ignore[arg-type]
+        self.data_format = data_format_of(data_format)
+
+    @classmethod
+    def from_preset(cls, preset: str | Path, **options: Any) -> VANImageConverter:
+        """Of the weights of a preset (see `VAN.presets`) or in a file; raises UnknownNameError or CheckpointError."""
+        if Path(preset).exists():
+            record = files.read(preset, {}).preprocess
+            if record is None:
+                raise ConfigError(f"{preset} does not tell how its images are prepared; give the fields yourself")
+        else:
+            record = getattr(records, files.row_of(str(preset)).preprocess.upper())
+        return cls(**{**record.to_dict(), **options})
+
+    def call(self, images: Any) -> Any:
+        x = ops.convert_to_tensor(images)
+        single = len(x.shape) == 3
+        x = ops.expand_dims(x, 0) if single else x
+        if self.data_format == "channels_first":
+            x = ops.transpose(x, (0, 2, 3, 1))
+        x = self._prepared(x) if None not in x.shape[1:3] else self._untraced(x)
+        if self.data_format == "channels_first":
+            x = ops.transpose(x, (0, 3, 1, 2))
+        return x[0] if single else x
+
+    def compute_output_shape(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        sides, channels = self.record.size, self.record.channels
+        image = (*sides, channels) if self.data_format == "channels_last" else (channels, *sides)
+        return *tuple(shape)[:-3], *image
+
+    def compute_output_spec(self, images: Any) -> Any:
+        return keras.KerasTensor(self.compute_output_shape(images.shape), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.record.to_dict(), "data_format": self.data_format}
+
+    def _prepared(self, x: Any) -> Any:
+        """(N, H, W, any channels) -> (N, height, width, C)."""
+        height, width = (int(side) for side in x.shape[1:3])
+        x = self._colored(ops.cast(x, "float32"))
+        (new_width, new_height), (tall, wide) = resized(self.record, width, height), self.record.size
+        # Python's round is to even, as in the executor; Pillow resizes rows first and keeps 8 bits in between
+        top, left = round((new_height - tall) / 2), round((new_width - wide) / 2)
+        how = self.record.interpolation
+        x = _whole(ops.einsum("nhwc,vw->nhvc", x, matrix(width, new_width, left, wide, how)))
+        x = _whole(ops.einsum("nhvc,uh->nuvc", x, matrix(height, new_height, top, tall, how)))
+        x = (x / 255.0 - ops.array(self.record.mean, "float32")) / ops.array(self.record.std, "float32")
+        return ops.cast(x, self.compute_dtype)
+
+    def _colored(self, x: Any) -> Any:
+        """In the record's channels, by Pillow's mixture."""
+        has, wants = x.shape[-1], self.record.channels
+        if has == wants:
+            return x
+        if (has, wants) == (1, 3):
+            return ops.repeat(x, 3, axis=-1)
+        if (has, wants) == (3, 1):
+            mixed = ops.sum(x * ops.array(_GRAY, "float32"), axis=-1, keepdims=True)
+            return ops.floor((mixed + 32768) / 65536)
+        raise ConfigError(f"images have {has} channels in {self.data_format}; expected 3 (RGB) or 1 (gray)")
+
+    def _untraced(self, x: Any) -> Any:
+        """In a TensorFlow graph that does not know the images' size: step out of the graph, where it is known."""
+        import tensorflow as tf
+
+        out = tf.py_function(self._prepared, [x], self.compute_dtype)
+        out.set_shape((x.shape[0], *self.record.size, self.record.channels))
+        return out
+
+
+def _whole(x: Any) -> Any:
+    """Rounded to 8 bits."""
+    return ops.clip(ops.floor(x + 0.5), 0, 255)

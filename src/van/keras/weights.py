@@ -1,0 +1,171 @@
+"""Weights of every format into Keras's variables and out again; arrays in between, no torch but for its pickles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from .. import checkpoints
+from ..checkpoints import Checkpoint, layout
+from ..checkpoints import keras as files
+from ..checkpoints.limits import ReadBack
+from ..checkpoints.reading import RECORD, describe
+from ..errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
+from ..variants import ALIASES, VARIANTS
+from ..weights import WEIGHTS, Weight
+
+if TYPE_CHECKING:
+    from .model import VAN
+
+HEAD = ("head.weight", "head.bias")
+# What changes the outputs and is in no tensor's shape.
+_UNSHAPED = ("strides", "layer_norm_eps", "attention", "dilation", "kernel_size")
+
+# The published classifiers that a program can download, keras-hub's way: name -> what it is.
+PRESETS: dict[str, dict[str, Any]] = {
+    row.name: {
+        "metadata": {
+            "description": f"{row.model} of {row.dataset}, as {row.format}; {row.licence}",
+            "path": row.model,
+            "top1": row.top1,
+        },
+        "weights": row.source,
+    }
+    for row in WEIGHTS
+    if row.task == "classification" and row.kind in ("hub", "url")
+}
+
+
+def pretrained_row(model: str) -> Weight:
+    """The ImageNet-1K weights of a size, the port's file before OpenMMLab's; raises ConfigError if there are none."""
+    rows = {row.name: row for row in WEIGHTS}
+    for name in (f"keras/{model}", f"openmmlab/{model}"):
+        if name in rows and rows[name].dataset == "in1k":
+            return rows[name]
+    valid = sorted({row.model for row in WEIGHTS if row.name.startswith(("keras/", "openmmlab/")) and row.top1})
+    raise ConfigError(f"no ImageNet-1K weights were published for {model}; there are some for {', '.join(valid)}")
+
+
+def read(source: str | Path, known: Mapping[str, Any], *, ema: bool = False) -> Checkpoint:
+    """The classifier in a file, a folder, a preset or a repository of the hub; of a segmenter the backbone.
+
+    Raises CheckpointError for what cannot be read, is nowhere, or contradicts `known` (fields of VanConfig).
+    """
+    checkpoint = checkpoints.read(_local(source), ema=ema, **known)
+    return checkpoint if checkpoint.segmenter is None else checkpoint.without_head()
+
+
+def _local(source: str | Path) -> Path:
+    if Path(source).exists():
+        return Path(source)
+    row = next((row for row in WEIGHTS if row.name == str(source)), None)
+    if row is not None and row.kind == "url":
+        return _downloaded(row)
+    from .. import hub  # slow to import, and a path needs none
+
+    name = row.repo if row is not None and row.repo else str(source)
+    return hub.download(name) if hub.is_hub_id(name) else Path(source)
+
+
+def _downloaded(row: Weight) -> Path:
+    """The file of a row in Keras's cache."""
+    try:
+        path = Path(keras.utils.get_file(row.filename, row.url, cache_subdir="models/van"))
+    except Exception as error:  # Keras raises plain exceptions for whatever a server says
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"download of {row.url} failed: {reason}; try again, or give a file you have") from error
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(row.sha256 or ""):
+        raise CheckpointError(f"{path} is not the published file: its sha256 is {found}, not {row.sha256}…; delete it")
+    return path
+
+
+def assign(model: VAN, checkpoint: Checkpoint) -> None:
+    """Put the arrays into the model's variables; its head stays as it is where the checkpoint's has another width."""
+    head = model.config.num_classes == checkpoint.config.num_classes
+    for key, variable in _variables(model):
+        if head or key not in HEAD:
+            variable.assign(files.to_keras(key, checkpoint.arrays[key]))
+
+
+def require_fit(model: VAN, checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError unless the checkpoint is of the model's network, head included."""
+    layout.check(checkpoint.arrays, model.config, what="the file")
+    for name in _UNSHAPED:
+        ours, theirs = getattr(model.config, name), getattr(checkpoint.config, name)
+        if ours != theirs:
+            raise CheckpointError(f"the file's {name} is {theirs}, the model's {ours}; build the model with the file's")
+
+
+def checkpoint_of(model: VAN) -> Checkpoint:
+    """The model's weights as arrays, with what is known about them."""
+    arrays = {key: files.from_keras(key, _numbers(variable)) for key, variable in _variables(model)}
+    counted = layout.with_counters(arrays)
+    return _described(model, {key: counted[key] for key in layout.shapes(model.config)})
+
+
+def save(model: VAN, path: str | Path, *, format: str = "keras") -> None:  # noqa: A002
+    """Write a VAN to a file (or folder) of any checkpoint format, with its classes and preprocessing.
+
+    format: "keras" (`.weights.h5`), "van", "official", "mmpretrain", "mmseg" or "transformers".
+    Warns with VanNotice about what is lost in the format.
+    Raises CheckpointError for a place that cannot be written, UnknownNameError for a format.
+    """
+    for sentence in checkpoints.write(checkpoint_of(model), path, format):
+        if not isinstance(sentence, ReadBack):
+            warnings.warn(f"{format} cannot carry {sentence}", VanNotice, stacklevel=2)
+
+
+def add_record(model: VAN, path: str | Path) -> None:
+    """Write our record into a `.weights.h5` that Keras saved: it tells what no tensor does, epsilon for one."""
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        file.attrs[RECORD] = json.dumps(describe(_described(model, {})))
+
+
+def _described(model: VAN, arrays: dict[str, np.ndarray]) -> Checkpoint:
+    return Checkpoint(
+        arrays=arrays,
+        config=model.config,
+        format="keras",
+        classes=model.classes,
+        preprocess=model.preprocess,
+        provenance=dict(model.provenance),
+    )
+
+
+def _numbers(variable: Any) -> np.ndarray:
+    """The variable as an array; bfloat16, which numpy has not, as float32, which holds it exactly."""
+    array = keras.ops.convert_to_numpy(variable)
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _variables(model: VAN) -> Iterator[tuple[str, Any]]:
+    """(canonical key, Keras's variable) of everything but BatchNorm's counters, which Keras has not."""
+    for key in layout.shapes(model.config):
+        if key.endswith(files.COUNTER):
+            continue
+        name, *path, _, index = files.KERAS_3.foreign(key).split("/")
+        layer = model.get_layer(name)
+        for attribute in path:
+            layer = getattr(layer, attribute)
+        yield key, (*layer._trainable_variables, *layer._non_trainable_variables)[int(index)]
+
+
+def row_of(preset: str) -> Weight:
+    """The row of a preset, of a size (`van_b0`) that of its ImageNet-1K weights; raises UnknownNameError."""
+    size = ALIASES.get(preset, preset)
+    if size in VARIANTS:
+        return pretrained_row(size)
+    if preset not in PRESETS:
+        raise UnknownNameError.of("preset", preset, PRESETS)
+    return next(row for row in WEIGHTS if row.name == preset)
