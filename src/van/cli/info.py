@@ -27,7 +27,7 @@ def add_arguments(parser: Any) -> None:
         "--size", type=int, nargs="+", help="model: side of the image, or its H and W (default 224, segmenters 512)"
     )
     parser.add_argument("--ablations", action="store_true", help="model: what the options of its attention cost")
-    parser.add_argument("--ops", action="store_true", help="how this machine's CPU computes the primitives, and why")
+    parser.add_argument("--ops", action="store_true", help="how this machine computes the primitives, and why")
 
 
 def run(options: Any) -> None:

@@ -7,14 +7,19 @@
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
 | CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
-| other devices, exports | all | library convolutions with the padding inside; the layout as it came |
+| CUDA, float32, halves | depthwise_conv2d, depthwise_gelu, depthwise_pair | Triton kernels, with every gradient |
+| CUDA, halves | pointwise_conv2d | a matrix product on channels_last memory |
+| CUDA, float32, halves | fast_layout | channels_last |
+| other devices and types, exports | all | library convolutions with the padding inside; the layout as it came |
 
-The kernel is compiled when it is first needed (library.py). Without a compiler, or with VAN_OPS=plain, the CPU takes
-the library's convolutions; `van info --ops` tells which it is and why.
+Halves are bfloat16 and float16. The C kernel is compiled when it is first needed (library.py); without a compiler the
+CPU takes the library's convolutions. Triton's are checked by a small computation when a GPU first needs them (gpu.py);
+without Triton, on GPUs before Ampere, or where that check fails, the GPU takes the library's convolutions. So do both
+with VAN_OPS=plain. `van info --ops` tells which it is and why.
 """
 
 from .block import PackedBlock, PackedPatch, block_kernel_serves, folded_block, folded_patch, pack_block, pack_patch
-from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves
+from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves, without_kernels
 from .layout import fast_layout
 from .plain import Conv
 from .pointwise import pointwise_conv2d
@@ -36,4 +41,5 @@ __all__ = [
     "pack_patch",
     "pointwise_conv2d",
     "report",
+    "without_kernels",
 ]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-from .depthwise import kernel_serves
+from .depthwise import c_kernel_serves, kernel_serves
 from .kernel import _check, _like
 from .library import library
 
@@ -171,4 +171,4 @@ def folded_block(x: Tensor, packed: PackedBlock) -> Tensor:
 
 def block_kernel_serves(x: Tensor) -> bool:
     """Whether the C kernel computes a folded block of x: what it needs of a convolution, and nobody wants gradients."""
-    return kernel_serves(x) and not (torch.is_grad_enabled() and x.requires_grad)
+    return c_kernel_serves(x) and kernel_serves(x) and not (torch.is_grad_enabled() and x.requires_grad)

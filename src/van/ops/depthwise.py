@@ -5,15 +5,21 @@ Shapes: N batch, C channels, H height, W width, k kernel side.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
 from . import kernel, plain
+from .gpu import DTYPES, gpu
 from .library import library
 from .plain import Conv
 
 # Beyond this side a kernel no longer fits what the C code keeps at hand for it.
 LARGEST_KERNEL = 31
+_kernels_wanted = ContextVar("van_kernels_wanted", default=True)
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation: int = 1) -> Tensor:
@@ -22,33 +28,73 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation
     x: (N, C, H, W), weight: (C, 1, k, k), bias: (C,) or None; returns (N, C, H, W).
     An odd span is padded one more at the bottom and right.
     """
-    conv = (weight, bias, dilation)
+    x, conv = _as_autocast(x), (weight, bias, dilation)
     return kernel.depthwise(x, *conv, False) if kernel_serves(x, conv) else plain.convolve(x, *conv)
 
 
 def depthwise_gelu(x: Tensor, conv: Conv) -> Tensor:
     """Exact GELU of a depthwise convolution (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
+    x = _as_autocast(x)
     return kernel.depthwise(x, *conv, True) if kernel_serves(x, conv) else plain.chain(x, [conv], gelu=True)
 
 
 def depthwise_pair(x: Tensor, near: Conv, far: Conv) -> Tensor:
     """Two depthwise convolutions, first near, then far, each (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
+    x = _as_autocast(x)
     return kernel.depthwise_pair(x, *near, *far) if kernel_serves(x, near, far) else plain.chain(x, [near, far])
 
 
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Within it every primitive is the library's: what a kernel is checked against. For graphs not yet compiled."""
+    token = _kernels_wanted.set(False)
+    try:
+        yield
+    finally:
+        _kernels_wanted.reset(token)
+
+
 def kernel_serves(x: Tensor, *convs: Conv) -> bool:
-    """Whether the C kernel computes these convolutions of x: float32 on the CPU, square kernels, no export."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    """Whether a kernel computes these convolutions of x: the C kernel float32 on the CPU, Triton's on a GPU.
+
+    Both take square kernels; neither is exported.
+    """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
-    return _available() and all(_fits(x, weight, bias) for weight, bias, _ in convs)
+    x = _as_autocast(x)
+    served = c_kernel_serves(x) if x.device.type == "cpu" else gpu_serves(x)
+    return served and all(_fits(x, weight, bias) for weight, bias, _ in convs)
+
+
+def c_kernel_serves(x: Tensor) -> bool:
+    """Whether the C kernel computes maps of this type."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _available()
+
+
+def gpu_serves(x: Tensor) -> bool:
+    """Whether the Triton kernels compute maps of this type, where they are."""
+    return x.device.type == "cuda" and x.dtype in DTYPES and _ready(x.device)
 
 
 @torch.compiler.assume_constant_result
 def _available() -> bool:
-    return library().handle is not None
+    return _kernels_wanted.get() and library().handle is not None
+
+
+@torch.compiler.assume_constant_result
+def _ready(device: torch.device) -> bool:
+    return _kernels_wanted.get() and gpu(device).ready
+
+
+def _as_autocast(x: Tensor) -> Tensor:
+    """What autocast makes of a convolution's input on a GPU; the kernels take its float32 parameters as they are."""
+    if x.device.type == "cuda" and x.dtype == torch.float32 and torch.is_autocast_enabled("cuda"):
+        return x.to(torch.get_autocast_dtype("cuda"))
+    return x
 
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     channels, one, height, width = weight.shape
-    same = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
+    types = (x.dtype,) if x.device.type == "cpu" else (x.dtype, torch.float32)
+    same = weight.dtype in types and (bias is None or bias.dtype == weight.dtype)
     return same and x.ndim == 4 and x.shape[1] == channels and one == 1 and height == width <= LARGEST_KERNEL

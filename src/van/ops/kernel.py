@@ -1,4 +1,6 @@
-"""The C kernel's depthwise convolutions as PyTorch operators: autograd, fake tensors, FLOP counts.
+"""The depthwise convolutions as PyTorch operators: the C kernel on the CPU, autograd, fake tensors, FLOP counts.
+
+gpu.py registers the CUDA side.
 
 Shapes: N batch, C channels, H height, W width, k kernel side. Maps are (N, C, H, W) in any layout; results lie in
 channels_last memory. float32; float64 exists for checking gradients.
@@ -181,6 +183,8 @@ def _differentiable(operator: Any, backward_operator: Any, slots: tuple[int, ...
 def _plainly(inputs: Sequence[Any]) -> Tensor:
     """What the operator of these inputs computes, differentiable as often as one likes."""
     x, *parameters = inputs
+    # under autocast the operator has taken float32 parameters of a smaller map
+    parameters = [p.to(x.dtype) if isinstance(p, Tensor) else p for p in parameters]
     if len(parameters) == 4:
         return plain.chain(x, [tuple(parameters[:3])], gelu=parameters[3])
     return plain.chain(x, [tuple(parameters[:3]), tuple(parameters[3:])])

@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .depthwise import gpu_serves
+
 
 def fast_layout(x: Tensor) -> Tensor:
-    """The same (N, C, H, W) values in the device's best layout: channels_last on CPU, as they came elsewhere."""
-    if x.device.type == "cpu" and not torch.compiler.is_exporting():
+    """The same (N, C, H, W) values in the device's best layout.
+
+    channels_last on the CPU and on a GPU that the Triton kernels serve, as they came elsewhere.
+    """
+    if not torch.compiler.is_exporting() and (x.device.type == "cpu" or gpu_serves(x)):
         return x.contiguous(memory_format=torch.channels_last)
     return x

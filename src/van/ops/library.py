@@ -2,7 +2,7 @@
 
 | variable | meaning |
 |---|---|
-| VAN_OPS=plain | never use the kernel |
+| VAN_OPS=plain | never use the kernel, nor those of a GPU |
 | VAN_CACHE | the folder for what is built (default: XDG_CACHE_HOME or ~/.cache, there `van`) |
 | CC | the C compiler (default: cc, gcc or clang) |
 """
@@ -89,10 +89,7 @@ def build(target: Path, *flags: str) -> None:
 
 def _built(instructions: str, *, double: bool) -> Path:
     """The compiled library, from the cache or made now; one process compiles, others wait for it."""
-    wish = os.environ.get("VAN_OPS", "auto")
-    if wish not in ("auto", "plain"):
-        raise ConfigError(f"VAN_OPS is {wish!r}; expected plain, which never uses the kernel, or auto")
-    if wish == "plain":
+    if _wish() == "plain":
         raise _NoKernelError("VAN_OPS=plain")
     flags = (*INSTRUCTION_FLAGS.get(instructions, ()), *(("-DVAN_DOUBLE",) if double else ()))
     content = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
@@ -120,6 +117,13 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _wish() -> str:
+    wish = os.environ.get("VAN_OPS", "auto")
+    if wish not in ("auto", "plain"):
+        raise ConfigError(f"VAN_OPS is {wish!r}; expected plain, which never uses the kernel, or auto")
+    return wish
 
 
 def _cache() -> Path:

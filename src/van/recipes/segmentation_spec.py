@@ -245,7 +245,7 @@ class PixelTrainerSpec:
     recalibrate_images: training images that "recalibrate" looks at, over all devices; None: 4096.
     precision: "fp32", or "bf16" and "fp16" by autocast.
     compile: torch.compile the backbone for training.
-    channels_last: memory format of network and images.
+    channels_last: memory format of network and images; on CUDA the network is what `van.optimize` makes of it.
     monitor: metric for best.ckpt and early stopping, "val/mIoU", "val/aAcc" or "val/mAcc".
     early_stopping: stop after so many validations without improvement; None: never.
     keep: which weights become model.safetensors, "best" or "last".

@@ -92,7 +92,7 @@ class TrainerSpec:
     recalibrate_images: training images that "recalibrate" looks at, over all devices; None: 4096.
     precision: "fp32", or "bf16" and "fp16" by autocast.
     compile: torch.compile the network for training.
-    channels_last: memory format of network and images.
+    channels_last: memory format of network and images; on CUDA the network is what `van.optimize` makes of it.
     ema_decay: of an average of the weights, which is then what is validated and exported; None: no average. The decay
     grows from 0 towards this value, so that short runs have a useful average too.
     monitor: metric for best.ckpt and early stopping, "val/top1", "val/top5" or "val/loss".

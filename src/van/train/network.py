@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from typing import TypeVar, cast
 
 import torch
+from torch import nn
 
 from ..errors import ConfigError, VanNotice
 from ..models import create_model, load
-from ..nn import Classifier
+from ..nn import Classifier, optimize
 from ..nn.segmenter import Segmenter
 from ..preprocess import Preprocess
 from ..recipes import DataSpec, ModelSpec
 from ..variants import name_of, resolve
+from .ranks import place
 
 DEFAULT_MODEL = "van_b0"
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Classifier:
@@ -39,6 +43,17 @@ def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Cl
     model.__dict__["classes"] = classes
     model.set_grad_checkpointing(spec.grad_checkpointing)
     return model.train()
+
+
+def laid_out(network: Net, device: str, *, channels_last: bool) -> Net:
+    """The network in the layout to train in: on CUDA what `van.optimize` makes and checks on this process's GPU.
+
+    Elsewhere the same network, its weights in channels_last memory where asked.
+    """
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or place().rank % torch.cuda.device_count())
+        return cast(Net, optimize(network.to(torch.device("cuda", index)), training=True))
+    return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
 def _classifier(model: Classifier | Segmenter, source: object) -> Classifier:

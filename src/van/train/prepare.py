@@ -19,7 +19,7 @@ from .checkpoint_io import read_last
 from .datamodule import ClassificationDataModule
 from .folder import resume_source
 from .module import ClassificationModule
-from .network import build_network, resolve_preprocess
+from .network import build_network, laid_out, resolve_preprocess
 from .optimizer import build_optimizer
 from .ranks import place
 from .sources import Images, open_images
@@ -66,8 +66,7 @@ def prepare(recipe: Recipe) -> Job:
     _check_map(recipe, network, preprocess)
     data = _data_module(train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda"))
     data.probe()
-    if recipe.trainer.channels_last:
-        network.to(memory_format=torch.channels_last)
+    network = laid_out(network, device, channels_last=recipe.trainer.channels_last)
     module = ClassificationModule(network, recipe, classes=train.classes, updates_per_epoch=data.updates_per_epoch)
     build_optimizer(network, recipe)  # raises for options it cannot have
     tell_lr(recipe)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ...data.segmentation import SegmentationData, open_segmentation
 from ...errors import ConfigError, DataError
 from ...nn.segmenter import Segmenter
@@ -14,6 +12,7 @@ from ...preprocess import IMAGENET, Preprocess
 from ...recipes import SegmentationRecipe
 from ...recipes.segmentation_spec import PixelDataSpec
 from ...segment import Inference
+from ..network import laid_out
 from ..prepare import check_resume, fit_devices, pick_device, tell_lr
 from .datamodule import SegmentationDataModule
 from .module import SegmentationModule
@@ -52,8 +51,7 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
         train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda")
     )
     data.train_set[0, 0], val.load(0)  # an unreadable first image or mask shows here
-    if recipe.trainer.channels_last:
-        network.to(memory_format=torch.channels_last)
+    network = laid_out(network, device, channels_last=recipe.trainer.channels_last)
     module = SegmentationModule(
         network, recipe, inference=inference, classes=train.classes, ignore_index=train.ignore_index
     )
