@@ -75,8 +75,8 @@ def run(options: Any) -> int:
         print(f"van: failed: {failure.checkpoint}: {failure.reason}", file=sys.stderr)
     if not done:
         raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
+    _write(done, failed, options)  # before printing: a reader of the output may stop reading
     _print(done, per_class=options.per_class)
-    _write(done, failed, options)
     return 1 if failed else 0
 
 

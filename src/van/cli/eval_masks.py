@@ -43,8 +43,8 @@ def run_masks(checkpoints: list[str], options: Any, add_arguments: Callable[[Any
     if not done:
         raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
     done.sort(key=lambda each: -each["mIoU"])
+    _write(done, failed, options, add_arguments)  # before printing: a reader of the output may stop reading
     _print(done, per_class=options.per_class)
-    _write(done, failed, options, add_arguments)
     return 1 if failed else 0
 
 
