@@ -20,7 +20,6 @@ measured in the same run. Exit code 1 when a requirement is missed. Writes docs/
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import os
 import sys
@@ -29,11 +28,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from official_graph import official
 from torch import Tensor, nn
 
 import van
-from van.nn.backbone import Backbone
-from van.nn.layers import DepthwiseConv2d, LayerNorm2d, PointwiseConv2d
 from van.variants import VanConfig
 
 MODELS = ("van_b0", "van_b1", "van_b2", "van_b3", "light_ham_van_b2")
@@ -49,44 +47,6 @@ TOY = VanConfig(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), mlp_ratios=(4, 
 # mode -> (least speed over official eager, over official compiled); at the largest inference batch
 REQUIRED = {"inference": (3.0, 1.5), "training": (2.5, 1.5)}
 REQUIRED_MEMORY, REQUIRED_ROOFLINE = 0.6, {"van_b2": 0.5}
-
-
-class PlainLayerNorm(nn.Module):
-    """LayerNorm over positions as rows, copied there and back, as in the published code."""
-
-    def __init__(self, ours: LayerNorm2d) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(ours.normalized_shape, eps=ours.eps)
-        self.norm.load_state_dict(ours.state_dict())
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(x.flatten(2).transpose(1, 2))
-        return y.reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2).contiguous()
-
-
-def plain_conv(ours: nn.Conv2d) -> nn.Conv2d:
-    """torch.nn's own layer with the weights of one of ours."""
-    options = {"padding": ours.padding, "dilation": ours.dilation, "groups": ours.groups}
-    plain = nn.Conv2d(ours.in_channels, ours.out_channels, ours.kernel_size, **options)
-    plain.load_state_dict(ours.state_dict())
-    return plain
-
-
-def official(model: nn.Module) -> nn.Module:
-    """A copy of the network without this package's primitives."""
-    plain = copy.deepcopy(model)
-    kinds = {LayerNorm2d: PlainLayerNorm, DepthwiseConv2d: plain_conv, PointwiseConv2d: plain_conv}
-    for parent in list(plain.modules()):
-        for name, child in parent.named_children():
-            if type(child) in kinds:
-                setattr(parent, name, kinds[type(child)](child))
-        if isinstance(parent, Backbone):
-            parent._accept = _as_they_come  # type: ignore[method-assign]
-    return plain.to(next(model.parameters()))  # device and type of the new layers
-
-
-def _as_they_come(images: Tensor) -> Tensor:
-    return images
 
 
 def main() -> int:

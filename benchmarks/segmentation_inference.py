@@ -14,7 +14,6 @@ the highest resident size above that of the loaded network, each in a process of
 from __future__ import annotations
 
 import argparse
-import copy
 import ctypes
 import gc
 import json
@@ -29,11 +28,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from official_graph import official
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from van.nn.backbone import LargeKernelAttention
-from van.nn.layers import DepthwiseConv2d, LayerNorm2d
 from van.nn.optimize import optimize
 from van.nn.segmenter import Segmenter
 from van.preprocess import IMAGENET
@@ -42,49 +40,6 @@ from van.segmenters import SEGMENTERS
 
 NETWORKS = ("light_ham_van_b0", "light_ham_van_b2", "upernet_van_b0")
 TOLERANCE = 1e-3  # of logits of order 1 to 10, between float32 graphs that round differently
-
-
-class PlainAttention(nn.Module):
-    """x · mix(far(near(x))) with library convolutions."""
-
-    def __init__(self, ours: LargeKernelAttention) -> None:
-        super().__init__()
-        self.near, self.far, self.mix = plain_conv(ours.near), plain_conv(ours.far), ours.mix
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.mix(self.far(self.near(x)))
-
-
-class PlainLayerNorm(nn.Module):
-    """LayerNorm over positions as rows, copied there and back."""
-
-    def __init__(self, ours: LayerNorm2d) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(ours.normalized_shape, eps=ours.eps)
-        self.norm.load_state_dict(ours.state_dict())
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(x.flatten(2).transpose(1, 2))
-        return y.reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2).contiguous()
-
-
-def plain_conv(ours: DepthwiseConv2d) -> nn.Conv2d:
-    plain = nn.Conv2d(
-        ours.in_channels, ours.out_channels, ours.kernel_size, 1, ours.padding, ours.dilation, groups=ours.groups
-    )
-    plain.load_state_dict(ours.state_dict())
-    return plain
-
-
-def plain_network(model: nn.Module) -> nn.Module:
-    """A copy of the network without this package's primitives."""
-    plain = copy.deepcopy(model)
-    kinds = {LargeKernelAttention: PlainAttention, LayerNorm2d: PlainLayerNorm, DepthwiseConv2d: plain_conv}
-    for parent in list(plain.modules()):
-        for name, child in parent.named_children():
-            if type(child) in kinds:
-                setattr(parent, name, kinds[type(child)](child))
-    return plain.eval()
 
 
 def network(name: str) -> Segmenter:
@@ -111,7 +66,7 @@ def tasks(name: str, kind: str, size: int) -> dict[str, Callable[[], Any]]:
             "logits": lambda: ours(normalised(picture)),
             "label map": lambda: predict_mask(ours, picture, inference),
         }
-    plain = plain_network(model)
+    plain = official(model)
     return {
         "logits": lambda: plain(normalised(picture).contiguous()),
         "label map": lambda: plain(normalised(picture).contiguous()).argmax(1)[0].numpy(),
@@ -186,7 +141,7 @@ def print_row(row: dict[str, Any]) -> None:
     print(f"{row['network']:18} {row['task']:10} {'  '.join(cells)}  {row['ratio']:5.2f}x", flush=True)
 
 
-def record(rows: list[dict[str, Any]], size: int) -> None:
+def record(rows: list[dict[str, Any]], size: int, rounds: int) -> None:
     import ledger
 
     entries = []
@@ -206,7 +161,7 @@ def record(rows: list[dict[str, Any]], size: int) -> None:
             entries.append(memory | {"what": f"{what}: {kind}, memory above the loaded network"})
         ratio = {"id": f"{where}/ratio", "value": round(row["ratio"], 3), "unit": "×"}
         entries.append(ratio | {"what": f"{what}: speed over the plain eager graph"})
-    ledger.record(entries, command="python benchmarks/segmentation_inference.py --record")
+    ledger.record(entries, command=f"python benchmarks/segmentation_inference.py --rounds {rounds} --record")
 
 
 def main() -> int:
@@ -231,7 +186,7 @@ def main() -> int:
         for row in rows[-2:]:
             print_row(row)
     if options.record and not options.quick:
-        record(rows, options.size)
+        record(rows, options.size, options.rounds)
     return 0
 
 

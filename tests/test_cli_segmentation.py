@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 import van
 from tiny_segmentation import SLIM_NETWORK
 from van.cli import main
+from van.cli.eval_masks import _stems
 from van.data.segmentation import open_segmentation
 from van.errors import ConfigError, VanError
 from van.evaluate_masks import evaluate_masks
@@ -303,3 +305,8 @@ def test_doctor_is_a_verb(run):
     code, out, _ = run("doctor", "scenes", "--limit", "2")
     assert code in (0, 1)
     assert "11 classes" in out
+
+
+def test_label_maps_of_pictures_with_one_name_do_not_replace_each_other():
+    stems = _stems([Path(name) for name in ("a/x/1.png", "b/x/1.png", "c/x/1.png", "x_1.png", "a/2.png")])
+    assert stems == ("1", "x_1", "x_1_2", "_x_1", "2")

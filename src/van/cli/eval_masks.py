@@ -126,14 +126,13 @@ class MaskWriter:
 
 
 def _stems(names: list[Path]) -> tuple[str, ...]:
-    """File names without suffix; pictures of different folders that share one get their folder's name before it."""
-    stems: list[str] = []
-    taken: set[str] = set()
+    """File names without suffix, each once: one that is taken gets its folder's name before it, then a number."""
+    taken: dict[str, None] = {}  # in order
     for name in names:
-        stem = name.stem if name.stem not in taken else f"{name.parent.name}_{name.stem}"
-        taken.add(name.stem)
-        stems.append(stem)
-    return tuple(stems)
+        stems = [name.stem, f"{name.parent.name}_{name.stem}"]
+        stems += [f"{stems[1]}_{number}" for number in range(2, len(taken) + 2) if stems[0] in taken]
+        taken[next(stem for stem in stems if stem not in taken)] = None
+    return tuple(taken)
 
 
 def _submission_layout(data: Any) -> str:
