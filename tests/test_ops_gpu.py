@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from networks import gap, images, tiny
 from triton_cases import check, conv, pair
-from van import ops
+from van import create_model, ops
 from van.errors import ConfigError, VanError
 from van.nn import optimize
 from van.nn.layers import DepthwiseConv2d
@@ -65,7 +65,7 @@ def compiles(side, dilation, dtype, width, channels, capability):
         constants |= {"ROWS": share.rows, "COLUMNS": share.columns, "CHANNELS": share.channels}
         if use == "map":
             constants |= {"FLIP": False, "HAS_BIAS": True, "EPILOGUE": 1 if side == 3 else 0}
-            pointers = dict.fromkeys(("x", "weight", "bias", "grad", "y"), name)
+            pointers = dict.fromkeys(("x", "weight", "bias", "grad", "y", "z"), name)
             asm = compiled(triton_kernels.convolve, constants, pointers, capability, share.warps)
         else:
             pointers = {"x": name, "grad": name, "taps": "*fp32", "biases": "*fp32"}
@@ -227,6 +227,92 @@ def test_what_a_network_calls_on_cuda(way, monkeypatch):
     assert all(nhwc for _, _, nhwc in ours)
     products = sum(name in ("aten.addmm.default", "aten.mm.default") for name, _, _ in calls.seen)
     assert products == (1 + 5 * sum(model.config.depths) if way == "autocast" else 1)
+
+
+def step(model, x, *, autocast=True):
+    """Output, gradients, and how many bytes autograd saved, of a training step's forward pass on the CPU."""
+    saved = {}
+    model.zero_grad()
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: saved.setdefault(t.data_ptr(), t), lambda t: t)
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = model(x)
+    y.float().square().sum().backward()
+    return y.detach().float(), [p.grad.clone() for p in model.parameters()], sum(t.nbytes for t in saved.values())
+
+
+class TestLean:
+    @pytest.fixture
+    def network(self):
+        return tiny(drop_path_rate=0.0, depths=(4, 1, 1, 1)).train()
+
+    def test_bfloat16_stream(self, network):
+        keys, x = list(network.state_dict()), images(2, 3, 64, 64)
+        y, grads, kept = step(network, x)
+        network.backbone.set_lean()
+        lean_y, lean_grads, lean_kept = step(network, x)
+        assert list(network.state_dict()) == keys
+        assert lean_kept < 0.95 * kept
+        assert not torch.equal(lean_y, y)  # it does round elsewhere
+        assert gap(lean_y, y) < 5e-2
+        for one, two in zip(lean_grads, grads, strict=True):
+            assert one.dtype == two.dtype == torch.float32
+            assert (one - two).norm() < 0.1 * max(two.norm(), 1e-2 * max(g.norm() for g in grads))
+        network.backbone.set_lean(False)
+        assert torch.equal(step(network, x)[0], y)
+
+    @pytest.mark.parametrize("way", ["float32", "evaluation", "float16"])
+    def test_nothing_else_changes(self, network, way):
+        x, outputs = images(2, 3, 64, 64), []
+        for lean in (False, True):
+            network.backbone.set_lean(lean)
+            network.train(way != "evaluation")
+            with torch.autocast("cpu", torch.float16 if way == "float16" else torch.bfloat16, enabled=way != "float32"):
+                outputs.append(network(x))
+        assert torch.equal(*outputs)
+
+    def test_optimize_on_cuda_alone(self, monkeypatch):
+        assert not any(getattr(m, "lean", False) for m in optimize(tiny(), training=True).modules())
+        monkeypatch.setattr(torch.nn.Parameter, "is_cuda", True, raising=False)
+        made = optimize(tiny(), training=True)
+        assert all(m.lean for m in made.modules() if hasattr(m, "lean"))
+        assert not any(getattr(m, "lean", False) for m in optimize(tiny()).modules())
+
+    def test_projection_that_computes_gelu_again(self):
+        x, conv1, draw = images(2, 6, 5, 7).requires_grad_(), conv(6, 3, 1), torch.randn(4, 6, 1, 1)
+        leaves = [x, *(t.requires_grad_() for t in (conv1[0], conv1[1], draw, torch.randn(4)))]
+        _, near, near_bias, weight, bias = leaves
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
+            y = ops.depthwise_gelu_project(x, (near, near_bias, 1), weight, bias)
+        assert saved.count(x.shape) == 1  # GELU's result would be another of that shape
+        plain = torch.nn.functional.conv2d(ops.plain.chain(x, [(near, near_bias, 1)], gelu=True), weight, bias)
+        assert gap(y, plain) < 1e-5
+        grad = images(*y.shape, seed=3)
+        wanted = torch.autograd.grad(plain, leaves, grad)
+        assert all(gap(a, b) < 1e-5 for a, b in zip(torch.autograd.grad(y, leaves, grad), wanted, strict=True))
+        torch._dynamo.reset()
+        compiled = torch.compile(ops.depthwise_gelu_project, backend="aot_eager", fullgraph=True)
+        y = compiled(x, (near, near_bias, 1), weight, bias)
+        assert all(gap(a, b) < 1e-5 for a, b in zip(torch.autograd.grad(y, leaves, grad), wanted, strict=True))
+        again = tuple(t.detach() for t in (y.new_ones(x.shape), x, near, near_bias))
+        torch.library.opcheck(ops.feed_forward.depthwise_gelu_again, (*again, 1))
+
+    def test_a_watched_projection_is_called(self, network, monkeypatch):
+        monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
+        network.backbone.set_lean()
+        seen, block = [], network.backbone.stages[0].blocks[0]
+        block.feed_forward.project.register_forward_hook(lambda *arguments: seen.append(1))
+        network(images(2, 3, 64, 64))
+        assert seen == [1]
+
+    def test_memory_on_cuda_is_estimated(self, monkeypatch):
+        """On fake CUDA tensors: at most 60% of the official graph's, which is an estimate of what a GPU will need."""
+        monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
+        from gpu_memory import estimate
+
+        found = estimate(create_model("van_b0", seed=0).train(), 128, 224)
+        assert 0.7 * found["official"] < found["ours"] < 0.9 * found["official"]
+        assert found["ours, lean"] < 0.6 * found["official"]
 
 
 def test_nobody_imports_triton_before_it_is_needed():
