@@ -136,6 +136,7 @@ class TestWhenTheyAreUsed:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Some GPU")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
         monkeypatch.setattr(torch.version, "hip", None)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         monkeypatch.setattr(gpu, "check", lambda device: 1e-7)
         gpu._found.cache_clear()
         yield
@@ -165,6 +166,15 @@ class TestWhenTheyAreUsed:
         assert not found.ready
         assert reason in found.reason
         assert reason in ops.report()["cuda"]
+
+    def test_never_first_in_a_cuda_graph(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        with pytest.raises(VanError, match="run the network once before it"):
+            gpu.gpu()
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        assert gpu.gpu().ready  # nothing was remembered
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        assert gpu.gpu().ready
 
     def test_an_unknown_wish(self, monkeypatch):
         monkeypatch.setenv("VAN_OPS", "fast")
@@ -254,9 +264,9 @@ class TestLean:
         assert lean_kept < 0.95 * kept
         assert not torch.equal(lean_y, y)  # it does round elsewhere
         assert gap(lean_y, y) < 5e-2
-        for one, two in zip(lean_grads, grads, strict=True):
-            assert one.dtype == two.dtype == torch.float32
-            assert (one - two).norm() < 0.1 * max(two.norm(), 1e-2 * max(g.norm() for g in grads))
+        assert {g.dtype for g in lean_grads} == {torch.float32}
+        flat, plain = (torch.cat([g.flatten() for g in found]) for found in (lean_grads, grads))
+        assert (flat - plain).norm() < 5e-2 * plain.norm()
         network.backbone.set_lean(False)
         assert torch.equal(step(network, x)[0], y)
 
@@ -296,6 +306,18 @@ class TestLean:
         assert all(gap(a, b) < 1e-5 for a, b in zip(torch.autograd.grad(y, leaves, grad), wanted, strict=True))
         again = tuple(t.detach() for t in (y.new_ones(x.shape), x, near, near_bias))
         torch.library.opcheck(ops.feed_forward.depthwise_gelu_again, (*again, 1))
+
+    def test_a_whole_step(self, network, monkeypatch):
+        """With the C kernel in the place of the GPU's: the same gradients, eager and compiled without a graph break."""
+        x, grads = images(2, 3, 32, 32), []
+        monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
+        torch._dynamo.reset()
+        for lean in (False, True):
+            network.backbone.set_lean(lean)
+            for call in (network, torch.compile(network, backend="aot_eager", fullgraph=True)) if lean else (network,):
+                grads.append(torch.autograd.grad(call(x).square().sum(), list(network.parameters())))
+        for found in grads[1:]:
+            assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, grads[0], strict=True))
 
     def test_a_watched_projection_is_called(self, network, monkeypatch):
         monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ..errors import VanError
 from . import feed_forward, kernel, plain
 from .blocks import Blocks, blocks_for
 from .kernel import _like
@@ -210,7 +211,10 @@ class Gpu:
 
 
 def gpu(device: torch.device | None = None) -> Gpu:
-    """The state of a CUDA device, None for the current one; found once, by a small computation that is checked."""
+    """The state of a CUDA device, None for the current one; found once, by a small computation that is checked.
+
+    Raises VanError while a CUDA graph is captured and nothing is known yet: the check needs the host.
+    """
     index = None if device is None else device.index
     if index is None:
         if not torch.cuda.is_available():
@@ -228,6 +232,8 @@ def _found(index: int, wish: str) -> Gpu:
         return Gpu(ready=False, reason=f"{name}: the kernels were never tried on ROCm")
     if capability < OLDEST_CAPABILITY:
         return Gpu(ready=False, reason=f"{name}: compute capability {capability[0]}.{capability[1]} is below 8.0")
+    if torch.cuda.is_current_stream_capturing():
+        raise VanError("a CUDA graph is captured before the kernels were checked here; run the network once before it")
     try:
         worst = check(torch.device("cuda", index))
     except ImportError:
