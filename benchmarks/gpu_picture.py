@@ -27,13 +27,13 @@ def draw_models(rows: Sequence[Row], path: Path, *, title: str) -> None:
     kinds = _values(rows, "kind")
     figure, panels = _figure(3, 1, title)
     shown = (("inference", "images_per_s", "images/s"), ("training", "images_per_s", "images/s"))
-    for panel, (mode, value, unit) in zip(panels, (*shown, ("training", "peak_mib", "MiB at most")), strict=True):
+    for panel, (mode, value, unit) in zip(panels, (*shown, ("training", "peak_mib", "peak memory, MiB")), strict=True):
         here = [row for row in rows if row["mode"] == mode]
         largest = {row["model"]: row["batch"] for row in sorted(here, key=lambda row: row["batch"])}
         here = [row for row in here if row["batch"] == largest[row["model"]]]
         _bars(panel, here, kinds, "kind", _network, lambda row, value=value: row[value])
         panel.set_title(mode)
-        panel.set_ylabel(unit)
+        panel.set_ylabel(unit, fontsize=9)
     _save(figure, panels, path)
 
 
@@ -42,7 +42,7 @@ def _case(row: Row) -> str:
 
 
 def _network(row: Row) -> str:
-    return f"{row['model']}\n{row['size']}², batch {row['batch']}"
+    return f"{row['model'].partition('_patch')[0]}\n{row['size']}², batch {row['batch']}"
 
 
 def _values(rows: Sequence[Row], key: str) -> list[str]:
@@ -73,6 +73,7 @@ def _bars(
         heights = [found.get(n, float("nan")) for n in names]
         panel.bar(at, heights, 0.8 / len(kinds), label=kind, color=_colour(kind, place))
     panel.set_xticks(range(len(names)), names, fontsize=8)
+    panel.set_xlim(-0.5, len(names) - 0.5)
     panel.grid(axis="y", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
 

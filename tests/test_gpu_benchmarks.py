@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from van.segmenters import SEGMENTERS
+from van.variants import VARIANTS
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -89,7 +92,7 @@ def rows(*, ours=4.0, compiled=2.0, training=3.0, memory=0.5, limit=6.0):
 
 @pytest.mark.parametrize(("found", "missed"), [
     ({}, None),
-    ({"ours": 2.9, "compiled": 1.0}, "inference: 2.90 times official eager; required 3.0"),
+    ({"ours": 2.9, "compiled": 1.0, "limit": 5.0}, "inference: 2.90 times official eager; required 3.0"),
     ({"compiled": 3.0}, "inference: 1.33 times official compiled; required 1.5"),
     ({"training": 2.4}, "training: 2.40 times official eager; required 2.5"),
     ({"memory": 0.61}, "training: 61% of official's memory; required 60%"),
@@ -116,11 +119,30 @@ def test_what_is_measured(gpu_model):
         ("training", 128, 224),
     ]
     assert {size for _, _, size in gpu_model._settings("light_ham_van_b2", options)} == {512}
-    # side, channels, expansion, depth
-    traffic = gpu_model._traffic("van_b1", 224, "inference"), gpu_model._traffic("van_b1", 224, "training")
-    stages = [(56, 64, 8, 2), (28, 128, 8, 2), (14, 320, 4, 4), (7, 512, 4, 2)]
-    assert traffic[0] == sum(2 * side**2 * c * (13 + 4 * r) * depth for side, c, r, depth in stages)
-    assert traffic[1] == sum(2 * side**2 * c * (49 + 12 * r) * depth for side, c, r, depth in stages)
+    stages = [(56, 64, 8, 2), (28, 128, 8, 2), (14, 320, 4, 4), (7, 512, 4, 2)]  # side, channels, expansion, depth
+    for mode, maps, per_expansion in (("inference", 13, 4), ("training", 49, 12)):
+        wanted = sum(2 * side**2 * c * (maps + per_expansion * r) * depth for side, c, r, depth in stages)
+        assert gpu_model._traffic(VARIANTS["van_b1"], 224, mode) == wanted
+        assert gpu_model._traffic(SEGMENTERS["light_ham_van_b1"], 224, mode) == wanted
+
+
+def test_what_is_recorded(gpu_model, monkeypatch):
+    import gpu_ops
+    import ledger
+
+    kept = []
+    monkeypatch.setattr(ledger, "record", lambda entries, *, command: kept.extend(entries))
+    gpu_model._record(rows(), {"machine": "Some GPU", "torch": "2"})
+    case = {"dtype": "bf16", "name": "dw3", "direction": "forward", "side": 7, "channels": 8, "batch": 128}
+    row = case | {"way": "ours", "ms": 2.0, "floor_ms": 1.0, "kernels": ["convolve"], "over_library": 3.0}
+    gpu_ops._record([row], {"copy": 4e12, "fma": 3e13}, {"machine": "Some GPU", "torch": "2"})
+    found = {entry["id"]: entry for entry in kept}
+    assert len(found) == len(kept) == 16 + 3
+    assert all((entry["machine"], entry["versions"]) == ("Some GPU", {"torch": "2"}) for entry in kept)
+    ours = found["measured/gpu/model/van_b2/training/256/ours"]
+    assert (ours["value"], ours["over_compiled"], ours["memory_of_official"], ours["roofline"]) == (3.0, 2.0, 0.5, 0.5)
+    assert found["measured/gpu/ops/bf16/dw3/forward/7x8/ours"]["kernels"] == ["convolve"]
+    assert found["measured/gpu/floor/fma"]["value"] == 60.0
 
 
 def test_pictures(gpu_model, tmp_path):

@@ -449,6 +449,46 @@ class TestOnAGpu:
             for _ in range(4):  # warm-up, capture, replays
                 assert gap(compiled_model(x).clone(), want) < 2e-2
 
+    def test_a_training_step_in_a_cuda_graph(self, cuda):
+        model = tiny(drop_path_rate=0.0).to(cuda)
+        model, x = optimize(model, example=images(1, 3, 64, 64).to(cuda), training=True), images(4, 3, 64, 64).to(cuda)
+
+        def step():
+            model.zero_grad(set_to_none=True)
+            with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+                loss = model(x).float().square().mean()
+            loss.backward()
+
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(aside)
+        wanted = [p.grad.clone() for p in model.parameters()]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        for _ in range(2):
+            graph.replay()
+            assert all(gap(p.grad, want) < 1e-2 for p, want in zip(model.parameters(), wanted, strict=True))
+
+    def test_memory_of_a_lean_step(self, cuda):
+        """What the estimate above estimates, at a size where maps outweigh everything else."""
+        peaks, x = {}, images(32, 3, 224, 224).to(cuda)
+        for lean in (False, True):
+            torch.cuda.empty_cache()
+            model = create_model("van_b0", seed=0).to(cuda).train()
+            model = optimize(model, example=x[:1], training=True)
+            model.backbone.set_lean(lean)
+            torch.cuda.reset_peak_memory_stats()
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(x).float().square().mean()
+            loss.backward()
+            peaks[lean] = torch.cuda.max_memory_allocated()
+            del model, loss
+        assert peaks[True] < 0.75 * peaks[False]
+
     def test_opcheck(self, cuda):
         (near, near_bias, _), (far, far_bias, _) = pair(6, device=cuda)
         x = images(2, 6, 5, 4).to(cuda)
@@ -456,6 +496,8 @@ class TestOnAGpu:
             leaf.requires_grad_()
         torch.library.opcheck(kernel.depthwise_pair, (x, near, near_bias, 1, far, far_bias, 3))
         torch.library.opcheck(kernel.depthwise, (x, near, None, 1, True))
+        again = (x.detach(), x.detach(), near.detach(), near_bias.detach(), 1)
+        torch.library.opcheck(ops.feed_forward.depthwise_gelu_again, again)
 
     @pytest.mark.parametrize("autocast", [False, True])
     def test_200_steps_on_digits(self, cuda, autocast):

@@ -53,9 +53,10 @@ def depthwise_gelu(depthwise: nn.Module, x: Tensor) -> Tensor:
 
 def depthwise_gelu_project(depthwise: nn.Module, project: nn.Module, x: Tensor) -> Tensor:
     """project(gelu(depthwise(x))), in training keeping x alone where that pays: (N, E, H, W) -> (N, K, H, W)."""
-    plain = type(project) is PointwiseConv2d and not (project._forward_hooks or project._forward_pre_hooks)
-    if plain and ops.recomputing_pays(x) and (convs := served(x, depthwise)):
-        return ops.depthwise_gelu_project(x, *convs, project.weight, project.bias)
+    if isinstance(project, PointwiseConv2d) and not (project._forward_hooks or project._forward_pre_hooks):
+        convs = served(x, depthwise) if ops.recomputing_pays(x) else []
+        if convs:
+            return ops.depthwise_gelu_project(x, convs[0], project.weight, project.bias)
     return project(depthwise_gelu(depthwise, x))
 
 

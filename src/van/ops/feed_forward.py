@@ -59,7 +59,7 @@ class _Project(torch.autograd.Function):
         return F.linear(hidden.permute(0, 2, 3, 1), weight.flatten(1).to(x.dtype), shift).permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, near, near_bias, weight, bias = ctx.saved_tensors
         rows = grad.to(x.dtype).permute(0, 2, 3, 1)  # (N, H, W, K)
         hidden_grad = (rows @ weight.flatten(1).to(x.dtype)).permute(0, 3, 1, 2)
