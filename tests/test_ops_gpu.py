@@ -309,15 +309,15 @@ class TestLean:
 
     def test_a_whole_step(self, network, monkeypatch):
         """With the C kernel in the place of the GPU's: the same gradients, eager and compiled without a graph break."""
-        x, grads = images(2, 3, 32, 32), []
+        x, grads = images(2, 3, 64, 64), []  # a last map of one pixel would leave BatchNorm little but rounding
         monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
         torch._dynamo.reset()
         for lean in (False, True):
             network.backbone.set_lean(lean)
             for call in (network, torch.compile(network, backend="aot_eager", fullgraph=True)) if lean else (network,):
-                grads.append(torch.autograd.grad(call(x).square().sum(), list(network.parameters())))
-        for found in grads[1:]:
-            assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, grads[0], strict=True))
+                found = torch.autograd.grad(call(x).square().sum(), list(network.parameters()))
+                grads.append(torch.cat([g.flatten() for g in found]))
+        assert all((found - grads[0]).norm() < 1e-4 * grads[0].norm() for found in grads[1:])
 
     def test_a_watched_projection_is_called(self, network, monkeypatch):
         monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
