@@ -20,6 +20,7 @@ from van.nn import optimize
 from van.nn.layers import DepthwiseConv2d
 from van.ops import blocks, gpu, kernel
 from van.ops.blocks import Blocks, from_table
+from van.ops.library import library
 
 TESTS = Path(__file__).parent
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -287,6 +288,7 @@ class TestLean:
         assert all(m.lean for m in made.modules() if hasattr(m, "lean"))
         assert not any(getattr(m, "lean", False) for m in optimize(tiny()).modules())
 
+    @pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
     def test_projection_that_computes_gelu_again(self):
         x, conv1, draw = images(2, 6, 5, 7).requires_grad_(), conv(6, 3, 1), torch.randn(4, 6, 1, 1)
         leaves = [x, *(t.requires_grad_() for t in (conv1[0], conv1[1], draw, torch.randn(4)))]
