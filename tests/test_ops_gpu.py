@@ -60,12 +60,13 @@ def compiles(side, dilation, dtype, width, channels, capability):
     from van.ops import triton_kernels
 
     name = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}[dtype]
-    for use in ("map", "weight"):
+    # use and epilogue: GELU, and its slope with it, follow the 3x3 alone
+    for use, epilogue in (("map", 1), ("map", 3), ("weight", 0)) if side == 3 else (("map", 0), ("weight", 0)):
         share = from_table(use, side, dilation, dtype, channels, width)
         constants = {"K": side, "D": dilation, "BEFORE": dilation * (side - 1) // 2}
         constants |= {"ROWS": share.rows, "COLUMNS": share.columns, "CHANNELS": share.channels}
         if use == "map":
-            constants |= {"FLIP": False, "HAS_BIAS": True, "EPILOGUE": 1 if side == 3 else 0}
+            constants |= {"FLIP": False, "HAS_BIAS": True, "EPILOGUE": epilogue}
             pointers = dict.fromkeys(("x", "weight", "bias", "grad", "y", "z"), name)
             asm = compiled(triton_kernels.convolve, constants, pointers, capability, share.warps)
         else:
