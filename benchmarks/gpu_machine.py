@@ -42,10 +42,10 @@ def describe() -> dict[str, str]:
 
 def milliseconds(function: Callable[[], object], *, runs: int, flush: bool = True) -> float:
     """The median time of a run, after three to warm up; the cache is flushed before each where asked."""
-    for _ in range(3):
-        function()
     if not torch.cuda.is_available():
         return median(_cpu_ms(function) for _ in range(runs))
+    for _ in range(3):
+        function()
     rubbish = torch.empty(FLUSH_BYTES if flush else 0, dtype=torch.int8, device="cuda")
     pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
     for start, end in pairs:

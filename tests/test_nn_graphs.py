@@ -38,7 +38,7 @@ def test_drop_path_and_dropout_compile_to_one_graph():
 def test_pyramid_compiles_to_one_graph():
     model = tiny(**SHALLOW).backbone.eval()
     maps = torch.compile(model, fullgraph=True, backend="eager")(images(1, 3, 40, 48))
-    assert all(torch.equal(a, b) for a, b in zip(maps, model(images(1, 3, 40, 48)), strict=True))
+    assert all(gap(a, b) < 2e-6 for a, b in zip(maps, model(images(1, 3, 40, 48)), strict=True))  # torch 2.11 rounds
 
 
 @pytest.mark.parametrize("folded", [False, True])

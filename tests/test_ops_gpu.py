@@ -14,12 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from networks import gap, images, tiny
 from triton_cases import check, conv, pair
-from van import ops
+from van import create_model, ops
 from van.errors import ConfigError, VanError
 from van.nn import optimize
 from van.nn.layers import DepthwiseConv2d
 from van.ops import blocks, gpu, kernel
 from van.ops.blocks import Blocks, from_table
+from van.ops.library import library
 
 TESTS = Path(__file__).parent
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -59,13 +60,14 @@ def compiles(side, dilation, dtype, width, channels, capability):
     from van.ops import triton_kernels
 
     name = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}[dtype]
-    for use in ("map", "weight"):
+    # use and epilogue: GELU, and its slope with it, follow the 3x3 alone
+    for use, epilogue in (("map", 1), ("map", 3), ("weight", 0)) if side == 3 else (("map", 0), ("weight", 0)):
         share = from_table(use, side, dilation, dtype, channels, width)
         constants = {"K": side, "D": dilation, "BEFORE": dilation * (side - 1) // 2}
         constants |= {"ROWS": share.rows, "COLUMNS": share.columns, "CHANNELS": share.channels}
         if use == "map":
-            constants |= {"FLIP": False, "HAS_BIAS": True, "EPILOGUE": 1 if side == 3 else 0}
-            pointers = dict.fromkeys(("x", "weight", "bias", "grad", "y"), name)
+            constants |= {"FLIP": False, "HAS_BIAS": True, "EPILOGUE": epilogue}
+            pointers = dict.fromkeys(("x", "weight", "bias", "grad", "y", "z"), name)
             asm = compiled(triton_kernels.convolve, constants, pointers, capability, share.warps)
         else:
             pointers = {"x": name, "grad": name, "taps": "*fp32", "biases": "*fp32"}
@@ -136,6 +138,7 @@ class TestWhenTheyAreUsed:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Some GPU")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
         monkeypatch.setattr(torch.version, "hip", None)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         monkeypatch.setattr(gpu, "check", lambda device: 1e-7)
         gpu._found.cache_clear()
         yield
@@ -165,6 +168,15 @@ class TestWhenTheyAreUsed:
         assert not found.ready
         assert reason in found.reason
         assert reason in ops.report()["cuda"]
+
+    def test_never_first_in_a_cuda_graph(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        with pytest.raises(VanError, match="run the network once before it"):
+            gpu.gpu()
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        assert gpu.gpu().ready  # nothing was remembered
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        assert gpu.gpu().ready
 
     def test_an_unknown_wish(self, monkeypatch):
         monkeypatch.setenv("VAN_OPS", "fast")
@@ -227,6 +239,105 @@ def test_what_a_network_calls_on_cuda(way, monkeypatch):
     assert all(nhwc for _, _, nhwc in ours)
     products = sum(name in ("aten.addmm.default", "aten.mm.default") for name, _, _ in calls.seen)
     assert products == (1 + 5 * sum(model.config.depths) if way == "autocast" else 1)
+
+
+def step(model, x, *, autocast=True):
+    """Output, gradients, and how many bytes autograd saved, of a training step's forward pass on the CPU."""
+    saved = {}
+    model.zero_grad()
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: saved.setdefault(t.data_ptr(), t), lambda t: t)
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = model(x)
+    y.float().square().sum().backward()
+    return y.detach().float(), [p.grad.clone() for p in model.parameters()], sum(t.nbytes for t in saved.values())
+
+
+class TestLean:
+    @pytest.fixture
+    def network(self):
+        return tiny(drop_path_rate=0.0, depths=(4, 1, 1, 1)).train()
+
+    def test_bfloat16_stream(self, network):
+        keys, x = list(network.state_dict()), images(2, 3, 64, 64)
+        y, grads, kept = step(network, x)
+        network.backbone.set_lean()
+        lean_y, lean_grads, lean_kept = step(network, x)
+        assert list(network.state_dict()) == keys
+        assert lean_kept < 0.95 * kept
+        assert not torch.equal(lean_y, y)  # it does round elsewhere
+        assert gap(lean_y, y) < 5e-2
+        assert {g.dtype for g in lean_grads} == {torch.float32}
+        flat, plain = (torch.cat([g.flatten() for g in found]) for found in (lean_grads, grads))
+        assert (flat - plain).norm() < 5e-2 * plain.norm()
+        network.backbone.set_lean(False)
+        assert torch.equal(step(network, x)[0], y)
+
+    @pytest.mark.parametrize("way", ["float32", "evaluation", "float16"])
+    def test_nothing_else_changes(self, network, way):
+        x, outputs = images(2, 3, 64, 64), []
+        for lean in (False, True):
+            network.backbone.set_lean(lean)
+            network.train(way != "evaluation")
+            with torch.autocast("cpu", torch.float16 if way == "float16" else torch.bfloat16, enabled=way != "float32"):
+                outputs.append(network(x))
+        assert torch.equal(*outputs)
+
+    def test_optimize_on_cuda_alone(self, monkeypatch):
+        assert not any(getattr(m, "lean", False) for m in optimize(tiny(), training=True).modules())
+        monkeypatch.setattr(torch.nn.Parameter, "is_cuda", True, raising=False)
+        made = optimize(tiny(), training=True)
+        assert all(m.lean for m in made.modules() if hasattr(m, "lean"))
+        assert not any(getattr(m, "lean", False) for m in optimize(tiny()).modules())
+
+    @pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
+    def test_projection_that_computes_gelu_again(self):
+        x, conv1, draw = images(2, 6, 5, 7).requires_grad_(), conv(6, 3, 1), torch.randn(4, 6, 1, 1)
+        leaves = [x, *(t.requires_grad_() for t in (conv1[0], conv1[1], draw, torch.randn(4)))]
+        _, near, near_bias, weight, bias = leaves
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
+            y = ops.depthwise_gelu_project(x, (near, near_bias, 1), weight, bias)
+        assert saved.count(x.shape) == 1  # GELU's result would be another of that shape
+        plain = torch.nn.functional.conv2d(ops.plain.chain(x, [(near, near_bias, 1)], gelu=True), weight, bias)
+        assert gap(y, plain) < 1e-5
+        grad = images(*y.shape, seed=3)
+        wanted = torch.autograd.grad(plain, leaves, grad)
+        assert all(gap(a, b) < 1e-5 for a, b in zip(torch.autograd.grad(y, leaves, grad), wanted, strict=True))
+        torch._dynamo.reset()
+        compiled = torch.compile(ops.depthwise_gelu_project, backend="aot_eager", fullgraph=True)
+        y = compiled(x, (near, near_bias, 1), weight, bias)
+        assert all(gap(a, b) < 1e-5 for a, b in zip(torch.autograd.grad(y, leaves, grad), wanted, strict=True))
+        again = tuple(t.detach() for t in (y.new_ones(x.shape), x, near, near_bias))
+        torch.library.opcheck(ops.feed_forward.depthwise_gelu_again, (*again, 1))
+
+    def test_a_whole_step(self, network, monkeypatch):
+        """With the C kernel in the place of the GPU's: the same gradients, eager and compiled without a graph break."""
+        x, grads = images(2, 3, 64, 64), []  # a last map of one pixel would leave BatchNorm little but rounding
+        monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
+        torch._dynamo.reset()
+        for lean in (False, True):
+            network.backbone.set_lean(lean)
+            for call in (network, torch.compile(network, backend="aot_eager", fullgraph=True)) if lean else (network,):
+                found = torch.autograd.grad(call(x).square().sum(), list(network.parameters()))
+                grads.append(torch.cat([g.flatten() for g in found]))
+        assert all((found - grads[0]).norm() < 1e-4 * grads[0].norm() for found in grads[1:])
+
+    def test_a_watched_projection_is_called(self, network, monkeypatch):
+        monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
+        network.backbone.set_lean()
+        seen, block = [], network.backbone.stages[0].blocks[0]
+        block.feed_forward.project.register_forward_hook(lambda *arguments: seen.append(1))
+        network(images(2, 3, 64, 64))
+        assert seen == [1]
+
+    def test_memory_on_cuda_is_estimated(self, monkeypatch):
+        """On fake CUDA tensors: at most 60% of the official graph's, which is an estimate of what a GPU will need."""
+        monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
+        from gpu_memory import estimate
+
+        found = estimate(create_model("van_b0", seed=0).train(), 128, 224)
+        assert 0.7 * found["official"] < found["ours"] < 0.9 * found["official"]
+        assert found["ours, lean"] < 0.6 * found["official"]
 
 
 def test_nobody_imports_triton_before_it_is_needed():
@@ -341,6 +452,46 @@ class TestOnAGpu:
             for _ in range(4):  # warm-up, capture, replays
                 assert gap(compiled_model(x).clone(), want) < 2e-2
 
+    def test_a_training_step_in_a_cuda_graph(self, cuda):
+        model = tiny(drop_path_rate=0.0).to(cuda)
+        model, x = optimize(model, example=images(1, 3, 64, 64).to(cuda), training=True), images(4, 3, 64, 64).to(cuda)
+
+        def step():
+            model.zero_grad(set_to_none=True)
+            with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+                loss = model(x).float().square().mean()
+            loss.backward()
+
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(aside)
+        wanted = [p.grad.clone() for p in model.parameters()]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        for _ in range(2):
+            graph.replay()
+            assert all(gap(p.grad, want) < 1e-2 for p, want in zip(model.parameters(), wanted, strict=True))
+
+    def test_memory_of_a_lean_step(self, cuda):
+        """What the estimate above estimates, at a size where maps outweigh everything else."""
+        peaks, x = {}, images(32, 3, 224, 224).to(cuda)
+        for lean in (False, True):
+            torch.cuda.empty_cache()
+            model = create_model("van_b0", seed=0).to(cuda).train()
+            model = optimize(model, example=x[:1], training=True)
+            model.backbone.set_lean(lean)
+            torch.cuda.reset_peak_memory_stats()
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(x).float().square().mean()
+            loss.backward()
+            peaks[lean] = torch.cuda.max_memory_allocated()
+            del model, loss
+        assert peaks[True] < 0.75 * peaks[False]
+
     def test_opcheck(self, cuda):
         (near, near_bias, _), (far, far_bias, _) = pair(6, device=cuda)
         x = images(2, 6, 5, 4).to(cuda)
@@ -348,6 +499,8 @@ class TestOnAGpu:
             leaf.requires_grad_()
         torch.library.opcheck(kernel.depthwise_pair, (x, near, near_bias, 1, far, far_bias, 3))
         torch.library.opcheck(kernel.depthwise, (x, near, None, 1, True))
+        again = (x.detach(), x.detach(), near.detach(), near_bias.detach(), 1)
+        torch.library.opcheck(ops.feed_forward.depthwise_gelu_again, again)
 
     @pytest.mark.parametrize("autocast", [False, True])
     def test_200_steps_on_digits(self, cuda, autocast):

@@ -252,7 +252,7 @@ class TestCitizen:
         model, x = tiny(depths=(1, 1, 1, 1)), images(2, 3, 32, 32)
         for network in (model.train(), fold(model)):
             compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-            assert gap(compiled(x), network(x)) < 1e-6
+            assert gap(compiled(x), network(x)) < 1e-5
         compiled(x)
         loss = torch.compile(model, backend="aot_eager", fullgraph=True)(x).square().sum()
         ours = torch.autograd.grad(loss, list(model.parameters()))

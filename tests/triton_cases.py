@@ -29,6 +29,9 @@ def check(x, convs, *, gelu=False):
     """Values and every gradient of the kernels."""
     grad = images(*x.shape, seed=9).to(x)
     found = [gpu.forward(x, convs, gelu=gelu), *gpu.backward(grad, x, convs, gelu=gelu)]
+    if gelu:
+        again = gpu.gelu_again(grad, x, convs[0])
+        assert all(torch.equal(one, two) for one, two in zip(again, found, strict=True))
     wanted_x, wanted = exact(x), [(exact(w), exact(b), d) for w, b, d in convs]
     y = plain.chain(wanted_x, wanted, gelu=gelu)
     leaves = [wanted_x, *(t for c in wanted for t in c[:2] if t is not None)]

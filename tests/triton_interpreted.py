@@ -6,7 +6,7 @@ import torch
 from networks import images, tiny
 from triton_cases import check, conv, pair
 from van import ops
-from van.ops import gpu, kernel
+from van.ops import feed_forward, gpu, kernel
 from van.ops.blocks import Blocks
 
 
@@ -66,7 +66,7 @@ def test_the_check_before_use_finds_damage(monkeypatch):
 def on_cpu(monkeypatch):
     """The CUDA side of the operators, as it is, on CPU tensors."""
     single, two = (kernel.depthwise, kernel.depthwise_backward), (kernel.depthwise_pair, kernel.depthwise_pair_backward)
-    for operator in (*single, *two):
+    for operator in (*single, *two, feed_forward.depthwise_gelu_again):
         monkeypatch.setitem(operator._backend_fns, "cpu", operator._backend_fns["cuda"])
     monkeypatch.setattr(ops.depthwise, "_available", lambda: True)
 
@@ -79,15 +79,20 @@ def test_as_operators(on_cpu):
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(kernel.depthwise_pair, (x, near, near_bias, 1, far, far_bias, 3), test_utils=checks)
     torch.library.opcheck(kernel.depthwise, (x, far, None, 1, True), test_utils=checks)
+    again = (x.detach(), x.detach(), far.detach(), None, 1)
+    torch.library.opcheck(feed_forward.depthwise_gelu_again, again, test_utils=checks)
 
 
-def test_a_network_in_training(on_cpu, monkeypatch):
+@pytest.mark.parametrize("lean", [False, True])
+def test_a_network_in_training(on_cpu, monkeypatch, lean):
     model, x, seen = tiny(embed_dims=(4, 5), depths=(1, 1), mlp_ratios=(2, 2), strides=(4, 2), patch_sizes=(7, 3),
                           out_indices=(1,)), images(2, 3, 16, 16), []  # fmt: skip
     convolve = gpu.convolve
     monkeypatch.setattr(gpu, "convolve", lambda *a, **k: seen.append(1) or convolve(*a, **k))
+    monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
+    model.backbone.set_lean(lean)
     ours = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
-    # per block: three forward; the pair's first again and two gradients; GELU's slope and a gradient
+    # per block: three forward; the pair's first again and two gradients; GELU's slope (lean: and GELU) and a gradient
     assert len(seen) == 2 * (3 + 3 + 2)
     monkeypatch.setattr(ops.depthwise, "_available", lambda: False)
     theirs = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))

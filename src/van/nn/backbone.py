@@ -17,7 +17,15 @@ from .. import ops
 from ..errors import ConfigError
 from ..variants import VanConfig
 from .checkpointing import checkpoint
-from .layers import DepthwiseConv2d, LayerNorm2d, PointwiseConv2d, depthwise_gelu, drop_path, served
+from .layers import (
+    DepthwiseConv2d,
+    LayerNorm2d,
+    PointwiseConv2d,
+    depthwise_gelu,
+    depthwise_gelu_project,
+    drop_path,
+    served,
+)
 
 
 class PatchEmbed(nn.Module):
@@ -83,9 +91,13 @@ class FeedForward(nn.Module):
         self.depthwise = DepthwiseConv2d(hidden, 3)
         self.project = PointwiseConv2d(hidden, channels)
         self.dropout = nn.Dropout(drop_rate)
+        self.lean = False
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        x = depthwise_gelu(self.depthwise, self.expand(x))  # (N, E, H, W)
+        x = self.expand(x)  # (N, E, H, W)
+        if self.lean and self.training and not self.dropout.p:
+            return depthwise_gelu_project(self.depthwise, self.project, x)
+        x = depthwise_gelu(self.depthwise, x)
         return self.dropout(self.project(self.dropout(x)))
 
 
@@ -101,10 +113,19 @@ class Block(nn.Module):
         self.scale1 = nn.Parameter(torch.empty(channels))
         self.scale2 = nn.Parameter(torch.empty(channels))
         self.drop_path = drop_path(drop_path_rate)
+        self.lean = False
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        x = x + self.drop_path(self.scale1[:, None, None] * self.attention(self.norm1(x)))
-        return x + self.drop_path(self.scale2[:, None, None] * self.feed_forward(self.norm2(x)))
+        x = x + self.drop_path(self._scaled(self.scale1, self.attention(self.norm1(x))))
+        return x + self.drop_path(self._scaled(self.scale2, self.feed_forward(self.norm2(x))))
+
+    def _scaled(self, scale: Tensor, branch: Tensor) -> Tensor:
+        """scale · branch; under autocast float32, which makes the shortcut float32 too, or lean bfloat16."""
+        if (
+            self.lean and self.training and branch.dtype == torch.bfloat16
+        ):  # float16 has too small a range for shortcuts
+            scale = scale.to(branch.dtype)
+        return scale[:, None, None] * branch
 
 
 class Stage(nn.Module):
@@ -217,6 +238,16 @@ class Backbone(nn.Module):
         for module in self.modules():
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
+
+    def set_lean(self, enable: bool = True) -> None:
+        """Keep less for the backward pass of a mixed-precision training; values differ by rounding alone.
+
+        Under bfloat16 autocast the residual stream is bfloat16, and where the GPU kernels serve, GELU's result in the
+        feed-forward, the largest map, is computed again instead of kept. Evaluation is as ever.
+        """
+        for module in self.modules():
+            if isinstance(module, Block | FeedForward):
+                module.lean = enable
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Published initialisation: convolutions N(0, 2 / fan_out), biases 0, norms 1 and 0, layer scales 0.01."""

@@ -51,6 +51,15 @@ def depthwise_gelu(depthwise: nn.Module, x: Tensor) -> Tensor:
     return ops.depthwise_gelu(x, *convs) if convs else F.gelu(depthwise(x))
 
 
+def depthwise_gelu_project(depthwise: nn.Module, project: nn.Module, x: Tensor) -> Tensor:
+    """project(gelu(depthwise(x))), in training keeping x alone where that pays: (N, E, H, W) -> (N, K, H, W)."""
+    if isinstance(project, PointwiseConv2d) and not (project._forward_hooks or project._forward_pre_hooks):
+        convs = served(x, depthwise) if ops.recomputing_pays(x) else []
+        if convs:
+            return ops.depthwise_gelu_project(x, convs[0], project.weight, project.bias)
+    return project(depthwise_gelu(depthwise, x))
+
+
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of (N, C, H, W); the result lies in channels_last memory, as it is computed."""
 

@@ -32,7 +32,8 @@ def optimize(
     takes images in any layout. Layout and kernels are those of `van.ops` for the device that the model is on.
     Attributes such as `classes` and `preprocess` come along.
     example: (N, in_chans, H, W), None for a random image of the size in the model's `preprocess`, else 224 x 224.
-    training: only change the layout; parameters, names and train/eval modes stay, so make the optimizer from the copy.
+    training: only change the layout, and on CUDA what is kept for the backward pass (Backbone.set_lean); parameters,
+    names and train/eval modes stay, so make the optimizer from the copy.
     compile: also torch.compile it, which takes a minute or more for every new kind of input.
     Raises ConfigError when the model holds no Backbone or is folded already, VanError when the original's output is not
     finite or one of the copy differs from it by more than TOLERANCE times the largest output.
@@ -53,6 +54,9 @@ def optimize(
         if not training:
             _compare(_outputs(fast, example), uncompiled, "compiled")
     if training:
+        for module in fast.modules():
+            if isinstance(module, Backbone) and next(module.parameters()).is_cuda:
+                module.set_lean()
         for copied, original in zip(fast.modules(), model.modules(), strict=True):
             copied.training = original.training
     return fast

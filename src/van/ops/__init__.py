@@ -9,6 +9,7 @@
 | CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
 | CUDA, float32, halves | depthwise_conv2d, depthwise_gelu, depthwise_pair | Triton kernels, with every gradient |
 | CUDA, halves | pointwise_conv2d | a matrix product on channels_last memory |
+| CUDA, halves, training | depthwise_gelu_project | the same two; GELU's result is computed again, not kept |
 | CUDA, float32, halves | fast_layout | channels_last |
 | other devices and types, exports | all | library convolutions with the padding inside; the layout as it came |
 
@@ -20,6 +21,7 @@ with VAN_OPS=plain. `van info --ops` tells which it is and why.
 
 from .block import PackedBlock, PackedPatch, block_kernel_serves, folded_block, folded_patch, pack_block, pack_patch
 from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves, without_kernels
+from .feed_forward import depthwise_gelu_project, recomputing_pays
 from .layout import fast_layout
 from .plain import Conv
 from .pointwise import pointwise_conv2d
@@ -32,6 +34,7 @@ __all__ = [
     "block_kernel_serves",
     "depthwise_conv2d",
     "depthwise_gelu",
+    "depthwise_gelu_project",
     "depthwise_pair",
     "fast_layout",
     "folded_block",
@@ -40,6 +43,7 @@ __all__ = [
     "pack_block",
     "pack_patch",
     "pointwise_conv2d",
+    "recomputing_pays",
     "report",
     "without_kernels",
 ]

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from . import kernel, plain
+from ..errors import VanError
+from . import feed_forward, kernel, plain
 from .blocks import Blocks, blocks_for
 from .kernel import _like
 from .library import _wish
@@ -58,6 +59,13 @@ def _(grad: Tensor, x: Tensor, *parameters: Any) -> tuple[Tensor, Tensor, Tensor
     return one, two, three, four, five
 
 
+@feed_forward.depthwise_gelu_again.register_kernel("cuda")
+def _(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return gelu_again(grad, x, (weight, bias, dilation))
+
+
 def forward(x: Tensor, convs: Sequence[Conv], *, gelu: bool = False) -> Tensor:
     """Depthwise convolutions in a row, GELU after a single one where asked: (N, C, H, W) -> (N, C, H, W)."""
     x = x.contiguous(memory_format=torch.channels_last)
@@ -81,6 +89,14 @@ def backward(grad: Tensor, x: Tensor, convs: Sequence[Conv], *, gelu: bool = Fal
     return [grad, *grads]
 
 
+def gelu_again(grad: Tensor, x: Tensor, conv: Conv) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """GELU of a depthwise convolution, computed again in the pass that its gradient needs; gradients as `backward`."""
+    grad, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x))
+    result = _like(x)
+    grad = convolve(x, conv, slope_of=grad, gelu_to=result)
+    return result, convolve(grad, conv, flip=True), *parameter_gradients(grad, x, conv)
+
+
 # --- launching
 
 
@@ -90,12 +106,14 @@ def convolve(
     *,
     gelu: bool = False,
     slope_of: Tensor | None = None,
+    gelu_to: Tensor | None = None,
     flip: bool = False,
     blocks: Blocks | None = None,
 ) -> Tensor:
     """One depthwise convolution of a channels_last map: (N, C, H, W) -> (N, C, H, W).
 
-    gelu: then GELU. slope_of: instead, that gradient (N, C, H, W) of GELU's result times GELU's slope.
+    gelu: then GELU. slope_of: instead, that gradient (N, C, H, W) of GELU's result times GELU's slope; gelu_to: with
+    it, a map to put GELU's result into.
     flip: x is a gradient of the result, the return value that of the input; no bias. blocks: None for the table's.
     """
     weight, bias, dilation = conv
@@ -108,7 +126,9 @@ def convolve(
     row_blocks = whole * dilation + min(rest, dilation)
     groups = (row_blocks, -(-width // blocks.columns), -(-channels // blocks.channels))
     bias = None if flip else bias
-    epilogue = kernels.GELU if gelu else kernels.NOTHING if slope_of is None else kernels.TIMES_GELU_SLOPE
+    epilogue = kernels.GELU if gelu else kernels.NOTHING
+    if slope_of is not None:
+        epilogue = kernels.TIMES_GELU_SLOPE if gelu_to is None else kernels.SLOPE_AND_GELU
     with _on(x):
         kernels.convolve[(batch * math.prod(groups),)](
             x,
@@ -116,6 +136,7 @@ def convolve(
             x if bias is None else bias.contiguous(),
             x if slope_of is None else slope_of,
             y,
+            y if gelu_to is None else gelu_to,
             *(height, width, channels),
             *groups,
             K=side,
@@ -190,7 +211,10 @@ class Gpu:
 
 
 def gpu(device: torch.device | None = None) -> Gpu:
-    """The state of a CUDA device, None for the current one; found once, by a small computation that is checked."""
+    """The state of a CUDA device, None for the current one; found once, by a small computation that is checked.
+
+    Raises VanError while a CUDA graph is captured and nothing is known yet: the check needs the host.
+    """
     index = None if device is None else device.index
     if index is None:
         if not torch.cuda.is_available():
@@ -208,6 +232,8 @@ def _found(index: int, wish: str) -> Gpu:
         return Gpu(ready=False, reason=f"{name}: the kernels were never tried on ROCm")
     if capability < OLDEST_CAPABILITY:
         return Gpu(ready=False, reason=f"{name}: compute capability {capability[0]}.{capability[1]} is below 8.0")
+    if torch.cuda.is_current_stream_capturing():
+        raise VanError("a CUDA graph is captured before the kernels were checked here; run the network once before it")
     try:
         worst = check(torch.device("cuda", index))
     except ImportError:
@@ -232,6 +258,6 @@ def check(device: torch.device) -> float:
         wanted = [y, *torch.autograd.grad(y, leaves, grad.double())]
         x, weight, bias, grad = (t.to(device) for t in (x, weight, bias, grad))
         convs = [(weight, bias, 2)]
-        found = [forward(x, convs, gelu=True), *backward(grad, x, convs, gelu=True)]
-        gaps = [((a.cpu() - b).abs().max() / b.abs().max()).item() for a, b in zip(found, wanted, strict=True)]
+        found = [forward(x, convs, gelu=True), *backward(grad, x, convs, gelu=True), *gelu_again(grad, x, convs[0])]
+        gaps = [((a.cpu() - b).abs().max() / b.abs().max()).item() for a, b in zip(found, 2 * wanted, strict=True)]
     return max(gaps) if all(map(math.isfinite, gaps)) else math.inf

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 # What happens to a sum before it is stored.
-NOTHING, GELU, TIMES_GELU_SLOPE = 0, 1, 2
+NOTHING, GELU, TIMES_GELU_SLOPE, SLOPE_AND_GELU = 0, 1, 2, 3
 
 
 @triton.jit
@@ -23,6 +23,7 @@ def convolve(
     bias,
     grad,
     y,
+    z,
     H,
     W,
     C,
@@ -42,7 +43,7 @@ def convolve(
     """A program makes ROWS output rows that lie D apart, COLUMNS wide: a value read serves all of them.
 
     Rows outside the map are skipped, not multiplied by zero. FLIP: weights in reverse, for the input's gradient.
-    EPILOGUE 1: GELU. EPILOGUE 2: grad times GELU's slope at the sum.
+    EPILOGUE 1: GELU. EPILOGUE 2: grad times GELU's slope at the sum. EPILOGUE 3: that, and GELU to z.
     """
     program = tl.program_id(0)
     c = (program % channel_blocks) * CHANNELS + tl.arange(0, CHANNELS)
@@ -83,6 +84,8 @@ def convolve(
             if EPILOGUE == 1:
                 total = total * below
             else:
+                if EPILOGUE == 3:
+                    tl.store(z + at, (total * below).to(z.dtype.element_ty), mask=inside)
                 slope = below + total * 0.3989422804014327 * tl.exp(-0.5 * total * total)
                 total = slope * tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
@@ -126,7 +129,8 @@ def weight_gradient(
         if (n < all_rows) & (inside_h | (i == 0)):  # the first kernel row's programs sum the bias too
             row = (n + (i * D - BEFORE)).to(tl.int64) * (W * C)
             width = tl.where(inside_h, W, 0)
-            for first in range(0, W, COLUMNS):
+            first = 0
+            while first < W:  # no range: Triton 3.6's interpreter cannot index with NumPy 2.4
                 w = first + tl.arange(0, COLUMNS)
                 inside = (w < W)[:, None] & inside_c[None, :]
                 at = n.to(tl.int64) * (W * C) + (w[:, None] * C + c[None, :])
@@ -137,6 +141,7 @@ def weight_gradient(
                     inside = ((v >= 0) & (v < width))[:, None] & inside_c[None, :]
                     value = tl.load(x + row + (v[:, None] * C + c[None, :]), mask=inside, other=0.0).to(tl.float32)
                     sums = sums[:j] + (sums[j] + value * slope,) + sums[j + 1 :]
+                first += COLUMNS
 
     chunk = chunk.to(tl.int64)
     for j in tl.static_range(K):

@@ -1,0 +1,85 @@
+"""The end of the feed-forward in training: depthwise convolution, GELU, projection; only the first one's input is kept.
+
+By themselves the three keep two expanded maps, the largest of the network: that input, and GELU's result for the
+gradient of the projection's weight. Here the second is computed again, in the pass that GELU's slope needs anyway.
+
+Shapes: N batch, E expanded channels, K channels of the result, H height, W width, k kernel side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from . import kernel
+from .plain import Conv
+
+
+@torch.library.custom_op("van::depthwise_gelu_again", mutates_args=(), device_types="cpu")
+def depthwise_gelu_again(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """GELU of the convolution once more, and, from its gradient, those of x, weight and bias."""
+    convs = [(weight, bias, dilation)]
+    grad_x, grad_weight, grad_bias = kernel._backward(grad, x, convs, gelu=True)
+    return kernel._forward(x, convs, gelu=True), grad_x, grad_weight, grad_bias
+
+
+@depthwise_gelu_again.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor, *_parameters: Any) -> tuple[Tensor, ...]:
+    return kernel._like(x), kernel._like(x), kernel._flat(weight), weight.new_empty(weight.shape[0])
+
+
+@register_flop_formula(torch.ops.van.depthwise_gelu_again)
+def _(grad: Any, x: Any, weight: Any, *_parameters: Any, **_options: Any) -> int:
+    return 2 * kernel._flops(x, weight)  # as of the gradients alone: nothing that a plain step would not do
+
+
+class _Project(torch.autograd.Function):
+    """The projection's gradient needs GELU's result, whose own gradient it gives: both in one backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        near: Tensor,
+        near_bias: Tensor | None,
+        dilation: int,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        hidden = kernel.depthwise(x, near, near_bias, dilation, True)
+        ctx.save_for_backward(x, near, near_bias, weight, bias)
+        ctx.dilation = dilation
+        shift = None if bias is None else bias.to(x.dtype)
+        return F.linear(hidden.permute(0, 2, 3, 1), weight.flatten(1).to(x.dtype), shift).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, near, near_bias, weight, bias = ctx.saved_tensors
+        rows = grad.to(x.dtype).permute(0, 2, 3, 1)  # (N, H, W, K)
+        hidden_grad = (rows @ weight.flatten(1).to(x.dtype)).permute(0, 3, 1, 2)
+        hidden, *grads = depthwise_gelu_again(hidden_grad, x, near, near_bias, ctx.dilation)
+        grad_x, grad_near, grad_near_bias = grads
+        rows = rows.flatten(0, 2)  # (N H W, K)
+        grad_weight = (rows.t() @ hidden.permute(0, 2, 3, 1).flatten(0, 2)).to(weight.dtype).view_as(weight)
+        grad_bias = None if bias is None else rows.sum(0, dtype=bias.dtype)
+        return grad_x, grad_near, None if near_bias is None else grad_near_bias, None, grad_weight, grad_bias
+
+
+def recomputing_pays(x: Tensor) -> bool:
+    """Whether training on x is bound by memory, so that computing GELU twice costs less than keeping it."""
+    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
+
+
+def depthwise_gelu_project(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """1x1 projection (K, E, 1, 1) of GELU of a depthwise convolution: (N, E, H, W) -> (N, K, H, W), in x's type.
+
+    Its gradient cannot be differentiated again.
+    """
+    near, near_bias, dilation = conv
+    return _Project.apply(x, near, near_bias, dilation, weight, bias)
