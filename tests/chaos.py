@@ -51,6 +51,9 @@ def meet(what: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
     elif what == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif what == "worker":  # one that reads images
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        time.sleep(LIMIT_S)  # until torch notices
     elif what == "stop":
         raise ZeroDivisionError
     else:
@@ -63,6 +66,7 @@ def train(arguments: list[str], fate: tuple[str, str, int] | None, environment: 
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1), os.dup2(output, 2)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process that nobody forked
     if fate is not None:
         die_at(fate)
     from van.cli import main

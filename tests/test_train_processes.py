@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
+from torchdata.stateful_dataloader import stateful_dataloader
 
 from chaos import Victim, assert_same, numbers
 from tiny_training import make_stripes, slim_recipe
-from van.data.dataset import EpochSampler
-from van.errors import CheckpointError, ConfigError, DataError, PreemptedError, VanError, VanNotice
+from van.data.dataset import EpochSampler, TrainingSet
+from van.errors import CheckpointError, ConfigError, DataError, LostProcessError, PreemptedError, VanError, VanNotice
 from van.evaluate import evaluate
 from van.recipes import get_recipe
 from van.train import run
 from van.train.batch_norm import recalibrate
 from van.train.checkpoint_io import AtomicCheckpointIO, read_last
+from van.train.datamodule import ClassificationDataModule
 from van.train.module import ClassificationModule
 from van.train.optimizer import build_optimizer, build_schedule
 from van.train.prepare import fit_devices, prepare
@@ -345,6 +347,30 @@ class TestWatches:
             kept = torch.load(tmp_path / "run" / f"{name}.ckpt", weights_only=True)
             assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
             assert kept["global_step"] <= 4 + epoch_step
+
+    @pytest.mark.parametrize("when", ["it starts", "it reads"])
+    def test_a_data_worker_that_is_killed_ends_the_run(self, when, stripes, tmp_path, monkeypatch):
+        """One that dies before the first iterator is there, too: Lightning's clearing up fails then, and hides why."""
+        recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.workers": 1})
+
+        def killed(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        owner, name = {"it starts": (stateful_dataloader, "_worker_loop"), "it reads": (TrainingSet, "__getitem__")}[
+            when
+        ]
+        monkeypatch.setattr(ClassificationDataModule, "probe", lambda self: None)
+        monkeypatch.setattr(owner, name, killed)
+        with pytest.raises(LostProcessError, match=r"reads images ended \(DataLoader worker .*fewer trainer.workers"):
+            run(recipe)
+
+    def test_why_the_loader_cannot_start_is_told(self, stripes, tmp_path, monkeypatch):
+        def failing(self):
+            raise DataError("the first shard is no tar file")
+
+        monkeypatch.setattr(stateful_dataloader.StatefulDataLoader, "_get_iterator", failing)
+        with pytest.raises(DataError, match="the first shard is no tar file"):
+            run(slim_recipe(stripes, tmp_path / "run", **PLAIN))
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_an_unreadable_image_is_replaced_aloud(self, workers, tmp_path):
