@@ -82,6 +82,22 @@ def test_validation_over_two_processes_is_exact(policy, stripes, tmp_path):
     assert means[0].abs().max() > 1e-4
 
 
+def test_bf16_in_two_processes(stripes, tmp_path):
+    """Autocast in both: other losses than in fp32, though near; weights of 32 bits, alike; and an exact resume."""
+    options = {"trainer.devices": 2, "trainer.batch_size": 2, "trainer.checkpoint_every_steps": 1}
+    full = lived(stripes, tmp_path / "fp32", ranks=2, **options)
+    half = lived(stripes, tmp_path / "bf16", ranks=2, **options, **{"trainer.precision": "bf16"})
+    one, two = ([float(row["train/loss"]) for row in numbers(folder)] for folder in (full, half))
+    assert one == pytest.approx(two, rel=0.02)
+    assert one != pytest.approx(two, rel=1e-6)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in weights(half).values())
+    recipe = slim_recipe(stripes, tmp_path / "cut", **PLAIN, **options, **{"trainer.precision": "bf16"})
+    cut = Victim(recipe, tmp_path / "cut", ranks=2)
+    assert cut.live(("term", "step", 3), rank=1) == [PreemptedError.exit_code] * 2
+    assert cut.live() == [0, 0]
+    assert_same(half, cut.folder)
+
+
 def test_statistics_differ_between_validations(stripes, tmp_path):
     options = {"trainer.devices": 2, "trainer.batch_size": 2, "trainer.checkpoint_every_steps": 1}
     recipe = slim_recipe(stripes, tmp_path / "run", **{**PLAIN, **options})
