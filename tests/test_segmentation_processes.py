@@ -18,7 +18,7 @@ PLAIN = {
     "optim.name": "sgd", "optim.lr": 0.01, "trainer.keep": "last",
 }  # fmt: skip
 HAM = {"trainer.devices": 2, "trainer.checkpoint_every_steps": 1, "trainer.steps": 6, "data.val_images": 3}
-NORM = "model.backbone.stages.0.blocks.0.norm1.running_mean"
+NORM = "model.backbone.stages.0.patch_embed.norm.running_mean"
 
 
 class Chosen(Scenes):
@@ -47,7 +47,7 @@ def test_two_processes_with_sync_are_one_with_the_whole_batch(tmp_path):
     one = lived(tmp_path / "one", ranks=1, **{"trainer.batch_size": 4})
     ours, theirs = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
     for key, value in ours.items():
-        torch.testing.assert_close(theirs[key].float(), value.float(), rtol=1e-4, atol=1e-5, msg=key)
+        torch.testing.assert_close(theirs[key].float(), value.float(), rtol=1e-3, atol=1e-4, msg=key)
     for a, b in zip(numbers(one), numbers(two), strict=True):
         assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(b[k]) for k in a}, abs=1e-4)
 
@@ -57,7 +57,7 @@ def test_validation_over_two_processes_is_of_the_model_that_is_written(policy, t
     """Three pictures on two processes, and what BatchNorm's policy makes of the statistics of both."""
     options = {"trainer.batch_norm": policy, "data.val_images": 3}
     if policy == "frozen":
-        start = run(slim_segmentation(tmp_path / "start", **PLAIN, **{"optim.lr": 0.1}))
+        start = run(slim_segmentation(tmp_path / "start", **PLAIN))
         built = dict.fromkeys(("embed_dims", "depths", "mlp_ratios", "channels", "neck_channels", "kernel_size"))
         built |= dict.fromkeys(("dilation", "strides", "layer_scale_init", "drop_rate", "drop_path_rate"))
         options |= {f"model.{name}": None for name in built}

@@ -155,10 +155,10 @@ def ticks(values: Sequence[float]) -> list[float]:
 
 def _epochs(table: dict[str, list[float]]) -> str:
     """The last epochs' numbers."""
-    names, rows = list(table), list(zip(*table.values(), strict=True))[-10:]
+    names = list(table)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    first = [name == "epoch" for name in names]  # counted from 1, as in the curves
-    rows = [[value + one for value, one in zip(row, first, strict=True)] for row in rows]
+    counted = {**table, "epoch": [epoch + 1 for epoch in table.get("epoch", [])]}  # from 1, as in the curves
+    rows = list(zip(*(counted[name] for name in names), strict=True))[-10:]
     body = "".join("<tr>" + "".join(f"<td>{value:.6g}</td>" for value in row) + "</tr>" for row in rows)
     return f'<h2>Last epochs</h2><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 

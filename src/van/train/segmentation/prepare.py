@@ -50,7 +50,7 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     data = SegmentationDataModule(
         train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda")
     )
-    data.train_set[0, 0], val.load(0)  # an unreadable first image or mask shows here
+    data.images[0, 0], val.load(0)  # an unreadable first image or mask shows here
     network = laid_out(network, device, channels_last=recipe.trainer.channels_last)
     module = SegmentationModule(
         network, recipe, inference=inference, classes=train.classes, ignore_index=train.ignore_index
