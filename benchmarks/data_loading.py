@@ -1,21 +1,25 @@
 """How many images a second one core reads for training, and where the time goes.
 
-    python benchmarks/data_loading.py [--recipe imagenet_van_b0] [--data FOLDER] [--images 256] [--json PATH]
+    python benchmarks/data_loading.py [--recipe imagenet_van_b0] [--data FOLDER] [--images 256] [--no-record]
 
-Without --data, photographs are imitated: JPEG files of smoothed noise at ImageNet's mean size, 500 x 375 pixels. The
-time of an image is cut into reading and decoding, the geometry (crop, resize, mirror), the policy and jitter,
-normalising and erasing, and collating into batches; `loader` is the whole in one worker of the recipe's own loader.
+From a folder of class folders, and from tar files of the same images, a file per class (`data.reader tar`). Without
+--data, photographs are imitated: JPEG files of smoothed noise at ImageNet's mean size, 500 x 375 pixels. The time of an
+image is cut into reading and decoding, the geometry (crop, resize, mirror), the policy and jitter, normalising and
+erasing, and collating into batches; `one worker` is the whole in one worker of the recipe's own loader. Writes
+docs/results.json unless --data is given.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
+
+STAGES = ("decode", "geometry", "policy", "normalise", "collate")
 
 
 def imitate(root: Path, count: int) -> Path:
@@ -32,6 +36,26 @@ def imitate(root: Path, count: int) -> Path:
     return root
 
 
+def pack(folder: Path, target: Path) -> Path:
+    """The same images in tar files, one of each class."""
+    (target / "train").mkdir(parents=True)
+    for source in sorted(folder.iterdir()):
+        with tarfile.open(target / "train" / f"{source.name}.tar", "w") as file:
+            file.add(source, arcname=source.name)
+    return target
+
+
+def open_images(kind: str, path: Path):
+    """ClassificationData of a folder or of tar files."""
+    from van.data import open_classification
+    from van.data.readers import open_reader
+    from van.recipes import DataSpec
+
+    if kind == "folder":
+        return open_classification(path, "all")
+    return open_reader(DataSpec(path=str(path), reader="tar"), "train", seed=0, batch_size=1)
+
+
 def stages(data, transform, seed: int, batch_size: int) -> dict[str, float]:
     """Seconds per image of every stage, in this process."""
     from torch.utils.data import default_collate
@@ -39,7 +63,7 @@ def stages(data, transform, seed: int, batch_size: int) -> dict[str, float]:
     from van.data.seeding import seeded
     from van.preprocess import to_color
 
-    spent = dict.fromkeys(("decode", "geometry", "policy", "normalise", "collate"), 0.0)
+    spent = dict.fromkeys(STAGES, 0.0)
     batch = []
     for index in range(len(data)):
         start = time.perf_counter()
@@ -74,10 +98,10 @@ def loader_rate(images, sampler, batch_size: int) -> float:
     return seen / (time.perf_counter() - start)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+def measure(data, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds per image of every stage, and the rates of one core and one worker."""
     import torch
 
-    from van.data import open_classification
     from van.data.augment import TrainingTransform
     from van.data.dataset import EpochSampler, TrainingSet
     from van.preprocess import Preprocess
@@ -85,36 +109,63 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
     torch.set_num_threads(1)
     recipe = get_recipe(options.recipe)
-    data = open_classification(folder, "all")
     transform = TrainingTransform(recipe.augment, Preprocess().with_overrides(**recipe.data.preprocess_overrides()))
     images = TrainingSet(data, transform, seed=0)
     images[0, 0]  # imports, and tables made at the first use
-    found = {f"{name}_ms": 1000 * seconds for name, seconds in stages(data, transform, 0, options.batch).items()}
-    found["images_per_s_and_core"] = 1000 / sum(found.values())
-    found["loader_images_per_s"] = loader_rate(images, EpochSampler(len(data), seed=0), options.batch)
+    found = {name: 1000 * seconds for name, seconds in stages(data, transform, 0, options.batch).items()}
+    found["one core"] = 1000 / sum(found.values())
+    found["one worker"] = loader_rate(images, EpochSampler(len(data), seed=0), options.batch)
     return found
 
 
 def main() -> int:
+    """Measure both, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="imagenet_van_b0")
     parser.add_argument("--data", type=Path, help="a folder of class folders")
     parser.add_argument("--images", type=int, default=256, help="how many to imitate without --data")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave docs/results.json alone")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(options, options.data or imitate(Path(folder), options.images))
-    total = 1000 / found["images_per_s_and_core"]
-    for name in ("decode", "geometry", "policy", "normalise", "collate"):
-        spent = found[f"{name}_ms"]
-        print(f"{name:10} {spent:7.2f} ms {spent / total:6.0%}")
-    print(f"{'one core':10} {found['images_per_s_and_core']:7.1f} images/s")
-    print(f"{'one worker':10} {found['loader_images_per_s']:7.1f} images/s")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.data or imitate(Path(name, "images"), options.images)
+        sources = {"folder": folder, "tar": pack(folder, Path(name, "tars"))}
+        found = {kind: measure(open_images(kind, path), options) for kind, path in sources.items()}
+    for kind, figures in found.items():
+        _print(kind, figures)
+    if options.record and options.data is None:
+        _record(found, options)
     return 0
+
+
+def _print(kind: str, found: dict[str, float]) -> None:
+    print(kind)
+    for name in STAGES:
+        print(f"  {name:10} {found[name]:7.2f} ms {found[name] * found['one core'] / 1000:6.0%}")
+    for name in ("one core", "one worker"):
+        print(f"  {name:10} {found[name]:7.1f} images/s")
+
+
+def _record(found: dict[str, dict[str, float]], options: argparse.Namespace) -> None:
+    import ledger
+
+    columns = {name: f"{name} (ms)" for name in STAGES} | {
+        "one core": "images/s",
+        "one worker": "one worker (images/s)",
+    }
+    entries = [
+        {
+            "id": f"measured/data_loading/{kind}/{name.replace(' ', '_')}", "table": "data_loading",
+            "row": {"folder": "image folder", "tar": "tar files"}[kind], "column": columns[name],
+            "what": f"{options.recipe}, JPEG of 500 x 375, one core, {kind}: {columns[name]}",
+            "value": round(value, 2), "shown": f"{value:.0f}" if name.startswith("one") else f"{value:.2f}",
+            "unit": "images/s" if name.startswith("one") else "ms",
+        }
+        for kind, figures in found.items()
+        for name, value in figures.items()
+    ]  # fmt: skip
+    ledger.record(entries, command="python benchmarks/data_loading.py")
 
 
 if __name__ == "__main__":

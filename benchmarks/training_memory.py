@@ -1,6 +1,6 @@
 """Peak memory of training steps: variant, image size, batch, with and without recomputing blocks.
 
-    python benchmarks/training_memory.py [--quick] [--device cuda] [--write docs/memory.md] [--json PATH]
+    python benchmarks/training_memory.py [--quick] [--device cuda] [--precision fp32 bf16] [--write docs/memory.md]
 
 Each case is a process of its own that takes two AdamW steps on random images. On the CPU it is the highest resident
 size of that process less what it had before the network was made; on a GPU what torch allocated at most.
@@ -9,6 +9,7 @@ size of that process less what it had before the network was made; on a GPU what
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -53,9 +54,9 @@ def run_case(model_name: str, size: int, batch: int, checkpointing: bool, device
     return {"bytes": peak_bytes() - before, "seconds": time.perf_counter() - start}
 
 
-def in_subprocess(model: str, size: int, batch: int, checkpointing: bool, options: argparse.Namespace) -> dict:
+def in_subprocess(model: str, size: int, batch: int, checkpointing: bool, *, device: str, precision: str) -> dict:
     case = [model, str(size), str(batch), str(int(checkpointing))]
-    command = [sys.executable, __file__, "--device", options.device, "--precision", options.precision, "--child", *case]
+    command = [sys.executable, __file__, "--device", device, "--precision", precision, "--child", *case]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{model} {size} {batch}: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
@@ -64,11 +65,11 @@ def in_subprocess(model: str, size: int, batch: int, checkpointing: bool, option
 
 def table(rows: list[dict]) -> str:
     """Markdown, a line per case."""
-    lines = ["| model | size | batch | plain | recomputed | saved |", "|---|---|---|---|---|---|"]
+    lines = ["| model | size | batch | precision | plain | recomputed | saved |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         plain, saving = row["plain"]["bytes"], row["recomputed"]["bytes"]
         figures = f"{plain / 1e9:.2f} GB | {saving / 1e9:.2f} GB | {1 - saving / plain:.0%}"
-        lines.append(f"| {row['model']} | {row['size']}² | {row['batch']} | {figures} |")
+        lines.append(f"| {row['model']} | {row['size']}² | {row['batch']} | {row['precision']} | {figures} |")
     return "\n".join(lines)
 
 
@@ -78,26 +79,24 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--batches", nargs="+", type=int, help="other batches than 8 and 32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=("fp32", "bf16"))
     parser.add_argument("--write", type=Path, help=f"a document whose part after {MARK} becomes the table")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         model, size, batch, checkpointing = options.child
-        print(
-            json.dumps(run_case(model, int(size), int(batch), checkpointing == "1", options.device, options.precision))
-        )
+        found = run_case(model, int(size), int(batch), checkpointing == "1", options.device, options.precision[0])
+        print(json.dumps(found))
         return 0
-    cases = [(224, batch) for batch in options.batches] if options.batches else [*CASES]
     rows = []
-    for model in MODELS[:1] if options.quick else options.models:
-        for size, batch in [(96, 4)] if options.quick else cases:
-            kinds = {"plain": False, "recomputed": True}
-            found = {kind: in_subprocess(model, size, batch, on, options) for kind, on in kinds.items()}
-            rows.append({"model": model, "size": size, "batch": batch, **found})
-            times = " ".join(f"{kind} {figures['seconds']:.1f} s" for kind, figures in found.items())
-            print(f"{table(rows[-1:]).splitlines()[-1]} {times}", flush=True)
+    for model, (size, batch), precision in _cases(options):
+        how = {"device": options.device, "precision": precision}
+        kinds = {"plain": False, "recomputed": True}
+        found = {kind: in_subprocess(model, size, batch, on, **how) for kind, on in kinds.items()}
+        rows.append({"model": model, "size": size, "batch": batch, "precision": precision, **found})
+        times = " ".join(f"{kind} {figures['seconds']:.1f} s" for kind, figures in found.items())
+        print(f"{table(rows[-1:]).splitlines()[-1]} {times}", flush=True)
     text = table(rows)
     if options.write:
         before = options.write.read_text().partition(MARK)[0]
@@ -105,6 +104,13 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
+
+
+def _cases(options: argparse.Namespace) -> list[tuple[str, tuple[int, int], str]]:
+    if options.quick:
+        return [(MODELS[0], (96, 4), precision) for precision in options.precision]
+    sizes = [(224, batch) for batch in options.batches] if options.batches else [*CASES]
+    return list(itertools.product(options.models, sizes, options.precision))
 
 
 if __name__ == "__main__":

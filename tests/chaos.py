@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import multiprocessing
 import os
 import resource
@@ -51,18 +52,40 @@ def meet(what: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
     elif what == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif what == "worker":  # one that reads images
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        time.sleep(LIMIT_S)  # until torch notices
     elif what == "stop":
         raise ZeroDivisionError
     else:
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "usr1": signal.SIGUSR1}[what])
 
 
-def train(arguments: list[str], fate: tuple[str, str, int] | None, environment: dict[str, str], log: str) -> None:
+def note_images(path: str) -> None:
+    """Writes down what this process trains on: (epoch, digest) of every image of every step."""
+    from van.train.module import ClassificationModule
+
+    step = ClassificationModule.training_step
+
+    def noting(self, batch, batch_idx):
+        with Path(path).open("a") as file:
+            for image in batch[0]:
+                file.write(f"{self.current_epoch} {hashlib.md5(image.numpy().tobytes()).hexdigest()}\n")
+        return step(self, batch, batch_idx)
+
+    ClassificationModule.training_step = noting
+
+
+def train(
+    arguments: list[str], fate: tuple[str, str, int] | None, environment: dict[str, str], log: str, notes: str
+) -> None:
     """`van train` in this process; ends it."""
     os.environ.update(environment)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1), os.dup2(output, 2)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process that nobody forked
+    note_images(notes)
     if fate is not None:
         die_at(fate)
     from van.cli import main
@@ -97,7 +120,8 @@ class Victim:
         for number, environment in enumerate(environments):
             own = fate if number == rank else None
             log = str(self.settings / f"{number}.log")
-            process = FORKS.Process(target=train, args=(self.arguments, own, environment, log))
+            notes = str(self.settings / f"{number}.notes")
+            process = FORKS.Process(target=train, args=(self.arguments, own, environment, log, notes))
             process.start()
             self.processes.append(process)
 
@@ -112,6 +136,11 @@ class Victim:
 
     def said(self, rank: int = 0) -> str:
         return (self.settings / f"{rank}.log").read_text()
+
+    def saw(self, epoch: int) -> list[list[str]]:
+        """Digests of the images that each process trained on in an epoch."""
+        notes = [(self.settings / f"{rank}.notes").read_text().splitlines() for rank in range(self.ranks)]
+        return [[line.split()[1] for line in lines if int(line.split()[0]) == epoch] for lines in notes]
 
 
 def launched(ranks: int, launcher: str) -> list[dict[str, str]]:

@@ -219,6 +219,19 @@ def test_color_jitter_acts_beside_a_policy():
     assert not torch.equal(augmented(AugmentSpec(**policy)), augmented(AugmentSpec(**policy, color_jitter=0.9)))
 
 
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "originalr", "augmix-m9-w2"])
+def test_policies_may_posterize_to_no_bits(policy):
+    """The published policy does so at full magnitude, for an image in some hundreds, which Pillow 13 refuses."""
+    from timm.data.auto_augment import posterize
+
+    (step,) = TrainingTransform(AugmentSpec(auto_augment=policy), SMALL).appearance
+    operations = getattr(step, "ops", None) or [op for part in step.policy for op in part]
+    assert all(operation.aug_fn is not posterize for operation in operations)
+    (found, *_) = [operation for operation in operations if "posterize" in operation.aug_fn.__name__]
+    assert np.asarray(found.aug_fn(PHOTO, 0)).max() == 0
+    assert np.array_equal(found.aug_fn(PHOTO, 4), posterize(PHOTO, 4))
+
+
 def test_details_of_crop_and_erasing_are_used():
     crop = {"crop_scale": (0.2, 0.5), "hflip": 0.0, "crop_interpolation": "bicubic"}
     first = augmented(AugmentSpec(**crop))

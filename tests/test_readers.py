@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
+from chaos import Victim, assert_same
 from test_train_resume import cut_off
 from tiny_training import make_stripes, slim_recipe
 from van.data.readers import StreamSet, open_reader, read_classes
 from van.errors import ConfigError, DataError, MissingExtraError
 from van.recipes import DataSpec
 from van.train import run
+from van.train.html_report import write_report
 
 NAMES = ("across", "along")
 
@@ -171,6 +174,49 @@ def test_a_stream_resumes_where_it_was(shards, tmp_path, monkeypatch, workers):
     resumed = run(recipe.with_options(**{"trainer.resume": str(tmp_path / "cut")}))
     one, two = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(("reader", "workers"), [("wds", 0), ("wds", 2), ("hfids", 0)])
+def test_two_processes_share_a_stream(shards, tars, tmp_path, reader, workers):
+    """Every image once in an epoch, over both; and after the loss of one, what would have been without it."""
+    pytest.importorskip({"wds": "webdataset", "hfids": "datasets"}[reader])
+    options = stream_options(shards) if reader == "wds" else folder_stream_options(tars, shards)
+    recipe = slim_recipe(".", ".", **options, **{
+        "trainer.workers": workers, "trainer.devices": 2, "trainer.batch_size": 2, "trainer.epochs": 3,
+        "trainer.checkpoint_every_steps": 1, "trainer.keep": "last", "augment.crop_scale": None, "augment.hflip": 0.0,
+        "data.shuffle_buffer": 4,
+    })  # fmt: skip
+    whole, cut = (Victim(recipe, tmp_path / name, ranks=2) for name in ("whole", "cut"))
+    assert whole.live() == [0, 0], whole.said()
+    for epoch in range(3):
+        one, two = whole.saw(epoch)
+        assert len(one) == len(two) == 8
+        assert len({*one, *two}) == 16
+    assert whole.saw(0) != whole.saw(1)  # in another order
+    assert cut.live(("kill", "step", 6), rank=1)[1] == -9
+    assert cut.live() == [0, 0], cut.said()
+    assert_same(whole.folder, cut.folder)
+
+
+def folder_stream_options(tars, shards):
+    return {
+        "data.path": str(tars / "files"), "data.reader": "hfids", "data.classes": str(shards / "names.txt"),
+        "data.train_images": 16, "data.val_images": 16,
+    }  # fmt: skip
+
+
+def test_report_of_a_stream(shards, tmp_path):
+    """Its images have no names, but numbers."""
+    pytest.importorskip("webdataset")
+    folder = run(
+        slim_recipe(".", tmp_path / "run", **stream_options(shards), **{"trainer.epochs": 1, "optim.lr": 1e-6})
+    )
+    text = write_report(folder).read_text()
+    assert "<h2>Confusion matrix</h2>" in text
+    top1 = json.loads((folder / "summary.json").read_text())["val/top1"]
+    worst = text.split("<h2>Worst-classified images</h2>")[1].split("<h2>")[0]
+    assert worst.count("<figure>") == round(16 * (1 - top1 / 100)) > 0
+    assert re.fullmatch(r"number \d+", re.findall(r'class="soft">(.*?)<', worst)[0])
 
 
 def test_streams_need_names_counts_and_enough_shards(shards, tmp_path):

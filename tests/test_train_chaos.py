@@ -82,8 +82,9 @@ def test_ten_random_ends(workers, ranks, seed, stripes, tmp_path):
     assert whole.live() == [0] * ranks
     story = []
     for _ in range(10):
-        what = chance.choice(("kill", "kill", "term", "usr1", "full", "enospc", "truncate"))
-        where = {"full": "step", "enospc": "write"}.get(what) or chance.choice(
+        workers_too = ("worker",) if workers else ()
+        what = chance.choice(("kill", "kill", "term", "usr1", "full", "enospc", "truncate", *workers_too))
+        where = {"full": "step", "enospc": "write", "worker": "step"}.get(what) or chance.choice(
             ("step", "update", "validation", "write", "rename")
         )
         if where in ("write", "rename") and what in ("term", "usr1"):
@@ -103,13 +104,13 @@ def assert_known_end(code, what, said, story):
     """Each end has its exit code, and a sentence where the process could still speak."""
     expected = {
         "kill": -signal.SIGKILL, "truncate": -signal.SIGKILL, "term": PreemptedError.exit_code,
-        "usr1": PreemptedError.exit_code, "full": 2, "enospc": 2,
+        "usr1": PreemptedError.exit_code, "full": 2, "enospc": 2, "worker": LostProcessError.exit_code,
     }[what]  # fmt: skip
     assert code == expected, (story, said)
     if code > 0:
         last = said.splitlines()[-1]
         assert last.startswith("van: error: "), said
-        assert ("asked to stop" if code == PreemptedError.exit_code else "cannot write") in last
+        assert {75: "asked to stop", 69: "a process that reads images ended", 2: "cannot write"}[code] in last
 
 
 @pytest.mark.slow

@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
+from torchdata.stateful_dataloader import stateful_dataloader
 
 from chaos import Victim, assert_same, numbers
 from tiny_training import make_stripes, slim_recipe
-from van.data.dataset import EpochSampler
-from van.errors import CheckpointError, ConfigError, DataError, PreemptedError, VanError, VanNotice
+from van.data.dataset import EpochSampler, TrainingSet
+from van.errors import CheckpointError, ConfigError, DataError, LostProcessError, PreemptedError, VanError, VanNotice
 from van.evaluate import evaluate
 from van.recipes import get_recipe
 from van.train import run
 from van.train.batch_norm import recalibrate
 from van.train.checkpoint_io import AtomicCheckpointIO, read_last
+from van.train.datamodule import ClassificationDataModule
 from van.train.module import ClassificationModule
 from van.train.optimizer import build_optimizer, build_schedule
 from van.train.prepare import fit_devices, prepare
@@ -78,6 +80,22 @@ def test_validation_over_two_processes_is_exact(policy, stripes, tmp_path):
     means = [state["buffers"]["model.backbone.stages.0.blocks.0.norm1.running_mean"] for state in processes]
     assert torch.equal(*means)  # after the validation all have the average
     assert means[0].abs().max() > 1e-4
+
+
+def test_bf16_in_two_processes(stripes, tmp_path):
+    """Autocast in both: other losses than in fp32, though near; weights of 32 bits, alike; and an exact resume."""
+    options = {"trainer.devices": 2, "trainer.batch_size": 2, "trainer.checkpoint_every_steps": 1}
+    full = lived(stripes, tmp_path / "fp32", ranks=2, **options)
+    half = lived(stripes, tmp_path / "bf16", ranks=2, **options, **{"trainer.precision": "bf16"})
+    one, two = ([float(row["train/loss"]) for row in numbers(folder)] for folder in (full, half))
+    assert one == pytest.approx(two, rel=0.02)
+    assert one != pytest.approx(two, rel=1e-6)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in weights(half).values())
+    recipe = slim_recipe(stripes, tmp_path / "cut", **PLAIN, **options, **{"trainer.precision": "bf16"})
+    cut = Victim(recipe, tmp_path / "cut", ranks=2)
+    assert cut.live(("term", "step", 3), rank=1) == [PreemptedError.exit_code] * 2
+    assert cut.live() == [0, 0]
+    assert_same(half, cut.folder)
 
 
 def test_statistics_differ_between_validations(stripes, tmp_path):
@@ -345,6 +363,30 @@ class TestWatches:
             kept = torch.load(tmp_path / "run" / f"{name}.ckpt", weights_only=True)
             assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
             assert kept["global_step"] <= 4 + epoch_step
+
+    @pytest.mark.parametrize("when", ["it starts", "it reads"])
+    def test_a_data_worker_that_is_killed_ends_the_run(self, when, stripes, tmp_path, monkeypatch):
+        """One that dies before the first iterator is there, too: Lightning's clearing up fails then, and hides why."""
+        recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.workers": 1})
+
+        def killed(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        owner, name = {"it starts": (stateful_dataloader, "_worker_loop"), "it reads": (TrainingSet, "__getitem__")}[
+            when
+        ]
+        monkeypatch.setattr(ClassificationDataModule, "probe", lambda self: None)
+        monkeypatch.setattr(owner, name, killed)
+        with pytest.raises(LostProcessError, match=r"reads images ended \(DataLoader worker .*fewer trainer.workers"):
+            run(recipe)
+
+    def test_why_the_loader_cannot_start_is_told(self, stripes, tmp_path, monkeypatch):
+        def failing(self):
+            raise DataError("the first shard is no tar file")
+
+        monkeypatch.setattr(stateful_dataloader.StatefulDataLoader, "_get_iterator", failing)
+        with pytest.raises(DataError, match="the first shard is no tar file"):
+            run(slim_recipe(stripes, tmp_path / "run", **PLAIN))
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_an_unreadable_image_is_replaced_aloud(self, workers, tmp_path):

@@ -107,8 +107,26 @@ def _appearance(spec: AugmentSpec, preprocess: Preprocess) -> tuple[list[Step], 
             f"augment.auto_augment is {spec.auto_augment!r}, which timm does not understand ({error}); "
             "e.g. 'rand-m9-mstd0.5-inc1'"
         ) from error
+    for step in secondary.transforms:
+        _keep_posterize(step)
     erase = [step for step in final.transforms if isinstance(step, RandomErasing)]
     return list(secondary.transforms), [step for step in final.transforms if step not in erase], erase
+
+
+def _keep_posterize(policy: Any) -> None:
+    """Let a policy of timm posterize to no bits at all, as published: Pillow 13 refuses what was a black image."""
+    from timm.data.auto_augment import posterize
+
+    operations = [*getattr(policy, "ops", ()), *(op for part in getattr(policy, "policy", ()) for op in part)]
+    for operation in operations:
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterize
+
+
+def _posterize(image: Image.Image, bits: int, **named: Any) -> Image.Image:
+    from timm.data.auto_augment import posterize
+
+    return posterize(image, bits, **named) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def _torchvision() -> Any:

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 4000  # one pixel each
 _ANNOTATED, _NAMED = 20, 60  # up to so many classes, cells carry counts and axes carry names
+_LARGE = 100_000  # counts that no cell has room for, of pixels: their shares are written instead
 _DPI = 150
 
 
 def confusion_picture(confusion: np.ndarray, classes: Sequence[str], title: str = "") -> bytes:
     """A confusion matrix (K, K) of counts as PNG bytes; rows are true classes, colours shares of the row.
 
-    Classes that neither occur nor are predicted are left out. Up to 20 classes, cells carry their counts; up to 60,
-    axes carry names; beyond, every class has at least one pixel.
+    Classes that neither occur nor are predicted are left out. Up to 20 classes, cells carry their counts (large ones:
+    shares of the row); up to 60, axes carry names; beyond, every class has at least one pixel.
     Raises ConfigError for more than 4000 classes, MissingExtraError without matplotlib.
     """
     try:
@@ -79,9 +80,11 @@ def _label(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
         return
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     for (row, column), count in np.ndenumerate(counts):
-        if count:
+        large = counts.max() >= _LARGE
+        if share[row, column] >= 0.005 if large else count:
             color = "white" if share[row, column] > 0.35 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=color)
+            text = f"{share[row, column]:.0%}" if large else str(count)
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
 
 
 def _short(name: str, length: int = 20) -> str:

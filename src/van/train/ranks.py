@@ -137,6 +137,11 @@ def is_lost_contact(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(word in text for word in _LOST)
 
 
+def is_lost_worker(error: RuntimeError) -> bool:
+    """Whether the error is that a data worker ended by itself."""
+    return str(error).startswith("DataLoader worker (pid")
+
+
 def _slurm() -> bool:
     """Started by srun; a job that is named so is somebody's shell, as Lightning has it."""
     return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")

@@ -26,7 +26,7 @@ from .export import export
 from .folder import has_finished, open_folder, write_environment, write_recipe
 from .prepare import Job, prepare
 from .progress import Sight
-from .ranks import is_first, is_lost_contact, place, shared_folder
+from .ranks import is_first, is_lost_contact, is_lost_worker, place, shared_folder
 from .segmentation import SegmentationJob, export_segmenter, prepare_segmentation
 from .tracking import history, loggers
 from .watch import ImageWatch, LossWatch
@@ -40,8 +40,8 @@ def run(recipe: AnyRecipe) -> Path:
     Deterministic for a seed on one kind of machine; global random state, threads and warnings are left as found.
     Raises DataError, ConfigError, CheckpointError before training begins for whatever can be known then; VanError when
     the loss stops being finite, CheckpointError when the disk is full, LostProcessError when another process of the
-    run is gone, PreemptedError after SIGTERM or SIGUSR1, KeyboardInterrupt when interrupted: best.ckpt and last.ckpt
-    stay, to resume from.
+    run or one that reads its images is gone, PreemptedError after SIGTERM or SIGUSR1, KeyboardInterrupt when
+    interrupted: best.ckpt and last.ckpt stay, to resume from.
     """
     spec, here = recipe.trainer, place()
     if spec.resume == "auto" and has_finished(Path(spec.out or "")):
@@ -138,7 +138,8 @@ def _processes(job: Job | SegmentationJob, kind: str, index: int) -> dict[str, A
 
 def _fit(trainer: Trainer, job: Job | SegmentationJob, folder: Path) -> None:
     try:
-        trainer.fit(job.module, datamodule=job.data, ckpt_path=job.resume, weights_only=True)
+        with _first_error():
+            trainer.fit(job.module, datamodule=job.data, ckpt_path=job.resume, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise
@@ -157,13 +158,30 @@ def _fit(trainer: Trainer, job: Job | SegmentationJob, folder: Path) -> None:
             "trainer.accumulate, model.grad_checkpointing true, or trainer.precision bf16"
         ) from error
     except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        if is_lost_worker(error):
+            raise LostProcessError(
+                f"a process that reads images ended ({reason}); where memory is short use fewer trainer.workers; go on "
+                f"from the last checkpoint with trainer.resume {folder}"
+            ) from error
         if trainer.world_size == 1 or not is_lost_contact(error):
             raise
         raise LostProcessError(
             f"process {trainer.global_rank} of {trainer.world_size} lost contact with another one at step "
-            f"{trainer.global_step} ({str(error).strip().splitlines()[0]}); go on from the last checkpoint with "
+            f"{trainer.global_step} ({reason}); go on from the last checkpoint with "
             f"trainer.resume {folder}, which torchrun --max-restarts does with trainer.resume auto"
         ) from error
+
+
+@contextmanager
+def _first_error() -> Iterator[None]:
+    """Lightning's clearing up fails too where the first loader could not start, and hides why."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "iter(combined_loader)" not in str(error) or error.__context__ is None:
+            raise
+        raise error.__context__ from None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ..data.augment import TrainingTransform
 from ..data.readers import StreamData, StreamSet
 from ..preprocess import Preprocess
 from ..recipes import Recipe
-from .datamodule import workers_of
+from .loading import workers_of
 from .losses import join_splits
 from .watch import Substituting
 
@@ -36,7 +36,7 @@ class StreamDataModule(LightningDataModule):
         self.batch_size, self.pin_memory, self.prefetch = trainer.batch_size, pin_memory, recipe.data.prefetch
         self.eval_batch_size = trainer.eval_batch_size or self.batch_size
         self.accumulate, self.seed, self.devices = trainer.accumulate, trainer.seed, trainer.devices
-        self.workers = workers_of(recipe)
+        self.workers = workers_of(trainer.workers, embedded=False)
         train.check_workers(max(1, self.workers) * self.devices)
         share = {"seed": self.seed, "workers": self.workers}
         transform = TrainingTransform(recipe.augment, preprocess)
@@ -107,7 +107,7 @@ class StreamDataModule(LightningDataModule):
         return islice(batches, -(-images // self.batch_size))
 
     def state_dict(self) -> dict[str, Any]:
-        # see ClassificationDataModule: the first iterator of a resumed run is made before anyone knows its epoch
+        # see SampledData: the first iterator of a resumed run is made before anyone knows its epoch
         trainer: Any = self.trainer
         return {"epoch": trainer.fit_loop.epoch_progress.current.processed}
 

@@ -41,7 +41,7 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     """
     device = pick_device(recipe.trainer.device, recipe.trainer.precision)
     recipe = fit_devices(recipe, device)
-    train, val = _open(recipe.data)
+    train, val = open_pictures(recipe.data)
     _check_weights(recipe, train)
     resume = check_resume(recipe, train.classes)
     network = build_segmenter(recipe.model, train.classes, train.palette, seed=recipe.trainer.seed)
@@ -50,7 +50,7 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     data = SegmentationDataModule(
         train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda")
     )
-    data.train_set[0, 0], val.load(0)  # an unreadable first image or mask shows here
+    data.images[0, 0], val.load(0)  # an unreadable first image or mask shows here
     network = laid_out(network, device, channels_last=recipe.trainer.channels_last)
     module = SegmentationModule(
         network, recipe, inference=inference, classes=train.classes, ignore_index=train.ignore_index
@@ -78,7 +78,8 @@ def inference_of(data: PixelDataSpec, preprocess: Preprocess) -> Inference:
     )
 
 
-def _open(spec: PixelDataSpec) -> tuple[SegmentationData, SegmentationData]:
+def open_pictures(spec: PixelDataSpec) -> tuple[SegmentationData, SegmentationData]:
+    """Training and validation pictures of a recipe; raises ConfigError, DataError."""
     if spec.path is None:
         raise ConfigError("no data: give data.path, a segmentation data set's folder, its dataset.yaml, or 'scenes'")
     options: dict[str, Any] = {"val_fraction": spec.val_fraction}
