@@ -240,6 +240,9 @@ def test_wrong_options_are_told(arguments, reason, tmp_path, monkeypatch):
 def test_wrong_sources_and_images_are_told(tmp_path):
     with pytest.raises(UnknownNameError, match="unknown export format 'onx'; did you mean 'onnx'"):
         van.export(classifier(), tmp_path / "m.onnx", format="onx")
+    done = van.export(classifier(), tmp_path / "van_b0.1", format="torch", images=PICTURES)
+    assert done.path == tmp_path / "van_b0.1.pt2"
+    done.path.unlink()
     with pytest.raises(ConfigError, match="Classifier has no classification head"):
         van.export(classifier(num_classes=0), tmp_path / "m.pt2")
     with pytest.raises(ConfigError, match="Linear is neither; expected a classifier or a segmenter"):
