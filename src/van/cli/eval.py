@@ -21,7 +21,9 @@ _FIGURES = ("top1", "top5", "loss", "count", "original_top1", "original_top5", "
 
 def add_arguments(parser: Any) -> None:
     """Options of `van eval`."""
-    parser.add_argument("checkpoints", nargs="+", help="checkpoint files, folders of them, globs, hub ids")
+    parser.add_argument(
+        "checkpoints", nargs="+", help="checkpoint files, folders of them, globs, hub ids, exported files"
+    )
     parser.add_argument(
         "--data",
         required=True,
@@ -126,7 +128,7 @@ def _print(done: list[Evaluation], *, per_class: bool) -> None:
         figures = [f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}", str(each.count), *own]
         table.add_row(escape(each.checkpoint), *figures, f"{each.images_per_second:.1f}")
     print_table(table)
-    if {each.engine for each in done} != {"torch"}:
+    if {"torch", "keras"} <= {each.engine for each in done}:
         print()
         print_table(_engines(done))
     for each in done if per_class else ():

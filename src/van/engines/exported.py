@@ -1,0 +1,135 @@
+"""Exported files: which engine runs them, what they tell about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import CheckpointError, ConfigError, VanError
+from .description import KEY, Description
+from .halving import is_out_of_memory
+
+# suffix of a file -> the format it is exported in.
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+# What ONNX Runtime and OpenVINO say; their exceptions are of types of their own.
+_OUT_OF_MEMORY = ("bad_alloc", "failed to allocate memory")
+
+
+class ExportedEngine:
+    """What the engines of exported files share: the file, its description, checks of what goes in.
+
+    threads: of the CPU; None: as many as torch uses. runtime: the package that computes.
+    Raises CheckpointError for a file that is broken or was not exported by this package.
+    """
+
+    runtime: str
+
+    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads is {threads}; expected at least 1")
+        self.path, self.threads = Path(path), threads or torch.get_num_threads()
+        self.description = described(self._open(), self.path)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """(N, C, H, W) float32 -> {"logits": (N, K) or, of a segmenter, (N, K, h, w), float32}.
+
+        Raises ConfigError for the wrong number of channels, MemoryError where memory runs out, VanError where the
+        runtime fails.
+        """
+        channels = self.description.in_chans
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ConfigError(
+                f"the engine got an array of shape {images.shape}; {self.path.name} expects (N, {channels}, H, W)"
+            )
+        try:
+            return {"logits": self._logits(np.ascontiguousarray(images, np.float32))}
+        except Exception as error:  # of every runtime's own types
+            reason = " ".join(str(error).split())
+            if is_out_of_memory(error) or any(phrase in reason.lower() for phrase in _OUT_OF_MEMORY):
+                raise MemoryError(reason) from error
+            raise VanError(f"{self.path.name} fails on images of shape {images.shape}: {reason[:300]}") from error
+
+    def info(self) -> ExportedInfo:
+        """What the file is."""
+        return ExportedInfo(path=str(self.path), runtime=self.runtime, description=self.description)
+
+    def _open(self) -> str | None:
+        """Make the file ready to run; the JSON text under KEY in it."""
+        raise NotImplementedError
+
+    def _logits(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def __reduce__(self) -> Any:  # another process opens the file itself
+        return open_exported, (self.path, self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedInfo:
+    """What `van info` tells about an exported file."""
+
+    path: str
+    runtime: str
+    description: Description
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, value) in reading order."""
+        return [("file", self.path), ("runtime", self.runtime), *self.description.rows()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"file": self.path, "runtime": self.runtime, **self.description.to_dict()}
+
+    def __str__(self) -> str:
+        width = max(len(what) for what, _ in self.rows())
+        return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows())
+
+
+def is_exported(source: Any) -> bool:
+    """Whether a source is an exported file, by its suffix."""
+    return isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES
+
+
+def open_exported(path: str | Path, threads: int | None = None) -> ExportedEngine:
+    """The engine that runs an exported file, by its suffix.
+
+    Raises CheckpointError for a file that is missing, broken, or was not exported by this package; MissingExtraError
+    without its runtime.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {found}; expected a file of `van export`")
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind == "onnx":
+        from .onnx_engine import OnnxEngine
+
+        return OnnxEngine(path, threads=threads)
+    if kind == "openvino":
+        from .openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path, threads=threads)
+    if kind == "torch":
+        from .program_engine import ProgramEngine
+
+        return ProgramEngine(path, threads=threads)
+    raise CheckpointError(f"{path} is no exported file by its suffix; expected one of {', '.join(SUFFIXES)}")
+
+
+def described(text: str | None, path: Path) -> Description:
+    """The description in a file; raises CheckpointError for a file without one."""
+    if not text:
+        raise CheckpointError(
+            f"{path} holds no description of its network (key {KEY!r}); expected a file that `van export` wrote"
+        )
+    return Description.from_json(text, path)
+
+
+def broken(path: Path, what: str, error: Exception) -> CheckpointError:
+    """The error for a file that its runtime refuses."""
+    reason = " ".join(str(error).split())
+    return CheckpointError(f"{path} cannot be read as {what}: {reason[:300]}; export it again")
