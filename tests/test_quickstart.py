@@ -1,6 +1,5 @@
 """The quickstart: what it leaves, small here; the recipe's own score and time are in the slow test."""
 
-
 import pytest
 from PIL import Image
 
