@@ -1,10 +1,12 @@
 """Several processes train as one: the same batches, exact validation, BatchNorm by policy, one plain loop's losses."""
 
 import copy
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -310,6 +312,39 @@ class TestCheckpoints:
             run(recipe)
         assert validated == [0]
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+    @pytest.mark.parametrize("where", ["probe", "train_dataloader"])
+    @pytest.mark.parametrize("options", [{}, {"trainer.accumulate": 2}])
+    def test_a_signal_before_the_first_step_is_heard(self, where, options, stripes, tmp_path, monkeypatch):
+        """While the data is opened, or the loaders start: one step is done, written down and told."""
+        original = getattr(ClassificationDataModule, where)
+
+        def signalled(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return original(self)
+
+        monkeypatch.setattr(ClassificationDataModule, where, signalled)
+        with pytest.raises(PreemptedError, match="everything up to step 1 is in"):
+            run(slim_recipe(stripes, tmp_path / "run", **PLAIN, **options))
+        assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 1
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+    def test_a_signal_to_every_process_of_a_job(self, number, stripes, tmp_path, monkeypatch):
+        """Schedulers do so; the data workers must not die of it before the checkpoint is written."""
+        step = ClassificationModule.training_step
+
+        def signalled(self, batch, batch_idx):
+            if self.global_step == 1:
+                workers = multiprocessing.active_children()
+                assert workers
+                for process in (*(worker.pid for worker in workers), os.getpid()):
+                    os.kill(process, number)
+                time.sleep(0.2)
+            return step(self, batch, batch_idx)
+
+        monkeypatch.setattr(ClassificationModule, "training_step", signalled)
+        with pytest.raises(PreemptedError, match="everything up to step 2 is in"):
+            run(slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.workers": 2}))
 
     def test_a_damaged_byte_is_noticed(self, stripes, tmp_path):
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN)

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from ..data.seeding import rng_state, set_rng_state
 from ..recipes import TrainerSpec
 from ..recipes.segmentation_spec import PixelTrainerSpec
-from .keeping import LastCheckpoint
+from .keeping import LastCheckpoint, Preemption
 from .ranks import Talk
 
 BEST = "best.ckpt"
@@ -141,7 +141,7 @@ def monitor_mode(monitor: str) -> str:
     return "min" if monitor.endswith("loss") else "max"
 
 
-def keepers(folder: Path, spec: TrainerSpec | PixelTrainerSpec) -> list[Callback]:
+def keepers(folder: Path, spec: TrainerSpec | PixelTrainerSpec, preemption: Preemption) -> list[Callback]:
     """Early stopping if asked for, then best.ckpt, then last.ckpt (which so knows about both)."""
     mode = monitor_mode(spec.monitor)
     callbacks: list[Callback] = []
@@ -160,5 +160,5 @@ def keepers(folder: Path, spec: TrainerSpec | PixelTrainerSpec) -> list[Callback
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
-    last = LastCheckpoint(folder, every_steps=spec.checkpoint_every_steps, every_s=spec.checkpoint_every_s)
+    last = LastCheckpoint(folder, preemption, every_steps=spec.checkpoint_every_steps, every_s=spec.checkpoint_every_s)
     return [*callbacks, best, last]

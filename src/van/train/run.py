@@ -24,6 +24,7 @@ from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
 from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
 from .export import export
 from .folder import has_finished, open_folder, write_environment, write_recipe
+from .keeping import Preemption
 from .prepare import Job, prepare
 from .progress import Sight
 from .ranks import is_first, is_lost_contact, is_lost_worker, place, shared_folder
@@ -48,7 +49,7 @@ def run(recipe: AnyRecipe) -> Path:
         warnings.warn(f"the run in {spec.out} has finished; nothing to do", VanNotice, stacklevel=2)
         return Path(spec.out or "")
     chance = seeded(spec.seed, *([here.rank] if here.rank else []), cuda=True)  # drop path differs between processes
-    with chance, _threads(spec.threads), _quiet(), _determinism_restored():
+    with Preemption() as preemption, chance, _threads(spec.threads), _quiet(), _determinism_restored():
         job = _prepared(recipe)
         folder = shared_folder(lambda: open_folder(job.recipe), several=job.recipe.trainer.devices > 1)
         if is_first():
@@ -58,7 +59,7 @@ def run(recipe: AnyRecipe) -> Path:
                 (folder / LAST).unlink(missing_ok=True)  # damaged: it must not become the previous one
         state = ProcessState()
         table = _table(job, folder, state)
-        trainer = _trainer(job, folder, state, table)
+        trainer = _trainer(job, folder, state, table, preemption)
         started = time.perf_counter()
         _fit(trainer, job, folder)
         seconds = time.perf_counter() - started
@@ -90,10 +91,12 @@ def _export(job: Job | SegmentationJob, folder: Path, table: EpochTable, seconds
         export(job, folder, table, seconds=seconds)
 
 
-def _trainer(job: Job | SegmentationJob, folder: Path, state: ProcessState, table: EpochTable) -> Trainer:
+def _trainer(
+    job: Job | SegmentationJob, folder: Path, state: ProcessState, table: EpochTable, preemption: Preemption
+) -> Trainer:
     spec = job.recipe.trainer
     kind, _, index = job.device.partition(":")
-    kept = [*history(folder, spec), *keepers(folder, spec)]
+    kept = [*history(folder, spec), *keepers(folder, spec, preemption)]
     return Trainer(
         accelerator=kind,
         **_processes(job, kind, int(index or 0)),
