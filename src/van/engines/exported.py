@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checkpoints.files import EXPORTED
 from ..errors import CheckpointError, ConfigError, VanError
 from .description import KEY, Description
 from .halving import is_out_of_memory
 
-# suffix of a file -> the format it is exported in.
-SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+SUFFIXES = EXPORTED  # suffix of a file -> the format it is exported in
 # What ONNX Runtime and OpenVINO say; their exceptions are of types of their own.
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate memory")
 
