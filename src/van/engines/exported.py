@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ class ExportedInfo:
         return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows())
 
 
-def is_exported(source: Any) -> bool:
+def is_exported(source: Any) -> TypeGuard[str | Path]:
     """Whether a source is an exported file, by its suffix."""
     return isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES
 
