@@ -41,6 +41,7 @@ def segmenter(method="light_ham", **options):
     model = lived_in(van.create_model(f"{method}_van_b0", **{**sizes, **heads, **options})).eval()
     for module in factorisations(model):
         module.reset_bases(3)
-    model.__dict__["classes"], model.__dict__["palette"] = CLASSES, PALETTE
+    if model.num_classes == len(CLASSES):
+        model.__dict__["classes"], model.__dict__["palette"] = CLASSES, PALETTE
     model.__dict__["provenance"] = {"inference": {"resize": None, "window": 48, "stride": 32}}
     return model

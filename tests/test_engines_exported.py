@@ -94,16 +94,16 @@ def test_evaluation_scores_like_the_network(kind, desk, models):
     van.export(many, path, images=PICTURES[:1])
     got, want = evaluate(path, "digits"), evaluate(many, "digits")
     assert (got.engine, want.engine) == (RUNTIMES[kind], "torch")
-    assert got.count == 359
+    assert got.count == want.count > 300
     assert np.array_equal(got.confusion, want.confusion)
     assert got.loss == pytest.approx(want.loss, abs=1e-4)
 
 
 def test_segmentation_scores_like_the_network(desk, monkeypatch):
     options = {"split": "val", "overrides": {"window": None, "stride": None}}
-    many = segmenter(num_classes=11)
-    van.export(many, desk / "scenes.onnx", images=PICTURES[:1])
     data = few_scenes()
+    many = segmenter(num_classes=len(data.classes))
+    van.export(many, desk / "scenes.onnx", images=PICTURES[:1])
     got = evaluate_masks(desk / "scenes.onnx", data, **options)
     want = evaluate_masks(many, data, **options)
     assert np.abs(got.matrix.counts - want.matrix.counts).sum() < 0.001 * want.matrix.counts.sum()
