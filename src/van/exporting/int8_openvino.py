@@ -59,8 +59,8 @@ class OpenVinoInt8:
         graph.add_outputs([nodes[node].output(0) for node in self.layers.values()])
         compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         for image in images:
-            _, *values = compiled([image]).values()
-            yield dict(zip(self.layers, values, strict=True))
+            results = compiled([image])
+            yield {layer: results[i] for i, layer in enumerate(self.layers, start=1)}
 
     def write(self, graph: Any, description: Description, path: Path) -> None:
         """Write a graph with its description."""
