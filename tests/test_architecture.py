@@ -14,7 +14,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"quickstart"},
-    {"train", "verify", "hosts"},
+    {"train", "verify", "hosts", "exporting"},
     {"evaluate", "evaluate_masks", "doctor"},
     {"predict", "shards"},
     {"engines"},

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import VanError, VanNotice
+    from .exporting import export
     from .hosts import register
     from .models import convert, create_model, info, list_models, load, optimize, save
     from .predict import Predictor
@@ -25,6 +26,7 @@ _HOMES = {
     "Predictor": "predict",
     "convert": "models",
     "create_model": "models",
+    "export": "exporting",
     "info": "models",
     "list_models": "models",
     "load": "models",
@@ -40,6 +42,7 @@ __all__ = [
     "VanNotice",
     "convert",
     "create_model",
+    "export",
     "info",
     "list_models",
     "load",

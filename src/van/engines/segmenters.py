@@ -88,7 +88,7 @@ def open_segmenter(
         raise ConfigError(f"{name} is no segmenter; expected one, e.g. light_ham_van_b0")
     classes, palette = model.__dict__.get("classes"), model.__dict__.get("palette")
     provenance = model.__dict__.get("provenance") or {}
-    inference = _inference(model.__dict__.get("preprocess") or IMAGENET, provenance, overrides or {})
+    inference = inference_of(model.__dict__.get("preprocess") or IMAGENET, provenance, overrides or {})
     number, target = model.num_classes, available_device(device)
     ready = (models.optimize(model) if optimize else model).to(target).eval()
     return OpenedSegmenter(
@@ -103,7 +103,8 @@ def open_segmenter(
     )
 
 
-def _inference(preprocess: Preprocess, provenance: Mapping[str, Any], overrides: Mapping[str, Any]) -> Inference:
+def inference_of(preprocess: Preprocess, provenance: Mapping[str, Any], overrides: Mapping[str, Any]) -> Inference:
+    """How a segmenter looks at pictures: the published way, what its training wrote down, then the overrides."""
     own = provenance.get("inference") or {}
     known: dict[str, Any] = {name: own[name] for name in ("resize", "window", "stride") if name in own}
     if "window" in overrides:  # another window has another stride

@@ -1,0 +1,97 @@
+"""Exported files: which engine runs them, what they tell about themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import CheckpointError, ConfigError
+from .description import KEY, Description
+
+# suffix of a file -> the format it is exported in.
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+
+
+class ExportedEngine:
+    """What the engines of exported files share: the file, its description, checks of what goes in.
+
+    threads: of the CPU; None: as many as torch uses.
+    Raises CheckpointError for a file that is broken or was not exported by this package.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads is {threads}; expected at least 1")
+        self.path, self.threads = Path(path), threads or torch.get_num_threads()
+        self.description = described(self._open(), self.path)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """(N, C, H, W) float32 -> {"logits": (N, K) or, of a segmenter, (N, K, h, w), float32}.
+
+        Raises ConfigError for the wrong number of channels.
+        """
+        channels = self.description.in_chans
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ConfigError(
+                f"the engine got an array of shape {images.shape}; {self.path.name} expects (N, {channels}, H, W)"
+            )
+        return {"logits": self._logits(np.ascontiguousarray(images, np.float32))}
+
+    def _open(self) -> str | None:
+        """Make the file ready to run; the JSON text under KEY in it."""
+        raise NotImplementedError
+
+    def _logits(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def __reduce__(self) -> Any:  # another process opens the file itself
+        return open_exported, (self.path, self.threads)
+
+
+def is_exported(source: Any) -> bool:
+    """Whether a source is an exported file, by its suffix."""
+    return isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES
+
+
+def open_exported(path: str | Path, threads: int | None = None) -> ExportedEngine:
+    """The engine that runs an exported file, by its suffix.
+
+    Raises CheckpointError for a file that is missing, broken, or was not exported by this package; MissingExtraError
+    without its runtime.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {found}; expected a file of `van export`")
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind == "onnx":
+        from .onnx_engine import OnnxEngine
+
+        return OnnxEngine(path, threads=threads)
+    if kind == "openvino":
+        from .openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path, threads=threads)
+    if kind == "torch":
+        from .program_engine import ProgramEngine
+
+        return ProgramEngine(path, threads=threads)
+    raise CheckpointError(f"{path} is no exported file by its suffix; expected one of {', '.join(SUFFIXES)}")
+
+
+def described(text: str | None, path: Path) -> Description:
+    """The description in a file; raises CheckpointError for a file without one."""
+    if not text:
+        raise CheckpointError(
+            f"{path} holds no description of its network (key {KEY!r}); expected a file that `van export` wrote"
+        )
+    return Description.from_json(text, path)
+
+
+def broken(path: Path, what: str, error: Exception) -> CheckpointError:
+    """The error for a file that its runtime refuses."""
+    reason = " ".join(str(error).split())
+    return CheckpointError(f"{path} cannot be read as {what}: {reason[:300]}; export it again")

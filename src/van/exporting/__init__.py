@@ -1,0 +1,27 @@
+"""Exported networks: one file for ONNX Runtime, OpenVINO or torch.export, and proof that it computes the same."""
+
+from .exporter import FORMATS, Export, batches, describe, destination, export, network, reference, runner, staged
+from .formats import onnx_model, openvino_model, save_openvino
+from .graph import prepared, trace
+from .parity import Case, Parity, compare
+
+__all__ = [
+    "FORMATS",
+    "Case",
+    "Export",
+    "Parity",
+    "batches",
+    "compare",
+    "describe",
+    "destination",
+    "export",
+    "network",
+    "onnx_model",
+    "openvino_model",
+    "prepared",
+    "reference",
+    "runner",
+    "save_openvino",
+    "staged",
+    "trace",
+]

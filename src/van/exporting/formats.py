@@ -1,0 +1,102 @@
+"""A traced program as a file: one function per format, each writing the description into it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engines.description import KEY, Description
+from ..engines.openvino_engine import DESCRIPTION, WEIGHTS, checksum
+from ..engines.program_engine import EXTRA_FILE
+from ..errors import ConfigError, MissingExtraError
+from .graph import INPUT, OUTPUT
+
+Program = torch.export.ExportedProgram
+ONNX_LIMIT_BYTES = 2**31 - 2**20  # of one file, which is a protocol buffer; a little is the graph
+
+
+def write_onnx(program: Program, description: Description, path: Path) -> None:
+    """One .onnx file with everything inside.
+
+    Raises ConfigError for more weights than the format holds in one file, MissingExtraError without onnx.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
+    if size > ONNX_LIMIT_BYTES:
+        raise ConfigError(f"{size:,} bytes of weights; one ONNX file holds 2 GiB: export to openvino or torch")
+    proto = onnx_model(program)
+    proto.metadata_props.add(key=KEY, value=description.to_json())
+    path.write_bytes(proto.SerializeToString())
+
+
+def onnx_model(program: Program) -> Any:
+    """The program as an onnx.ModelProto whose input is `images`, output `logits`; raises MissingExtraError."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError.of(error.name or "onnx", "export", "to export to ONNX") from error
+    with _quiet():
+        made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False)
+    assert made is not None  # it is without a file name
+    proto = made.model_proto
+    for index, name in ((0, "batch"), (2, "height"), (3, "width")):
+        proto.graph.input[0].type.tensor_type.shape.dim[index].dim_param = name
+    return proto
+
+
+def write_openvino(program: Program, description: Description, path: Path) -> None:
+    """An .xml file and, beside it, a .bin file with the weights in float32; raises MissingExtraError."""
+    save_openvino(openvino_model(program), description, path)
+
+
+def openvino_model(program: Program) -> Any:
+    """The program as an openvino.Model whose input is `images`, output `logits`; raises MissingExtraError."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError.of("openvino", "export", "to export to OpenVINO") from error
+    with _quiet():
+        model = openvino.convert_model(program)
+    model.input(0).set_names({INPUT})
+    model.output(0).set_names({OUTPUT})
+    return model
+
+
+def save_openvino(model: Any, description: Description, path: Path) -> None:
+    """Write an openvino.Model with its description and, for the engine to compare, the checksum of its weights."""
+    import openvino
+
+    model.set_rt_info(description.to_json(), [KEY, DESCRIPTION])
+    openvino.save_model(model, path, compress_to_fp16=False)
+    model.set_rt_info(checksum(path.with_suffix(".bin")), [KEY, WEIGHTS])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def write_torch(program: Program, description: Description, path: Path) -> None:
+    """One .pt2 file of torch.export."""
+    with _quiet():
+        torch.export.save(program, str(path), extra_files={EXTRA_FILE: description.to_json()})
+
+
+Writer = Callable[[Program, Description, Path], None]
+WRITERS: dict[str, Writer] = {"onnx": write_onnx, "openvino": write_openvino, "torch": write_torch}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters tell about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,67 @@
+"""From a network to a program with free batch and size, ready to be written in any format."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from ..errors import VanError
+from ..nn.fold import fold as folded
+from ..nn.fold import is_folded
+from ..nn.segmenter import Segmenter
+from .dilation import without_dilation
+
+INPUT, OUTPUT = "images", "logits"
+EXAMPLE = (2, 96, 64)  # batch, H, W of the traced images: all different, none 1
+
+
+class Decoder(nn.Module):
+    """A segmenter whose `forward` is its `decode`: (N, in_chans, H, W) -> (N, K, h, w)."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.segmenter.decode(images)
+
+
+def prepared(model: nn.Module, *, fold: bool = True, dilation_free: bool = False) -> nn.Module:
+    """A float32 copy on the CPU in eval mode that maps images to logits, a segmenter's at its head's size.
+
+    fold: BatchNorm and layer scales into the convolutions (exact); a folded model stays as it is.
+    dilation_free: see `dilation.without_dilation`.
+    """
+    model = folded(model) if fold and not is_folded(model) else copy.deepcopy(model).eval()
+    model = model.float().cpu().requires_grad_(False)
+    if dilation_free:
+        model = without_dilation(model)
+    return Decoder(model) if isinstance(model, Segmenter) else model
+
+
+def trace(network: nn.Module, in_chans: int) -> torch.export.ExportedProgram:
+    """The program of a prepared network: (N, in_chans, H, W) -> logits with N, H and W free from 1 on.
+
+    Raises VanError for a network that cannot be traced so.
+    """
+    free = torch.export.Dim.DYNAMIC
+    batch, height, width = EXAMPLE
+    images = torch.zeros(batch, in_chans, height, width)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own, about itself
+            program = torch.export.export(network, (images,), dynamic_shapes=({0: free, 2: free, 3: free},))
+    except Exception as error:  # of many types
+        reason = " ".join(str(error).split())[:300]
+        raise VanError(f"{type(network).__name__} cannot be traced with free sizes: {reason}") from error
+    for symbol in program.range_constraints:
+        # Tracing takes maps of one pixel for a case of their own, because their memory layout is ambiguous. No value
+        # depends on that: the graph has no branches, and the gate runs such sizes.
+        program.range_constraints[symbol] = ValueRanges(1, int_oo)
+    return program
+
