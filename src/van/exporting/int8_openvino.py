@@ -57,10 +57,13 @@ class OpenVinoInt8:
         graph = graph.clone()
         nodes = {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
         graph.add_outputs([nodes[node].output(0) for node in self.layers.values()])
-        compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        request = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+        # a product whose result is the logits is an output already
+        made = [result.input_value(0).get_node().get_friendly_name() for result in graph.get_results()]
+        places = {layer: made.index(node) for layer, node in self.layers.items()}
         for image in images:
-            results = compiled([image])
-            yield {layer: results[i] for i, layer in enumerate(self.layers, start=1)}
+            request.infer([image])
+            yield {layer: request.get_output_tensor(place).data.copy() for layer, place in places.items()}
 
     def write(self, graph: Any, description: Description, path: Path) -> None:
         """Write a graph with its description."""
