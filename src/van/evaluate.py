@@ -278,7 +278,7 @@ class _Run:
         self.real_meter = RealMeter()
         self.engine = HalvingEngine(opened.engine, options.batch_size)
         self.workers = default_workers() if options.workers is None else options.workers
-        self.engine_name = options.engine
+        self.engine_name = opened.runtime
         self.seconds = 0.0
         self._target = {label: target for label, target in enumerate(plan.targets) if target is not None}
 

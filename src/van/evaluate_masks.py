@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from .data.segmentation import SegmentationData, open_segmentation
-from .engines.segmenters import OpenedSegmenter, open_segmenter
+from .engines.segmenters import ExportedSegmenter, OpenedSegmenter, open_segmenter
 from .engines.torch_engine import available_device
 from .errors import ConfigError, DataError, VanNotice
 from .metrics.segmentation import ConfusionMatrix
@@ -115,6 +115,9 @@ def evaluate_masks(
     """
     opened = source if isinstance(source, OpenedSegmenter) else open_segmenter(source, **options)
     pictures = data if isinstance(data, SegmentationData) else open_masks(opened, data, split, **(data_options or {}))
+    targets = [available_device(device) for device in devices]
+    if isinstance(opened.model, ExportedSegmenter) and any(target.type != "cpu" for target in targets):
+        raise ConfigError(f"devices {', '.join(devices)} are for checkpoints; exported files run on the cpu here")
     if seeds is not None:
         check_seeds(opened.model, seeds)
     if not len(pictures):
@@ -122,7 +125,7 @@ def evaluate_masks(
     shard = Shard(opened=opened, data=pictures, seeds=seeds or 0, on_mask=on_mask)
     start = time.perf_counter()
     totals: list[ConfusionMatrix] = []
-    for done, matrices in enumerate(count(shard, [available_device(device) for device in devices]), 1):
+    for done, matrices in enumerate(count(shard, targets), 1):
         totals = [a + b for a, b in zip(totals, matrices, strict=True)] if totals else matrices
         if progress is not None:
             progress(done, len(pictures))

@@ -14,14 +14,17 @@ from torch import nn
 
 from .data.folder import is_image
 from .engines import (
+    ExportedEngine,
     HalvingEngine,
     Opened,
     OpenedSegmenter,
     class_names,
     default_workers,
     in_order,
+    is_exported,
     matching,
     open_classifier,
+    open_exported,
     open_segmenter,
     reason_of,
 )
@@ -102,7 +105,8 @@ class Predictor:
 
     A classifier gives a Prediction, a segmenter a MaskPrediction: `Predictor("segmenter.safetensors")("cat.jpg").mask`.
 
-    source: what `van.load` takes, a model (taken over: moved to `device`, into eval mode), or an `engines.Opened`.
+    source: what `van.load` takes, an exported file (.onnx, .xml, .pt2; or what `engines.open_exported` makes of it), a
+    model (taken over: moved to `device`, into eval mode), or an `engines.Opened`.
     top: how many classes a prediction lists; batch_size: images at a time, halved when memory runs out.
     workers: threads that read images; ema, test_time_pool, optimize: as in `engines.open_classifier`.
     size, crop_pct, interpolation, mean, std, resize: override the checkpoint's preprocessing.
@@ -114,7 +118,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: str | Path | nn.Module | Opened,
+        source: str | Path | nn.Module | ExportedEngine | Opened,
         *,
         device: str = "cpu",
         precision: str = "fp32",
@@ -137,9 +141,11 @@ class Predictor:
             raise ConfigError(f"top is {top}; expected at least 1")
         self.workers = default_workers() if workers is None else workers
         name = str(source) if isinstance(source, str | Path) else None
-        if isinstance(source, str | Path):
+        if is_exported(source):
+            source = open_exported(source)
+        elif isinstance(source, str | Path):
             source, ema = load(source, ema=ema), False
-        if isinstance(source, Segmenter):
+        if _segments(source):
             refused = {"size": size, "crop_pct": crop_pct, "interpolation": interpolation, "resize": resize}
             _refuse({**refused, "test_time_pool": test_time_pool or None}, "classifiers", name or "the model")
             chosen = {**(inference or {}), **_given(mean=mean, std=std)}
@@ -241,6 +247,12 @@ class Predictor:
         """float32 (C, H, W), preprocessed."""
         assert isinstance(self.opened, Opened)  # segmenters never come here
         return self.opened.preprocess(_opened(image))
+
+
+def _segments(source: Any) -> bool:
+    if isinstance(source, ExportedEngine):
+        return source.description.task == "segmentation"
+    return isinstance(source, Segmenter)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _print(done: list[Evaluation], *, per_class: bool) -> None:
         figures = [f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}", str(each.count), *own]
         table.add_row(escape(each.checkpoint), *figures, f"{each.images_per_second:.1f}")
     print_table(table)
-    if {each.engine for each in done} != {"torch"}:
+    if {"torch", "keras"} <= {each.engine for each in done}:
         print()
         print_table(_engines(done))
     for each in done if per_class else ():

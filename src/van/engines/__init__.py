@@ -1,5 +1,7 @@
 """What runs a network: arrays in, a dict of arrays out; one small class per runtime."""
 
+from .description import Description
+from .exported import ExportedEngine, is_exported, open_exported
 from .halving import HalvingEngine
 from .names import class_names
 from .opened import ENGINES, Opened, open_classifier
@@ -11,7 +13,9 @@ from .torch_engine import PRECISIONS, Engine, TorchEngine
 __all__ = [
     "ENGINES",
     "PRECISIONS",
+    "Description",
     "Engine",
+    "ExportedEngine",
     "HalvingEngine",
     "Opened",
     "OpenedSegmenter",
@@ -20,9 +24,11 @@ __all__ = [
     "default_workers",
     "find_checkpoints",
     "in_order",
+    "is_exported",
     "is_segmenter",
     "matching",
     "open_classifier",
+    "open_exported",
     "open_segmenter",
     "reason_of",
 ]

@@ -18,9 +18,11 @@ SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
 class ExportedEngine:
     """What the engines of exported files share: the file, its description, checks of what goes in.
 
-    threads: of the CPU; None: as many as torch uses.
+    threads: of the CPU; None: as many as torch uses. runtime: the package that computes.
     Raises CheckpointError for a file that is broken or was not exported by this package.
     """
+
+    runtime: str
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
         if threads is not None and threads < 1:

@@ -12,6 +12,8 @@ from .exported import ExportedEngine, broken
 class OnnxEngine(ExportedEngine):
     """Runs an exported ONNX file in ONNX Runtime; raises MissingExtraError without it."""
 
+    runtime = "onnxruntime"
+
     def _open(self) -> str | None:
         try:
             import onnxruntime

@@ -1,4 +1,4 @@
-"""A checkpoint or model made ready to classify images: engine, preprocessing and class names together."""
+"""A checkpoint, model or exported file made ready to classify images: engine, preprocessing, class names together."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..errors import ConfigError, UnknownNameError
 from ..nn import Classifier, TestTimePool
 from ..nn.segmenter import Segmenter
 from ..preprocess import Preprocess
+from .exported import ExportedEngine, is_exported, open_exported
 from .torch_engine import Engine, TorchEngine
 
 ENGINES = ("torch", "keras")
@@ -26,6 +27,7 @@ class Opened:
     classes: one name per logit, None when the checkpoint has none; name: the path, or the model's type.
     preprocess: the checkpoint's own with the overrides applied.
     provenance: what the checkpoint tells about itself.
+    runtime: what computes: a key of ENGINES, or "onnxruntime", "openvino", "torch.export" for exported files.
     """
 
     engine: Engine
@@ -34,6 +36,7 @@ class Opened:
     num_classes: int
     name: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    runtime: str = "torch"
 
     def label(self, index: int) -> str:
         """Name of a class, its index as text when it has none."""
@@ -41,7 +44,7 @@ class Opened:
 
 
 def open_classifier(
-    source: str | Path | nn.Module | Opened,
+    source: str | Path | nn.Module | ExportedEngine | Opened,
     *,
     engine: str = "torch",
     device: str = "cpu",
@@ -54,7 +57,8 @@ def open_classifier(
 ) -> Opened:
     """Load (or take over) a classifier and put it on its device.
 
-    source: what `van.load` takes, a model, or an Opened, of which only the preprocessing can change.
+    source: what `van.load` takes, a model, an exported file (.onnx, .xml, .pt2; or what `open_exported` makes of it), or
+    an Opened, of which only the preprocessing can change.
     engine: a key of ENGINES; "keras" runs the file's weights in `van.keras.VAN` on Keras's backend and device.
     ema: the averaged weights of a file that holds both.
     test_time_pool: pool over windows of the training size; optimize: through `van.optimize`.
@@ -66,6 +70,11 @@ def open_classifier(
         return replace(source, preprocess=source.preprocess.with_overrides(**(overrides or {})))
     if engine not in ENGINES:
         raise UnknownNameError.of("engine", engine, ENGINES)
+    if isinstance(source, ExportedEngine) or is_exported(source):
+        refuse_for_exported(device, precision, ema=ema, test_time_pool=test_time_pool, optimize=optimize)
+        if engine != "torch":
+            raise ConfigError(f"engine {engine!r} takes checkpoints; {source} is an exported file, with its own runtime")
+        return _open_exported(source, overrides, name)
     if engine == "keras":
         _refuse_torch_options(device, test_time_pool=test_time_pool, optimize=optimize)
         return _open_keras(source, precision, ema, overrides, name)
@@ -112,7 +121,40 @@ def _open_keras(
         num_classes=model.config.num_classes,
         name=name,
         provenance=model.provenance or {},
+        runtime="keras",
     )
+
+
+def _open_exported(source: Any, overrides: Mapping[str, Any] | None, name: str | None) -> Opened:
+    engine = source if isinstance(source, ExportedEngine) else open_exported(source)
+    told, name = engine.description, name or str(engine.path)
+    if told.task != "classification":
+        raise ConfigError(f"{name} is a segmenter, which classifies pixels; expected a classifier of images")
+    if told.preprocess is None:
+        raise ConfigError(f"{name} takes arrays of {told.in_chans} channels, which no image has; run its engine by hand")
+    preprocess = told.preprocess.with_overrides(**(overrides or {}))
+    if preprocess.channels != told.in_chans:
+        raise _wrong_channels(name, told.in_chans, preprocess)
+    return Opened(
+        engine=engine,
+        preprocess=preprocess,
+        classes=told.classes,
+        num_classes=told.num_classes,
+        name=name,
+        provenance=told.provenance,
+        runtime=engine.runtime,
+    )
+
+
+def refuse_for_exported(device: str, precision: str, **options: bool) -> None:
+    """Raises ConfigError for options that mean nothing to an exported file."""
+    if device != "cpu":
+        raise ConfigError(f"device {device!r} is for checkpoints; exported files run on the cpu here")
+    if precision != "fp32":
+        raise ConfigError(f"precision {precision!r} is for checkpoints; an exported file has its own; leave it out")
+    for option, value in options.items():
+        if value:
+            raise ConfigError(f"{option} is for checkpoints; leave it out, or export again with what you want")
 
 
 def _refuse_torch_options(device: str, **options: bool) -> None:
@@ -134,11 +176,15 @@ def _load(source: str | Path | nn.Module, ema: bool) -> tuple[nn.Module, str]:
 def _check_channels(model: Any, preprocess: Preprocess, name: str) -> None:
     in_chans = getattr(getattr(model, "config", None), "in_chans", preprocess.channels)
     if in_chans != preprocess.channels:
-        remedy = "give mean and std one entry each (gray) or three (RGB)" if in_chans in (1, 3) else "run it by hand"
-        raise ConfigError(
-            f"{name} takes images of {in_chans} channel(s), its preprocessing makes {preprocess.channels} "
-            f"({preprocess.color}); {remedy}"
-        )
+        raise _wrong_channels(name, in_chans, preprocess)
+
+
+def _wrong_channels(name: str, in_chans: int, preprocess: Preprocess) -> ConfigError:
+    remedy = "give mean and std one entry each (gray) or three (RGB)" if in_chans in (1, 3) else "run it by hand"
+    return ConfigError(
+        f"{name} takes images of {in_chans} channel(s), its preprocessing makes {preprocess.channels} "
+        f"({preprocess.color}); {remedy}"
+    )
 
 
 def _pooled(model: nn.Module, own: Preprocess) -> TestTimePool:

@@ -26,6 +26,8 @@ class OpenVinoEngine(ExportedEngine):
     Raises CheckpointError when the .bin file is missing or belongs to another .xml file.
     """
 
+    runtime = "openvino"
+
     def _open(self) -> str | None:
         try:
             import openvino

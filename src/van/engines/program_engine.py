@@ -19,6 +19,8 @@ class ProgramEngine(ExportedEngine):
     PyTorch's reader of these files trusts them: open those of strangers no more than you would run their programs.
     """
 
+    runtime = "torch.export"
+
     def _open(self) -> str | None:
         try:
             with zipfile.ZipFile(self.path) as archive:

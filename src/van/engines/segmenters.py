@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from .. import models
 from ..errors import ConfigError, UnknownNameError
@@ -18,6 +18,8 @@ from ..masks import Palette, default_palette
 from ..nn.segmenter import Segmenter
 from ..preprocess import IMAGENET, Preprocess
 from ..segment import Inference, predict_mask
+from .exported import ExportedEngine, is_exported, open_exported
+from .opened import refuse_for_exported
 from .torch_engine import PRECISIONS, available_device
 
 
@@ -54,15 +56,38 @@ class OpenedSegmenter:
             return predict_mask(self.model, image, self.inference)
 
 
+class ExportedSegmenter(nn.Module):
+    """An exported segmenter where a Segmenter is expected: (N, C, H, W) -> (N, K, h, w) by `decode`."""
+
+    def __init__(self, engine: ExportedEngine) -> None:
+        super().__init__()
+        self.engine = engine
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the logits."""
+        return self.engine.description.num_classes
+
+    def decode(self, images: Tensor) -> Tensor:
+        """Logits at the head's own size."""
+        return torch.from_numpy(self.engine.run(images.numpy())["logits"])
+
+
 def is_segmenter(source: Any) -> bool:
-    """Whether a model, or a checkpoint by what it holds, is a segmenter; raises what `models.info` raises."""
+    """Whether a model, or a checkpoint or exported file by what it holds, is a segmenter.
+
+    Raises what `models.info` or `open_exported` raises.
+    """
     if isinstance(source, nn.Module):
         return isinstance(source, Segmenter)
+    if isinstance(source, ExportedEngine) or is_exported(source):
+        engine = source if isinstance(source, ExportedEngine) else open_exported(source)
+        return engine.description.task == "segmentation"
     return isinstance(source, str | Path) and models.info(source).task == "segmentation"
 
 
 def open_segmenter(
-    source: str | Path | nn.Module,
+    source: str | Path | nn.Module | ExportedEngine,
     *,
     device: str = "cpu",
     precision: str = "fp32",
@@ -73,11 +98,14 @@ def open_segmenter(
 ) -> OpenedSegmenter:
     """Load (or take over) a segmenter and put it on its device.
 
-    source: what `van.load` takes, or a Segmenter; ema, optimize: as in `open_classifier`.
+    source: what `van.load` takes, a Segmenter, or an exported file (or what `open_exported` makes of it); ema, optimize: as in `open_classifier`.
     name: what to call a model in memory.
     overrides: fields of Inference; without them what training wrote down, else the published single-scale test.
     Raises CheckpointError for a file that cannot be loaded, ConfigError for one that is no segmenter.
     """
+    if isinstance(source, ExportedEngine) or is_exported(source):
+        refuse_for_exported(device, precision, ema=ema, optimize=optimize)
+        return _open_exported(source, overrides or {}, name)
     if precision not in PRECISIONS:
         raise UnknownNameError.of("precision", precision, PRECISIONS)
     if isinstance(source, nn.Module) and ema:
@@ -99,6 +127,23 @@ def open_segmenter(
         provenance=provenance,
         device=target,
         dtype=PRECISIONS[precision],
+        name=name,
+    )
+
+
+def _open_exported(source: Any, overrides: Mapping[str, Any], name: str | None) -> OpenedSegmenter:
+    engine = source if isinstance(source, ExportedEngine) else open_exported(source)
+    told, name = engine.description, name or str(engine.path)
+    if told.task != "segmentation":
+        raise ConfigError(f"{name} is no segmenter; expected one, e.g. light_ham_van_b0")
+    return OpenedSegmenter(
+        model=ExportedSegmenter(engine).eval(),
+        inference=inference_of(told.preprocess or IMAGENET, {"inference": told.inference}, overrides),
+        classes=told.classes or tuple(map(str, range(told.num_classes))),
+        palette=told.palette or default_palette(told.num_classes),
+        provenance=told.provenance,
+        device=torch.device("cpu"),
+        dtype=None,
         name=name,
     )
 

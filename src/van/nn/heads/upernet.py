@@ -9,10 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from .layers import ConvNormReLU, PixelClassifier, resize
+
+
+class CellMeans(nn.AdaptiveAvgPool2d):
+    """The means of s x s cells, which share rows and columns where they do not divide the map: (N, C, s, s)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return super().forward(x)
+        rows, columns = (_shares(int(self.output_size), side, x) for side in x.shape[2:])
+        return rows @ x @ columns.mT  # the library's own has no faithful ONNX form for free sizes
+
+
+def _shares(cells: int, side: int, like: Tensor) -> Tensor:
+    """(cells, side): what each pixel of a line adds to each cell's mean; cell i reaches from ⌊i·n/s⌋ to ⌈(i + 1)·n/s⌉."""
+    cell = torch.arange(cells, device=like.device)[:, None]
+    pixel = torch.arange(side, device=like.device)
+    inside = ((pixel + 1) * cells > cell * side) & (pixel * cells < (cell + 1) * side)
+    return inside.to(like.dtype) / inside.sum(1, keepdim=True)
 
 
 class PyramidPooling(nn.Module):
@@ -23,7 +42,7 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, scales: Sequence[int] = (1, 2, 3, 6)) -> None:
         super().__init__()
-        self.pools = nn.ModuleList(nn.AdaptiveAvgPool2d(scale) for scale in scales)
+        self.pools = nn.ModuleList(CellMeans(scale) for scale in scales)
         self.convs = nn.ModuleList(ConvNormReLU(in_channels, channels, 1, norm="batch") for _ in scales)
         self.join = ConvNormReLU(in_channels + len(scales) * channels, channels, 3, norm="batch")
 
