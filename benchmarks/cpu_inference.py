@@ -2,8 +2,8 @@
 
     python benchmarks/cpu_inference.py [--kinds KIND …] [--quick] [--peer-python PYTHON]
 
-The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all but int8 must
-give the same logits.
+The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all but
+int8 must give the same logits.
 
 Sides: peer (its eager code), peer-onnx and peer-openvino (that network, traced in its process, in ONNX Runtime and in
 OpenVINO, for the very shape); ours eager (`van.load`), optimised (`van.optimize`, with the C kernel where there is a
@@ -57,7 +57,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the peer's eager is always there")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the peer's eager is always there"
+    )
     parser.add_argument("--size", type=int, help="side of the images; default: 224, segmenters 512")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of measurements, at least 7 for a result")
     add_options(parser, threads=[2, 1])
@@ -166,9 +168,12 @@ class _Peer(_Worker):
         return {"transformers": transformers.__version__}
 
     def load(self, folder: str) -> None:
+        import torch
         from transformers import VanForImageClassification
 
-        self.use(VanForImageClassification.from_pretrained(folder, local_files_only=True).eval(), lambda y: y.logits)
+        with torch.inference_mode(False):
+            model = VanForImageClassification.from_pretrained(folder, local_files_only=True).eval()
+        self.use(model, lambda y: y.logits)
 
     def use(self, model: Any, logits: Any) -> None:
         import torch
@@ -202,9 +207,11 @@ class _Plain(_Peer):
         return {}
 
     def load(self, folder: str) -> None:
+        import torch
         from official_graph import official
 
-        plain = official(_loaded(folder))
+        with torch.inference_mode(False):
+            plain = official(_loaded(folder))
         plain.forward = plain.decode  # logits at the head's size, as in exported files
         self.use(plain, lambda y: y)
 

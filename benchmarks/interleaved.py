@@ -45,9 +45,11 @@ def worker(script: str, options: argparse.Namespace, side: str, threads: int | N
     command = [python, script, "--worker", side, "--threads", count]
     quiet = {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     pools = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
-    paths = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # this package's timing, for a peer that has not installed it
+    path = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment = {**os.environ, **quiet, **pools, **path}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet, **pools, "PYTHONPATH": paths}
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

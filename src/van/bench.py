@@ -1,4 +1,4 @@
-"""How fast a network is on this machine: our torch forms, ONNX Runtime, OpenVINO, int8, and what arithmetic alone takes.
+"""How fast a network is on this machine: torch, ONNX Runtime, OpenVINO, int8, and what arithmetic alone takes.
 
 Shapes: N batch, C channels, H height, W width, K classes.
 """
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from . import models, ops
 from .engines.exported import open_exported
 from .errors import ConfigError, UnknownNameError, VanError, VanNotice
 from .exporting import export, network, reference
-from .exporting.int8 import quantize
 from .exporting.calibration import Data
+from .exporting.int8 import quantize
 from .exporting.int8_report import sqnr_db
 from .exporting.pictures import pictures
 from .nn.layers import PointwiseConv2d
@@ -46,7 +47,7 @@ class Row:
     """One form of the network.
 
     ms: of a batch, median over the rounds; low, high: quartiles. speedup: over the first form, median over the rounds.
-    of_floor: ms as a multiple of the floor. sqnr_db: of the logits of random images against eager; None for float32 forms.
+    of_floor: ms as a multiple of the floor. sqnr_db: of int8's logits of random images; None for float32 forms.
     """
 
     form: str
@@ -93,8 +94,8 @@ def bench(
     """Measure a classifier or segmenter on this CPU, every form in turn, after a check that all compute the same.
 
     source: a model name (random weights), what `van.load` takes, or a model.
-    forms: of FORMS; None: eager, optimised and the runtimes that are installed. size: pixels of the random images' side,
-    None: the checkpoint's own. threads: None for as many as torch uses. rounds: at least 7 for a result.
+    forms: of FORMS; None: eager, optimised and the runtimes that are installed. size: pixels of the random images'
+    side, None: the checkpoint's own. threads: None for as many as torch uses. rounds: at least 7 for a result.
     calibration: for int8 forms, see `van.quantize`; None: photographs and digits that come with scikit-learn.
     Raises ConfigError for numbers that cannot work, VanError when a float32 form gives other logits than eager.
     """
@@ -102,7 +103,13 @@ def bench(
     for form in chosen:
         if form not in FORMS:
             raise UnknownNameError.of("form", form, FORMS)
-    for name, value in {"batch": batch, "size": size, "threads": threads, "rounds": rounds, "forms": len(chosen)}.items():
+    for name, value in {
+        "batch": batch,
+        "size": size,
+        "threads": threads,
+        "rounds": rounds,
+        "forms": len(chosen),
+    }.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; expected at least 1")
     model = _model(source)
@@ -113,7 +120,6 @@ def bench(
         noise = check(runs, reference(model), images)
         gflops, times = measure({form: _call(run, images) for form, run in runs.items()}, rounds)
     floor = floor_ms(model, images.shape, gflops)
-    rows = (summary(times[chosen[0]], times[form]) | {"form": form} for form in chosen)
     return Bench(
         name=name,
         batch=batch,
@@ -122,7 +128,7 @@ def bench(
         rounds=rounds,
         gemm_gflops=gflops,
         floor_ms=floor,
-        rows=tuple(_row(row, floor, noise.get(row["form"])) for row in rows),
+        rows=tuple(_row(form, summary(times[chosen[0]], times[form]), floor, noise.get(form)) for form in chosen),
     )
 
 
@@ -159,14 +165,16 @@ def check(runs: Mapping[str, Run], original: Run, images: np.ndarray) -> dict[st
             continue
         gap = float(np.abs(got - want).max() / np.abs(want).max())
         if not gap < TOLERANCE:
-            raise VanError(f"{form}: logits differ from the network's by {gap:.2g} of the largest; nothing was measured")
+            raise VanError(
+                f"{form}: logits differ from the network's by {gap:.2g} of the largest; nothing was measured"
+            )
     return noise
 
 
 def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> tuple[float, dict[str, list[float]]]:
     """GFLOP/s of a large float32 matrix product, and milliseconds of every call per round, all taken in turn."""
     everything = {"": matrix_product(), **calls}
-    times = in_turn({name: lambda call=call: burst_ms(call) for name, call in everything.items()}, rounds)
+    times = in_turn({name: partial(burst_ms, call) for name, call in everything.items()}, rounds)
     return gemm_gflops(min(times.pop(""))), times
 
 
@@ -217,11 +225,13 @@ def _images(model: nn.Module, batch: int, size: int | None) -> np.ndarray:
     """Random ones, from a fixed seed."""
     preprocess = model.__dict__.get("preprocess")
     sides = (size, size) if size else preprocess.size if preprocess is not None else (224, 224)
-    config = getattr(model.config, "backbone", model.config)
+    known: Any = model.config
+    config = getattr(known, "backbone", known)
     return np.random.default_rng(0).standard_normal((batch, config.in_chans, *sides), np.float32)
 
 
 def installed() -> tuple[str, ...]:
+    """The forms that this machine can run without being asked for more: torch's own and the exported ones."""
     from importlib.util import find_spec
 
     wants = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
@@ -232,10 +242,9 @@ def _call(run: Run, images: np.ndarray) -> Callable[[], object]:
     return lambda: run(images)
 
 
-def _row(found: dict[str, Any], floor: float, noise: float | None) -> Row:
-    names = ("form", "ms", "low", "high")
-    shown = {name: found[name] for name in names}
-    return Row(**shown, speedup=found["ratio"], of_floor=found["ms"] / floor, sqnr_db=noise)
+def _row(form: str, found: dict[str, float], floor: float, noise: float | None) -> Row:
+    shown = {name: found[name] for name in ("ms", "low", "high")}
+    return Row(form=form, **shown, speedup=found["ratio"], of_floor=found["ms"] / floor, sqnr_db=noise)
 
 
 @contextmanager

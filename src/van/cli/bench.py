@@ -1,7 +1,7 @@
 """Measure how fast a network is on this machine's CPU, in every form: torch, ONNX Runtime, OpenVINO, int8.
 
-All forms are checked to give the same logits, then measured in turn; medians over the rounds with quartiles. The floor is
-what the 1x1 convolutions alone take at the speed of a large matrix product, measured in the same run.
+All forms are checked to give the same logits, then measured in turn; medians over the rounds with quartiles. The
+floor is what the 1x1 convolutions alone take at the speed of a large matrix product, measured in the same run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--forms", nargs="+", help="eager optimised compiled onnx openvino onnx-int8 openvino-int8")
     parser.add_argument("--compile", action="store_true", help="torch.compile as well (a minute or more)")
     parser.add_argument("--int8", action="store_true", help="int8 of the installed runtimes as well")
-    parser.add_argument("--calibration", help="for int8: folder of images, or digits (default: scikit-learn's photographs)")
+    parser.add_argument(
+        "--calibration", help="for int8: folder of images, or digits (default: scikit-learn's photographs)"
+    )
     parser.add_argument("--batch", type=int, default=1, help="images at a time")
     parser.add_argument("--size", type=int, help="side of the images, pixels (default: the checkpoint's own)")
     parser.add_argument("--threads", type=int, help="of the CPU (default: as many as torch uses)")

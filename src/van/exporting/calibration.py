@@ -43,6 +43,13 @@ def calibration_images(data: Data, description: Description, count: int) -> list
     return [batch for _, batch in for_segmenter([("", image) for image in images], inference)]
 
 
+def validation_images(data: str | Path, description: Description, count: int) -> list[np.ndarray]:
+    """At most `count` images, spread over labelled data's validation split, preprocessed: (1, C, H, W) each."""
+    found, preprocess = open_classification(data, "val"), description.preprocess
+    assert preprocess is not None  # or there would be nothing to calibrate on
+    return [preprocess(found.load(i)[0])[None] for i in _spread(range(len(found)), count)]
+
+
 def _images(data: Data, count: int) -> Iterator[Image.Image]:
     if not isinstance(data, str | Path):
         if not data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..engines.description import Description
 from ..errors import ConfigError, UnknownNameError, VanError
 from ..evaluate import evaluate
 from ..timing import burst_ms, in_turn, summary
-from .calibration import Data, calibration_images
+from .calibration import Data, calibration_images, validation_images
 from .exporter import describe, destination, files_of, network, runner, staged
 from .graph import prepared, trace
 from .int8_onnx import OnnxInt8
@@ -66,15 +67,15 @@ def quantize(
 ) -> Quantized:
     """Write a classifier or segmenter in int8 for ONNX Runtime or OpenVINO, unless that loses too much accuracy.
 
-    The network is folded first; its matrix products are int8 with a scale per output channel, all else stays in floating
-    point. Where the drop is exceeded, the products with the largest errors go back to float32: one, two, four … of them,
-    up to half.
+    The network is folded first; its matrix products are int8 with a scale per output channel, all else stays in
+    floating point. Where the drop is exceeded, the products with the largest errors go back to float32: one, two,
+    four … of them, up to half.
 
     source, path, format, size, ema: as in `van.export`; path ends in .onnx or .xml.
     calibration: images like those the network will see: a folder (searched to any depth), "digits" or PIL images; at
     most `samples` of them, spread over all, are looked at.
-    validation: labelled data as `van eval` takes them, for classifiers. max_drop: the largest loss of top-1 on them as a
-    share of the images; without them the largest share of the calibration images whose class changes.
+    validation: labelled data as `van eval` takes them, for classifiers. max_drop: the largest loss of top-1 on them as
+    a share of the images; without them the largest share of the calibration images whose class changes.
     Raises VanError, and writes nothing, when the drop stays larger; ConfigError and DataError for what cannot be;
     MissingExtraError without NNCF or ONNX Runtime.
     """
@@ -83,10 +84,12 @@ def quantize(
     model = network(source, ema=ema)
     description = describe(model, size=size, options=_OPTIONS)
     _check(kind, description, max_drop, validation)
+    images = calibration_images(calibration, description, samples)
     trial = _Trial(
         quantizer=QUANTIZERS[kind](trace(prepared(model), description.in_chans)),
         description=description,
-        images=calibration_images(calibration, description, samples),
+        images=images,
+        compared=images if validation is None else validation_images(validation, description, samples),
         calibration=str(calibration) if isinstance(calibration, str | Path) else "images in memory",
         validation=validation,
         max_drop=max_drop,
@@ -134,6 +137,7 @@ class _Trial:
     quantizer: OnnxInt8 | OpenVinoInt8
     description: Description
     images: Sequence[np.ndarray]
+    compared: Sequence[np.ndarray]
     calibration: str
     validation: str | Path | None
     max_drop: float
@@ -143,7 +147,7 @@ class _Trial:
         fp32, layers = self.fp32(file), list(self.quantizer.layers)
         options = _OPTIONS | {"precision": "fp32"}
         self.quantizer.write(self.quantizer.graph, replace(self.description, options=options), fp32)
-        want = logits_of(runner(fp32), self.images)
+        want = logits_of(runner(fp32), self.compared)
         top1 = self._top1(fp32)
         kept, count = set[str](), 1
         while True:
@@ -156,8 +160,9 @@ class _Trial:
                 break
             if len(kept) + count > len(layers) // 2:
                 raise VanError(
-                    f"int8 loses {found.drop:.2%} with {len(kept)} of {len(layers)} products left in float32; allowed are"
-                    f" {self.max_drop:.2%}; nothing was written: calibrate on images like those it will see, or allow more"
+                    f"int8 loses {found.drop:.2%} with {len(kept)} of {len(layers)} products in float32; allowed are"
+                    f" {self.max_drop:.2%}; nothing was written: calibrate on images like those it will see, or allow"
+                    " more (max_drop)"
                 )
             worst = sorted((each for each in errors if each.int8), key=lambda each: each.sqnr_db)
             kept, count = kept | {each.layer for each in worst[:count]}, 2 * count
@@ -174,7 +179,7 @@ class _Trial:
         return file.with_name(f"fp32{file.suffix}")
 
     def _drop(self, file: Path, want: Sequence[np.ndarray], fp32_top1: float | None) -> _Drop:
-        got = logits_of(runner(file), self.images)
+        got = logits_of(runner(file), self.compared)
         same, top1 = agreement(got, want), self._top1(file)
         drop = 1 - same if top1 is None or fp32_top1 is None else (fp32_top1 - top1) / 100
         return _Drop(agreement=same, sqnr_db=sqnr_db(got, want), top1=top1, fp32_top1=fp32_top1, drop=drop)
@@ -188,7 +193,7 @@ class _Trial:
 
     def _report(self, file: Path, found: _Drop, errors: tuple[LayerError, ...]) -> Report:
         runs, image = {"fp32": runner(self.fp32(file)), "int8": runner(file)}, self.images[0]
-        times = in_turn({name: lambda run=run: burst_ms(lambda: run(image)) for name, run in runs.items()}, ROUNDS)
+        times = in_turn({name: partial(burst_ms, partial(run, image)) for name, run in runs.items()}, ROUNDS)
         base, own = (summary(times["fp32"], times[name]) for name in ("fp32", "int8"))
         return Report(
             **vars(found),
@@ -198,6 +203,7 @@ class _Trial:
             speedup=own["ratio"],
             calibration=self.calibration,
             images=len(self.images),
+            compared=len(self.compared),
             validation=None if self.validation is None else str(self.validation),
             layers=errors,
         )

@@ -53,17 +53,18 @@ class OpenVinoInt8:
     def outputs(self, graph: Any, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """What every product gives in a graph of this program, float32 or int8: layer -> array, for every image."""
         import openvino
+        from openvino import opset13
 
         graph = graph.clone()
         nodes = {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
-        graph.add_outputs([nodes[node].output(0) for node in self.layers.values()])
-        request = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-        # a product whose result is the logits is an output already
-        made = [result.input_value(0).get_node().get_friendly_name() for result in graph.get_results()]
-        places = {layer: made.index(node) for layer, node in self.layers.items()}
+        # behind an operator of their own, or a product that is an output already would have one less; int8 is simulated
+        # in float32, because OpenVINO loses products' scales when they are read in more places
+        graph.add_outputs([opset13.negative(nodes[node]).output(0) for node in self.layers.values()])
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
+        compiled = openvino.Core().compile_model(graph, "CPU", settings)
         for image in images:
-            request.infer([image])
-            yield {layer: request.get_output_tensor(place).data.copy() for layer, place in places.items()}
+            results = compiled([image])
+            yield {layer: -results[i] for i, layer in enumerate(self.layers, start=1)}
 
     def write(self, graph: Any, description: Description, path: Path) -> None:
         """Write a graph with its description."""

@@ -30,9 +30,9 @@ class LayerError:
 class Report:
     """int8 against the float32 graph in the same runtime.
 
-    agreement: share of the calibration images, of a segmenter the pixels, with the same likeliest class.
-    sqnr_db: signal to noise of the logits on them, in decibels.
-    top1, fp32_top1: percent, on the validation data; None without.
+    agreement: share of `compared` images, of a segmenter their pixels, with the same likeliest class; of the validation
+    data where there are any, else of those that it was calibrated on. sqnr_db: signal to noise of the logits on them.
+    top1, fp32_top1: percent, on all validation data; None without.
     drop: fp32_top1 - top1 as a share of the images, without validation data 1 - agreement; max_drop: what was allowed.
     ms, fp32_ms: of one image, medians; speedup: the median of their ratios, round by round.
     images: that it was calibrated on; layers: in the network's order, the stem left out.
@@ -49,6 +49,7 @@ class Report:
     speedup: float
     calibration: str
     images: int
+    compared: int
     validation: str | None
     layers: tuple[LayerError, ...]
 

@@ -1,7 +1,7 @@
 """The matrix products of an exported graph, which int8 computes: 1x1 and patch convolutions, linear layers.
 
-All else stays in floating point: the stem, whose three channels gain nothing, depthwise convolutions, for which no runtime
-has a faster int8 kernel, the gate, GELU, LayerNorm, softmax and the Hamburger's iterations.
+All else stays in floating point: the stem, whose three channels gain nothing, depthwise convolutions, for which no
+runtime has a faster int8 kernel, the gate, GELU, LayerNorm, softmax and the Hamburger's iterations.
 """
 
 from __future__ import annotations
