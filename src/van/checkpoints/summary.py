@@ -60,7 +60,7 @@ class Info:
             ("input", f"{c.in_chans} channels, strides {c.strides} (from {origin['strides']})"),
             ("attention", f"{c.attention}, {c.kernel_size} x {c.kernel_size}, dilation {c.dilation}"),
             ("layer_norm_eps", f"{c.layer_norm_eps:g} (from {origin['layer_norm_eps']})"),
-            ("preprocessing", f"{_preprocess(p)} (from {origin['preprocess']})"),
+            ("preprocessing", f"{shown(p)} (from {origin['preprocess']})"),
             *told,
             *(("note", note) for note in self.notes),
         ]
@@ -95,7 +95,8 @@ def _head_rows(s: SegmenterConfig | None, origin: dict[str, str]) -> list[tuple[
     return [("head", f"{s.method}: {', '.join(sizes)}"), ("auxiliary head", auxiliary)]
 
 
-def _preprocess(p: Preprocess | None) -> str:
+def shown(p: Preprocess | None) -> str:
+    """A preprocessing record in a few words."""
     if p is None:
         return "unknown"
     how = f"crop_pct {p.crop_pct:g}" if p.resize == "shortest" else "squashed"

@@ -18,7 +18,9 @@ from ..variants import ALIASES, VARIANTS
 def add_arguments(parser: Any) -> None:
     """Options of `van info`."""
     parser.add_argument(
-        "target", nargs="?", help="a checkpoint file or folder, a hub id (org/name), or a model name; none: every model"
+        "target",
+        nargs="?",
+        help="a checkpoint file or folder, an exported file, a hub id (org/name), or a model name; none: every model",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--ema", action="store_true", help="checkpoint: look at the averaged weights")
@@ -86,7 +88,14 @@ def _ops(options: Any) -> None:
 
 
 def _checkpoint(options: Any) -> None:
+    from ..engines.exported import is_exported, open_exported
     from ..models import info
 
+    if is_exported(options.target):
+        if options.ema or options.revision is not None:
+            raise ConfigError(f"--ema and --revision are for checkpoints; {options.target} is an exported file")
+        exported = open_exported(options.target).info()
+        print(json.dumps(exported.to_dict(), indent=2) if options.json else exported)
+        return
     told = info(options.target, ema=options.ema, revision=options.revision)
     print(json.dumps(told.to_dict(), indent=2) if options.json else told)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..checkpoints.summary import shown
 from ..errors import CheckpointError, VanError
 from ..masks import Palette
 from ..preprocess import Preprocess
@@ -22,7 +23,7 @@ class Description:
     task: one of TASKS; a segmenter's graph gives logits at its head's size. name: as `van list` has it, or van_custom.
     num_classes, in_chans: of its output and input. classes, palette: None where unknown.
     ignore_index: of the label maps that a segmenter was trained with.
-    preprocess: None for networks that take no images. inference: fields of `segment.Inference` that training wrote down.
+    preprocess: None for networks that take no images. inference: fields of `segment.Inference` that training wrote.
     config, segmenter: as the checkpoint's. provenance: the checkpoint's, JSON-ready.
     options: how it was exported: {"fold": True, "dilation_free": False, "precision": "fp32"}.
     version: of this package.
@@ -51,6 +52,26 @@ class Description:
         """JSON-ready values."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return values | {"preprocess": self.preprocess.to_dict() if self.preprocess else None}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, value) in reading order, for people."""
+        c, chosen = self.config, self.options
+        named = f"{self.num_classes}, their names unknown"
+        if self.classes:
+            named = f"{self.num_classes}: {', '.join(self.classes[:5])}{', …' if self.num_classes > 5 else ''}"
+        how = [name.replace("_", " ") for name, value in chosen.items() if value is True]
+        told = [(key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format")]
+        return [
+            ("model", f"{self.name}: widths {tuple(c['embed_dims'])}, depths {tuple(c['depths'])}"),
+            ("task", self.task),
+            ("classes", named),
+            ("input", f"{self.in_chans} channels, any batch and size"),
+            ("precision", ", ".join([str(chosen.get("precision", "fp32")), *how])),
+            ("preprocessing", shown(self.preprocess)),
+            *([("inference", str(dict(self.inference)))] if self.inference else []),
+            *told,
+            ("exported by", f"van {self.version}"),
+        ]
 
     @classmethod
     def from_json(cls, text: str, path: Any) -> Description:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class ExportedEngine:
             )
         return {"logits": self._logits(np.ascontiguousarray(images, np.float32))}
 
+    def info(self) -> ExportedInfo:
+        """What the file is."""
+        return ExportedInfo(path=str(self.path), runtime=self.runtime, description=self.description)
+
     def _open(self) -> str | None:
         """Make the file ready to run; the JSON text under KEY in it."""
         raise NotImplementedError
@@ -51,6 +56,27 @@ class ExportedEngine:
 
     def __reduce__(self) -> Any:  # another process opens the file itself
         return open_exported, (self.path, self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedInfo:
+    """What `van info` tells about an exported file."""
+
+    path: str
+    runtime: str
+    description: Description
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, value) in reading order."""
+        return [("file", self.path), ("runtime", self.runtime), *self.description.rows()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"file": self.path, "runtime": self.runtime, **self.description.to_dict()}
+
+    def __str__(self) -> str:
+        width = max(len(what) for what, _ in self.rows())
+        return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows())
 
 
 def is_exported(source: Any) -> bool:

@@ -57,8 +57,8 @@ def open_classifier(
 ) -> Opened:
     """Load (or take over) a classifier and put it on its device.
 
-    source: what `van.load` takes, a model, an exported file (.onnx, .xml, .pt2; or what `open_exported` makes of it), or
-    an Opened, of which only the preprocessing can change.
+    source: what `van.load` takes, a model, an exported file (.onnx, .xml, .pt2, or what `open_exported` makes of it),
+    or an Opened, of which only the preprocessing can change.
     engine: a key of ENGINES; "keras" runs the file's weights in `van.keras.VAN` on Keras's backend and device.
     ema: the averaged weights of a file that holds both.
     test_time_pool: pool over windows of the training size; optimize: through `van.optimize`.
@@ -73,7 +73,9 @@ def open_classifier(
     if isinstance(source, ExportedEngine) or is_exported(source):
         refuse_for_exported(device, precision, ema=ema, test_time_pool=test_time_pool, optimize=optimize)
         if engine != "torch":
-            raise ConfigError(f"engine {engine!r} takes checkpoints; {source} is an exported file, with its own runtime")
+            raise ConfigError(
+                f"engine {engine!r} takes checkpoints; {source} is an exported file, with its own runtime"
+            )
         return _open_exported(source, overrides, name)
     if engine == "keras":
         _refuse_torch_options(device, test_time_pool=test_time_pool, optimize=optimize)
@@ -131,7 +133,9 @@ def _open_exported(source: Any, overrides: Mapping[str, Any] | None, name: str |
     if told.task != "classification":
         raise ConfigError(f"{name} is a segmenter, which classifies pixels; expected a classifier of images")
     if told.preprocess is None:
-        raise ConfigError(f"{name} takes arrays of {told.in_chans} channels, which no image has; run its engine by hand")
+        raise ConfigError(
+            f"{name} takes arrays of {told.in_chans} channels, which no image has; run its engine by hand"
+        )
     preprocess = told.preprocess.with_overrides(**(overrides or {}))
     if preprocess.channels != told.in_chans:
         raise _wrong_channels(name, told.in_chans, preprocess)

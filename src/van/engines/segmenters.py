@@ -98,7 +98,8 @@ def open_segmenter(
 ) -> OpenedSegmenter:
     """Load (or take over) a segmenter and put it on its device.
 
-    source: what `van.load` takes, a Segmenter, or an exported file (or what `open_exported` makes of it); ema, optimize: as in `open_classifier`.
+    source: what `van.load` takes, a Segmenter, or an exported file (or what `open_exported` makes of it).
+    ema, optimize: as in `open_classifier`.
     name: what to call a model in memory.
     overrides: fields of Inference; without them what training wrote down, else the published single-scale test.
     Raises CheckpointError for a file that cannot be loaded, ConfigError for one that is no segmenter.

@@ -28,7 +28,7 @@ from ..segmenters import name_of as segmenter_name_of
 from ..variants import name_of
 from .formats import WRITERS
 from .graph import prepared, trace
-from .parity import AGREEMENT, TOLERANCE, Parity, Run, compare, random_batches
+from .parity import AGREEMENT, TOLERANCE, Parity, Run, check_limits, compare, random_batches
 from .pictures import Images, for_classifier, for_segmenter, pictures
 
 FORMATS = tuple(WRITERS)
@@ -103,6 +103,7 @@ def export(
     """
     start = time.perf_counter()
     target, kind = destination(path, format)
+    check_limits(tolerance, agreement)
     model = network(source, ema=ema)
     options = {"fold": fold, "dilation_free": dilation_free, "precision": "fp32"}
     description = describe(model, size=size, options=options)
@@ -115,9 +116,7 @@ def export(
         parity.check(f"the {kind} file")
     size_bytes = sum(each.stat().st_size for each in files_of(target))
     seconds = time.perf_counter() - start
-    return Export(
-        path=target, format=kind, bytes=size_bytes, parity=parity, description=description, seconds=seconds
-    )
+    return Export(path=target, format=kind, bytes=size_bytes, parity=parity, description=description, seconds=seconds)
 
 
 def destination(path: str | Path, format: str | None = None) -> tuple[Path, str]:  # noqa: A002

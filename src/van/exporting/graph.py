@@ -64,4 +64,3 @@ def trace(network: nn.Module, in_chans: int) -> torch.export.ExportedProgram:
         # depends on that: the graph has no branches, and the gate runs such sizes.
         program.range_constraints[symbol] = ValueRanges(1, int_oo)
     return program
-

@@ -23,14 +23,14 @@ _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 class OnnxInt8:
-    """A traced program that can be quantised: `graph` in float32, `layers` maps a product's layer to its node."""
+    """A traced program that can be quantised: `graph` in float32, `layers` maps those that int8 may take to nodes."""
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.graph = onnx_model(program)
-        self.layers = named(weights_of(program), self._weighted())
+        self.layers = named(weights_of(program, depthwise=True), self._weighted())
 
     def quantized(self, batches: Sequence[np.ndarray], layers: Collection[str]) -> Any:
-        """The graph with the products of these layers in int8: weights per channel, activations with a zero point.
+        """The graph with these layers in int8: weights per channel, what they read and make with a zero point.
 
         batches: (N, C, H, W) to calibrate on. Raises MissingExtraError without onnxruntime.
         """
@@ -55,8 +55,6 @@ class OnnxInt8:
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                # a product's result goes on in float: only what a product reads is rounded
-                extra_options={"OpTypesToExcludeOutputQuantization": list(_PRODUCTS)},
             )
             return onnx.load(file)
 

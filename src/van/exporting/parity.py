@@ -96,12 +96,17 @@ def compare(
 
     Raises VanError when the reference's own logits are not finite or the shapes differ.
     """
-    if not 0 < tolerance < np.inf:
-        raise ConfigError(f"tolerance is {tolerance}; expected a positive part of the largest logit, e.g. {TOLERANCE:g}")
-    if not 0 <= minimal_agreement <= 1:
-        raise ConfigError(f"agreement is {minimal_agreement}; expected a share from 0 to 1, e.g. {AGREEMENT:g}")
+    check_limits(tolerance, minimal_agreement)
     cases = tuple(_case(name, images, run(images), reference(images)) for name, images in batches)
     return Parity(cases=cases, tolerance=tolerance, minimal_agreement=minimal_agreement)
+
+
+def check_limits(tolerance: float, agreement: float) -> None:
+    """Before minutes of work: raises ConfigError for limits that no comparison could have."""
+    if not 0 < tolerance < np.inf:
+        raise ConfigError(f"tolerance is {tolerance}; expected a positive part of the largest logit, e.g. {TOLERANCE}")
+    if not 0 <= agreement <= 1:
+        raise ConfigError(f"agreement is {agreement}; expected a share from 0 to 1, e.g. {AGREEMENT}")
 
 
 def _case(name: str, images: np.ndarray, got: np.ndarray, want: np.ndarray) -> Case:

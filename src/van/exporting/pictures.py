@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +19,14 @@ from ..preprocess import Preprocess, read_image
 from ..segment import Inference, predict_mask
 
 Images = str | Path | Sequence[Image.Image]
+Named = tuple[str, Image.Image]
 
 MOST = 64  # images of a folder that are looked at, spread over it
 BATCH = 8
 DIGITS = 6  # of the embedded ones
 
 
-def pictures(images: Images | None) -> list[tuple[str, Image.Image]]:
+def pictures(images: Images | None) -> list[Named]:
     """(name, image): of a folder (searched to any depth), a list, or, for None, scikit-learn's photographs and digits.
 
     Raises DataError for a folder without images, MissingExtraError without scikit-learn for None.
@@ -46,19 +46,21 @@ def pictures(images: Images | None) -> list[tuple[str, Image.Image]]:
     return found
 
 
-def _embedded() -> list[tuple[str, Image.Image]]:
+def _embedded() -> list[Named]:
     try:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
         remedy = "for real images to compare on (or give a folder of your own: images=, --images)"
         raise MissingExtraError.of("scikit-learn", "export", remedy) from error
     photographs = load_sample_images()
-    named = [(Path(name).name, Image.fromarray(a)) for name, a in zip(photographs.filenames, photographs.images, strict=True)]
+    named = [
+        (Path(name).name, Image.fromarray(a)) for name, a in zip(photographs.filenames, photographs.images, strict=True)
+    ]
     scans = (load_digits().images[:DIGITS] * (255 / 16)).round().astype(np.uint8)
     return named + [(f"digit {number}", Image.fromarray(scan)) for number, scan in enumerate(scans)]
 
 
-def for_classifier(images: Sequence[tuple[str, Image.Image]], preprocess: Preprocess) -> Iterator[tuple[str, np.ndarray]]:
+def for_classifier(images: Sequence[Named], preprocess: Preprocess) -> Iterator[tuple[str, np.ndarray]]:
     """Named batches (N, C, H, W) of preprocessed images."""
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]
@@ -66,7 +68,7 @@ def for_classifier(images: Sequence[tuple[str, Image.Image]], preprocess: Prepro
         yield name, np.stack([preprocess(image) for _, image in part])
 
 
-def for_segmenter(images: Sequence[tuple[str, Image.Image]], inference: Inference) -> Iterator[tuple[str, np.ndarray]]:
+def for_segmenter(images: Sequence[Named], inference: Inference) -> Iterator[tuple[str, np.ndarray]]:
     """Named batches (1, C, H, W): what a segmenter is shown of each image, the first window of those it cuts."""
     for name, image in images:
         seen = _Seen()

@@ -27,7 +27,7 @@ class CellMeans(nn.AdaptiveAvgPool2d):
 
 
 def _shares(cells: int, side: int, like: Tensor) -> Tensor:
-    """(cells, side): what each pixel of a line adds to each cell's mean; cell i reaches from ⌊i·n/s⌋ to ⌈(i + 1)·n/s⌉."""
+    """(cells, side): each pixel's part in each cell's mean; of s cells on n pixels, i has ⌊i·n/s⌋ to ⌈(i + 1)·n/s⌉."""
     cell = torch.arange(cells, device=like.device)[:, None]
     pixel = torch.arange(side, device=like.device)
     inside = ((pixel + 1) * cells > cell * side) & (pixel * cells < (cell + 1) * side)
