@@ -10,7 +10,7 @@ import ledger
 
 PICTURE = ledger.ROOT / "docs" / "cpu_inference.png"
 COLUMNS = {
-    "peer": "transformers 4.57, eager",
+    "peer": "transformers 4.57",
     "peer-onnx": "the same, ONNX Runtime",
     "peer-openvino": "the same, OpenVINO",
     "eager": "ours, eager",
@@ -93,11 +93,11 @@ def record(rows: list[Row], versions: dict[str, str], *, command: str) -> None:
     entries: list[Row] = []
     for row in rows:
         where, what, common = _case(row, versions)
-        entries += _entries(row, where, what, common)
+        entries += _entries(row, where, what, common | {"table": _table(row["kind"])})
         if row["kind"] == "peer":
             value = {"id": f"{where}/floor/ms", "value": round(row["floor_ms"], 2), "unit": "ms"}
             about = f"{what}: floor, 1x1 convolutions at {row['gemm_gflops']:.0f} GFLOP/s of a float32 product"
-            entries.append(common | value | {"column": "floor", "what": about})
+            entries.append(common | value | {"table": "cpu-runtimes", "column": "floor (ms)", "what": about})
     ledger.record(entries, command=command)
     draw(ledger.read(), PICTURE)
 
@@ -108,13 +108,20 @@ def _case(row: Row, versions: dict[str, str]) -> tuple[str, str, Row]:
     where = f"measured/cpu/{row['model']}/batch{row['batch']}{'/1thread' if alone else ''}"
     what = f"{label}, batch {row['batch']}, {row['size']}², {row['threads']} threads"
     name = f"{label}, batch {row['batch']}{', 1 thread' if alone else ''}"
-    return where, what, {"table": "cpu", "row": name, "versions": versions}
+    return where, what, {"row": name, "versions": versions}
+
+
+def _table(kind: str) -> str:
+    return "cpu" if kind in ("peer", *TORCH) else "cpu-int8" if kind.endswith("int8") else "cpu-runtimes"
 
 
 def _entries(row: Row, where: str, what: str, common: Row) -> Iterator[Row]:
     kind = row["kind"]
     where = f"{where.removesuffix('/1thread')}/{kind}{'/1thread' if where.endswith('/1thread') else ''}"
     shown = f"{row['ms']:.1f}" + (f" ({row['ratio']:.2f}×)" if kind != "peer" else "")
+    if row["sqnr_db"] is not None:
+        noise = {"id": f"{where}/sqnr", "value": round(row["sqnr_db"], 1), "unit": "dB"}
+        yield noise | {"what": f"{what}: logits of {COLUMNS[kind]} on random images, weights that look trained"}
     spread = {"quartiles": [round(row["low"], 2), round(row["high"], 2)], "shown": shown}
     time_ms = {"id": f"{where}/ms", "value": round(row["ms"], 2), "unit": "ms", "column": f"{COLUMNS[kind]} (ms)"}
     yield common | time_ms | spread | {"what": f"{what}: {COLUMNS[kind]}, time per batch"}

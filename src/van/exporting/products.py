@@ -1,8 +1,8 @@
 """The layers of an exported graph that int8 computes: 1x1 and patch convolutions, linear layers.
 
-All else stays in floating point: the stem, whose three channels gain nothing, the gate, GELU, LayerNorm, softmax and the
-Hamburger's iterations. So do depthwise convolutions in OpenVINO, which has no int8 kernel for them; ONNX Runtime has, and
-loses more by going to float and back.
+All else stays in floating point: the stem, whose three channels gain nothing, the gate, GELU, LayerNorm, softmax and
+the Hamburger's iterations. So do depthwise convolutions in OpenVINO, which computes them in float32 whatever one asks
+for; ONNX Runtime has an int8 kernel, and would lose more by going to float and back.
 """
 
 from __future__ import annotations
