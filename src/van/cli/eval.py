@@ -21,7 +21,9 @@ _FIGURES = ("top1", "top5", "loss", "count", "original_top1", "original_top5", "
 
 def add_arguments(parser: Any) -> None:
     """Options of `van eval`."""
-    parser.add_argument("checkpoints", nargs="+", help="checkpoint files, folders of them, globs, hub ids")
+    parser.add_argument(
+        "checkpoints", nargs="+", help="checkpoint files, folders of them, globs, hub ids, exported files"
+    )
     parser.add_argument(
         "--data",
         required=True,

@@ -21,7 +21,7 @@ def add_arguments(parser: Any) -> None:
     """Options of `van export`."""
     parser.add_argument("checkpoint", help="a checkpoint file, folder or hub id")
     parser.add_argument("out", help="the file to write: .onnx, .xml (weights in a .bin file beside it) or .pt2")
-    parser.add_argument("--format", help="onnx, openvino or torch (default: by the suffix)")
+    parser.add_argument("--format", help="onnx, openvino or torch, for a name without such a suffix, which it gets")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
     parser.add_argument("--size", help="classifiers: pixels that images are brought to: 224, or height x width")
     parser.add_argument("--no-fold", action="store_true", help="keep BatchNorm and layer scales as they are")

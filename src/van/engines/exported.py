@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, VanError
 from .description import KEY, Description
+from .halving import is_out_of_memory
 
 # suffix of a file -> the format it is exported in.
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+# What ONNX Runtime and OpenVINO say; their exceptions are of types of their own.
+_OUT_OF_MEMORY = ("bad_alloc", "failed to allocate memory")
 
 
 class ExportedEngine:
@@ -34,14 +37,21 @@ class ExportedEngine:
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """(N, C, H, W) float32 -> {"logits": (N, K) or, of a segmenter, (N, K, h, w), float32}.
 
-        Raises ConfigError for the wrong number of channels.
+        Raises ConfigError for the wrong number of channels, MemoryError where memory runs out, VanError where the
+        runtime fails.
         """
         channels = self.description.in_chans
         if images.ndim != 4 or images.shape[1] != channels:
             raise ConfigError(
                 f"the engine got an array of shape {images.shape}; {self.path.name} expects (N, {channels}, H, W)"
             )
-        return {"logits": self._logits(np.ascontiguousarray(images, np.float32))}
+        try:
+            return {"logits": self._logits(np.ascontiguousarray(images, np.float32))}
+        except Exception as error:  # of every runtime's own types
+            reason = " ".join(str(error).split())
+            if is_out_of_memory(error) or any(phrase in reason.lower() for phrase in _OUT_OF_MEMORY):
+                raise MemoryError(reason) from error
+            raise VanError(f"{self.path.name} fails on images of shape {images.shape}: {reason[:300]}") from error
 
     def info(self) -> ExportedInfo:
         """What the file is."""

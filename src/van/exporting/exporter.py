@@ -20,13 +20,13 @@ from .. import __version__, models, ops
 from ..engines.description import Description
 from ..engines.exported import SUFFIXES, open_exported
 from ..engines.segmenters import inference_of
-from ..errors import ConfigError, UnknownNameError
+from ..errors import ConfigError, UnknownNameError, VanError
 from ..nn import Classifier
 from ..nn.segmenter import Segmenter
 from ..preprocess import Preprocess
 from ..segmenters import name_of as segmenter_name_of
 from ..variants import name_of
-from .formats import WRITERS
+from .formats import WRITERS, Program
 from .graph import prepared, trace
 from .parity import AGREEMENT, TOLERANCE, Parity, Run, check_limits, compare, random_batches
 from .pictures import Images, for_classifier, for_segmenter, pictures
@@ -91,7 +91,7 @@ def export(
 
     source: what `van.load` takes, or a model. ema: the averaged weights of a file that holds both.
     path: ends in .onnx, .xml (with the weights in a .bin file beside it) or .pt2; format: "onnx", "openvino" or
-    "torch", where the suffix does not tell.
+    "torch" for a path without such an end, which it then gets.
     size: pixels that a classifier's images are brought to; None: the checkpoint's own.
     fold: BatchNorm and layer scales go into the convolutions, exactly. dilation_free: dilated convolutions as dense
     ones, for accelerators without dilation.
@@ -110,7 +110,7 @@ def export(
     shown = list(batches(description, images))
     program = trace(prepared(model, fold=fold, dilation_free=dilation_free), description.in_chans)
     with staged(target) as file:
-        WRITERS[kind](program, description, file)
+        _write(program, description, file, kind)
         limits = {"tolerance": tolerance, "minimal_agreement": agreement}
         parity = compare(runner(file), reference(model), shown, **limits)
         parity.check(f"the {kind} file")
@@ -119,12 +119,24 @@ def export(
     return Export(path=target, format=kind, bytes=size_bytes, parity=parity, description=description, seconds=seconds)
 
 
+def _write(program: Program, description: Description, file: Path, kind: str) -> None:
+    try:
+        WRITERS[kind](program, description, file)
+    except (VanError, OSError):
+        raise
+    except Exception as error:  # of every exporter's own types
+        reason = " ".join(str(error).split())[:300]
+        raise VanError(f"{description.name} cannot be written as {kind}: {reason}; try another format") from error
+
+
 def destination(path: str | Path, format: str | None = None) -> tuple[Path, str]:  # noqa: A002
     """The file to write and its format; raises ConfigError for a suffix that does not go with it, UnknownNameError."""
     path = Path(path)
     suffixes = {kind: suffix for suffix, kind in SUFFIXES.items()}
     if format is not None and format not in suffixes:
         raise UnknownNameError.of("export format", format, suffixes)
+    if format and path.suffix.lower() not in SUFFIXES:
+        path = path.with_name(path.name + suffixes[format])
     told = SUFFIXES.get(path.suffix.lower())
     if told is None or told != (format or told):
         wanted = suffixes[format] if format else ", ".join(SUFFIXES)
@@ -231,7 +243,6 @@ def staged(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error
     try:
-        folder.chmod(0o755)
         file = folder / target.name
         yield file
         for made in reversed(files_of(file)):  # the .xml file last: alone it is refused
