@@ -141,17 +141,16 @@ def draw(entries: list[Row], path: Path) -> None:
     at = lambda model, kind: found.get(f"measured/cpu/{model}/batch1/{kind}/ms")  # noqa: E731
     models = [model for model in MEANT_BEST if at(model, "peer") is not None]
     kinds = [kind for kind in COLUMNS if any(at(model, kind) is not None for model in models)]
-    figure, axes = plt.subplots(1, len(models), figsize=(3.2 * len(models), 3.6), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(models), figsize=(3.2 * len(models), 3.2), layout="constrained", squeeze=False)
     colours = plt.colormaps["Greys"](0.45), plt.colormaps["Blues"](0.75), plt.colormaps["Oranges"](0.6)
     for axis, model in zip(axes[0], models, strict=True):
-        shown = [kind for kind in kinds if at(model, kind) is not None]
-        values = [at(model, kind) for kind in shown]
-        paint = [colours[0 if kind.startswith("peer") else 2 if kind.endswith("int8") else 1] for kind in shown]
-        bars = axis.barh([COLUMNS[kind] for kind in shown], values, color=paint)
-        axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
+        values = [at(model, kind) for kind in kinds]
+        paint = [colours[0 if kind.startswith("peer") else 2 if kind.endswith("int8") else 1] for kind in kinds]
+        bars = axis.barh([COLUMNS[kind] for kind in kinds], [value or 0 for value in values], color=paint)
+        axis.bar_label(bars, ["" if value is None else f"{value:.1f}" for value in values], padding=2, fontsize=7)
         if (floor := at(model, "floor")) is not None:
             axis.axvline(floor, color="black", linewidth=0.8, linestyle="--")
-        axis.set(title=model.upper().replace("_", "-"), xlabel="ms", xlim=(0, 1.15 * max(values)))
+        axis.set(title=model.upper().replace("_", "-"), xlabel="ms", xlim=(0, 1.15 * max(filter(None, values))))
         axis.invert_yaxis()
         axis.tick_params(labelsize=7, labelleft=axis is axes[0][0])
         axis.spines[["top", "right"]].set_visible(False)

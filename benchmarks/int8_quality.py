@@ -3,9 +3,9 @@
     python benchmarks/int8_quality.py [--models MODEL …] [--digits CHECKPOINT] [--quick]
 
 Variants: weights that look trained (interleaved.looks_trained: random, with real BatchNorm statistics and biases),
-which no data set has shaped, calibrated on scikit-learn's two photographs and compared on them: signal to noise of the 1000
-logits, the smallest of a layer's. Digits: a checkpoint such as `python -m van.quickstart` leaves, calibrated on the
-embedded training digits and compared on the 360 that are held out; required: 99% of the classes unchanged.
+which no data set has shaped, calibrated on scikit-learn's two photographs and compared on them: signal to noise of the
+1000 logits, the smallest of a layer's. Digits: a checkpoint such as `python -m van.quickstart` leaves, calibrated on
+the embedded training digits and compared on the 360 that are held out; required: 99% of the classes unchanged.
 Both in OpenVINO and in ONNX Runtime. Writes docs/results.json. --quick: B0 alone at 64 pixels, nothing written.
 """
 
