@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import van
+from exported import PICTURES, segmenter
 from van.cli import main
 from van.errors import ConfigError, DataError, UnknownNameError, VanError
 
@@ -129,6 +130,19 @@ def test_the_file_runs_in_predictor_and_eval_and_tells_its_report(tmp_path, file
     assert evaluate(tmp_path / file, "digits").count == 360
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_segmenters_are_compared_by_their_pixels(tmp_path, file):
+    done = van.quantize(segmenter(), tmp_path / file, calibration=PICTURES, max_drop=0.4)
+    names = [each.layer for each in done.report.layers]
+    assert "segmenter.backbone.stages.0.patch_embed.conv" not in names  # the stem
+    assert any("head" in name for name in names)
+    assert done.report.calibration == "images in memory"
+    assert done.report.images == len(PICTURES)
+    assert done.report.sqnr_db > 10
+    mask = van.Predictor(tmp_path / file)(PICTURES[0]).mask
+    assert mask.shape == (50, 70)
+
+
 def test_validation_decides_by_top1(tmp_path, monkeypatch):
     top1 = iter([90.0, 80.0, 89.9])  # float32, int8, int8 with the worst layer in float32
     monkeypatch.setattr(int8, "evaluate", lambda *_: type("E", (), {"top1": next(top1)}))
@@ -157,7 +171,7 @@ def test_figures():
 
 
 def test_wrong_inputs(tmp_path):
-    model, segmenter = slim(), van.create_model("light_ham_van_b0_d256", num_classes=3, seed=0)
+    model = slim()
     with pytest.raises(UnknownNameError, match="int8 format 'torch'"):
         van.quantize(model, tmp_path / "a.pt2", calibration="digits")
     with pytest.raises(ConfigError, match="max_drop is 2"):
@@ -169,7 +183,7 @@ def test_wrong_inputs(tmp_path):
     with pytest.raises(DataError, match="is no folder"):
         van.quantize(model, tmp_path / "a.onnx", calibration=tmp_path / "missing")
     with pytest.raises(ConfigError, match="validation is for classifiers"):
-        van.quantize(segmenter, tmp_path / "a.onnx", calibration="digits", validation="digits")
+        van.quantize(segmenter(), tmp_path / "a.onnx", calibration="digits", validation="digits")
     assert list(tmp_path.iterdir()) == []
 
 
