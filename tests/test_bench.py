@@ -41,10 +41,10 @@ def test_summary_by_hand():
 
 
 def test_the_floor_counts_the_1x1_convolutions():
-    model = van.create_model("van_b0", num_classes=10, seed=0, embed_dims=(8, 16), depths=(1, 1), num_stages=2)
-    # per block and pixel: proj_in, mix, proj_out (C²), expand and project (C·8C each); maps of 8 x 8 and 4 x 4
-    macs = sum(pixels * (3 * c * c + 2 * 8 * c * c) for pixels, c in ((64, 8), (16, 16)))
-    assert benches.floor_ms(model, (2, 3, 32, 32), gflops=1.0) == pytest.approx(2 * 2 * macs / 1e6)
+    # per block and pixel: proj_in, mix, proj_out (C²), expand and project (C·rC each); maps of 8² to 1²
+    stages = ((64, 8, 8), (16, 16, 8), (4, 16, 4), (1, 24, 4))
+    macs = sum(pixels * (3 * c * c + 2 * r * c * c) for pixels, c, r in stages)
+    assert benches.floor_ms(slim(), (2, 3, 32, 32), gflops=1.0) == pytest.approx(2 * 2 * macs / 1e6)
 
 
 def test_bench_measures_every_form_and_its_floor():

@@ -115,7 +115,7 @@ def _check(kind: str, description: Description, max_drop: float, validation: obj
         raise ConfigError(f"max_drop is {max_drop}; expected a share of the images from 0 to 1, e.g. {MAX_DROP:g}")
     if validation is not None and description.task != "classification":
         raise ConfigError(
-            "validation data are for classifiers; a segmenter is compared on the calibration images' pixels"
+            "validation is for classifiers; a segmenter is compared on the calibration images' pixels"
         )
 
 
