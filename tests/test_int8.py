@@ -219,3 +219,19 @@ def test_the_command(tmp_path, capsys):
     assert "--int8 needs images to calibrate on" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "m.safetensors"), str(out), "--int8", "--no-fold", *options]) == 2
     assert "--no-fold has no effect here" in capsys.readouterr().err
+
+
+def test_openvino_compiles_a_shape_that_comes_again(tmp_path):
+    from van.engines.exported import open_exported
+
+    van.export(slim(), tmp_path / "a.xml", images=PICTURES)
+    engine = open_exported(tmp_path / "a.xml", threads=1)
+    draw = np.random.default_rng(0)
+    shapes = [(1, 3, 32, 32), (2, 3, 32, 48), (1, 3, 64, 32)]
+    images = [draw.standard_normal(shape, np.float32) for shape in shapes]
+    first = [engine.run(each)["logits"] for each in images]
+    assert engine.fixed == {}
+    for _ in range(2):
+        for each, want in zip(images, first, strict=True):
+            np.testing.assert_allclose(engine.run(each)["logits"], want, atol=1e-4)
+    assert list(engine.fixed) == shapes[:2]  # no more than two copies of the weights
