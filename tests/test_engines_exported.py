@@ -11,7 +11,7 @@ import torch
 import van
 from exported import CLASSES, PALETTE, PICTURES, SUFFIX, classifier, segmenter
 from van.cli import main
-from van.engines import open_exported, open_segmenter
+from van.engines import find_checkpoints, open_exported, open_segmenter
 from van.errors import CheckpointError, ConfigError, MissingExtraError
 from van.evaluate import evaluate
 from van.evaluate_masks import evaluate_masks
@@ -286,5 +286,13 @@ def test_engines_go_to_other_processes_by_their_path(kind, desk):
 
 
 def test_an_exported_file_is_no_checkpoint(desk):
-    with pytest.raises(CheckpointError):
-        van.load(desk / "classifier.pt2")
+    for suffix in SUFFIX.values():
+        with pytest.raises(CheckpointError, match="is an exported network, no checkpoint"):
+            van.load(desk / f"classifier{suffix}")
+
+
+def test_the_weights_beside_an_xml_file_are_no_checkpoint(desk, tmp_path):
+    for name in ("classifier.xml", "classifier.bin", "classifier.safetensors"):
+        shutil.copy(desk / name, tmp_path)
+    assert find_checkpoints([tmp_path]) == [str(tmp_path / "classifier.safetensors")]
+    assert van.load(tmp_path).num_classes == 5

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -249,7 +249,7 @@ class Predictor:
         return self.opened.preprocess(_opened(image))
 
 
-def _segments(source: Any) -> bool:
+def _segments(source: Any) -> TypeGuard[Segmenter | ExportedEngine]:
     if isinstance(source, ExportedEngine):
         return source.description.task == "segmentation"
     return isinstance(source, Segmenter)

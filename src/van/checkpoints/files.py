@@ -26,6 +26,9 @@ FOLDER_WEIGHTS = (
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5")
 
+# suffix -> format of what `van export` writes, which engines run.
+EXPORTED = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+
 
 def open_content(path: Path) -> Content:
     """The opened file or folder; raises CheckpointError when it is missing, broken or no kind of checkpoint file."""
@@ -35,6 +38,8 @@ def open_content(path: Path) -> Content:
 
 
 def _open_file(path: Path) -> Content:
+    if path.suffix.lower() in EXPORTED and path.is_file():
+        raise CheckpointError(f"{path} is an exported network, no checkpoint; van.Predictor and van eval run it")
     container = container_of(path)
     if container == "hdf5":
         return Content(path=path, container=container)
@@ -45,6 +50,13 @@ def _open_file(path: Path) -> Content:
 
     tree, notes = torch_pickle.read(path)
     return Content(path=path, container=container, tree=tree, notes=notes)
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file may be a checkpoint by its name, which the .bin file beside an exported .xml file is not."""
+    if path.name.startswith(".") or not path.name.endswith(SUFFIXES):
+        return False
+    return path.suffix != ".bin" or not path.with_suffix(".xml").exists()
 
 
 def container_of(path: Path) -> str:
@@ -107,7 +119,7 @@ def _open_folder(path: Path) -> Content:
 
 
 def _only_file(folder: Path) -> Content:
-    found = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix in SUFFIXES]
+    found = [file for file in sorted(folder.iterdir()) if file.is_file() and is_weights(file)]
     if len(found) == 1:
         return _open_file(found[0])
     if not found:

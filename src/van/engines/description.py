@@ -59,7 +59,7 @@ class Description:
         named = f"{self.num_classes}, their names unknown"
         if self.classes:
             named = f"{self.num_classes}: {', '.join(self.classes[:5])}{', …' if self.num_classes > 5 else ''}"
-        how = [name.replace("_", " ") for name, value in chosen.items() if value is True]
+        how = [word for name, word in (("fold", "folded"), ("dilation_free", "without dilation")) if chosen.get(name)]
         told = [(key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format")]
         return [
             ("model", f"{self.name}: widths {tuple(c['embed_dims'])}, depths {tuple(c['depths'])}"),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 
+from ..checkpoints.files import EXPORTED
 from ..errors import CheckpointError, ConfigError, VanError
 from .description import KEY, Description
 from .halving import is_out_of_memory
 
-# suffix of a file -> the format it is exported in.
-SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+SUFFIXES = EXPORTED  # suffix of a file -> the format it is exported in
 # What ONNX Runtime and OpenVINO say; their exceptions are of types of their own.
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate memory")
 
@@ -89,7 +89,7 @@ class ExportedInfo:
         return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows())
 
 
-def is_exported(source: Any) -> bool:
+def is_exported(source: Any) -> TypeGuard[str | Path]:
     """Whether a source is an exported file, by its suffix."""
     return isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..checkpoints.files import FOLDER_WEIGHTS, SUFFIXES
+from ..checkpoints.files import FOLDER_WEIGHTS, SUFFIXES, is_weights
 from ..errors import CheckpointError
 
 
@@ -42,8 +42,4 @@ def _inside(match: str) -> Iterator[str]:
         if any(name in FOLDER_WEIGHTS for name in names):
             yield folder
         else:
-            yield from (str(Path(folder, name)) for name in sorted(names) if _is_checkpoint(name))
-
-
-def _is_checkpoint(name: str) -> bool:
-    return name.endswith(SUFFIXES) and not name.startswith(".")
+            yield from (str(path) for path in sorted(Path(folder, name) for name in names) if is_weights(path))

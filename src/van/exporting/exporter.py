@@ -225,7 +225,7 @@ def runner(path: Path) -> Run:
 def reference(model: nn.Module) -> Run:
     """The network itself, on the library's convolutions: (N, C, H, W) -> logits, a segmenter's at its head's size."""
     original = copy.deepcopy(model).float().cpu().eval()
-    run = original.decode if isinstance(original, Segmenter) else original
+    run: Any = original.decode if isinstance(original, Segmenter) else original
 
     def logits(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), ops.without_kernels():
