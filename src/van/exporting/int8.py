@@ -114,9 +114,7 @@ def _check(kind: str, description: Description, max_drop: float, validation: obj
     if not 0 <= max_drop <= 1:
         raise ConfigError(f"max_drop is {max_drop}; expected a share of the images from 0 to 1, e.g. {MAX_DROP:g}")
     if validation is not None and description.task != "classification":
-        raise ConfigError(
-            "validation is for classifiers; a segmenter is compared on the calibration images' pixels"
-        )
+        raise ConfigError("validation is for classifiers; a segmenter is compared on the calibration images' pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
