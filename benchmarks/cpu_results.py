@@ -95,11 +95,29 @@ def record(rows: list[Row], versions: dict[str, str], *, command: str) -> None:
         where, what, common = _case(row, versions)
         entries += _entries(row, where, what, common | {"table": _table(row["kind"])})
         if row["kind"] == "peer":
-            value = {"id": f"{where}/floor/ms", "value": round(row["floor_ms"], 2), "unit": "ms"}
+            alone = "/1thread" if row["threads"] == 1 else ""
+            value = {
+                "id": f"{where.removesuffix('/1thread')}/floor{alone}/ms",
+                "value": round(row["floor_ms"], 2),
+                "unit": "ms",
+            }
             about = f"{what}: floor, 1x1 convolutions at {row['gemm_gflops']:.0f} GFLOP/s of a float32 product"
             entries.append(common | value | {"table": "cpu-runtimes", "column": "floor (ms)", "what": about})
     ledger.record(entries, command=command)
+    ledger.write(in_order(ledger.read()))
     draw(ledger.read(), PICTURE)
+
+
+def in_order(entries: list[Row]) -> list[Row]:
+    """The ledger with this script's entries at its end, by model, batch, threads and kind, as tables show them."""
+
+    def place(entry: Row) -> tuple[str, int, bool, int]:
+        _, _, model, batch, kind, *rest = entry["id"].split("/")
+        return model, int(batch.removeprefix("batch")), "1thread" in rest, kinds.index(kind)
+
+    kinds = [*COLUMNS, "floor"]
+    own = [entry for entry in entries if entry["id"].startswith("measured/cpu/")]
+    return [entry for entry in entries if entry not in own] + sorted(own, key=place)
 
 
 def _case(row: Row, versions: dict[str, str]) -> tuple[str, str, Row]:
@@ -111,13 +129,18 @@ def _case(row: Row, versions: dict[str, str]) -> tuple[str, str, Row]:
     return where, what, {"row": name, "versions": versions}
 
 
+def _of(where: str, kind: str) -> str:
+    case, alone, _ = where.partition("/1thread")
+    return f"{case}/{kind}{alone}"
+
+
 def _table(kind: str) -> str:
     return "cpu" if kind in ("peer", *TORCH) else "cpu-int8" if kind.endswith("int8") else "cpu-runtimes"
 
 
 def _entries(row: Row, where: str, what: str, common: Row) -> Iterator[Row]:
     kind = row["kind"]
-    where = f"{where.removesuffix('/1thread')}/{kind}{'/1thread' if where.endswith('/1thread') else ''}"
+    where = _of(where, kind)
     shown = f"{row['ms']:.1f}" + (f" ({row['ratio']:.2f}×)" if kind != "peer" else "")
     if row["sqnr_db"] is not None:
         noise = {"id": f"{where}/sqnr", "value": round(row["sqnr_db"], 1), "unit": "dB"}
@@ -139,9 +162,11 @@ def draw(entries: list[Row], path: Path) -> None:
 
     found = {entry["id"]: entry["value"] for entry in entries if entry["id"].startswith("measured/cpu/")}
     at = lambda model, kind: found.get(f"measured/cpu/{model}/batch1/{kind}/ms")  # noqa: E731
-    models = [model for model in MEANT_BEST if at(model, "peer") is not None]
+    models = [model for model in MEANT_BEST if at(model, "peer-openvino") is not None]
     kinds = [kind for kind in COLUMNS if any(at(model, kind) is not None for model in models)]
-    figure, axes = plt.subplots(1, len(models), figsize=(3.2 * len(models), 3.2), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(models), figsize=(2.4 + 3.2 * len(models), 3.2), layout="constrained", squeeze=False
+    )
     colours = plt.colormaps["Greys"](0.45), plt.colormaps["Blues"](0.75), plt.colormaps["Oranges"](0.6)
     for axis, model in zip(axes[0], models, strict=True):
         values = [at(model, kind) for kind in kinds]
@@ -155,8 +180,8 @@ def draw(entries: list[Row], path: Path) -> None:
         axis.tick_params(labelsize=7, labelleft=axis is axes[0][0])
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
-        "One 224² image, two threads: the VAN of transformers (grey), ours in float32 (blue) and int8 (orange);"
-        " dashed: arithmetic of the 1×1 convolutions",
+        "One 224² image, two threads: the VAN of transformers (grey), ours in float32 (blue) and int8 (orange);\n"
+        "dashed: arithmetic of the 1×1 convolutions",
         fontsize=9,
     )
     figure.savefig(path, dpi=110)
