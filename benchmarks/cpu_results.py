@@ -95,12 +95,7 @@ def record(rows: list[Row], versions: dict[str, str], *, command: str) -> None:
         where, what, common = _case(row, versions)
         entries += _entries(row, where, what, common | {"table": _table(row["kind"])})
         if row["kind"] == "peer":
-            alone = "/1thread" if row["threads"] == 1 else ""
-            value = {
-                "id": f"{where.removesuffix('/1thread')}/floor{alone}/ms",
-                "value": round(row["floor_ms"], 2),
-                "unit": "ms",
-            }
+            value = {"id": f"{_of(where, 'floor')}/ms", "value": round(row["floor_ms"], 2), "unit": "ms"}
             about = f"{what}: floor, 1x1 convolutions at {row['gemm_gflops']:.0f} GFLOP/s of a float32 product"
             entries.append(common | value | {"table": "cpu-runtimes", "column": "floor (ms)", "what": about})
     ledger.record(entries, command=command)
