@@ -37,8 +37,9 @@ def prepared(model: nn.Module, *, fold: bool = True, dilation_free: bool = False
     fold: BatchNorm and layer scales into the convolutions (exact); a folded model stays as it is.
     dilation_free: see `dilation.without_dilation`.
     """
-    model = folded(model) if fold and not is_folded(model) else copy.deepcopy(model).eval()
-    model = model.float().cpu().requires_grad_(False)
+    model = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
+    if fold and not is_folded(model):
+        model = folded(model)  # in float32, or halves would be rounded again
     if dilation_free:
         model = without_dilation(model)
     return Decoder(model) if isinstance(model, Segmenter) else model
