@@ -1,13 +1,18 @@
-"""Milliseconds per batch on this CPU: ours against the VAN of transformers 4.57, on the same weights, interleaved.
+"""Milliseconds per batch on this CPU: ours in every form against the VAN of transformers 4.57, on the same weights.
 
-    python benchmarks/cpu_inference.py [--compile] [--quick] [--peer-python PYTHON]
+    python benchmarks/cpu_inference.py [--kinds KIND …] [--quick] [--peer-python PYTHON]
 
-The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all must give
-the same logits.
+The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all but
+int8 must give the same logits.
 
-Kinds of ours: eager (`van.load`), optimised (`van.optimize`, with the C kernel where there is a compiler), compiled
-(`van.optimize(compile=True)`, with --compile).
-Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round.
+Sides: peer (its eager code), peer-onnx and peer-openvino (that network, traced in its process, in ONNX Runtime and in
+OpenVINO, for the very shape); ours eager (`van.load`), optimised (`van.optimize`, with the C kernel where there is a
+compiler), compiled (`van.optimize(compile=True)`), onnx and openvino (`van.export`), onnx-int8 and openvino-int8
+(`van.quantize`, calibrated on scikit-learn's photographs and digits).
+Segmenters, which transformers does not have: the peer is the plain graph of official_graph.py.
+
+Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round. The
+floor is what the 1x1 convolutions take at the rate of a large float32 product, which is measured in the same rounds.
 Writes docs/results.json; exit code 1 when a requirement is missed. --quick: toy sizes, nothing written or required.
 """
 
@@ -16,116 +21,142 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from interleaved import Ask, add_options, looks_trained, serve, summary, worker
+import cpu_results
+import numpy as np
+from interleaved import Ask, add_options, looks_trained, serve, worker
 
-MODELS = ("van_b0", "van_b1", "van_b2", "van_b3")
+from van.timing import burst_ms, in_turn, summary
+
+MODELS = ("van_b0", "van_b1", "van_b2", "van_b3", "light_ham_van_b0")
+PEERS = ("peer", "peer-onnx", "peer-openvino")
+OURS = ("eager", "optimised", "compiled", "onnx", "openvino", "onnx-int8", "openvino-int8")
+KINDS = (*PEERS, *OURS)
 # Largest difference of logits, as a part of the largest: float32 rounding through up to 38 blocks.
 TOLERANCE = 1e-4
-# What the optimised network must reach at batch 1 on two threads, what it is meant to reach, and what every kind must.
-REQUIRED_AT_BATCH_1 = {"van_b0": 1.6, "van_b1": 1.6}
-MEANT_AT_BATCH_1 = {"van_b0": 4.0, "van_b1": 3.0}
-REQUIRED_EVERYWHERE = 0.97
-# A timing is the best of a burst of this length, after one run to wake the threads.
-BURST_S = 0.25
 
 
 def main() -> int:
     """Measure, print, record; returns the exit code."""
     options = _options()
-    kinds = ["eager", "optimised", *(["compiled"] if options.compile else [])]
     rows: list[dict[str, Any]] = []
     for threads in options.threads:
-        versions = _measure_all(options, kinds, threads, rows)
+        versions = _measure_all(options, threads, rows)
     if options.quick:
         return 0
-    missed = list(_missed(rows))
-    print(*(missed or ["every requirement is met"]), *_below_the_aim(rows), sep="\n")
+    missed = list(cpu_results.missed(rows))
+    print(*(missed or ["every requirement is met"]), *cpu_results.below_the_aim(rows), sep="\n")
     if options.record:
-        _record(rows, versions, options)
+        cpu_results.record(rows, versions, command=f"python benchmarks/cpu_inference.py {_flags(options)}")
     return 1 if missed else 0
-
-
-def _measure_all(
-    options: argparse.Namespace, kinds: list[str], threads: int, rows: list[dict[str, Any]]
-) -> dict[str, str]:
-    """Every model and batch at a number of threads, added to `rows`; returns the versions."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        worker(__file__, options, "peer", threads) as peer,
-        worker(__file__, options, "ours", threads) as ours,
-    ):
-        versions = peer(do="versions") | ours(do="versions")
-        print(", ".join(f"{name} {version}" for name, version in versions.items()), f"{threads} threads", sep=", ")
-        for model in options.models:
-            weights = str(Path(folder) / model)
-            ours(do="write", model=model, folder=weights)
-            peer(do="load", folder=weights)
-            ours(do="load", folder=weights)
-            for batch in options.batches:
-                images = {"batch": batch, "size": options.size}
-                _check_logits(peer, ours, kinds, model, images)
-                times = _measure(peer, ours, kinds, images, options.rounds)
-                rows += _rows(model, batch, threads, times)
-                _print(rows[-len(kinds) - 1 :])
-    return versions
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--size", type=int, default=224, help="side of the images")
-    parser.add_argument("--rounds", type=int, default=11, help="pairs of measurements, at least 7 for a result")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile (minutes)")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the peer's eager is always there"
+    )
+    parser.add_argument("--size", type=int, help="side of the images; default: 224, segmenters 512")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of measurements, at least 7 for a result")
     add_options(parser, threads=[2, 1])
     options = parser.parse_args()
     if options.worker:
         sys.exit(_serve(options))
     if options.quick:
         options.models, options.batches, options.size, options.rounds = ["van_b0"], [1, 2], 64, 3
+        options.threads = options.threads[:1]
+    options.kinds = [kind for kind in KINDS if kind in options.kinds or kind == "peer"]
     return options
 
 
-# --- the two processes
+def _flags(options: argparse.Namespace) -> str:
+    given = {"models": options.models, "batches": options.batches, "threads": options.threads}
+    if options.kinds != list(KINDS):
+        given["kinds"] = options.kinds
+    lists = " ".join(f"--{name} {' '.join(map(str, values))}" for name, values in given.items())
+    return f"{lists} --rounds {options.rounds}"
+
+
+def _measure_all(options: argparse.Namespace, threads: int, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Every model and batch at a number of threads, added to `rows`; returns the versions."""
+    versions: dict[str, str] = {}
+    for model in options.models:
+        plain = not model.startswith("van_")
+        size = options.size or (512 if plain else 224)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            worker(__file__, options, "plain" if plain else "peer", threads) as peer,
+            worker(__file__, options, "ours", threads) as ours,
+        ):
+            versions |= peer(do="versions") | ours(do="versions")
+            ours(do="write", model=model, folder=folder)
+            peer(do="load", folder=folder)
+            for batch in options.batches:
+                images = {"batch": batch, "size": size}
+                peer(do="trace", folder=folder, **images)
+                ours(do="load", folder=folder, kinds=options.kinds, **images)
+                noise = _check_logits(peer, ours, options.kinds, model, images)
+                case = {"model": model, "batch": batch, "threads": threads, "size": size}
+                found = _measure(peer, ours, options, images)
+                rows += [case | row | {"sqnr_db": noise.get(row["kind"])} for row in found]
+                cpu_results.show(rows[-len(found) :])
+    return versions
+
+
+def _check_logits(peer: Ask, ours: Ask, kinds: list[str], model: str, images: dict[str, int]) -> dict[str, float]:
+    """Signal to noise of int8's logits; ends the program when others differ."""
+    from van.exporting.int8_report import sqnr_db
+
+    want, noise = np.array(peer(do="logits", kind="peer", **images)), {}
+    for kind in kinds[1:]:
+        got = np.array(ours(do="logits", kind=kind, **images))
+        if kind.endswith("-int8"):
+            noise[kind] = sqnr_db([got], [want])
+            continue
+        gap = np.abs(got - want).max() / np.abs(want).max()
+        if not gap < TOLERANCE:
+            raise SystemExit(f"{model} {kind}: logits differ from the peer's by {gap:.2g} of the largest")
+    return noise
+
+
+def _measure(peer: Ask, ours: Ask, options: argparse.Namespace, images: dict[str, int]) -> list[dict[str, Any]]:
+    """A row per kind, with the floor of the same rounds."""
+    asks = {kind: lambda kind=kind: ours(do="time", kind=kind, **images) for kind in options.kinds[1:]}
+    first = {"gemm": lambda: ours(do="gemm"), "peer": lambda: peer(do="time", kind="peer", **images)}
+    times = in_turn(first | asks, options.rounds)
+    floor = ours(do="floor", gemm_ms=min(times.pop("gemm")), **images)
+    return [{"kind": kind, **floor, **summary(times["peer"], own)} for kind, own in times.items()]
+
+
+# --- the processes
 
 
 def _serve(options: argparse.Namespace) -> int:
     import torch
 
+    sides = {"peer": _Peer, "plain": _Plain, "ours": _Ours}
     with torch.inference_mode():
-        return serve(_Peer() if options.worker == "peer" else _Ours(), *options.threads)
+        return serve(sides[options.worker](), *options.threads)
 
 
 class _Worker:
-    """What both sides answer; `networks` maps a kind to a function from images to logits."""
+    """What all sides answer; `networks` maps a kind to a function from images (N, C, H, W) to logits, arrays both."""
 
-    networks: dict[str, Callable[[Any], Any]]
+    def __init__(self) -> None:
+        self.networks: dict[str, Any] = {}
 
     def logits(self, kind: str, batch: int, size: int) -> list[float]:
         """All logits of the images that the batch and size stand for."""
-        return self.networks[kind](self.images(batch, size)).flatten().tolist()
+        return self.networks[kind](_images(batch, size)).ravel().tolist()
 
     def time(self, kind: str, batch: int, size: int) -> float:
         """Milliseconds per batch, the best of a burst."""
-        network, x = self.networks[kind], self.images(batch, size)
-        network(x)
-        spent: list[float] = []
-        while sum(spent) < BURST_S:
-            start = time.perf_counter()
-            network(x)
-            spent.append(time.perf_counter() - start)
-        return 1e3 * min(spent)
-
-    def images(self, batch: int, size: int) -> Any:
-        """The same random images in both processes."""
-        import torch
-
-        return torch.randn((batch, 3, size, size), generator=torch.Generator().manual_seed(batch))
+        network, images = self.networks[kind], _images(batch, size)
+        return burst_ms(lambda: network(images))
 
 
 class _Peer(_Worker):
@@ -137,134 +168,139 @@ class _Peer(_Worker):
         return {"transformers": transformers.__version__}
 
     def load(self, folder: str) -> None:
+        import torch
         from transformers import VanForImageClassification
 
-        model = VanForImageClassification.from_pretrained(folder, local_files_only=True).eval()
-        self.networks = {"eager": lambda x: model(x).logits}
+        with torch.inference_mode(False):
+            model = VanForImageClassification.from_pretrained(folder, local_files_only=True).eval()
+        self.use(model, lambda y: y.logits)
+
+    def use(self, model: Any, logits: Any) -> None:
+        import torch
+
+        self.model, self.of = model, logits
+        self.networks["peer"] = lambda images: logits(model(torch.from_numpy(images))).numpy()
+
+    def trace(self, folder: str, batch: int, size: int) -> None:
+        """The network as a program for these images, which the other side makes files of."""
+        import torch
+
+        model, of = self.model, self.of
+
+        class Logits(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, images: Any) -> Any:
+                return of(self.model(images))
+
+        with torch.inference_mode(False), torch.no_grad():
+            program = torch.export.export(Logits(), (torch.from_numpy(_images(batch, size)),), strict=False)
+            torch.export.save(program, str(Path(folder) / "peer.pt2"))
+
+
+class _Plain(_Peer):
+    """The plain eager graph of a network that transformers does not have."""
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def load(self, folder: str) -> None:
+        import torch
+        from official_graph import official
+
+        with torch.inference_mode(False):
+            plain = official(_loaded(folder))
+        plain.forward = plain.decode  # logits at the head's size, as in exported files
+        self.use(plain, lambda y: y)
 
 
 class _Ours(_Worker):
-    """This package's network."""
+    """This package's network, and the runtimes that the other's is exported to."""
 
     def versions(self) -> dict[str, str]:
-        import torch
+        import importlib.metadata
 
         import van
 
-        return {"van": van.__version__, "torch": torch.__version__}
+        names = ("torch", "onnxruntime", "openvino", "nncf")
+        return {"van": van.__version__} | {name: importlib.metadata.version(name) for name in names}
 
     def write(self, model: str, folder: str) -> None:
         looks_trained(model, folder)
 
-    def load(self, folder: str) -> None:
-        import warnings
-
-        import van
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.model = van.load(folder)
-        self.networks = {"eager": self.model, "optimised": van.optimize(self.model)}
-
-    def compiled(self, batch: int, size: int) -> None:
-        """Compile for this batch and size."""
+    def load(self, folder: str, kinds: list[str], batch: int, size: int) -> None:
+        """Make ready all kinds; what takes any batch is made once."""
         import torch
 
-        import van
+        from van import bench
 
-        torch._dynamo.reset()
-        self.networks["compiled"] = van.optimize(self.model, example=self.images(batch, size), compile=True)
+        if not self.networks:
+            self.model = _loaded(folder)
+        forms = [kind for kind in kinds if kind in OURS and (kind == "compiled" or kind not in self.networks)]
+        runtimes = {"peer-onnx": _onnx_runtime, "peer-openvino": _openvino}
+        with torch.inference_mode(False), torch.no_grad():
+            torch._dynamo.reset()
+            self.networks |= bench.networks(self.model, forms, Path(folder), _images(batch, size))
+            for kind in set(kinds) & set(runtimes):
+                self.networks[kind] = runtimes[kind](Path(folder), torch.get_num_threads())
 
+    def gemm(self) -> float:
+        """Milliseconds of a large matrix product."""
+        from van import bench
 
-# --- measuring
+        return burst_ms(bench.matrix_product())
 
+    def floor(self, gemm_ms: float, batch: int, size: int) -> dict[str, float]:
+        """What the 1x1 convolutions take at the rate of that product."""
+        from van import bench
 
-def _check_logits(peer: Ask, ours: Ask, kinds: list[str], model: str, images: dict[str, int]) -> None:
-    if "compiled" in kinds:
-        ours(do="compiled", **images)
-    theirs = peer(do="logits", kind="eager", **images)
-    scale = max(map(abs, theirs))
-    for kind in kinds:
-        mine = ours(do="logits", kind=kind, **images)
-        gap = max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) / scale
-        if not gap < TOLERANCE:
-            raise SystemExit(f"{model} {kind}: logits differ from the peer's by {gap:.2g} of the largest")
-
-
-def _measure(peer: Ask, ours: Ask, kinds: list[str], images: dict[str, int], rounds: int) -> dict[str, list[float]]:
-    """kind -> a time per round; the peer's is "peer"."""
-    times: dict[str, list[float]] = {"peer": [], **{kind: [] for kind in kinds}}
-    for _ in range(rounds):
-        times["peer"].append(peer(do="time", kind="eager", **images))
-        for kind in kinds:
-            times[kind].append(ours(do="time", kind=kind, **images))
-    return times
+        gflops = bench.gemm_gflops(gemm_ms)
+        return {"gemm_gflops": gflops, "floor_ms": bench.floor_ms(self.model, (batch, 3, size, size), gflops)}
 
 
-def _rows(model: str, batch: int, threads: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    peer = times["peer"]
-    common = {"model": model, "batch": batch, "threads": threads}
-    return [{**common, "kind": kind, **summary(peer, own)} for kind, own in times.items()]
+def _images(batch: int, size: int) -> np.ndarray:
+    """The same random images in every process."""
+    return np.random.default_rng(batch).standard_normal((batch, 3, size, size), np.float32)
 
 
-def _missed(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """What is slower than it has to be."""
-    for row in rows:
-        required = REQUIRED_AT_BATCH_1.get(row["model"]) if _is_first_case(row) else None
-        required = required or REQUIRED_EVERYWHERE
-        if row["kind"] != "peer" and row["ratio"] < required:
-            yield f"MISSED: {_where(row)}: {row['ratio']:.2f} times the peer's speed; required {required}"
+def _loaded(folder: str) -> Any:
+    """The written network of ours, in eval mode."""
+    import warnings
+
+    import van
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        files = list(Path(folder).glob("van.safetensors"))
+        return van.load(files[0] if files else folder)
 
 
-def _below_the_aim(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """What is fast enough, and not yet as fast as it is meant to be."""
-    for row in rows:
-        aim = MEANT_AT_BATCH_1.get(row["model"], 0)
-        if _is_first_case(row) and row["ratio"] < aim:
-            yield f"below the aim: {_where(row)}: {row['ratio']:.2f} times the peer's speed; meant: {aim}"
+def _onnx_runtime(folder: Path, threads: int) -> Any:
+    """The peer's program in ONNX Runtime."""
+    import onnxruntime
+    import torch
+
+    file = folder / "peer.onnx"
+    program = torch.export.load(str(folder / "peer.pt2"))
+    torch.onnx.export(program, (), str(file), dynamo=True, external_data=False, verbose=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
 
 
-def _is_first_case(row: dict[str, Any]) -> bool:
-    return (row["batch"], row["threads"], row["kind"]) == (1, 2, "optimised")
+def _openvino(folder: Path, threads: int) -> Any:
+    """The peer's program in OpenVINO, in float32, for the very shape that it was traced with."""
+    import openvino
+    import torch
 
-
-def _where(row: dict[str, Any]) -> str:
-    return f"{row['model']}, batch {row['batch']}, {row['threads']} threads, {row['kind']}"
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        print(
-            f"{row['model']}  batch {row['batch']}  threads {row['threads']}  {row['kind']:<9}  {row['ms']:8.1f} ms"
-            f"  ({row['low']:.1f} to {row['high']:.1f})  {row['ratio']:5.2f}x  (worst round {row['worst']:.2f}x)",
-            flush=True,
-        )
-
-
-def _record(rows: list[dict[str, Any]], versions: dict[str, str], options: argparse.Namespace) -> None:
-    """Write the ledger: milliseconds of everything, and the ratios."""
-    import ledger
-
-    entries = []
-    names = {"peer": "transformers 4.57"}
-    for row in rows:
-        name, label = names.get(row["kind"], f"ours, {row['kind']}"), row["model"].upper().replace("_", "-")
-        alone = row["threads"] == 1
-        table_row = f"{label}, batch {row['batch']}{', 1 thread' if alone else ''}"
-        common = {"table": "cpu", "row": table_row, "versions": versions}
-        where = f"measured/cpu/{row['model']}/batch{row['batch']}/{row['kind']}{'/1thread' if alone else ''}"
-        what = f"{label}, batch {row['batch']}, {options.size}², float32, {row['threads']} threads"
-        shown = f"{row['ms']:.1f}"
-        if row["kind"] != "peer":
-            shown += f" ({row['ratio']:.2f}×)"
-            ratio = {"id": f"{where}/ratio", "value": round(row["ratio"], 3), "unit": "×", "versions": versions}
-            entries.append(ratio | {"what": f"{what}: speed of {name} over transformers 4.57"})
-        time_ms = {"id": f"{where}/ms", "value": round(row["ms"], 2), "unit": "ms", "column": f"{name} (ms)"}
-        spread = {"quartiles": [round(row["low"], 2), round(row["high"], 2)], "shown": shown}
-        entries.append(common | time_ms | spread | {"what": f"{what}: {name}, time per batch"})
-    counts = " ".join(map(str, options.threads))
-    flags = f"--rounds {options.rounds} --threads {counts}{' --compile' if options.compile else ''}"
-    ledger.record(entries, command=f"python benchmarks/cpu_inference.py {flags}")
+    model = openvino.convert_model(torch.export.load(str(folder / "peer.pt2")))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda images: request.infer([images], share_inputs=True)[0].copy()
 
 
 if __name__ == "__main__":

@@ -16,12 +16,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PEER = "transformers==4.57.*"
-SIDES = ("peer", "ours")
+SIDES = ("peer", "plain", "ours")
 
 Ask = Callable[..., Any]
 
@@ -42,12 +41,15 @@ def worker(script: str, options: argparse.Namespace, side: str, threads: int | N
     threads: None takes the option's one number.
     """
     count = str(options.threads if threads is None else threads)
-    python = sys.executable if side == "ours" else str(options.peer_python or peer_environment())
+    python = sys.executable if side != "peer" else str(options.peer_python or peer_environment())
     command = [python, script, "--worker", side, "--threads", count]
     quiet = {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     pools = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+    # this package's timing, for a peer that has not installed it
+    path = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment = {**os.environ, **quiet, **pools, **path}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet, **pools}
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -95,7 +97,7 @@ def peer_environment() -> Path:
 
 
 def looks_trained(model: str, folder: str) -> None:
-    """Writes a network of ours with weights that look trained, in the layout of transformers."""
+    """Writes a network of ours with weights that look trained, in the layout of transformers; segmenters in our own."""
     import warnings
 
     import torch
@@ -118,11 +120,7 @@ def looks_trained(model: str, folder: str) -> None:
         network.train()(torch.randn((4, 3, 96, 96), generator=draw))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        van.save(network, folder, format="transformers")
-
-
-def summary(peer: list[float], own: list[float]) -> dict[str, float]:
-    """Median and quartiles of our times, and the median and the worst ratio of the peer's to them, round by round."""
-    ratios = [a / b for a, b in zip(peer, own, strict=True)]
-    low, _, high = quantiles(own, n=4)
-    return {"ms": median(own), "low": low, "high": high, "ratio": median(ratios), "worst": min(ratios)}
+        if model.startswith("van_"):
+            van.save(network, folder, format="transformers")
+        else:
+            van.save(network, Path(folder) / "van.safetensors")

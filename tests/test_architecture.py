@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "van"
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"bench"},
     {"quickstart"},
     {"train", "verify", "hosts", "exporting"},
     {"evaluate", "evaluate_masks", "doctor"},
@@ -27,13 +28,14 @@ FLOORS = [
     {"recipes"},
     {"segmenters", "detectors"},
     {"weights", "variants"},
-    {"errors"},
+    {"errors", "timing"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # What may be imported at module level in a room besides the standard library and the package itself.
 ALLOWED_AT_IMPORT = {
     "errors": set(),
+    "timing": set(),
     "variants": set(),
     "weights": set(),
     "recipes": set(),

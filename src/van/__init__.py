@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import VanError, VanNotice
-    from .exporting import export
+    from .exporting import export, quantize
     from .hosts import register
     from .models import convert, create_model, info, list_models, load, optimize, save
     from .predict import Predictor
@@ -31,6 +31,7 @@ _HOMES = {
     "list_models": "models",
     "load": "models",
     "optimize": "models",
+    "quantize": "exporting",
     "register": "hosts",
     "save": "models",
 }
@@ -47,6 +48,7 @@ __all__ = [
     "list_models",
     "load",
     "optimize",
+    "quantize",
     "register",
     "save",
 ]

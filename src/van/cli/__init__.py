@@ -26,6 +26,7 @@ VERBS = {
     "doctor": ("doctor", "read a segmentation data set before training, and tell what is wrong with it"),
     "convert": ("convert", "convert a checkpoint to another format and verify the result"),
     "export": ("export", "export to ONNX, OpenVINO or torch.export, and prove that it computes the same"),
+    "bench": ("bench", "measure how fast a network is on this CPU, in torch, ONNX Runtime, OpenVINO and int8"),
     "tune": ("tune", "measure the fastest blocks of the GPU kernels on this machine, and keep them"),
     "verify-weights": ("verify_weights", "download the published weights and check them (network)"),
 }

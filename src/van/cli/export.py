@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .inference import image_size
+from .int8 import add_int8_arguments, check_int8, run_int8
 from .output import check_writable, print_table, to_json, write_file
 
 if TYPE_CHECKING:
@@ -31,12 +32,17 @@ def add_arguments(parser: Any) -> None:
     group.add_argument("--images", help="folder of images to compare on (default: some that come with scikit-learn)")
     group.add_argument("--tolerance", type=float, help="largest difference, as a part of the largest logit (1e-4)")
     group.add_argument("--agreement", type=float, help="share of the classes that must be the same (0.99)")
+    add_int8_arguments(parser)
     parser.add_argument("--json", help="write the report here")
 
 
 def run(options: Any) -> None:
     """Export, compare, print the report."""
     check_writable(options.json)
+    check_int8(options)
+    if options.int8:
+        run_int8(options)
+        return
     from ..exporting import export
 
     limits = {name: getattr(options, name) for name in ("tolerance", "agreement") if getattr(options, name) is not None}

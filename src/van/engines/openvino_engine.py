@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from .exported import ExportedEngine, broken
 
 # What stands under KEY in rt_info: the JSON text, and the checksum of the .bin file.
 FIELDS = DESCRIPTION, WEIGHTS = "description", "weights"
+
+
+MOST_SHAPES = 2  # that get a graph of their own, with its copy of the weights
 
 
 class OpenVinoEngine(ExportedEngine):
@@ -39,14 +44,34 @@ class OpenVinoEngine(ExportedEngine):
         told = {each: model.get_rt_info([KEY, each]).astype(str) for each in FIELDS if model.has_rt_info([KEY, each])}
         if WEIGHTS in told and told[WEIGHTS] != checksum(weights):
             raise CheckpointError(f"{weights} is not the file that {self.path.name} was written with; export it again")
-        # floats as they are: on processors with bfloat16 the default would round them
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        compiled = core.compile_model(model, "CPU", {**settings, "INFERENCE_NUM_THREADS": self.threads})
-        self.request = compiled.create_infer_request()
+        self.core, self.model = core, model
+        self.settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self.threads}
+        if '"precision": "int8"' not in told.get(DESCRIPTION, ""):
+            # floats as they are: on processors with bfloat16 the default would round them, which int8 has done already
+            self.settings["INFERENCE_PRECISION_HINT"] = "f32"
+        self.request = core.compile_model(model, "CPU", self.settings).create_infer_request()
+        self.fixed: dict[tuple[int, ...], Any] = {}
+        self.seen: Counter[tuple[int, ...]] = Counter()
         return told.get(DESCRIPTION)
 
     def _logits(self, images: np.ndarray) -> np.ndarray:
-        return self.request.infer([images], share_inputs=True)[0].copy()
+        request = self.fixed.get(images.shape) or self._request(images.shape)
+        return request.infer([images], share_inputs=True)[0].copy()
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """The graph with free sizes, until a shape comes the second time: one compiled for it is some 10% faster.
+
+        Of classifiers only: OpenVINO 2026.4 crashes while it compiles a Hamburger for a fixed size.
+        """
+        if self.description.task != "classification":
+            return self.request
+        self.seen[shape] += 1
+        if self.seen[shape] < 2 or len(self.fixed) == MOST_SHAPES:
+            return self.request
+        model = self.model.clone()
+        model.reshape(list(shape))
+        self.fixed[shape] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
+        return self.fixed[shape]
 
 
 def checksum(path: Path) -> str:

@@ -3,6 +3,7 @@
 from .exporter import FORMATS, Export, batches, describe, destination, export, network, reference, runner, staged
 from .formats import onnx_model, openvino_model, save_openvino
 from .graph import prepared, trace
+from .int8 import Quantized, quantize
 from .parity import Case, Parity, compare
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Case",
     "Export",
     "Parity",
+    "Quantized",
     "batches",
     "compare",
     "describe",
@@ -19,6 +21,7 @@ __all__ = [
     "onnx_model",
     "openvino_model",
     "prepared",
+    "quantize",
     "reference",
     "runner",
     "save_openvino",

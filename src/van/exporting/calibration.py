@@ -1,0 +1,72 @@
+"""Images that int8 is calibrated and compared on, as the network gets to see them.
+
+Shapes: N batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..data import open_classification
+from ..data.folder import is_image
+from ..engines.description import Description
+from ..engines.segmenters import inference_of
+from ..errors import ConfigError, DataError
+from ..preprocess import read_image
+from .pictures import for_segmenter
+
+Data = str | Path | Sequence[Image.Image]
+
+
+def calibration_images(data: Data, description: Description, count: int) -> list[np.ndarray]:
+    """At most `count` images, spread over the data, preprocessed: (1, C, H, W) each.
+
+    data: "digits" (the embedded ones' training split), a folder (searched to any depth), or PIL images.
+    Raises DataError for a folder without images, ConfigError for a network that takes none.
+    """
+    if count < 1:
+        raise ConfigError(f"samples is {count}; expected at least 1")
+    preprocess = description.preprocess
+    if preprocess is None:
+        raise ConfigError(
+            f"int8 is calibrated on images, which a network of {description.in_chans} channels cannot see"
+        )
+    images = _images(data, count)
+    if description.task == "classification":
+        return [preprocess(image)[None] for image in images]
+    inference = inference_of(preprocess, {"inference": description.inference}, {})
+    return [batch for _, batch in for_segmenter([("", image) for image in images], inference)]
+
+
+def validation_images(data: str | Path, description: Description, count: int) -> list[np.ndarray]:
+    """At most `count` images, spread over labelled data's validation split, preprocessed: (1, C, H, W) each."""
+    found, preprocess = open_classification(data, "val"), description.preprocess
+    assert preprocess is not None  # or there would be nothing to calibrate on
+    return [preprocess(found.load(i)[0])[None] for i in _spread(range(len(found)), count)]
+
+
+def _images(data: Data, count: int) -> Iterator[Image.Image]:
+    if not isinstance(data, str | Path):
+        if not data:
+            raise DataError("no images to calibrate on; give at least one")
+        yield from _spread(data, count)
+    elif str(data) == "digits":
+        digits = open_classification("digits", "train")
+        yield from (digits.load(i)[0] for i in _spread(range(len(digits)), count))
+    else:
+        folder = Path(data)
+        if not folder.is_dir():
+            raise DataError(f"{folder} is no folder; expected one with images to calibrate on, or digits")
+        files = sorted(path for path in folder.rglob("*") if is_image(path))
+        if not files:
+            raise DataError(f"{folder} holds no images; expected some hundred like those the network will see")
+        yield from map(read_image, _spread(files, count))
+
+
+def _spread(items: Sequence[Any], count: int) -> Sequence[Any]:
+    return items[:: -(-len(items) // count)]

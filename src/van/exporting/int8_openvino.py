@@ -1,0 +1,84 @@
+"""An OpenVINO model in int8, by NNCF.
+
+Shapes: N batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engines.description import Description
+from ..errors import MissingExtraError
+from .formats import _quiet as quiet
+from .formats import openvino_model, save_openvino
+from .products import named, weights_of
+
+_PRODUCTS = ("Convolution", "MatMul")
+
+
+class OpenVinoInt8:
+    """A traced program that can be quantised: `graph` in float32, `layers` maps a product's layer to its node."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.graph = openvino_model(program)
+        self.layers = named(weights_of(program), self._weighted())
+
+    def quantized(self, batches: Sequence[np.ndarray], layers: Collection[str]) -> Any:
+        """The graph with the products of these layers in int8: weights per channel, activations with a zero point.
+
+        batches: (N, C, H, W) to calibrate on. Raises MissingExtraError without NNCF.
+        """
+        try:
+            import nncf
+        except ImportError as error:
+            raise MissingExtraError.of("nncf", "quantize", "to make int8 models for OpenVINO") from error
+        nncf.set_log_level(logging.ERROR)
+        wanted = {self.layers[layer] for layer in layers}
+        others = [node for node in _nodes(self.graph) if node not in wanted]
+        with quiet():
+            return nncf.quantize(
+                self.graph.clone(),
+                nncf.Dataset(batches),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(batches),
+                ignored_scope=nncf.IgnoredScope(names=others, validate=False),
+            )
+
+    def outputs(self, graph: Any, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """What every product gives in a graph of this program, float32 or int8: layer -> array, for every image."""
+        import openvino
+        from openvino import opset13
+
+        graph = graph.clone()
+        nodes = {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
+        # behind an operator of their own, or a product that is an output already would have one less; int8 is simulated
+        # in float32, because OpenVINO loses products' scales when they are read in more places
+        graph.add_outputs([opset13.negative(nodes[node]).output(0) for node in self.layers.values()])
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
+        compiled = openvino.Core().compile_model(graph, "CPU", settings)
+        for image in images:
+            results = compiled([image])
+            yield {layer: -results[i] for i, layer in enumerate(self.layers, start=1)}
+
+    def write(self, graph: Any, description: Description, path: Path) -> None:
+        """Write a graph with its description."""
+        save_openvino(graph, description, path)
+
+    def _weighted(self) -> Iterator[tuple[str, np.ndarray]]:
+        for op in self.graph.get_ordered_ops():
+            if op.get_type_name() in _PRODUCTS:
+                weight = op.input_value(1).get_node()
+                if weight.get_type_name() == "Constant":
+                    yield op.get_friendly_name(), weight.data
+
+
+def _nodes(graph: Any) -> list[str]:
+    """Names of everything that computes."""
+    skipped = ("Constant", "Parameter", "Result")
+    return [op.get_friendly_name() for op in graph.get_ordered_ops() if op.get_type_name() not in skipped]

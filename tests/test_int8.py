@@ -1,0 +1,237 @@
+"""int8: what is quantised, what it costs, when it is refused, and that what is written runs everywhere."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import van
+from exported import PICTURES, segmenter
+from van.cli import main
+from van.errors import ConfigError, DataError, UnknownNameError, VanError
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+
+from van.exporting import int8
+from van.exporting.graph import prepared, trace
+from van.exporting.int8_onnx import OnnxInt8
+from van.exporting.int8_openvino import OpenVinoInt8
+from van.exporting.int8_report import agreement, layer_errors, sqnr_db
+from van.exporting.products import weights_of
+
+FILES = ("net.onnx", "net.xml")
+QUANTIZERS = (OnnxInt8, OpenVinoInt8)
+_DEQUANTIZE = "DequantizeLinear"
+
+
+def slim(seed: int = 0, **options) -> torch.nn.Module:
+    """A small classifier of the ten digits whose biases and norms do something."""
+    sizes = {"embed_dims": (8, 16, 16, 24), "depths": (1, 1, 1, 1), "mlp_ratios": (4, 4, 2, 2)}
+    model = van.create_model("van_b0", num_classes=10, seed=seed, **(sizes | options)).eval()
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("bias"):
+                value.normal_(0, 0.2, generator=draw)
+            if name.endswith(("scale1", "scale2")):
+                value.fill_(0.3)
+        model.head.weight.mul_(20)
+    model.preprocess = model.preprocess.with_overrides(size=32)
+    model.classes = tuple("0123456789")
+    return model
+
+
+@pytest.fixture(scope="module")
+def program():
+    return trace(prepared(slim()), 3)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [np.random.default_rng(i).standard_normal((1, 3, 32, 32), np.float32) for i in range(4)]
+
+
+@pytest.mark.parametrize("kind", QUANTIZERS)
+def test_products_are_found_by_their_weights(program, kind):
+    layers = list(kind(program).layers)
+    blocks = ("proj_in", "spatial.mix", "proj_out", "expand", "project")
+    for stage in range(4):
+        assert [f"backbone.stages.{stage}.blocks.0.{name}" in layers for name in blocks] == [True] * 5
+    assert "head" in layers
+    assert "backbone.stages.1.patch_embed.conv" in layers
+    assert "backbone.stages.0.patch_embed.conv" not in layers  # the stem
+    depthwise = [name for name in layers if name.endswith(("near", "far", "depthwise"))]
+    assert len(depthwise) == (12 if kind is OnnxInt8 else 0)
+    assert layers == list(weights_of(program, depthwise=kind is OnnxInt8))  # and none else
+
+
+def test_onnx_rounds_what_products_read_and_nothing_else(program, images):
+    quantizer = OnnxInt8(program)
+    graph = quantizer.quantized(images, list(quantizer.layers)).graph
+    made = {output: node for node in graph.node for output in node.output}
+    products = {node.name: node for node in graph.node if node.op_type in ("Conv", "Gemm")}
+    rounded = {
+        name for name, node in products.items() if getattr(made.get(node.input[0]), "op_type", "") == _DEQUANTIZE
+    }
+    assert rounded == set(quantizer.layers.values())
+    assert len(products) - len(rounded) == 1  # the stem
+    sizes = {each.name: each.dims for each in graph.initializer}
+    for name in rounded:
+        weight = made[products[name].input[1]]
+        assert weight.op_type == _DEQUANTIZE
+        assert list(sizes[weight.input[1]]) == [sizes[weight.input[0]][0]]  # a scale per output channel
+
+
+def test_openvino_rounds_what_products_read_and_nothing_else(program, images):
+    quantizer = OpenVinoInt8(program)
+    graph = quantizer.quantized(images, list(quantizer.layers))
+    products = set(quantizer.layers.values())
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"):
+            rounded = op.input_value(0).get_node().get_type_name() == "FakeQuantize"
+            assert rounded == (op.get_friendly_name() in products), op.get_friendly_name()
+
+
+@pytest.mark.parametrize("kind", QUANTIZERS)
+def test_a_layer_left_out_stays_in_float32(program, images, kind):
+    quantizer = kind(program)
+    first, *rest = quantizer.layers
+    some, none = quantizer.quantized(images, rest), quantizer.quantized(images, [])
+    exact = next(quantizer.outputs(quantizer.graph, images[:1]))
+    np.testing.assert_allclose(next(quantizer.outputs(some, images[:1]))[first], exact[first], atol=1e-5)
+    np.testing.assert_allclose(next(quantizer.outputs(none, images[:1]))["head"], exact["head"], atol=1e-4)
+    all_of_them = next(quantizer.outputs(quantizer.quantized(images, [first]), images[:1]))
+    assert np.abs(all_of_them[first] - exact[first]).max() > 1e-4
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_file_runs_in_predictor_and_eval_and_tells_its_report(tmp_path, file):
+    done = van.quantize(slim(), tmp_path / file, calibration="digits", samples=24, max_drop=0.2)
+    report = done.report
+    assert report.images == report.compared == 24
+    assert 10 < report.sqnr_db < 60
+    assert report.drop == pytest.approx(1 - report.agreement)
+    assert report.drop <= 0.2
+    assert not report.float_layers or report.drop > 0
+    assert done.bytes < done.fp32_bytes
+    assert done.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())  # and nothing else is left there
+    predictor = van.Predictor(tmp_path / file)
+    assert predictor.opened.engine.description.options["precision"] == "int8"
+    assert predictor.opened.engine.description.options["report"] == json.loads(json.dumps(report.to_dict()))
+    got = predictor.opened.engine.run(np.zeros((3, 3, 32, 32), np.float32))["logits"]
+    with torch.inference_mode():
+        want = slim()(torch.zeros(3, 3, 32, 32)).numpy()
+    assert sqnr_db([got], [want]) > 8
+    from van.evaluate import evaluate
+
+    assert evaluate(tmp_path / file, "digits").count == 359
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_segmenters_are_compared_by_their_pixels(tmp_path, file):
+    done = van.quantize(segmenter(), tmp_path / file, calibration=PICTURES, max_drop=0.4)
+    names = [each.layer for each in done.report.layers]
+    assert "segmenter.backbone.stages.0.patch_embed.conv" not in names  # the stem
+    assert any("head" in name for name in names)
+    assert done.report.calibration == "images in memory"
+    assert done.report.images == len(PICTURES)
+    assert done.report.sqnr_db > 10
+    mask = van.Predictor(tmp_path / file)(PICTURES[0]).mask
+    assert mask.shape == (50, 70)
+
+
+def test_validation_decides_by_top1(tmp_path, monkeypatch):
+    top1 = iter([90.0, 80.0, 89.9])  # float32, int8, int8 with the worst layer in float32
+    monkeypatch.setattr(int8, "evaluate", lambda *_: type("E", (), {"top1": next(top1)}))
+    done = van.quantize(slim(), tmp_path / "a.onnx", calibration="digits", validation="digits", samples=8)
+    assert (done.report.fp32_top1, done.report.top1) == (90.0, 89.9)
+    assert done.report.drop == pytest.approx(0.001)
+    assert len(done.report.float_layers) == 1
+
+
+def test_too_large_a_drop_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(int8, "agreement", lambda *_: 0.9)
+    with pytest.raises(VanError, match=r"int8 loses 10.00% with 15 of 36 products in float32; allowed are 5.00%"):
+        van.quantize(slim(), tmp_path / "a.onnx", calibration="digits", samples=4, max_drop=0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figures():
+    want = [np.array([[3.0, 4.0]])]
+    assert sqnr_db([np.array([[3.0, 4.5]])], want) == pytest.approx(20.0)
+    assert sqnr_db(want, want) == pytest.approx(200.0)
+    assert agreement([np.array([[1, 2], [2, 1]])], [np.array([[0, 9], [0, 9]])]) == 0.5
+    pairs = [({"a": want[0] * 1.1}, {"a": want[0]}), ({"a": want[0] * 0.9}, {"a": want[0]})]
+    (only,) = layer_errors(pairs, ["b"])
+    assert (only.layer, only.int8) == ("a", False)
+    assert only.sqnr_db == pytest.approx(20.0)
+
+
+def test_wrong_inputs(tmp_path):
+    model = slim()
+    with pytest.raises(UnknownNameError, match="int8 format 'torch'"):
+        van.quantize(model, tmp_path / "a.pt2", calibration="digits")
+    with pytest.raises(ConfigError, match="max_drop is 2"):
+        van.quantize(model, tmp_path / "a.onnx", calibration="digits", max_drop=2)
+    with pytest.raises(ConfigError, match="samples is 0"):
+        van.quantize(model, tmp_path / "a.onnx", calibration="digits", samples=0)
+    with pytest.raises(DataError, match="holds no images"):
+        van.quantize(model, tmp_path / "a.onnx", calibration=tmp_path)
+    with pytest.raises(DataError, match="is no folder"):
+        van.quantize(model, tmp_path / "a.onnx", calibration=tmp_path / "missing")
+    with pytest.raises(ConfigError, match="validation is for classifiers"):
+        van.quantize(segmenter(), tmp_path / "a.onnx", calibration="digits", validation="digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_calibration_spreads_over_the_folder(tmp_path):
+    from PIL import Image
+
+    from van.exporting import describe
+    from van.exporting.calibration import calibration_images
+
+    for i in range(10):
+        (tmp_path / f"{i % 2}").mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (25 * i,) * 3).save(tmp_path / f"{i % 2}" / f"{i}.png")
+    description = describe(slim(), options={})
+    found = calibration_images(tmp_path, description, 5)
+    shades = [round(float(image.mean() * 0.5 + 0.5) * 255) for image in found]
+    assert shades == [0, 100, 200, 75, 175]  # every other file of 0/0.png … 0/8.png, 1/1.png … 1/9.png
+    assert found[0].shape == (1, 3, 32, 32)
+
+
+def test_the_command(tmp_path, capsys):
+    van.save(slim(), tmp_path / "m.safetensors")
+    out, told = tmp_path / "m.onnx", tmp_path / "r.json"
+    options = ["--calibration", "digits", "--samples", "8", "--max-drop", "0.5", "--json", str(told)]
+    assert main(["export", str(tmp_path / "m.safetensors"), str(out), "--int8", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "calibrated on 8 images (digits)" in printed
+    assert "largest errors" in printed
+    assert json.loads(told.read_text())["report"]["images"] == 8
+    assert main(["export", str(tmp_path / "m.safetensors"), str(out), "--calibration", "digits"]) == 2
+    assert "--calibration has no effect here; give --int8 too" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "m.safetensors"), str(out), "--int8"]) == 2
+    assert "--int8 needs images to calibrate on" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "m.safetensors"), str(out), "--int8", "--no-fold", *options]) == 2
+    assert "--no-fold has no effect here" in capsys.readouterr().err
+
+
+def test_openvino_compiles_a_shape_that_comes_again(tmp_path):
+    from van.engines.exported import open_exported
+
+    van.export(slim(), tmp_path / "a.xml", images=PICTURES)
+    engine = open_exported(tmp_path / "a.xml", threads=1)
+    draw = np.random.default_rng(0)
+    shapes = [(1, 3, 32, 32), (2, 3, 32, 48), (1, 3, 64, 32)]
+    images = [draw.standard_normal(shape, np.float32) for shape in shapes]
+    first = [engine.run(each)["logits"] for each in images]
+    assert engine.fixed == {}
+    for _ in range(2):
+        for each, want in zip(images, first, strict=True):
+            np.testing.assert_allclose(engine.run(each)["logits"], want, atol=1e-4)
+    assert list(engine.fixed) == shapes[:2]  # no more than two copies of the weights
