@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,36 @@ SIDES = ("peer", "plain", "ours")
 Ask = Callable[..., Any]
 
 
-def add_options(parser: argparse.ArgumentParser, *, threads: int | list[int] = 2) -> None:
-    """Options that every script with two sides has; threads: the default, one number or a list of several."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    *,
+    threads: int | list[int] = 2,
+    sides: tuple[str, ...] = SIDES,
+    peer: str = f"{PEER} and torch; default: make one",
+) -> None:
+    """Options that every script with several sides has.
+
+    threads: the default, one number or a list of several; peer: what the Python of the peer has to have.
+    """
     parser.add_argument("--threads", type=int, default=threads, nargs="+" if isinstance(threads, list) else None)
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it works")
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave docs/results.json alone")
-    parser.add_argument("--peer-python", type=Path, help=f"a Python that has {PEER} and torch; default: make one")
-    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--peer-python", type=Path, help=f"a Python that has {peer}")
+    parser.add_argument("--worker", choices=sides, help=argparse.SUPPRESS)
 
 
 @contextmanager
-def worker(script: str, options: argparse.Namespace, side: str, threads: int | None = None) -> Iterator[Ask]:
+def worker(
+    script: str,
+    options: argparse.Namespace,
+    side: str,
+    threads: int | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Ask]:
     """A process of `script` that answers: `ask(do="time", …)` returns what its worker's method `time` returns.
 
-    threads: None takes the option's one number.
+    threads: None takes the option's one number. environment: variables on top of this process's own.
     """
     count = str(options.threads if threads is None else threads)
     python = sys.executable if side != "peer" else str(options.peer_python or peer_environment())
@@ -47,10 +63,8 @@ def worker(script: str, options: argparse.Namespace, side: str, threads: int | N
     pools = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
     # this package's timing, for a peer that has not installed it
     path = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    environment = {**os.environ, **quiet, **pools, **path}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    variables = {**os.environ, **quiet, **pools, **path, **(environment or {})}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         stdin, stdout = process.stdin, process.stdout
@@ -67,12 +81,16 @@ def worker(script: str, options: argparse.Namespace, side: str, threads: int | N
         stdin.close()
 
 
-def serve(answering: Any, threads: int) -> int:
-    """Answer questions on stdin by the methods of `answering` until it ends; what libraries print goes to stderr."""
-    import torch
+def serve(answering: Any, threads: int | None = None) -> int:
+    """Answer questions on stdin by the methods of `answering` until it ends; what libraries print goes to stderr.
 
+    threads: of torch, where the side computes with it.
+    """
     answers, sys.stdout = sys.stdout, sys.stderr
-    torch.set_num_threads(threads)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     for line in sys.stdin:
         question = json.loads(line)
         print(json.dumps(getattr(answering, question.pop("do"))(**question)), file=answers, flush=True)

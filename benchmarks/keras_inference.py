@@ -7,10 +7,9 @@ Python 3.11 or older: pip install 'tensorflow-cpu==2.15.*' tensorflow-addons==0.
 then pip install --no-deps van-classification-tensorflow. Ours runs with this Python, which needs the backends asked
 for.
 
-Each side is a process that computes and times in itself; this one tells them in turn what to do (JSON lines over
-pipes), round by round, so that a busy moment hits all. The weights are a file that the port itself saved; before
-anything is timed, all have to give the same logits. Ways to run: "call" (`model(x)`, op by op) and "predict"
-(`model.predict_on_batch(x)`, as a graph).
+Each side is a process that computes and times in itself, in turn, round by round (benchmarks/interleaved.py). The
+weights are a file that the port itself saved; before anything is timed, all have to give the same logits. Ways to run:
+"call" (`model(x)`, op by op) and "predict" (`model.predict_on_batch(x)`, as a graph).
 Medians over the rounds; the ratio is the median of the port's time over ours of the same data format and way, and
 every one has to be 1 at least, the default (TensorFlow, channels_last) 1.5. Exit code 1 when one is not. Writes
 docs/results.json; --quick writes and requires nothing.
@@ -19,25 +18,28 @@ docs/results.json; --quick writes and requires nothing.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-PORT = "port"
+import interleaved
+from interleaved import Ask
+
+PORT = "peer"
+BACKENDS = ("tensorflow", "jax", "torch")
 FORMATS, WAYS = ("channels_last", "channels_first"), ("call", "predict")
 DEFAULT = ("tensorflow", "channels_last")
 REQUIRED, REQUIRED_OF_DEFAULT = 1.0, 1.5
 TOLERANCE = 1e-4  # of logits, as a part of the largest: float32 rounding
 BURST_S = 0.3  # a timing is the best of a burst of this length
-Ask = Callable[..., Any]
+# As the table in docs/keras.md has them.
+ROWS = {PORT: "the port", "tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
+COLUMNS = {"call": "`model(x)`", "predict": "`predict_on_batch`"}
 
 
 def main() -> int:
@@ -50,7 +52,7 @@ def main() -> int:
         versions = {name: ask(do="versions") for name, ask in sides.items()}
         print(*(f"{name}: {version}" for name, version in versions.items()), sep="\n", flush=True)
         sides[PORT](do="write", path=weights)
-        for data_format in FORMATS:
+        for data_format in options.formats:
             for ask in sides.values():
                 ask(do="load", path=weights, data_format=data_format, size=options.size)
             for batch in options.batches:
@@ -67,20 +69,17 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backends", nargs="+", default=["tensorflow", "jax", "torch"])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--batches", type=int, nargs="+", default=[1])
     parser.add_argument("--size", type=int, default=224, help="side of the images")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it works")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave docs/results.json alone")
-    parser.add_argument(
-        "--peer-python", type=Path, help="a Python that has the port", required="--worker" not in sys.argv
-    )
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    interleaved.add_options(parser, sides=(PORT, *BACKENDS), peer="van-classification-tensorflow")
     options = parser.parse_args()
     if options.worker:
         sys.exit(_serve(options))
+    if options.peer_python is None:
+        parser.error("--peer-python is needed: the port does not install beside this package")
     if options.quick:
         options.size, options.rounds = 64, 2
     return options
@@ -89,39 +88,20 @@ def _options() -> argparse.Namespace:
 # --- the processes
 
 
-@contextmanager
-def _worker(options: argparse.Namespace, side: str) -> Iterator[Ask]:
-    """A process that answers: `ask(do="time", …)` returns what `_Worker.time` returns."""
-    python = str(options.peer_python) if side == PORT else sys.executable
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(options.threads))
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": side}
-    command = [python, __file__, "--worker", side, "--threads", str(options.threads)]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, env={**os.environ, **threads, **quiet}, **pipes) as process:
-        stdin, stdout = process.stdin, process.stdout
-        assert stdin is not None
-        assert stdout is not None
-
-        def ask(**question: Any) -> Any:
-            stdin.write(json.dumps(question) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-            if not line:
-                raise SystemExit(f"the process of {side} ended while it was asked {question}")
-            return json.loads(line)
-
-        yield ask
-        stdin.close()
+def _worker(options: argparse.Namespace, side: str) -> AbstractContextManager[Ask]:
+    """The process of a side."""
+    environment = {
+        "TF_NUM_INTRAOP_THREADS": str(options.threads),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KERAS_BACKEND": "tensorflow" if side == PORT else side,
+    }
+    return interleaved.worker(__file__, options, side, environment=environment)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not get between the answers
-    worker = _Port() if options.worker == PORT else _Ours(options.worker, options.threads)
-    for line in sys.stdin:
-        question = json.loads(line)
-        print(json.dumps(getattr(worker, question.pop("do"))(**question)), file=out, flush=True)
-    return 0
+    if options.worker == PORT:
+        return interleaved.serve(_Port())
+    return interleaved.serve(_Ours(options.worker), options.threads if options.worker == "torch" else None)
 
 
 class _Worker:
@@ -204,12 +184,11 @@ class _Port(_Worker):
 class _Ours(_Worker):
     """This package's model on one of Keras's backends."""
 
-    def __init__(self, backend: str, threads: int) -> None:
+    def __init__(self, backend: str) -> None:
         self.backend = backend
         if backend == "torch":
             import torch
 
-            torch.set_num_threads(threads)
             torch.set_grad_enabled(False)
 
     def versions(self) -> str:
@@ -284,14 +263,20 @@ def _record(rows: list[dict[str, Any]], versions: dict[str, str], options: argpa
     entries = []
     for row in rows:
         where = f"measured/keras/van_b0/batch{row['batch']}/{row['data_format']}/{row['way']}/{row['side']}"
-        what = f"VAN-B0, batch {row['batch']}, {options.size}², float32, {row['data_format']}, {row['way']}, "
-        what += f"{options.threads} threads: {row['side']}"
-        common = {"table": None, "versions": {row["side"]: versions[row["side"]], PORT: versions[PORT]}}
-        entries.append({"id": f"{where}/ms", "what": what, "value": round(row["ms"], 2), "unit": "ms", **common})
+        kind = row["data_format"].replace("_", " ")
+        what = f"VAN-B0, batch {row['batch']}, {options.size}², float32, {kind}, {COLUMNS[row['way']]}, "
+        what += f"{options.threads} threads, {options.rounds} rounds: {ROWS[row['side']]}"
+        common = {"versions": {ROWS[side]: versions[side] for side in dict.fromkeys((row["side"], PORT))}}
+        shown = f"{row['ms']:.0f}" + ("" if row["side"] == PORT else f" ({row['ratio']:.1f}×)")
+        cell = {"table": "keras", "row": ROWS[row["side"]], "column": f"{COLUMNS[row['way']]}, {kind}", "shown": shown}
+        if row["batch"] != 1:
+            cell = {"table": None}
+        entries.append(
+            {"id": f"{where}/ms", "what": what, "value": round(row["ms"], 2), "unit": "ms", **cell, **common}
+        )
         if row["side"] != PORT:
-            what += ", speed over the TensorFlow port"
-            ratio = {"id": f"{where}/ratio", "what": what, "value": round(row["ratio"], 2), "unit": "×"}
-            entries.append({**ratio, **common})
+            ratio = {"what": f"{what}, speed over the port", "value": round(row["ratio"], 2), "unit": "×"}
+            entries.append({"id": f"{where}/ratio", "table": None, **ratio, **common})
     ledger.record(entries, command="python benchmarks/keras_inference.py --peer-python PYTHON")
 
 

@@ -3,7 +3,9 @@
     KERAS_BACKEND=tensorflow python examples/keras_digits.py [--weights CHECKPOINT] [--out digits.keras]
 
 Works alike with jax and torch as the backend. CHECKPOINT is any file that van reads; without one B0 starts afresh.
-Expected from scratch: about 97% of the 359 held-out digits after three epochs.
+Measured from scratch, the whole command on two AVX-512 cores that were not quite idle: TensorFlow 97.5% of the 359
+held-out digits in 120 s, JAX 97.5% in 88 s, torch 97.2% in 65 s. Half a minute of TensorFlow's and JAX's is the first
+step, which is traced or compiled.
 Needs: pip install 'visual-attention-network[keras,train]'
 """
 
@@ -30,7 +32,7 @@ def main():
     """Read the digits, fit, evaluate, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", help="start from this checkpoint")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--out", default="digits.keras", help="where to save: .keras or .weights.h5")
     options = parser.parse_args()
     keras.utils.set_random_seed(0)
@@ -41,17 +43,20 @@ def main():
 
     names = [str(digit) for digit in range(10)]
     model = VAN(weights=options.weights, classes=names, img_resolution=SIZE, preprocess=converter.record)
-    batch = 64
-    steps = options.epochs * -(-len(x) // batch)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=len(x) // batch)
+    batch = 128
+    rows = -(-len(x) // batch) * batch  # some twice: a last batch of another size would be traced and compiled anew
+    x, y = np.resize(x, (rows, *x.shape[1:])), np.resize(y, rows)
+    steps = options.epochs * rows // batch
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=rows // batch)
     model.compile(
         optimizer=keras.optimizers.AdamW(rate, weight_decay=0.05, clipnorm=5.0),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
+    model.optimizer.build(model.trainable_variables)  # or TensorFlow traces the first step twice
     start = time.perf_counter()
     model.fit(x, y, batch_size=batch, epochs=options.epochs, verbose=2)
-    _, accuracy = model.evaluate(held_x, held_y, batch_size=batch, verbose=0)
+    _, accuracy = model.evaluate(held_x, held_y, batch_size=len(held_x), verbose=0)
     seconds = time.perf_counter() - start
     print(f"{keras.backend.backend()}: {100 * accuracy:.1f}% of {len(held_x)} held-out digits, {seconds:.0f} s")
     if options.out.endswith(".weights.h5"):

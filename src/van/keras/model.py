@@ -79,32 +79,23 @@ class VAN(keras.Model):
     ) -> None:
         data_format = arguments.data_format_of(data_format)
         sides, channels = arguments.sides_of(img_resolution, input_shape, data_format)
-        if classes is not None and num_classes is None:
-            num_classes = len(classes)
-        given: dict[str, Any] = {"num_classes": num_classes, "in_chans": channels if in_chans is None else in_chans}
-        given |= {"embed_dims": embed_dims, "mlp_ratios": mlp_ratios, "depths": depths}
-        given |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate, **architecture}
-        given = {key: value for key, value in given.items() if value is not None}
-        if channels is not None and given["in_chans"] != channels:
-            raise ConfigError(f"input_shape has {channels} channels, in_chans is {in_chans}; give one of the two")
+        sizes = {"embed_dims": embed_dims, "mlp_ratios": mlp_ratios, "depths": depths}
+        ends = {"in_chans": in_chans, "num_classes": num_classes}
+        rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+        given = arguments.given_of({**ends, **sizes, **rates, **architecture}, channels, classes)
         checkpoint = _checkpoint(configuration, num_stages, given, weights, pretrained, ema)
         config = _config(configuration, num_stages, given, checkpoint, include_top)
         _check(config, include_top, classifier_activation, pooling, classes)
         policy = keras.dtype_policies.get(dtype) if dtype is not None else keras.config.dtype_policy()
-
-        shape = (*sides, config.in_chans) if data_format == "channels_last" else (config.in_chans, *sides)
-        images = keras.Input(shape, name="images")
+        images = _images(config, sides, data_format)
         outputs = _layers(images, config, pooling, classifier_activation, data_format, policy)
         super().__init__(images, outputs, name=name or name_of(config), trainable=trainable)
-        self.dtype_policy = policy
-        self.config, self.data_format, self.pooling = config, data_format, pooling
+        self.dtype_policy, self.config, self.data_format, self.pooling = policy, config, data_format, pooling
         self.classifier_activation = keras.activations.serialize(keras.activations.get(classifier_activation))
         self.classes = tuple(classes) if classes is not None else _classes(checkpoint, config)
         self.preprocess = _preprocess(preprocess, checkpoint, config, sides)
         self.provenance = dict(checkpoint.provenance) if checkpoint else {}
-        for layer in self.layers:
-            if any(layer.name.startswith(_names(s)) for s in range(config.frozen_stages + 1)):
-                layer.trainable = False
+        self._freeze()
         if checkpoint is not None:
             files.assign(self, checkpoint)
 
@@ -189,6 +180,13 @@ class VAN(keras.Model):
         """keras.utils.plot_model of this model; it needs pydot and graphviz."""
         return keras.utils.plot_model(self, *args, **options)
 
+    def _freeze(self) -> None:
+        """Stages up to `frozen_stages` are not trained."""
+        frozen = tuple(start for s in range(self.config.frozen_stages + 1) for start in _names(s))
+        for layer in self.layers:
+            if layer.name.startswith(frozen):
+                layer.trainable = False
+
 
 VANImageClassifier = VAN
 
@@ -263,6 +261,12 @@ def _check(config: VanConfig, include_top: bool, activation: Any, pooling: str |
         raise ConfigError(f"classifier_activation={activation!r} belongs to the head; leave it out with {reason}")
     if classes is not None and len(classes) != config.num_classes:
         raise ConfigError(f"{len(classes)} names of classes for a head of {config.num_classes}; give one for each")
+
+
+def _images(config: VanConfig, sides: tuple[int | None, int | None], data_format: str) -> Any:
+    """The input of the graph, in the model's data format."""
+    last = (*sides, config.in_chans)
+    return keras.Input(last if data_format == "channels_last" else (config.in_chans, *sides), name="images")
 
 
 def _layers(images: Any, config: VanConfig, pooling: str | None, activation: Any, data_format: str, policy: Any) -> Any:

@@ -19,6 +19,16 @@ PER_STAGE = ("embed_dims", "depths", "mlp_ratios")
 DEFAULT = "van_b0"
 
 
+def given_of(options: Mapping[str, Any], channels: int | None, classes: Sequence[str] | None) -> dict[str, Any]:
+    """The fields of VanConfig that were given, with what follows from the images' channels and the classes' names."""
+    given = {key: value for key, value in options.items() if value is not None}
+    if channels is not None and given.setdefault("in_chans", channels) != channels:
+        raise ConfigError(f"input_shape has {channels} channels, in_chans is {given['in_chans']}; give one of the two")
+    if classes is not None:
+        given.setdefault("num_classes", len(classes))
+    return given
+
+
 def config_of(configuration: str | None, num_stages: int | None, options: Mapping[str, Any]) -> VanConfig:
     """A published configuration (None: van_b0) with what is given changed; `options` are fields of VanConfig."""
     base = VARIANTS[resolve(configuration or DEFAULT)]
