@@ -75,9 +75,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
         self.step, self.kept_at = trainer.global_step, time.monotonic()
         self.preemption.listen()  # in place of Lightning, which talks to other processes inside its handler
-        trainer._signal_connector.received_sigterm = (
-            False  # it would end the run so, without a checkpoint
-        )
+        trainer._signal_connector.received_sigterm = False  # it would end the run so, without a checkpoint
 
     def on_train_batch_end(self, trainer: Any, pl_module: LightningModule, *rest: Any) -> None:
         step = trainer.global_step
