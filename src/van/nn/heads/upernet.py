@@ -19,10 +19,14 @@ from .layers import ConvNormReLU, PixelClassifier, resize
 class CellMeans(nn.AdaptiveAvgPool2d):
     """The means of s x s cells, which share rows and columns where they do not divide the map: (N, C, s, s)."""
 
+    def __init__(self, cells: int) -> None:
+        super().__init__(cells)
+        self.cells = cells
+
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_exporting():
             return super().forward(x)
-        rows, columns = (_shares(int(self.output_size), side, x) for side in x.shape[2:])
+        rows, columns = (_shares(self.cells, side, x) for side in x.shape[2:])
         return rows @ x @ columns.mT  # the library's own has no faithful ONNX form for free sizes
 
 
