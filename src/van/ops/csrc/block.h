@@ -12,17 +12,12 @@
 #include "depthwise.h"
 #include "matrix.h"
 
-#ifndef BB
-#define BB 512
-#endif
-enum { BAND_BYTES = BB * 1024, GROUPS = 4, SMALL_MAP = 256 };
+enum { GROUPS = 4, SMALL_MAP = 256 };
+/* Of a band: its rows and planes; its hidden channels between expansion and projection. */
 #ifdef VAN_TILES
-#ifndef HB
-#define HB 256
-#endif
-enum { HIDDEN_BYTES = HB * 1024 }; /* of hidden channels between expansion and projection */
+enum { BAND_BYTES = 512 * 1024, HIDDEN_BYTES = 256 * 1024 };
 #else
-enum { HIDDEN_BYTES = 0 };
+enum { BAND_BYTES = 192 * 1024, HIDDEN_BYTES = 0 };
 #endif
 
 struct block {
@@ -262,7 +257,7 @@ static int run_block(struct block *b, int threads) {
     b->splits = max_of(1, min_of(panels, 2 * threads / b->chunks));
     b->groups = block_groups(pixels, b->hidden);
     if (b->groups == 1) b->partial = b->y;
-    const long pixel_bytes = (long)(sizeof(vec) * (2 + read_vectors(SIDE, b->channels) / SIDE));
+    const long pixel_bytes = (long)(sizeof(vec) * (2 + read_vectors(MATRIX_ROWS, b->channels) / MATRIX_ROWS));
     const long fitting = pixels * pixel_bytes / BAND_BYTES + 1;
     const long idle = b->groups > 1 ? 1 : (threads + b->batch - 1) / b->batch;
     b->bands = max_of(fitting, idle);

@@ -71,7 +71,8 @@ EXPORT long van_block_groups(long pixels, long hidden) {
 
 /* shape: N, H, W, C, hidden channels. options: kernel side and dilation of near, far and depthwise.
  * parameters: panels and bias of in, mix, out, expand, project; weight and bias of near, far, depthwise; shortcut.
- * maps: two of scratch and the result, each (N, H, W, C), then van_block_groups such maps of scratch in a row. */
+ * maps: two of scratch and the result, each (N, H, W, C), then van_block_groups such maps of scratch in a row.
+ * terms: 3 for products of whole floats, 2 for 16 of their bits on AMX. */
 EXPORT int van_block(const real *x, const long *shape, const long *options, const real *const *parameters,
                      real *const *maps, int terms, int threads) {
     struct block b = {
@@ -86,7 +87,8 @@ EXPORT int van_block(const real *x, const long *shape, const long *options, cons
     return run_block(&b, threads);
 }
 
-/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result. */
+/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result;
+ * terms as above. */
 EXPORT int van_patch(const real *x, const long *shape, const long *options, const real *panels, const real *bias, real *y,
                      int terms, int threads) {
     struct patch p = {

@@ -152,7 +152,8 @@ struct rows { const real *data; long stride, depth; };
 INLINE long panel_size(long depth) { return depth * PANEL; }
 INLINE size_t rows_vectors(long count, long depth) { return (size_t)(2 * count * panels_of(depth)); }
 
-INLINE struct rows take_rows(vec **memory, long count, long depth) {
+INLINE struct rows take_rows(vec **memory, long count, long depth, int terms) {
+    (void)terms;
     struct rows rows = {(real *)*memory, panels_of(depth) * PANEL, depth};
     *memory += rows_vectors(count, depth);
     return rows;
