@@ -47,7 +47,8 @@ AMX_FEATURES = {"avx512_bf16", "amx_tile", "amx_bf16"}
 class Library:
     """The loaded kernel, or why there is none.
 
-    handle: a ctypes.CDLL, None where the plain path is used. instructions: a key of INSTRUCTION_FLAGS. reason: in words.
+    handle: a ctypes.CDLL, None where the plain path is used. instructions: a key of INSTRUCTION_FLAGS.
+    reason: in words.
     """
 
     handle: Any
@@ -75,7 +76,7 @@ def _candidates(*, double: bool) -> list[str]:
     """Instructions to try, the fastest first: the best there are, and AVX512 where the system withholds AMX."""
     capability, wish = torch.backends.cpu.get_cpu_capability(), _wish()
     best = capability if capability in INSTRUCTION_FLAGS else "baseline"
-    found = ["AMX", best] if best == "AVX512" and not double and AMX_FEATURES <= _features() else [best]
+    found = ["AMX", best] if best == "AVX512" and not double and _features() >= AMX_FEATURES else [best]
     order = list(INSTRUCTION_FLAGS)
     if wish not in order:
         return found
