@@ -33,26 +33,28 @@ static void depthwise(long n, long h, long w, long c, int k, int d, int k2, int 
 }
 
 #ifndef VAN_DOUBLE
-static void block(long n, long h, long w, long c, long e, int threads) {
+static void block(long n, long h, long w, long c, long e, int terms, int threads) {
     const long shape[] = {n, h, w, c, e}, options[] = {5, 1, 7, 3, 3, 1}, wide = rounded(c, PANEL), full = rounded(e, PANEL);
+    const long square = van_packed_size(c, c);
     const size_t map = (size_t)(n * h * w * c);
-    const long sizes[17] = {wide * c, wide, wide * c, wide, wide * c, wide, full * c, full, wide * full, wide,
+    const long sizes[17] = {square, wide, square, wide, square, wide, van_packed_size(e, c), full, van_packed_size(c, full), wide,
                             c * 25,   c,    c * 49,   c,    e * 9,    e,    c};
     real *parameters[17], *maps[4] = {filled(map, 1), filled(map, 2), filled(map, 3), filled(map * (size_t)van_block_groups(h * w, e), 5)}, *x = filled(map, 4);
     for (int i = 0; i < 17; i++) parameters[i] = filled((size_t)sizes[i], (unsigned)i);
-    if (van_block(x, shape, options, (const real *const *)parameters, maps, threads)) exit(3);
+    if (van_block(x, shape, options, (const real *const *)parameters, maps, terms, threads)) exit(3);
     for (int i = 0; i < 17; i++) free(parameters[i]);
     for (int i = 0; i < 4; i++) free(maps[i]);
     free(x);
 }
 
-static void patch(long n, long h, long w, long c, long outputs, long k, long stride, int threads) {
+static void patch(long n, long h, long w, long c, long outputs, long k, long stride, int terms, int threads) {
     const long pad = k / 2, high = (h + 2 * pad - k) / stride + 1, wide = (w + 2 * pad - k) / stride + 1;
     const long shape[] = {n, h, w, c}, options[] = {outputs, k, stride, pad, high, wide}, full = rounded(outputs, PANEL);
     real *x = filled((size_t)(n * h * w * c), 1), *y = filled((size_t)(n * high * wide * outputs), 2);
-    real *panels = filled((size_t)(full * k * k * c), 3), *bias = filled((size_t)full, 4);
-    if (van_patch(x, shape, options, panels, bias, y, threads)) exit(3);
-    free(x), free(y), free(panels), free(bias);
+    real *panels = filled((size_t)van_packed_size(outputs, k * k * c), 3), *weight = filled((size_t)(outputs * k * k * c), 5), *bias = filled((size_t)full, 4);
+    van_pack(weight, outputs, k * k * c, k * k * c, 1, panels);
+    if (van_patch(x, shape, options, panels, bias, y, terms, threads)) exit(3);
+    free(x), free(y), free(panels), free(weight), free(bias);
 }
 
 #endif
@@ -64,6 +66,7 @@ static void in_turn(void (*function)(void *), void *argument, unsigned threads, 
 }
 
 int main(void) {
+    if (van_ready()) return 4;
     van_use_threads_of(in_turn);
     const long sides[][2] = {{1, 1}, {1, 9}, {7, 1}, {7, 7}, {14, 13}, {33, 20}};
     for (int s = 0; s < 6; s++)
@@ -74,10 +77,10 @@ int main(void) {
             depthwise(n, h, w, c, 4, 2, 0, 0, 0);
             depthwise(n, h, w, c, 11, 2, 1, 1, 0);
 #ifndef VAN_DOUBLE
-            block(n, h, w, c, 1 + 2 * c, 1);
-            block(n, h, w, c, 64, 16);
-            patch(n, h, w, c, 2 * c, 3, 2, 1);
-            patch(n, h, w, 3, c, 7, 4, 16);
+            block(n, h, w, c, 1 + 2 * c, 3, 1);
+            block(n, h, w, c, 64, 2, 16);
+            patch(n, h, w, c, 2 * c, 3, 2, 2, 1);
+            patch(n, h, w, 3, c, 7, 4, 3, 16);
 #endif
         }
     puts("clean");

@@ -1,5 +1,7 @@
 """The C kernel: against the plain path in float64, values and gradients, and as a citizen of PyTorch."""
 
+import copy
+import pickle
 import random
 import shutil
 import subprocess
@@ -199,6 +201,59 @@ class TestFoldedBlock:
             assert got.shape == want.shape
             assert gap(got, want) < ROUNDING
 
+    @pytest.fixture
+    def amx(self, monkeypatch):
+        """The kernel with AMX; skipped where there is none."""
+        monkeypatch.setenv("VAN_OPS", "AMX")
+        library.cache_clear()
+        there = library().instructions == "AMX"
+        if there:
+            yield
+        monkeypatch.undo()
+        library.cache_clear()
+        if not there:
+            pytest.skip("no AMX here")
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_fuzzed_on_amx(self, amx, seed):
+        self.test_fuzzed(seed)
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_fuzzed(self, seed):
+        draw = random.Random(seed)
+        dims = tuple(draw.randint(1, 70) for _ in range(4))
+        options = {"embed_dims": dims, "mlp_ratios": tuple(draw.randint(1, 5) for _ in range(4))}
+        x = images(draw.randint(1, 3), 3, draw.randint(1, 90), draw.randint(1, 90))
+        with torch.inference_mode():
+            assert gap(fold(tiny(seed, **options))(x), fold(tiny(seed, **options)).double()(x.double())) < ROUNDING
+
+    def test_sixteen_bits_where_pytorch_is_told_that_they_are_enough(self, amx):
+        model, x = fold(tiny(embed_dims=(32, 64, 160, 64))), images(2, 3, 96, 96)
+        want = fold(tiny(embed_dims=(32, 64, 160, 64))).double()(x.double())
+        before = torch.get_float32_matmul_precision()
+        try:
+            with torch.inference_mode():
+                whole = model(x)
+                torch.set_float32_matmul_precision("high")
+                part = model(x)
+        finally:
+            torch.set_float32_matmul_precision(before)
+        assert gap(whole, want) < ROUNDING
+        assert gap(part, want) < 1e-4
+        assert not torch.equal(part, whole)
+
+    def test_a_pickled_one_is_packed_for_the_processor_that_reads_it(self, monkeypatch):
+        model, x = fold(tiny()), images(1, 3, 32, 32)
+        want, written = model(x), pickle.dumps(model)
+        monkeypatch.setenv("VAN_OPS", "baseline")
+        library.cache_clear()
+        try:
+            assert gap(pickle.loads(written)(x), want) < ROUNDING
+        finally:
+            monkeypatch.undo()
+            library.cache_clear()
+        assert torch.equal(copy.deepcopy(model)(x), want)
+
     def test_one_operator_per_block_and_patch(self):
         model = fold(tiny())
         with torch.profiler.profile() as seen, torch.inference_mode():
@@ -351,21 +406,39 @@ class TestLibrary:
         monkeypatch.setenv("VAN_CACHE", str(tmp_path / "taken"))
         assert "set VAN_CACHE" in library().reason
 
-    def test_older_processors(self, monkeypatch):
-        x, convs, capability = drawn(2, 21, 9, 9), pair(21), torch.backends.cpu.get_cpu_capability()
-        for instructions in ("DEFAULT", "AVX2", "AVX512"):
-            if instructions != "DEFAULT" and capability not in {"AVX2": ("AVX2", "AVX512")}.get(
-                instructions, ("AVX512",)
-            ):
-                continue
-            library.cache_clear()
-            monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda named=instructions: named)
-            assert library().instructions == instructions.replace("DEFAULT", "baseline")
-            check(x.detach(), [tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in c) for c in convs])
-            block = fold(tiny()).backbone.stages[2].blocks[0]
-            y = drawn(2, 24, 17, 10)
-            with torch.no_grad():
-                assert gap(block(y), block.double()(y.double())) < ROUNDING
+    @pytest.mark.parametrize("instructions", INSTRUCTION_FLAGS)
+    def test_older_processors(self, monkeypatch, instructions):
+        x, convs = drawn(2, 21, 9, 9), pair(21)
+        library.cache_clear()
+        monkeypatch.setenv("VAN_OPS", instructions)
+        if library().instructions != instructions:
+            pytest.skip(f"this processor has {library().instructions}")
+        check(x, convs)
+        block, patch = fold(tiny()).backbone.stages[2].blocks[0], torch.nn.Conv2d(9, 37, 3, 2, padding=1)
+        y, z = drawn(2, 24, 17, 10), drawn(2, 9, 17, 10)
+        with torch.no_grad():
+            assert gap(block(y), block.double()(y.double())) < ROUNDING
+            assert gap(ops.folded_patch(z, ops.pack_patch(patch)), patch.double()(z.double())) < ROUNDING
+
+    def test_amx_is_asked_for(self):
+        assert library().instructions != "AMX"
+
+    def test_without_amx_where_the_system_withholds_it(self, monkeypatch):
+        monkeypatch.setenv("VAN_OPS", "AMX")
+        library.cache_clear()
+        if library().instructions != "AMX":
+            pytest.skip("no AMX here")
+        load = library_module._load
+
+        def withheld(path):
+            if "amx" in path.name:
+                raise library_module._NoKernelError("not for this process")
+            return load(path)
+
+        library.cache_clear()
+        monkeypatch.setattr(library_module, "_load", withheld)
+        assert library().instructions == "AVX512"
+        assert "AMX: not for this process" in library().reason
 
     def test_two_at_once_compile_once(self, monkeypatch, tmp_path):
         made, build = [], library_module.build
@@ -378,9 +451,11 @@ class TestLibrary:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [(), ("-DVAN_DOUBLE",), INSTRUCTION_FLAGS["AVX2"], INSTRUCTION_FLAGS["AVX512"]])
+@pytest.mark.parametrize("flags", [("-DVAN_DOUBLE",), *INSTRUCTION_FLAGS.values()])
 def test_sanitizers_find_nothing(tmp_path, flags):
     """Address and undefined-behaviour sanitizers over odd shapes, on buffers of exactly the right size."""
+    if flags == INSTRUCTION_FLAGS["AMX"] and not library_module._features() >= library_module.AMX_FEATURES:
+        pytest.skip("no AMX here")
     compiler = shutil.which("cc") or pytest.skip("no compiler")
     driver, made = Path(__file__).parent / "kernel_driver.c", tmp_path / "driver"
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]

@@ -28,7 +28,8 @@ from .layers import depthwise_gelu
 class _Packed(nn.Module):
     """A module with a packed copy of its weights for the C kernel.
 
-    The copy follows `to`, `load_state_dict` and the like, not weights that are written in place.
+    The copy follows `to`, `load_state_dict` and the like, not weights that are written in place. It is made anew where
+    a pickled module is read, because its layout is that of the processor.
     """
 
     packed: Any
@@ -41,6 +42,13 @@ class _Packed(nn.Module):
         super()._apply(fn, recurse)
         self.packed = self._pack()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "packed": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.packed = self._pack()
 
 
 def _pack_again(module: Any, _incompatible: Any) -> None:

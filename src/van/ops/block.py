@@ -39,7 +39,7 @@ def pack_block(products: Sequence[nn.Module], depthwise: Sequence[nn.Module], sh
 
     products: in, mix, out, expand, project. depthwise: near, far, depthwise. shortcut: (C, 1, 1).
     """
-    if shortcut.device.type != "cpu" or shortcut.dtype != torch.float32:
+    if shortcut.device.type != "cpu" or shortcut.dtype != torch.float32 or library().handle is None:
         return None
     products, depthwise = ([m for m in given if isinstance(m, nn.Conv2d)] for given in (products, depthwise))
     if (len(products), len(depthwise)) != (5, 3):
@@ -67,7 +67,8 @@ def pack_patch(conv: nn.Conv2d) -> PackedPatch | None:
 
     For the three channels of an image the library's convolution is faster: 0.25 against 0.41 ms at 224 x 224.
     """
-    if conv.weight.device.type != "cpu" or conv.weight.dtype != torch.float32 or conv.in_channels < NARROW:
+    narrow, here = conv.in_channels < NARROW, conv.weight.device.type == "cpu" and library().handle is not None
+    if narrow or not here or conv.weight.dtype != torch.float32:
         return None
     weight = conv.weight.detach().permute(0, 2, 3, 1).flatten(1)  # the inputs of a pixel lie side by side
     panels, bias = _panels(weight, _bias_of(conv), whole_inputs=False)
@@ -75,14 +76,17 @@ def pack_patch(conv: nn.Conv2d) -> PackedPatch | None:
 
 
 def _panels(weight: Tensor, bias: Tensor, *, whole_inputs: bool) -> tuple[Tensor, Tensor]:
-    """(outputs, inputs, 1, 1) as (outputs / PANEL, inputs, PANEL), and the bias as long; zeros at the ends.
+    """(outputs, inputs, …) in the kernel's layout, and the bias as long; zeros at the ends.
 
     whole_inputs: the inputs are rounded up to PANEL too, because the kernel makes them panel by panel.
     """
-    outputs, inputs = weight.shape[:2]
-    padded = F.pad(weight.flatten(1), (0, -inputs % PANEL if whole_inputs else 0, 0, -outputs % PANEL))
-    panels = padded.unflatten(0, (-1, PANEL)).transpose(1, 2)
-    return panels.contiguous(), F.pad(bias, (0, -outputs % PANEL))
+    weight, handle = weight.flatten(1).contiguous(), library().handle
+    if whole_inputs:
+        weight = F.pad(weight, (0, -weight.shape[1] % PANEL))
+    outputs, inputs = weight.shape
+    panels = weight.new_empty(handle.van_packed_size(outputs, inputs))
+    handle.van_pack(weight.data_ptr(), outputs, inputs, inputs, 1, panels.data_ptr())
+    return panels, F.pad(bias, (0, -outputs % PANEL))
 
 
 def _bias_of(conv: nn.Conv2d) -> Tensor:
@@ -107,8 +111,16 @@ def operator(x: Tensor, parameters: Sequence[Tensor], options: Sequence[int]) ->
         first, size = scratch.data_ptr(), x.numel() * x.element_size()
         maps = (ctypes.c_void_p * 4)(first, first + size, y.data_ptr(), first + 2 * size)
         numbers, threads = (ctypes.c_long * len(options))(*options), torch.get_num_threads()
-        _check(handle.van_block(x.data_ptr(), shape, numbers, pointers, maps, threads), x)
+        _check(handle.van_block(x.data_ptr(), shape, numbers, pointers, maps, _terms(), threads), x)
     return y
+
+
+def _terms() -> int:
+    """Numbers of 8 bits that stand for a float32 on AMX: all of its 24 bits, or 16 where PyTorch is told that they do.
+
+    Other instructions compute in float32 whatever PyTorch is told.
+    """
+    return 3 if torch.get_float32_matmul_precision() == "highest" else 2
 
 
 @operator.register_fake
@@ -134,7 +146,7 @@ def patch_operator(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[in
         numbers = (ctypes.c_long * 6)(*options, *y.shape[2:])
         handle, threads = library().handle, torch.get_num_threads()
         data = panels.data_ptr(), bias.data_ptr(), y.data_ptr()
-        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, threads), x)
+        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, _terms(), threads), x)
     return y
 
 
@@ -145,9 +157,15 @@ def _(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int]) -> Tensor
 
 @register_flop_formula(torch.ops.van.folded_patch)
 def _(
-    x: Sequence[int], panels: Sequence[int], *_parameters: Any, out_shape: Sequence[int] | None = None, **_named: Any
+    x: Sequence[int],
+    panels: Any,
+    bias: Any,
+    options: Sequence[int],
+    *,
+    out_shape: Sequence[int] | None = None,
+    **_named: Any,
 ) -> int:
-    return 2 * math.prod(out_shape or ()) * panels[1]
+    return 2 * math.prod(out_shape or ()) * x[1] * options[1] ** 2
 
 
 def _patches(x: Tensor, options: Sequence[int]) -> Tensor:

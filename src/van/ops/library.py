@@ -3,6 +3,7 @@
 | variable | meaning |
 |---|---|
 | VAN_OPS=plain | never use the kernel, nor those of a GPU |
+| VAN_OPS=AMX, AVX512, AVX2, baseline | the kernel with these instructions at most |
 | VAN_CACHE | the folder for what is built (default: XDG_CACHE_HOME or ~/.cache, there `van`) |
 | CC | the C compiler (default: cc, gcc or clang) |
 """
@@ -30,18 +31,24 @@ from ..errors import ConfigError
 
 SOURCES = Path(__file__).parent / "csrc"
 COMMON_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi")
-# What PyTorch finds by cpuid -> flags; other processors get the compiler's default.
+AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512")
+# Instructions -> flags, the fastest first; other processors get the compiler's default.
 INSTRUCTION_FLAGS = {
-    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
+    "AMX": (*AVX512_FLAGS, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
+    "AVX512": AVX512_FLAGS,
     "AVX2": ("-mavx2", "-mfma"),
+    "baseline": (),
 }
+# What the processor must have for AMX beyond AVX512, in the system's words.
+AMX_FEATURES = {"avx512_bf16", "amx_tile", "amx_bf16"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
     """The loaded kernel, or why there is none.
 
-    handle: a ctypes.CDLL, None where the plain path is used. instructions: AVX512, AVX2 or baseline. reason: in words.
+    handle: a ctypes.CDLL, None where the plain path is used. instructions: a key of INSTRUCTION_FLAGS.
+    reason: in words.
     """
 
     handle: Any
@@ -52,14 +59,38 @@ class Library:
 @functools.cache
 def library(dtype: torch.dtype = torch.float32) -> Library:
     """The kernel for this machine; float64 exists to check gradients with. Never raises: no kernel is a `reason`."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    instructions = capability if capability in INSTRUCTION_FLAGS else "baseline"
+    double, failed, reason = dtype == torch.float64, "", ""
+    for instructions in _candidates(double=double):
+        try:
+            handle = _load(_built(instructions, double=double))
+        except _NoKernelError as error:
+            reason = str(error)
+            failed = f"; {instructions}: {reason}"
+            continue
+        threads = "the threads of PyTorch" if _use_host_threads(handle) else "one thread: PyTorch's pool was not found"
+        return Library(handle=handle, instructions=instructions, reason=f"{instructions} kernel, {threads}{failed}")
+    return Library(handle=None, instructions=instructions, reason=reason)
+
+
+def _candidates(*, double: bool) -> list[str]:
+    """Instructions to try, the fastest first. AMX only where VAN_OPS asks for it: small networks lose by it."""
+    capability, wish = torch.backends.cpu.get_cpu_capability(), _wish()
+    best = capability if capability in INSTRUCTION_FLAGS else "baseline"
+    order = list(INSTRUCTION_FLAGS)
+    if wish not in order:
+        return [best]
+    if wish == "AMX":
+        return ["AMX", best] if best == "AVX512" and not double and _features() >= AMX_FEATURES else [best]
+    return [order[max(order.index(best), order.index(wish))]]
+
+
+def _features() -> set[str]:
+    """The processor's features as Linux names them; elsewhere none."""
     try:
-        handle = _load(_built(instructions, double=dtype == torch.float64))
-    except _NoKernelError as error:
-        return Library(handle=None, instructions=instructions, reason=str(error))
-    threads = "the threads of PyTorch" if _use_host_threads(handle) else "one thread: PyTorch's pool was not found"
-    return Library(handle=handle, instructions=instructions, reason=f"{instructions} kernel, {threads}")
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 class _NoKernelError(Exception):
@@ -91,7 +122,7 @@ def _built(instructions: str, *, double: bool) -> Path:
     """The compiled library, from the cache or made now; one process compiles, others wait for it."""
     if _wish() == "plain":
         raise _NoKernelError("VAN_OPS=plain")
-    flags = (*INSTRUCTION_FLAGS.get(instructions, ()), *(("-DVAN_DOUBLE",) if double else ()))
+    flags = (*INSTRUCTION_FLAGS[instructions], *(("-DVAN_DOUBLE",) if double else ()))
     content = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
     recipe = repr((COMMON_FLAGS, flags, platform.machine(), platform.system(), os.environ.get("CC"))).encode()
     name = f"kernel-{instructions.lower()}-{hashlib.sha256(content + recipe).hexdigest()[:16]}.so"
@@ -121,8 +152,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _wish() -> str:
     wish = os.environ.get("VAN_OPS", "auto")
-    if wish not in ("auto", "plain"):
-        raise ConfigError(f"VAN_OPS is {wish!r}; expected plain, which never uses the kernel, or auto")
+    if wish not in ("auto", "plain", *INSTRUCTION_FLAGS):
+        raise ConfigError(
+            f"VAN_OPS is {wish!r}; expected plain, which never uses the kernel, auto, or the most of its instructions:"
+            f" {', '.join(INSTRUCTION_FLAGS)}"
+        )
     return wish
 
 
@@ -137,12 +171,16 @@ def _load(path: Path) -> ctypes.CDLL:
     except OSError as error:
         raise _NoKernelError(f"the kernel does not load: {error}") from None
     pointer, number = ctypes.c_void_p, ctypes.c_int
+    if handle.van_ready():
+        raise _NoKernelError("the system does not let this process use these instructions")
     handle.van_use_threads_of.argtypes = [pointer]
+    handle.van_packed_size.argtypes, handle.van_packed_size.restype = [ctypes.c_long] * 2, ctypes.c_long
+    handle.van_pack.argtypes, handle.van_pack.restype = [pointer, *[ctypes.c_long] * 4, pointer], None
     handle.van_depthwise.argtypes = [pointer] * 5 + [number]
     handle.van_depthwise_backward.argtypes = [pointer] * 6 + [ctypes.c_long, number]
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
-    handle.van_patch.argtypes = [pointer] * 6 + [number]
-    handle.van_block.argtypes = [pointer] * 5 + [number]
+    handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
+    handle.van_block.argtypes = [pointer] * 5 + [number] * 2
     return handle
 
 

@@ -10,10 +10,15 @@
 #define VAN_BLOCK_H
 
 #include "depthwise.h"
+#include "matrix.h"
 
-enum { PANEL = 2 * LANES, BAND_BYTES = 384 * 1024, GROUPS = 4, SMALL_MAP = 256 };
-
-struct product { const real *panels, *bias; };
+enum { GROUPS = 4, SMALL_MAP = 256 };
+/* Of a band: its rows and planes; its hidden channels between expansion and projection. */
+#ifdef VAN_TILES
+enum { BAND_BYTES = 512 * 1024, HIDDEN_BYTES = 256 * 1024 };
+#else
+enum { BAND_BYTES = 192 * 1024, HIDDEN_BYTES = 0 };
+#endif
 
 struct block {
     const real *x, *shortcut;
@@ -23,50 +28,9 @@ struct block {
     long batch, height, width, channels, hidden;
     long chunk, chunks, splits; /* of matrix products: pixels per unit, such chunks, divisions of the outputs */
     long bands, groups;         /* of the feed-forward: bands of rows, groups of hidden channels */
+    int terms;                  /* see struct rows */
     real *partial;              /* (groups, N, H, W, C): what each group of hidden channels adds; y for one */
 };
-
-typedef vec tile_sum[MATRIX_ROWS][2];
-
-/* done[m] = a[m]·panel + (left, right) for `rows` rows of `depth` elements; `rows` is a constant, so that the sums stay
- * in registers. */
-INLINE void multiply(const real *a, long stride, const real *panel, long depth, vec left, vec right, int rows,
-                     tile_sum done) {
-    tile_sum sum;
-#pragma GCC unroll 14
-    for (int m = 0; m < rows; m++) sum[m][0] = left, sum[m][1] = right;
-    for (long k = 0; k < depth; k++) {
-        const vec one = load(panel + k * PANEL, LANES), two = load(panel + k * PANEL + LANES, LANES);
-#pragma GCC unroll 14
-        for (int m = 0; m < rows; m++) {
-            sum[m][0] += a[m * stride + k] * one;
-            sum[m][1] += a[m * stride + k] * two;
-        }
-    }
-#pragma GCC unroll 14
-    for (int m = 0; m < rows; m++) done[m][0] = sum[m][0], done[m][1] = sum[m][1];
-}
-
-/* done = a·panel + bias. */
-INLINE void linear(const real *a, long stride, const struct product *p, long panel, long depth, int rows, tile_sum done) {
-    const real *bias = p->bias + panel * PANEL;
-    multiply(a, stride, p->panels + panel * depth * PANEL, depth, load(bias, LANES), load(bias + LANES, LANES), rows, done);
-}
-
-/* Calls function(…, row, rows) until `total` rows are done, `rows` being a constant each time. */
-#define BY_TILES(function, total, ...)                                                                          \
-    do {                                                                                                        \
-        long row_ = 0;                                                                                          \
-        for (; row_ + MATRIX_ROWS <= (total); row_ += MATRIX_ROWS) function(__VA_ARGS__, row_, MATRIX_ROWS);    \
-        if (MATRIX_ROWS > 7)                                                                                    \
-            for (; row_ + 7 <= (total); row_ += 7) function(__VA_ARGS__, row_, MATRIX_ROWS > 7 ? 7 : 1);        \
-        if (MATRIX_ROWS > 3)                                                                                    \
-            for (; row_ + 3 <= (total); row_ += 3) function(__VA_ARGS__, row_, MATRIX_ROWS > 3 ? 3 : 1);        \
-        for (; row_ < (total); row_++) function(__VA_ARGS__, row_, 1);                                          \
-    } while (0)
-
-INLINE long lanes_at(long channels, long column) { return max_of(0, min_of(LANES, channels - column)); }
-INLINE long panels_of(long channels) { return (channels + PANEL - 1) / PANEL; }
 
 /* What a unit of a matrix product covers: pixels [from, to) of the whole batch, panels [first, end) of the outputs. */
 struct share { long from, to, first, end; };
@@ -80,10 +44,10 @@ INLINE struct share share_of(const struct block *b, long index) {
 
 /* --- u = gelu(in·x) */
 
-INLINE void enter_tile(const struct block *b, long panel, long start, long row, int rows) {
+INLINE void enter_tile(const struct block *b, const struct rows *a, long panel, long start, long row, int rows) {
     tile_sum sum;
     const long first = (start + row) * b->channels;
-    linear(b->x + first, b->channels, &b->in, panel, b->channels, rows, sum);
+    linear(a, row, &b->in, panel, b->channels, rows, sum);
     for (int m = 0; m < rows; m++)
         for (int v = 0; v < 2; v++) {
             const long column = panel * PANEL + v * LANES;
@@ -94,16 +58,20 @@ INLINE void enter_tile(const struct block *b, long panel, long start, long row, 
 static int enter_unit(const void *opaque, long index) {
     const struct block *b = opaque;
     const struct share s = share_of(b, index);
-    for (long panel = s.first; panel < s.end; panel++) BY_TILES(enter_tile, s.to - s.from, b, panel, s.from);
+    const long count = s.to - s.from, channels = b->channels;
+    vec *memory = scratch_of(read_vectors(count, channels) + 1);
+    if (!memory) return 1;
+    const struct rows a = read_rows(memory, b->x + s.from * channels, channels, count, channels, b->terms);
+    for (long panel = s.first; panel < s.end; panel++) BY_TILES(enter_tile, count, b, &a, panel, s.from);
     return 0;
 }
 
 /* --- u = (mix·t) ⊙ u */
 
-INLINE void gate_tile(const struct block *b, long panel, long start, long row, int rows) {
+INLINE void gate_tile(const struct block *b, const struct rows *a, long panel, long start, long row, int rows) {
     tile_sum sum;
     const long first = (start + row) * b->channels;
-    linear(b->t + first, b->channels, &b->mix, panel, b->channels, rows, sum);
+    linear(a, row, &b->mix, panel, b->channels, rows, sum);
     for (int m = 0; m < rows; m++)
         for (int v = 0; v < 2; v++) {
             const long column = panel * PANEL + v * LANES, lanes = lanes_at(b->channels, column);
@@ -115,16 +83,20 @@ INLINE void gate_tile(const struct block *b, long panel, long start, long row, i
 static int gate_unit(const void *opaque, long index) {
     const struct block *b = opaque;
     const struct share s = share_of(b, index);
-    for (long panel = s.first; panel < s.end; panel++) BY_TILES(gate_tile, s.to - s.from, b, panel, s.from);
+    const long count = s.to - s.from, channels = b->channels;
+    vec *memory = scratch_of(read_vectors(count, channels) + 1);
+    if (!memory) return 1;
+    const struct rows a = read_rows(memory, b->t + s.from * channels, channels, count, channels, b->terms);
+    for (long panel = s.first; panel < s.end; panel++) BY_TILES(gate_tile, count, b, &a, panel, s.from);
     return 0;
 }
 
 /* --- t = shortcut·x + out·u */
 
-INLINE void leave_tile(const struct block *b, long panel, long start, long row, int rows) {
+INLINE void leave_tile(const struct block *b, const struct rows *a, long panel, long start, long row, int rows) {
     tile_sum sum;
     const long first = (start + row) * b->channels;
-    linear(b->u + first, b->channels, &b->out, panel, b->channels, rows, sum);
+    linear(a, row, &b->out, panel, b->channels, rows, sum);
     for (int m = 0; m < rows; m++)
         for (int v = 0; v < 2; v++) {
             const long column = panel * PANEL + v * LANES, lanes = lanes_at(b->channels, column);
@@ -137,7 +109,11 @@ INLINE void leave_tile(const struct block *b, long panel, long start, long row, 
 static int leave_unit(const void *opaque, long index) {
     const struct block *b = opaque;
     const struct share s = share_of(b, index);
-    for (long panel = s.first; panel < s.end; panel++) BY_TILES(leave_tile, s.to - s.from, b, panel, s.from);
+    const long count = s.to - s.from, channels = b->channels;
+    vec *memory = scratch_of(read_vectors(count, channels) + 1);
+    if (!memory) return 1;
+    const struct rows a = read_rows(memory, b->u + s.from * channels, channels, count, channels, b->terms);
+    for (long panel = s.first; panel < s.end; panel++) BY_TILES(leave_tile, count, b, &a, panel, s.from);
     return 0;
 }
 
@@ -151,15 +127,15 @@ static long block_groups(long pixels, long hidden) {
 struct band {
     const struct block *block;
     struct plane plane[2]; /* a panel of expanded rows, LANES channels each */
-    real *hidden;          /* (rows, width, PANEL) after GELU */
+    struct rows hidden;    /* some panels of them after GELU */
     long from, to;         /* output rows */
     real *y;               /* where the hidden channels of this unit are added up */
 };
 
-INLINE void expand_tile(const struct band *band, long panel, const real *a, long row, int rows) {
+INLINE void expand_tile(const struct band *band, long panel, const struct rows *a, long row, int rows) {
     const struct block *b = band->block;
     tile_sum sum;
-    linear(a + row * b->channels, b->channels, &b->expand, panel, b->channels, rows, sum);
+    linear(a, row, &b->expand, panel, b->channels, rows, sum);
     const long y = row / b->width, stride = band->plane[0].stride;
     long x = row % b->width;
     vec *left = band->plane[0].data + y * stride + band->plane[0].margin;
@@ -171,28 +147,34 @@ INLINE void expand_tile(const struct band *band, long panel, const real *a, long
     }
 }
 
-static void activate(const struct band *band, long panel, vec *taps, vec *line) {
+/* gelu(depthwise(…)) of a panel; memory for its taps and two lines. */
+static void activate(const struct band *band, long panel, long slot, vec *memory) {
     const struct block *b = band->block;
     const struct conv *c = &b->depthwise;
+    vec *taps[2], *line[2], bias[2];
     for (int v = 0; v < 2; v++) {
         const long channel = panel * PANEL + v * LANES, lanes = lanes_at(b->hidden, channel);
-        load_taps(taps, c, channel, lanes, 0);
-        const vec bias = load_bias(c, channel, lanes);
-        for (long y = band->from; y < band->to; y++) {
-            real *to = band->hidden + (y - band->from) * b->width * PANEL + v * LANES;
-            convolve_row(&band->plane[v], c, taps, bias, before(c), y, b->width, line);
-            for (long x = 0; x < b->width; x++) store(to + x * PANEL, gelu(line[x]), LANES);
-        }
+        taps[v] = memory;
+        line[v] = memory + c->kernel * c->kernel;
+        memory = line[v] + tiles(b->width);
+        load_taps(taps[v], c, channel, lanes, 0);
+        bias[v] = load_bias(c, channel, lanes);
+    }
+    for (long y = band->from; y < band->to; y++) {
+        for (int v = 0; v < 2; v++)
+            convolve_row(&band->plane[v], c, taps[v], bias[v], before(c), y, b->width, line[v]);
+        for (long x = 0; x < b->width; x++)
+            put(&band->hidden, (y - band->from) * b->width + x, slot, gelu(line[0][x]), gelu(line[1][x]));
     }
 }
 
-/* Adds what one panel of hidden channels gives to every output. */
+/* Adds what some panels of hidden channels give to every output. */
 INLINE void project_tile(const struct band *band, long panel, long output, long start, int fresh, long row, int rows) {
     const struct block *b = band->block;
     tile_sum sum;
     const long column = output * PANEL, padded = panels_of(b->hidden) * PANEL;
-    const real *weights = b->project.panels + (output * padded + panel * PANEL) * PANEL;
-    multiply(band->hidden + row * PANEL, PANEL, weights, PANEL, splat(0), splat(0), rows, sum);
+    const real *weights = b->project.panels + output * panel_size(padded) + panel_size(panel * PANEL);
+    multiply(&band->hidden, row, weights, splat(0), splat(0), rows, sum);
     real *y = band->y + (start + row) * b->channels + column;
     const long left = lanes_at(b->channels, column), right = lanes_at(b->channels, column + LANES);
     const real *from = fresh ? b->t + (start + row) * b->channels + column : y;
@@ -221,20 +203,30 @@ static int feed_unit(const void *opaque, long index) {
     const long first = max_of(0, band.from - before(c)), end = min_of(b->height, band.to + after(c));
     const struct chain shape = {.width = b->width};
     const long taps = (long)c->kernel * c->kernel, outputs = (band.to - band.from) * b->width;
-    vec *memory = scratch_of(2 * plane_vectors(&shape, c, end - first) + (size_t)(taps + tiles(b->width) + 2 * outputs));
+    const long from = group * panels / b->groups, to = (group + 1) * panels / b->groups;
+    const long one = (long)(rows_vectors(outputs, PANEL) * sizeof(vec)), most = max_of(1, min_of(to - from, HIDDEN_BYTES / one));
+    const size_t given = read_vectors((end - first) * b->width, b->channels);
+    vec *memory = scratch_of(2 * (plane_vectors(&shape, c, end - first) + (size_t)(taps + tiles(b->width))) + given +
+                             rows_vectors(outputs, most * PANEL));
     if (!memory) return 1;
     for (int v = 0; v < 2; v++) {
         band.plane[v] = take_plane(&memory, &shape, c, first, end);
         for (long y = first; y < end; y++) clear_sides(&band.plane[v], y, b->width);
     }
-    vec *line = memory + taps, *kernel = memory;
-    band.hidden = (real *)(line + tiles(b->width));
-    const real *a = b->t + (image * pixels + first * b->width) * b->channels;
+    vec *const lines = memory;
+    memory += 2 * (taps + tiles(b->width));
+    const struct rows a = read_rows(memory, b->t + (image * pixels + first * b->width) * b->channels, b->channels,
+                                    (end - first) * b->width, b->channels, b->terms);
+    memory += given;
     const long start = image * pixels + band.from * b->width;
-    const long from = group * panels / b->groups, to = (group + 1) * panels / b->groups;
-    for (long panel = from; panel < to; panel++) {
-        BY_TILES(expand_tile, (end - first) * b->width, &band, panel, a);
-        activate(&band, panel, kernel, line);
+    for (long panel = from; panel < to; panel += most) {
+        const long together = min_of(most, to - panel);
+        vec *place = memory;
+        band.hidden = take_rows(&place, outputs, together * PANEL, b->terms);
+        for (long slot = 0; slot < together; slot++) {
+            BY_TILES(expand_tile, (end - first) * b->width, &band, panel + slot, &a);
+            activate(&band, panel + slot, slot, lines);
+        }
         for (long output = 0; output < panels_of(b->channels); output++)
             BY_TILES(project_tile, outputs, &band, panel, output, start, panel == from);
     }
@@ -259,12 +251,14 @@ static int finish_unit(const void *opaque, long index) {
  * from the shape alone, because they decide the order of summation. */
 static int run_block(struct block *b, int threads) {
     const long pixels = b->height * b->width, panels = panels_of(b->channels);
-    b->chunk = 8 * MATRIX_ROWS;
+    const long rows = (b->batch * pixels + MATRIX_ROWS - 1) / MATRIX_ROWS;
+    b->chunk = MATRIX_ROWS * max_of(2, min_of(8, rows / (2 * threads)));
     b->chunks = (b->batch * pixels + b->chunk - 1) / b->chunk;
-    b->splits = max_of(1, min_of(panels, 4 * threads / b->chunks));
+    b->splits = max_of(1, min_of(panels, 2 * threads / b->chunks));
     b->groups = block_groups(pixels, b->hidden);
     if (b->groups == 1) b->partial = b->y;
-    const long fitting = b->height * b->width * 2 * PANEL * (long)sizeof(real) / BAND_BYTES + 1;
+    const long pixel_bytes = (long)(sizeof(vec) * (2 + read_vectors(MATRIX_ROWS, b->channels) / MATRIX_ROWS));
+    const long fitting = pixels * pixel_bytes / BAND_BYTES + 1;
     const long idle = b->groups > 1 ? 1 : (threads + b->batch - 1) / b->batch;
     b->bands = max_of(fitting, idle);
     while (b->groups == 1 && b->batch * b->bands % threads) b->bands++; /* nobody waits for a last band */

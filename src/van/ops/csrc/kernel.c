@@ -1,8 +1,31 @@
 /* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
 #include "patch.h"
 
+#ifdef VAN_TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 /* The host's GOMP_parallel, or NULL for one thread. */
 EXPORT void van_use_threads_of(parallel_function parallel) { host_parallel = parallel; }
+
+/* Nonzero where the system does not let this process use the instructions that the kernel was compiled for. */
+EXPORT int van_ready(void) {
+#ifdef VAN_TILES
+    return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */);
+#else
+    return 0;
+#endif
+}
+
+/* What a packed matrix takes, in reals. */
+EXPORT long van_packed_size(long outputs, long inputs) { return panels_of(outputs) * panel_size(inputs); }
+
+/* (outputs, inputs), element (o, i) at weight[o·across + i·along], as products read it. */
+EXPORT void van_pack(const real *weight, long outputs, long inputs, long across, long along, real *panels) {
+    for (long first = 0; first < outputs; first += PANEL, weight += PANEL * across, panels += panel_size(inputs))
+        pack_panel(weight, across, along, min_of(PANEL, outputs - first), inputs, panels);
+}
 
 static struct chain chain_of(const long *shape, const long *options, const real *const *parameters) {
     struct chain chain = {
@@ -48,12 +71,13 @@ EXPORT long van_block_groups(long pixels, long hidden) {
 
 /* shape: N, H, W, C, hidden channels. options: kernel side and dilation of near, far and depthwise.
  * parameters: panels and bias of in, mix, out, expand, project; weight and bias of near, far, depthwise; shortcut.
- * maps: two of scratch and the result, each (N, H, W, C), then van_block_groups such maps of scratch in a row. */
+ * maps: two of scratch and the result, each (N, H, W, C), then van_block_groups such maps of scratch in a row.
+ * terms: 3 for products of whole floats, 2 for 16 of their bits on AMX. */
 EXPORT int van_block(const real *x, const long *shape, const long *options, const real *const *parameters,
-                     real *const *maps, int threads) {
+                     real *const *maps, int terms, int threads) {
     struct block b = {
         .x = x, .u = maps[0], .t = maps[1], .y = maps[2], .partial = maps[3], .shortcut = parameters[16],
-        .batch = shape[0], .height = shape[1], .width = shape[2], .channels = shape[3], .hidden = shape[4],
+        .batch = shape[0], .height = shape[1], .width = shape[2], .channels = shape[3], .hidden = shape[4], .terms = terms,
     };
     struct product *const products[] = {&b.in, &b.mix, &b.out, &b.expand, &b.project};
     struct conv *const convs[] = {&b.near, &b.far, &b.depthwise};
@@ -63,14 +87,15 @@ EXPORT int van_block(const real *x, const long *shape, const long *options, cons
     return run_block(&b, threads);
 }
 
-/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result. */
+/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result;
+ * terms as above. */
 EXPORT int van_patch(const real *x, const long *shape, const long *options, const real *panels, const real *bias, real *y,
-                     int threads) {
+                     int terms, int threads) {
     struct patch p = {
         .x = x, .y = y, .product = {panels, bias},
         .batch = shape[0], .height = shape[1], .width = shape[2], .inputs = shape[3],
         .outputs = options[0], .kernel = options[1], .stride = options[2], .pad = options[3],
-        .out_height = options[4], .out_width = options[5],
+        .out_height = options[4], .out_width = options[5], .terms = terms,
     };
     return run_patch(&p, threads);
 }

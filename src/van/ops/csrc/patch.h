@@ -10,6 +10,7 @@ struct patch {
     struct product product;
     long batch, height, width, inputs, outputs, kernel, stride, pad, out_height, out_width;
     long depth, chunk, chunks, splits;
+    int terms; /* see struct rows */
 };
 
 /* What the kernel sees at output pixel `pixel`, (kernel, kernel, inputs), zeros outside the map. */
@@ -29,9 +30,9 @@ static void gather(const struct patch *p, long pixel, real *to) {
     }
 }
 
-INLINE void patch_tile(const struct patch *p, long panel, long start, const real *rows_of_x, long row, int rows) {
+INLINE void patch_tile(const struct patch *p, long panel, long start, const struct rows *a, long row, int rows) {
     tile_sum sum;
-    linear(rows_of_x + row * p->depth, p->depth, &p->product, panel, p->depth, rows, sum);
+    linear(a, row, &p->product, panel, p->depth, rows, sum);
     for (int m = 0; m < rows; m++)
         for (int v = 0; v < 2; v++) {
             const long column = panel * PANEL + v * LANES;
@@ -43,17 +44,19 @@ static int patch_unit(const void *opaque, long index) {
     const struct patch *p = opaque;
     const long chunk = index / p->splits, split = index % p->splits, panels = panels_of(p->outputs);
     const long from = chunk * p->chunk, to = min_of(from + p->chunk, p->batch * p->out_height * p->out_width);
-    real *rows_of_x = (real *)scratch_of((size_t)((to - from) * p->depth / LANES + 1));
-    if (!rows_of_x) return 1;
-    for (long pixel = from; pixel < to; pixel++) gather(p, pixel, rows_of_x + (pixel - from) * p->depth);
+    const size_t gathered = (size_t)((to - from) * p->depth / LANES + 1);
+    vec *memory = scratch_of(gathered + read_vectors(to - from, p->depth));
+    if (!memory) return 1;
+    for (long pixel = from; pixel < to; pixel++) gather(p, pixel, (real *)memory + (pixel - from) * p->depth);
+    const struct rows a = read_rows(memory + gathered, (real *)memory, p->depth, to - from, p->depth, p->terms);
     for (long panel = split * panels / p->splits; panel < (split + 1) * panels / p->splits; panel++)
-        BY_TILES(patch_tile, to - from, p, panel, from, rows_of_x);
+        BY_TILES(patch_tile, to - from, p, panel, from, &a);
     return 0;
 }
 
 static int run_patch(struct patch *p, int threads) {
     p->depth = p->kernel * p->kernel * p->inputs;
-    p->chunk = 28;
+    p->chunk = 64;
     p->chunks = (p->batch * p->out_height * p->out_width + p->chunk - 1) / p->chunk;
     p->splits = max_of(1, min_of(panels_of(p->outputs), 2 * threads / p->chunks));
     return share_out(patch_unit, p, p->chunks * p->splits, threads);

@@ -15,6 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && !defined(VAN_DOUBLE)
+#define VAN_TILES /* matrix products on AMX */
+#endif
+
 #ifdef VAN_DOUBLE
 typedef double real;
 typedef int64_t lane_int;
@@ -30,7 +34,9 @@ typedef lane_int ivec __attribute__((vector_size(64)));
 #define EXPORT __attribute__((visibility("default")))
 
 /* Accumulators that fit the register file: outputs per tile of a depthwise row, rows per tile of a matrix product. */
-#if defined(__AVX512F__)
+#if defined(VAN_TILES)
+enum { TILE = 8, MATRIX_ROWS = 32 };
+#elif defined(__AVX512F__)
 enum { TILE = 8, MATRIX_ROWS = 14 };
 #elif defined(__AVX2__) || defined(__aarch64__)
 enum { TILE = 4, MATRIX_ROWS = 3 };
@@ -174,11 +180,26 @@ struct job {
 
 static parallel_function host_parallel;
 
+#ifdef VAN_TILES
+/* Eight tiles of 16 rows of 64 bytes. */
+INLINE void open_tiles(void) {
+    struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {.palette = 1};
+    for (int i = 0; i < 8; i++) shape.bytes[i] = 64, shape.rows[i] = 16;
+    __asm__ volatile("ldtilecfg %0" ::"m"(shape));
+}
+INLINE void close_tiles(void) { __asm__ volatile("tilerelease" ::: "memory"); }
+#else
+INLINE void open_tiles(void) {}
+INLINE void close_tiles(void) {}
+#endif
+
 static void work(void *opaque) {
     struct job *job = opaque;
     long index;
+    open_tiles();
     while ((index = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->units)
         if (job->unit(job->arguments, index)) __atomic_store_n(&job->failed, 1, __ATOMIC_RELAXED);
+    close_tiles();
 }
 
 /* Runs unit(arguments, 0 … units - 1), every unit once, in any order; what a unit computes never depends on the rest. */

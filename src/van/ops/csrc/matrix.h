@@ -1,0 +1,219 @@
+/* Matrix products: rows of pixels times panels of weights, results of a tile at a time.
+ *
+ * Two ways, chosen by the compiler's flags, behind the same names. With AVX-512 and less a tile is MATRIX_ROWS x PANEL
+ * sums in registers. With AMX, which multiplies bfloat16 only, every float is the sum of three of them, exactly (8 of its 24
+ * bits each), and a product of two floats is the six products that matter: what is left out is 2^-24 of the result, as
+ * float32 rounds. Sums are float32 in both.
+ */
+#ifndef VAN_MATRIX_H
+#define VAN_MATRIX_H
+
+#include "vector.h"
+
+enum { PANEL = 2 * LANES };
+
+struct product { const real *panels, *bias; };
+
+/* Sums of a tile: [row][half of the panel]. */
+typedef vec tile_sum[MATRIX_ROWS][2];
+
+INLINE long lanes_at(long channels, long column) { return max_of(0, min_of(LANES, channels - column)); }
+INLINE long panels_of(long channels) { return (channels + PANEL - 1) / PANEL; }
+
+#ifdef VAN_TILES
+
+enum { TERMS = 3, SIDE = 16, STEP = 32 }; /* of a float; of a tile; inputs that one instruction takes */
+typedef uint16_t half;
+
+/* (rows / SIDE, depth / STEP, terms, SIDE, STEP); 3 terms, or 2 where 16 bits are enough. */
+struct rows { half *data; long steps, terms; };
+
+INLINE long steps_of(long depth) { return (depth + STEP - 1) / STEP; }
+INLINE long panel_size(long depth) { return steps_of(depth) * STEP * PANEL * TERMS * 2 / (long)sizeof(real); }
+INLINE size_t rows_vectors(long count, long depth) {
+    return (size_t)((count + SIDE - 1) / SIDE * SIDE * steps_of(depth) * TERMS);
+}
+
+INLINE struct rows take_rows(vec **memory, long count, long depth, int terms) {
+    struct rows rows = {(half *)*memory, steps_of(depth), terms};
+    *memory += rows_vectors(count, depth);
+    return rows;
+}
+
+/* Where inputs [step·STEP, …) of a row begin; its terms follow SIDE·STEP apart. */
+INLINE half *row_at(const struct rows *rows, long row, long step) {
+    return rows->data + ((row / SIDE * rows->steps + step) * rows->terms * SIDE + row % SIDE) * STEP;
+}
+
+/* The nearest bfloat16, as the upper half of a float. */
+INLINE ivec rounded(vec value) { return ((ivec)value + 0x8000) & (int32_t)0xffff0000; }
+
+/* Inputs [step·STEP, …) of a row. Numbers lie in pairs, as AMX adds them: one of the left half, one of the right. */
+INLINE void put(const struct rows *rows, long row, long step, vec left, vec right) {
+    half *to = row_at(rows, row, step);
+    for (int t = 1;; t++, to += SIDE * STEP) {
+        const ivec one = rounded(left), two = rounded(right);
+        const ivec term = (ivec)_mm512_srli_epi32((__m512i)one, 16) | two;
+        memcpy(to, &term, sizeof term);
+        if (t == rows->terms) return;
+        left -= (vec)one;
+        right -= (vec)two;
+    }
+}
+
+/* Rows of a map, `stride` elements apart, as products read them, in memory of read_vectors(count, depth). */
+static struct rows read_rows(vec *memory, const real *from, long stride, long count, long depth, int terms) {
+    const struct rows rows = take_rows(&memory, count, depth, terms);
+    for (long first = 0; first < count; first += SIDE)
+        for (long step = 0; step < rows.steps; step++)
+            for (long row = first; row < min_of(first + SIDE, count); row++) {
+                const real *at = from + row * stride + step * STEP;
+                const long left = depth - step * STEP;
+                if (left >= STEP)
+                    put(&rows, row, step, load(at, LANES), load(at + LANES, LANES));
+                else
+                    put(&rows, row, step, load(at, min_of(left, LANES)), load(at + min_of(left, LANES), max_of(0, left - LANES)));
+            }
+    return rows;
+}
+INLINE size_t read_vectors(long count, long depth) { return rows_vectors(count, depth); }
+
+/* The compiler's own macros for these let it move stores across them. */
+#define READ(tile, from, stride) \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((long)(stride)) : "memory");
+#define WRITE(tile, to, stride) \
+    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((long)(stride)) : "memory");
+#define ADD(sum, row, weight) __asm__ volatile("tdpbf16ps %%tmm" #weight ", %%tmm" #row ", %%tmm" #sum ::);
+
+/* done[m] = row m of `rows` · panel + (left, right). The terms' products are added from the smallest on; tiles 0 to 3 are
+ * the sums, 4 and 5 hold rows, 6 and 7 weights. */
+INLINE void multiply(const struct rows *a, long row, const real *panel, vec left, vec right, int rows, tile_sum done) {
+    enum { TERM = SIDE * STEP, BYTES = 2 * STEP };
+    const vec start[2] = {left, right};
+    const long size = a->terms * TERM;
+    const half *w = (const half *)panel, *top = row_at(a, row, 0), *bottom = top + a->steps * size;
+#define ROWS(i) READ(4, top + i * TERM, BYTES)
+#define MORE(i) READ(4, top + i * TERM, BYTES) READ(5, bottom + i * TERM, BYTES)
+#define WEIGHTS(i) READ(6, w + 2 * i * TERM, BYTES) READ(7, w + (2 * i + 1) * TERM, BYTES)
+#define UPPER ADD(0, 4, 6) ADD(1, 4, 7)
+#define BOTH UPPER ADD(2, 5, 6) ADD(3, 5, 7)
+#define STEPS for (long k = 0; k < a->steps; k++, top += size, bottom += size, w += 2 * TERMS * TERM)
+    READ(0, start, 0) READ(1, start + 1, 0)
+    if (rows > SIDE) {
+        READ(2, start, 0) READ(3, start + 1, 0)
+        if (a->terms == TERMS)
+            STEPS { MORE(0) WEIGHTS(2) BOTH WEIGHTS(1) BOTH MORE(1) BOTH WEIGHTS(0) BOTH MORE(2) BOTH MORE(0) BOTH }
+        else
+            STEPS { MORE(0) WEIGHTS(1) BOTH WEIGHTS(0) BOTH MORE(1) BOTH }
+        WRITE(2, done[SIDE], sizeof done[0]) WRITE(3, &done[SIDE][1], sizeof done[0])
+    } else if (a->terms == TERMS) {
+        STEPS { ROWS(0) WEIGHTS(2) UPPER WEIGHTS(1) UPPER ROWS(1) UPPER WEIGHTS(0) UPPER ROWS(2) UPPER ROWS(0) UPPER }
+    } else {
+        STEPS { ROWS(0) WEIGHTS(1) UPPER WEIGHTS(0) UPPER ROWS(1) UPPER }
+    }
+    WRITE(0, done[0], sizeof done[0]) WRITE(1, &done[0][1], sizeof done[0])
+#undef STEPS
+#undef ROWS
+#undef MORE
+#undef WEIGHTS
+#undef UPPER
+#undef BOTH
+}
+
+/* A panel of weights, element (output, input) at weight[output·across + input·along]: (steps, TERMS, 2, SIDE, SIDE, 2). */
+static void pack_panel(const real *weight, long across, long along, long outputs, long inputs, real *panel) {
+    half *to = (half *)panel;
+    for (long step = 0; step < steps_of(inputs); step++, to += STEP * PANEL * TERMS)
+        for (long n = 0; n < PANEL; n++)
+            for (long i = 0; i < STEP; i++) {
+                const long k = step * STEP + i;
+                real value = k < inputs && n < outputs ? weight[n * across + k * along] : 0;
+                half *place = to + ((n / SIDE * SIDE + i % SIDE) * SIDE + n % SIDE) * 2 + i / SIDE;
+                for (int t = 0; t < TERMS; t++, place += STEP * PANEL) {
+                    uint32_t bits;
+                    memcpy(&bits, &value, sizeof bits);
+                    bits = (bits + 0x8000) & 0xffff0000;
+                    *place = (half)(bits >> 16);
+                    real part;
+                    memcpy(&part, &bits, sizeof part);
+                    value -= part;
+                }
+            }
+}
+
+#define BY_TILES(function, total, ...)                                      \
+    for (long row_ = 0; row_ < (total); row_ += MATRIX_ROWS)                \
+        function(__VA_ARGS__, row_, (int)min_of(MATRIX_ROWS, (total)-row_))
+
+#else
+
+struct rows { const real *data; long stride, depth; };
+
+INLINE long panel_size(long depth) { return depth * PANEL; }
+INLINE size_t rows_vectors(long count, long depth) { return (size_t)(2 * count * panels_of(depth)); }
+
+INLINE struct rows take_rows(vec **memory, long count, long depth, int terms) {
+    (void)terms;
+    struct rows rows = {(real *)*memory, panels_of(depth) * PANEL, depth};
+    *memory += rows_vectors(count, depth);
+    return rows;
+}
+
+INLINE void put(const struct rows *rows, long row, long step, vec left, vec right) {
+    real *to = (real *)rows->data + row * rows->stride + step * PANEL;
+    store(to, left, LANES);
+    store(to + LANES, right, LANES);
+}
+
+/* They are read where they are. */
+INLINE size_t read_vectors(long count, long depth) { return 0 * (size_t)(count * depth); }
+INLINE struct rows read_rows(vec *memory, const real *from, long stride, long count, long depth, int terms) {
+    (void)memory, (void)count, (void)terms;
+    return (struct rows){from, stride, depth};
+}
+
+/* done[m] = row m of `rows` · panel + (left, right); `rows` is a constant, so that the sums stay in registers. */
+INLINE void multiply(const struct rows *from, long row, const real *panel, vec left, vec right, int rows, tile_sum done) {
+    const long stride = from->stride;
+    const real *a = from->data + row * stride;
+    tile_sum sum;
+#pragma GCC unroll 14
+    for (int m = 0; m < rows; m++) sum[m][0] = left, sum[m][1] = right;
+    for (long k = 0; k < from->depth; k++) {
+        const vec one = load(panel + k * PANEL, LANES), two = load(panel + k * PANEL + LANES, LANES);
+#pragma GCC unroll 14
+        for (int m = 0; m < rows; m++) {
+            sum[m][0] += a[m * stride + k] * one;
+            sum[m][1] += a[m * stride + k] * two;
+        }
+    }
+#pragma GCC unroll 14
+    for (int m = 0; m < rows; m++) done[m][0] = sum[m][0], done[m][1] = sum[m][1];
+}
+
+static void pack_panel(const real *weight, long across, long along, long outputs, long inputs, real *panel) {
+    for (long k = 0; k < inputs; k++, panel += PANEL)
+        for (long n = 0; n < PANEL; n++) panel[n] = n < outputs ? weight[n * across + k * along] : 0;
+}
+
+/* Calls function(…, row, rows) until `total` rows are done, `rows` being a constant each time. */
+#define BY_TILES(function, total, ...)                                                                          \
+    do {                                                                                                        \
+        long row_ = 0;                                                                                          \
+        for (; row_ + MATRIX_ROWS <= (total); row_ += MATRIX_ROWS) function(__VA_ARGS__, row_, MATRIX_ROWS);    \
+        if (MATRIX_ROWS > 7)                                                                                    \
+            for (; row_ + 7 <= (total); row_ += 7) function(__VA_ARGS__, row_, MATRIX_ROWS > 7 ? 7 : 1);        \
+        if (MATRIX_ROWS > 3)                                                                                    \
+            for (; row_ + 3 <= (total); row_ += 3) function(__VA_ARGS__, row_, MATRIX_ROWS > 3 ? 3 : 1);        \
+        for (; row_ < (total); row_++) function(__VA_ARGS__, row_, 1);                                          \
+    } while (0)
+
+#endif
+
+/* done = row m of `rows` · panel + bias. */
+INLINE void linear(const struct rows *a, long row, const struct product *p, long panel, long depth, int rows, tile_sum done) {
+    const real *bias = p->bias + panel * PANEL;
+    multiply(a, row, p->panels + panel * panel_size(depth), load(bias, LANES), load(bias + LANES, LANES), rows, done);
+}
+
+#endif
