@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -58,6 +60,21 @@ def test_a_file_carries_all_that_belongs_to_a_segmenter(kind, desk, models):
     assert (told.task, told.classes, told.palette, told.ignore_index) == ("segmentation", CLASSES, PALETTE, 255)
     assert told.inference == {"resize": None, "window": 48, "stride": 32}
     assert told.segmenter["ham_rank"] == 4
+
+
+def test_a_signal_finds_its_stack_after_openvino_was_used_twice(desk):
+    script = """
+import gc, os, signal, sys
+from van.engines import open_exported
+engines = [open_exported(sys.argv[1]), open_exported(sys.argv[1])]
+while engines:
+    engines.pop(0)
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    command = [sys.executable, "-c", script, desk / "classifier.xml"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "heard\n"
 
 
 def test_predictor_labels_like_the_network(kind, desk, models):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -30,13 +31,12 @@ class OpenVinoEngine(ExportedEngine):
 
     def _open(self) -> str | None:
         try:
-            import openvino
+            core = the_core()
         except ImportError as error:
             raise MissingExtraError.of("openvino", "export", "to run .xml files") from error
         weights = self.path.with_suffix(".bin")
         if not weights.is_file():
             raise CheckpointError(f"{weights} does not exist; expected the weights of {self.path.name} beside it")
-        core = openvino.Core()
         try:
             model = core.read_model(self.path, weights)
         except Exception as error:
@@ -72,6 +72,18 @@ class OpenVinoEngine(ExportedEngine):
         model.reshape(list(shape))
         self.fixed[shape] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
         return self.fixed[shape]
+
+
+@functools.cache
+def the_core() -> Any:
+    """OpenVINO itself, kept until the process ends.
+
+    Each core brings a stack for signal handlers. When two were alive, the one that goes last puts back the stack that
+    the other one has freed (2026.4), and the next signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def checksum(path: Path) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..engines.description import Description
+from ..engines.openvino_engine import the_core
 from ..errors import MissingExtraError
 from .formats import _quiet as quiet
 from .formats import openvino_model, save_openvino
@@ -52,7 +53,6 @@ class OpenVinoInt8:
 
     def outputs(self, graph: Any, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """What every product gives in a graph of this program, float32 or int8: layer -> array, for every image."""
-        import openvino
         from openvino import opset13
 
         graph = graph.clone()
@@ -61,7 +61,7 @@ class OpenVinoInt8:
         # in float32, because OpenVINO loses products' scales when they are read in more places
         graph.add_outputs([opset13.negative(nodes[node]).output(0) for node in self.layers.values()])
         settings = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
-        compiled = openvino.Core().compile_model(graph, "CPU", settings)
+        compiled = the_core().compile_model(graph, "CPU", settings)
         for image in images:
             results = compiled([image])
             yield {layer: -results[i] for i, layer in enumerate(self.layers, start=1)}

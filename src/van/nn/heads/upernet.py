@@ -26,6 +26,8 @@ class CellMeans(nn.AdaptiveAvgPool2d):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_exporting():
             return super().forward(x)
+        if self.cells == 1:
+            return x.mean((2, 3), keepdim=True)
         rows, columns = (_shares(self.cells, side, x) for side in x.shape[2:])
         return rows @ x @ columns.mT  # the library's own has no faithful ONNX form for free sizes
 
