@@ -71,8 +71,10 @@ def test_one_of_two_processes_is_lost(stripes, tmp_path):
     assert_same(whole.folder, cut.folder)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("workers", "ranks", "seed"), [(0, 1, 0), (2, 1, 1), (0, 2, 2), (2, 2, 3)])
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1, 1), (0, 2, 2), (2, 2, 3))]
+
+
+@pytest.mark.parametrize(("workers", "ranks", "seed"), [(0, 1, 0), *SLOW])
 def test_ten_random_ends(workers, ranks, seed, stripes, tmp_path):
     """Every process of the run lives until its random end, then the next one takes over; nothing is lost."""
     chance = random.Random(seed)
