@@ -15,6 +15,7 @@ from exported import CLASSES, PALETTE, PICTURES, SUFFIX, classifier, segmenter
 from van.cli import main
 from van.data.scenes import Scenes
 from van.engines import find_checkpoints, open_exported, open_segmenter
+from van.engines.openvino_engine import the_core
 from van.errors import CheckpointError, ConfigError, MissingExtraError
 from van.evaluate import evaluate
 from van.evaluate_masks import evaluate_masks
@@ -279,8 +280,9 @@ def test_a_description_from_another_world_is_told(desk):
 
 
 def test_a_missing_runtime_names_its_extra(desk, monkeypatch):
+    monkeypatch.setattr("van.engines.openvino_engine.the_core", the_core.__wrapped__)  # not the one that is kept
     for package, suffix in (("onnxruntime", ".onnx"), ("openvino", ".xml")):
-        monkeypatch.setitem(__import__("sys").modules, package, None)
+        monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(MissingExtraError, match=rf"{package} is needed.*\[export\]"):
             open_exported(desk / f"classifier{suffix}")
 

@@ -304,7 +304,7 @@ class TestCitizen:
 
     def test_compiled_without_a_break(self):
         torch._dynamo.reset()
-        model, x = tiny(depths=(1, 1, 1, 1)), images(2, 3, 32, 32)
+        model, x = tiny(depths=(1, 1, 1, 1)), images(2, 3, 64, 64)
         for network in (model.train(), fold(model)):
             compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
             assert gap(compiled(x), network(x)) < 1e-5
