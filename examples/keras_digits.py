@@ -4,7 +4,7 @@
 
 Works alike with jax and torch as the backend. CHECKPOINT is any file that van reads; without one B0 starts afresh.
 Measured from scratch, the whole command on two AVX-512 cores that were not quite idle: TensorFlow 97.5% of the 359
-held-out digits in 120 s, JAX 97.5% in 88 s, torch 97.2% in 65 s. Half a minute of TensorFlow's and JAX's is the first
+held-out digits in 96 s, JAX 97.5% in 88 s, torch 97.2% in 65 s. Half a minute of TensorFlow's and JAX's is the first
 step, which is traced or compiled.
 Needs: pip install 'visual-attention-network[keras,train]'
 """
