@@ -94,3 +94,8 @@ def test_every_runtime_in_every_form(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "1x1 convolutions at" in printed
     assert "openvino-int8" in printed
+
+
+def test_calibration_without_int8_is_told(capsys):
+    assert main(["bench", "van_b0", "--calibration", "digits", "--forms", "eager"]) == 2
+    assert "give --int8 too" in capsys.readouterr().err

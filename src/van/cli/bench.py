@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .output import check_writable, print_table, to_json, write_file
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def run(options: Any) -> None:
     forms += ["compiled"] * (options.compile and "compiled" not in forms)
     if options.int8:
         forms += [f"{form}-int8" for form in ("onnx", "openvino") if form in forms and f"{form}-int8" not in forms]
+    if options.calibration is not None and not any(form.endswith("-int8") for form in forms):
+        raise ConfigError("--calibration has no effect without int8 forms; give --int8 too, or leave it out")
     done = bench(
         options.source,
         forms=forms,
