@@ -1,15 +1,16 @@
-/* A chain of one or two depthwise convolutions, then GELU or nothing; forward, and gradients of everything.
+/* A chain of one or two depthwise convolutions, then GELU or nothing.
  *
- * A unit of work is LANES channels of an image, or of a band of its rows. They are copied into a compact plane with zero
- * columns at both sides, every convolution writes the next plane, and only the last map goes back to memory: maps in
- * between stay in the caches. Rows outside the image are never visited; columns outside only within a tile.
+ * A unit of work is some strips of LANES channels of an image, or of a band of its rows. It sweeps down the rows: each is
+ * copied into compact memory with zero columns at both sides, every convolution makes the row for which it has what it
+ * needs, and only rows that a kernel still reaches are kept. So maps in between stay in the nearest caches, and memory is
+ * read in whole pages. Rows outside the image are never visited; columns outside only within a tile.
  */
 #ifndef VAN_DEPTHWISE_H
 #define VAN_DEPTHWISE_H
 
 #include "vector.h"
 
-enum { MAX_CONVS = 2, BAND_VECTORS = 8192 }; /* vectors of a map in between that stay in a small second-level cache */
+enum { MAX_CONVS = 2, MAX_STRIPS = 16, SWEEP_BYTES = 512 * 1024 }; /* strips of a unit, what they take of a cache */
 
 struct conv {
     const real *weight; /* (channels, kernel, kernel) */
@@ -20,32 +21,51 @@ struct conv {
 struct chain {
     const real *x;                /* (batch, height, width, channels), as y and the gradients are */
     const real *grad_y;           /* backward */
-    real *y, *grad_x;             /* forward; backward, NULL where it is not asked for */
+    real *y, *grad_x;             /* forward; backward, NULL where it is not asked for, or grad_y itself */
     real *grad_weight[MAX_CONVS]; /* (groups, kernel², channels rounded up), sums over a group of images */
     real *grad_bias[MAX_CONVS];   /* (groups, channels rounded up) */
     struct conv conv[MAX_CONVS];
-    long batch, height, width, channels, bands, groups;
+    long batch, height, width, channels, bands, groups, strips; /* strips of a unit */
     int convs, gelu;
 };
 
-/* Rows [first, end) of LANES channels; `stride` vectors per row, of which `margin` lie before the image's columns. */
-struct plane { vec *data; long first, end, stride, margin; };
+/* Rows [first, end) of LANES channels; `stride` vectors per row, of which `margin` lie before the image's columns.
+ * wrap: bits of a row's number that are ignored, because later rows take the place of earlier ones. */
+struct plane { vec *data; long first, end, stride, margin, wrap; };
 
 INLINE long before(const struct conv *c) { return (long)c->dilation * (c->kernel - 1) / 2; }
 INLINE long after(const struct conv *c) { return (long)c->dilation * (c->kernel - 1) - before(c); }
+INLINE long span(const struct conv *c) { return (long)c->dilation * (c->kernel - 1); }
 INLINE long tiles(long width) { return (width + TILE - 1) / TILE * TILE; }
-INLINE vec *row_of(const struct plane *p, long y) { return p->data + (y - p->first) * p->stride + p->margin; }
+INLINE vec *row_of(const struct plane *p, long y) { return p->data + ((y - p->first) & ~p->wrap) * p->stride + p->margin; }
 
 /* A plane for rows that `c` reads, forward or transposed; moves *memory on. */
 static struct plane take_plane(vec **memory, const struct chain *chain, const struct conv *c, long first, long end) {
     const long margin = max_of(before(c), after(c));
-    struct plane p = {*memory, first, end, margin + tiles(chain->width) + margin, margin};
+    struct plane p = {*memory, first, end, margin + tiles(chain->width) + margin, margin, 0};
     *memory += (end - first) * p.stride;
     return p;
 }
 
 static size_t plane_vectors(const struct chain *chain, const struct conv *c, long rows) {
     return (size_t)rows * (size_t)(2 * max_of(before(c), after(c)) + tiles(chain->width));
+}
+
+/* What holds the last `kept` rows at least: a power of two of them, or all where they are no more. */
+static long window(long rows, long kept) {
+    long size = 1;
+    while (size < kept) size *= 2;
+    return min_of(size, rows);
+}
+
+/* A plane that rows pass through from first to end; the last `kept` of them stay. */
+static struct plane take_window(vec **memory, const struct chain *chain, const struct conv *c, long first, long end,
+                                long kept) {
+    const long size = window(end - first, kept);
+    struct plane p = take_plane(memory, chain, c, first, first + size);
+    if (size < end - first) p.wrap = ~(size - 1);
+    p.end = end;
+    return p;
 }
 
 /* Zero what lies beside the image's columns in row y. */
@@ -55,20 +75,32 @@ static void clear_sides(const struct plane *p, long y, long width) {
     memset(row + width, 0, (size_t)(p->stride - p->margin - width) * sizeof(vec));
 }
 
-INLINE void copy_rows(const struct plane *p, const real *map, const struct chain *chain, long lanes) {
-    for (long y = p->first; y < p->end; y++) {
-        const real *from = map + y * chain->width * chain->channels;
-        vec *row = row_of(p, y);
-        for (long x = 0; x < chain->width; x++) row[x] = load(from + x * chain->channels, lanes);
-        clear_sides(p, y, chain->width);
-    }
+INLINE void copy_row(vec *row, const real *from, const struct chain *chain, long lanes) {
+    for (long x = 0; x < chain->width; x++) row[x] = load(from + x * chain->channels, lanes);
 }
 
-static void load_plane(const struct plane *p, const real *map, const struct chain *chain, long lanes) {
+/* Row y of the strip that starts at `map`. */
+static void load_row(const struct plane *p, long y, const real *map, const struct chain *chain, long lanes) {
+    const real *from = map + y * chain->width * chain->channels;
     if (lanes == LANES)
-        copy_rows(p, map, chain, LANES);
+        copy_row(row_of(p, y), from, chain, LANES);
     else
-        copy_rows(p, map, chain, lanes);
+        copy_row(row_of(p, y), from, chain, lanes);
+    clear_sides(p, y, chain->width);
+}
+
+INLINE void put_row(real *to, const vec *row, const struct chain *chain, long lanes, int activated) {
+    for (long x = 0; x < chain->width; x++) store(to + x * chain->channels, activated ? gelu(row[x]) : row[x], lanes);
+}
+
+/* A row of a strip, GELU applied where asked. */
+static void store_row(real *to, const vec *row, const struct chain *chain, long lanes, int activated) {
+    if (lanes < LANES)
+        put_row(to, row, chain, lanes, activated);
+    else if (activated)
+        put_row(to, row, chain, LANES, 1);
+    else
+        put_row(to, row, chain, LANES, 0);
 }
 
 /* taps[i][j] of LANES channels from `channel` on; turned by 180 degrees for the transposed convolution. */
@@ -113,210 +145,103 @@ static void convolve_row(const struct plane *in, const struct conv *c, const vec
     }
 }
 
-static void convolve(const struct plane *in, const struct plane *out, const struct conv *c, const vec *taps, vec bias,
-                     long pad, long width) {
-    for (long y = out->first; y < out->end; y++) {
-        convolve_row(in, c, taps, bias, pad, y, width, row_of(out, y));
-        clear_sides(out, y, width);
-    }
-}
-
-/* --- forward */
-
-INLINE void store_row(real *to, const vec *row, const struct chain *chain, long lanes) {
-    if (chain->gelu)
-        for (long x = 0; x < chain->width; x++) store(to + x * chain->channels, gelu(row[x]), lanes);
-    else
-        for (long x = 0; x < chain->width; x++) store(to + x * chain->channels, row[x], lanes);
-}
-
 static vec load_bias(const struct conv *c, long channel, long lanes) {
     return c->bias ? load(c->bias + channel, lanes) : splat(0);
 }
 
-/* Rows [first[i], end[i]) of the input of convolution i that rows [from, to) of the output need. */
+INLINE long strips_of(const struct chain *chain) { return (chain->channels + LANES - 1) / LANES; }
+
+/* As many strips in a unit as the cache holds, while every thread finds units enough; sums never depend on it. */
+static long strips_together(const struct chain *chain, long images, size_t vectors, int threads) {
+    const long all = strips_of(chain), fitting = SWEEP_BYTES / (long)(vectors * sizeof(vec));
+    return max_of(1, min_of(min_of(fitting, MAX_STRIPS), images * all / (2 * threads)));
+}
+
+/* --- forward */
+
+/* Rows [first[i], end[i]) of the input of convolution i, and of the last one's output, that rows [from, to) of the
+ * output need. */
 static void needed(const struct chain *chain, long from, long to, long *first, long *end) {
+    first[chain->convs] = from;
+    end[chain->convs] = to;
     for (int i = chain->convs - 1; i >= 0; i--) {
         first[i] = from = max_of(0, from - before(&chain->conv[i]));
         end[i] = to = min_of(chain->height, to + after(&chain->conv[i]));
     }
 }
 
-static int forward_unit(const void *opaque, long index) {
-    const struct chain *chain = opaque;
-    const long blocks = (chain->channels + LANES - 1) / LANES, block = index % blocks;
-    const long band = index / blocks % chain->bands, image = index / blocks / chain->bands;
-    const long channel = block * LANES, lanes = min_of(LANES, chain->channels - channel), width = chain->width;
-    const long from = band * chain->height / chain->bands, to = (band + 1) * chain->height / chain->bands;
-    const long start = image * chain->height * width * chain->channels + channel;
-    long first[MAX_CONVS], end[MAX_CONVS];
-    needed(chain, from, to, first, end);
-    size_t size = (size_t)tiles(width);
+struct strip {
+    long channel, lanes;
+    struct plane in[MAX_CONVS]; /* what each convolution reads */
+    vec *taps[MAX_CONVS], bias[MAX_CONVS];
+};
+
+static size_t strip_vectors(const struct chain *chain) {
+    size_t size = 0;
     for (int i = 0; i < chain->convs; i++) {
         const struct conv *c = &chain->conv[i];
-        size += plane_vectors(chain, c, end[i] - first[i]) + (size_t)c->kernel * (size_t)c->kernel;
-    }
-    vec *memory = scratch_of(size), *line = memory;
-    if (!memory) return 1;
-    memory += tiles(width);
-    struct plane in = take_plane(&memory, chain, &chain->conv[0], first[0], end[0]);
-    load_plane(&in, chain->x + start, chain, lanes);
-    for (int i = 0; i < chain->convs; i++) {
-        const struct conv *c = &chain->conv[i];
-        const vec bias = load_bias(c, channel, lanes), *taps = memory;
-        load_taps(memory, c, channel, lanes, 0);
-        memory += c->kernel * c->kernel;
-        if (i + 1 < chain->convs) {
-            struct plane out = take_plane(&memory, chain, c + 1, first[i + 1], end[i + 1]);
-            convolve(&in, &out, c, taps, bias, before(c), width);
-            in = out;
-            continue;
-        }
-        for (long y = from; y < to; y++) {
-            real *row = chain->y + start + y * width * chain->channels;
-            convolve_row(&in, c, taps, bias, before(c), y, width, line);
-            if (lanes == LANES)
-                store_row(row, line, chain, LANES);
-            else
-                store_row(row, line, chain, lanes);
-        }
-    }
-    return 0;
-}
-
-static int run_chain(struct chain *chain, int threads) {
-    const long units = chain->batch * ((chain->channels + LANES - 1) / LANES);
-    const long large = chain->height * chain->width / BAND_VECTORS + 1, idle = (threads + units - 1) / units;
-    chain->bands = max_of(1, min_of(max_of(large, idle), chain->height / 8));
-    return share_out(forward_unit, chain, units * chain->bands, threads);
-}
-
-/* --- backward */
-
-/* sum[k] += sum over x of grad[x]·in[x + k·dilation], for `count` neighbouring taps. */
-INLINE void correlate(const vec *grad, const vec *in, long width, long dilation, int count, vec *sum) {
-    vec part[7];
-#pragma GCC unroll 7
-    for (int k = 0; k < count; k++) part[k] = splat(0);
-    for (long x = 0; x < width; x++)
-#pragma GCC unroll 7
-        for (int k = 0; k < count; k++) part[k] += grad[x] * in[x + k * dilation];
-#pragma GCC unroll 7
-    for (int k = 0; k < count; k++) sum[k] += part[k];
-}
-
-/* Adds the gradients of the taps and of the bias; row by row, so that rounding stays small over large maps. */
-static void weight_gradient(const struct plane *grad, const struct plane *in, const struct conv *c, long width,
-                            vec *taps, vec *bias) {
-    const long d = c->dilation, pad = before(c);
-    const int kernel = c->kernel;
-    for (long y = grad->first; y < grad->end; y++) {
-        const vec *g = row_of(grad, y);
-        vec line = splat(0);
-        for (long x = 0; x < width; x++) line += g[x];
-        *bias += line;
-        for (int i = 0; i < kernel; i++) {
-            const long source = y + i * d - pad;
-            if (source < in->first || source >= in->end) continue;
-            const vec *row = row_of(in, source) - pad;
-            vec *sum = taps + i * kernel;
-            if (kernel == 3)
-                correlate(g, row, width, d, 3, sum);
-            else if (kernel == 5)
-                correlate(g, row, width, d, 5, sum);
-            else if (kernel == 7)
-                correlate(g, row, width, d, 7, sum);
-            else
-                for (int k = 0; k < kernel; k++) correlate(g, row + k * d, width, d, 1, sum + k);
-        }
-    }
-}
-
-/* grad *= GELU'(what the last convolution gave). */
-static void through_gelu(const struct plane *grad, const struct plane *in, const struct conv *c, const vec *taps,
-                         vec bias, long width, vec *line) {
-    for (long y = grad->first; y < grad->end; y++) {
-        vec *g = row_of(grad, y);
-        convolve_row(in, c, taps, bias, before(c), y, width, line);
-        for (long x = 0; x < width; x++) g[x] *= gelu_slope(line[x]);
-    }
-}
-
-/* Vectors for the taps and tap gradients of both convolutions, and for the planes: inputs, and gradients of outputs. */
-static size_t backward_vectors(const struct chain *chain) {
-    size_t size = (size_t)tiles(chain->width);
-    for (int i = 0; i < chain->convs; i++) {
-        const struct conv *c = &chain->conv[i];
-        size += 3 * (size_t)c->kernel * (size_t)c->kernel + 2 * plane_vectors(chain, c, chain->height);
+        size += plane_vectors(chain, c, window(chain->height, span(c) + 1)) + (size_t)c->kernel * (size_t)c->kernel;
     }
     return size;
 }
 
-/* All gradients of one image, LANES channels from `channel` on. */
-static void backward_image(const struct chain *chain, long image, long channel, long lanes, vec *memory,
-                           vec *tap_grads[MAX_CONVS], vec bias_grads[MAX_CONVS]) {
-    const long width = chain->width, height = chain->height;
-    const long start = image * height * width * chain->channels + channel;
-    struct plane in[MAX_CONVS];
-    vec *line = memory, *taps[MAX_CONVS];
-    memory += tiles(width);
+static struct strip take_strip(vec **memory, const struct chain *chain, long number, const long *first, const long *end) {
+    const long channel = number * LANES;
+    struct strip s = {.channel = channel, .lanes = min_of(LANES, chain->channels - channel)};
     for (int i = 0; i < chain->convs; i++) {
         const struct conv *c = &chain->conv[i];
-        in[i] = take_plane(&memory, chain, c, 0, height);
-        taps[i] = memory;
-        memory += c->kernel * c->kernel;
-        load_taps(taps[i], c, channel, lanes, 0);
-        if (i == 0)
-            load_plane(&in[0], chain->x + start, chain, lanes);
-        else
-            convolve(&in[i - 1], &in[i], c - 1, taps[i - 1], load_bias(c - 1, channel, lanes), before(c - 1), width);
+        s.in[i] = take_window(memory, chain, c, first[i], end[i], span(c) + 1);
+        s.taps[i] = *memory;
+        *memory += c->kernel * c->kernel;
+        s.bias[i] = load_bias(c, channel, s.lanes);
+        load_taps(s.taps[i], c, channel, s.lanes, 0);
     }
-    const struct conv *c = &chain->conv[chain->convs - 1];
-    struct plane grad = take_plane(&memory, chain, c, 0, height);
-    load_plane(&grad, chain->grad_y + start, chain, lanes);
-    if (chain->gelu)
-        through_gelu(&grad, &in[chain->convs - 1], c, taps[chain->convs - 1], load_bias(c, channel, lanes), width, line);
-    for (int i = chain->convs - 1; i >= 0; i--) {
-        c = &chain->conv[i];
-        weight_gradient(&grad, &in[i], c, width, tap_grads[i], &bias_grads[i]);
-        load_taps(taps[i], c, channel, lanes, 1);
-        if (i > 0) {
-            struct plane next = take_plane(&memory, chain, c - 1, 0, height);
-            convolve(&grad, &next, c, taps[i], splat(0), after(c), width);
-            grad = next;
-        } else if (chain->grad_x) {
-            for (long y = 0; y < height; y++) {
-                real *to = chain->grad_x + start + y * width * chain->channels;
-                convolve_row(&grad, c, taps[i], splat(0), after(c), y, width, line);
-                for (long x = 0; x < width; x++) store(to + x * chain->channels, line[x], lanes);
-            }
-        }
+    return s;
+}
+
+/* What row y of the input makes possible: a row of every convolution. */
+static void advance(const struct chain *chain, const struct strip *s, long image, long y, const long *first,
+                    const long *end, vec *line) {
+    const long width = chain->width, start = image * chain->height * width * chain->channels + s->channel;
+    if (y < end[0]) load_row(&s->in[0], y, chain->x + start, chain, s->lanes);
+    for (int i = 0; i < chain->convs; i++) {
+        const struct conv *c = &chain->conv[i];
+        const int last = i + 1 == chain->convs;
+        y -= after(c);
+        if (y < first[i + 1] || y >= end[i + 1]) continue;
+        convolve_row(&s->in[i], c, s->taps[i], s->bias[i], before(c), y, width, last ? line : row_of(&s->in[i + 1], y));
+        if (last)
+            store_row(chain->y + start + y * width * chain->channels, line, chain, s->lanes, chain->gelu);
+        else
+            clear_sides(&s->in[i + 1], y, width);
     }
 }
 
-/* A group of images and LANES channels; groups do not depend on the number of threads, so neither do the sums. */
-static int backward_unit(const void *opaque, long index) {
+static int forward_unit(const void *opaque, long index) {
     const struct chain *chain = opaque;
-    const long blocks = (chain->channels + LANES - 1) / LANES, block = index % blocks, group = index / blocks;
-    const long channel = block * LANES, lanes = min_of(LANES, chain->channels - channel);
-    vec *memory = scratch_of(backward_vectors(chain)), *tap_grads[MAX_CONVS], bias_grads[MAX_CONVS] = {{0}};
+    const long sets = (strips_of(chain) + chain->strips - 1) / chain->strips, set = index % sets;
+    const long band = index / sets % chain->bands, image = index / sets / chain->bands;
+    const long number = set * chain->strips, count = min_of(chain->strips, strips_of(chain) - number);
+    long first[MAX_CONVS + 1], end[MAX_CONVS + 1], lag = 0;
+    needed(chain, band * chain->height / chain->bands, (band + 1) * chain->height / chain->bands, first, end);
+    struct strip strip[MAX_STRIPS];
+    vec *memory = scratch_of((size_t)tiles(chain->width) + (size_t)count * strip_vectors(chain)), *line = memory;
     if (!memory) return 1;
-    for (int i = 0; i < chain->convs; i++) {
-        const int taps = chain->conv[i].kernel * chain->conv[i].kernel;
-        tap_grads[i] = memory;
-        memory += taps;
-        memset(tap_grads[i], 0, (size_t)taps * sizeof(vec));
-    }
-    const long from = group * chain->batch / chain->groups, to = (group + 1) * chain->batch / chain->groups;
-    for (long image = from; image < to; image++)
-        backward_image(chain, image, channel, lanes, memory, tap_grads, bias_grads);
-    for (int i = 0; i < chain->convs; i++) {
-        const long taps = (long)chain->conv[i].kernel * chain->conv[i].kernel;
-        for (long t = 0; t < taps; t++)
-            store(chain->grad_weight[i] + ((group * taps + t) * blocks + block) * LANES, tap_grads[i][t], LANES);
-        store(chain->grad_bias[i] + (group * blocks + block) * LANES, bias_grads[i], LANES);
-    }
+    memory += tiles(chain->width);
+    for (long i = 0; i < count; i++) strip[i] = take_strip(&memory, chain, number + i, first, end);
+    for (int i = 0; i < chain->convs; i++) lag += after(&chain->conv[i]);
+    for (long y = first[0]; y < end[chain->convs] + lag; y++)
+        for (long i = 0; i < count; i++) advance(chain, &strip[i], image, y, first, end, line);
     return 0;
+}
+
+/* Few images and channels are divided by rows too, so that no thread is idle. */
+static int run_chain(struct chain *chain, int threads) {
+    const long units = chain->batch * strips_of(chain), idle = (threads + units - 1) / units;
+    chain->bands = max_of(1, min_of(idle, chain->height / 8));
+    chain->strips = strips_together(chain, chain->batch * chain->bands, strip_vectors(chain), threads);
+    const long sets = (strips_of(chain) + chain->strips - 1) / chain->strips;
+    return share_out(forward_unit, chain, chain->batch * chain->bands * sets, threads);
 }
 
 #endif

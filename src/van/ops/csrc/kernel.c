@@ -1,4 +1,5 @@
 /* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
+#include "gradients.h"
 #include "patch.h"
 
 #ifdef VAN_TILES
@@ -61,7 +62,7 @@ EXPORT int van_depthwise_backward(const real *x, const real *grad_y, const long 
         chain.grad_bias[i] = gradients[2 + 2 * i];
     }
     chain.groups = groups;
-    return share_out(backward_unit, &chain, groups * ((chain.channels + LANES - 1) / LANES), threads);
+    return run_backward(&chain, threads);
 }
 
 EXPORT long van_block_groups(long pixels, long hidden) {
