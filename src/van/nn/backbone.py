@@ -25,6 +25,7 @@ from .layers import (
     depthwise_gelu_project,
     drop_path,
     served,
+    streamed_feed_forward,
 )
 
 
@@ -94,6 +95,10 @@ class FeedForward(nn.Module):
         self.lean = False
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        if not (self.training and self.dropout.p):
+            y = streamed_feed_forward(self.expand, self.depthwise, self.project, x)
+            if y is not None:
+                return y
         x = self.expand(x)  # (N, E, H, W)
         if self.lean and self.training and not self.dropout.p:
             return depthwise_gelu_project(self.depthwise, self.project, x)

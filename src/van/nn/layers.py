@@ -40,9 +40,13 @@ def served(x: Tensor, *modules: nn.Module) -> list[ops.Conv]:
 
     Modules with hooks are called as modules.
     """
-    fit = [m for m in modules if isinstance(m, DepthwiseConv2d) and not (m._forward_hooks or m._forward_pre_hooks)]
+    fit = [m for m in modules if isinstance(m, DepthwiseConv2d) and not _watched(m)]
     convs = [m.conv for m in fit]
     return convs if len(convs) == len(modules) and ops.kernel_serves(x, *convs) else []
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def depthwise_gelu(depthwise: nn.Module, x: Tensor) -> Tensor:
@@ -53,11 +57,22 @@ def depthwise_gelu(depthwise: nn.Module, x: Tensor) -> Tensor:
 
 def depthwise_gelu_project(depthwise: nn.Module, project: nn.Module, x: Tensor) -> Tensor:
     """project(gelu(depthwise(x))), in training keeping x alone where that pays: (N, E, H, W) -> (N, K, H, W)."""
-    if isinstance(project, PointwiseConv2d) and not (project._forward_hooks or project._forward_pre_hooks):
+    if isinstance(project, PointwiseConv2d) and not _watched(project):
         convs = served(x, depthwise) if ops.recomputing_pays(x) else []
         if convs:
             return ops.depthwise_gelu_project(x, convs[0], project.weight, project.bias)
     return project(depthwise_gelu(depthwise, x))
+
+
+def streamed_feed_forward(expand: nn.Module, depthwise: nn.Module, project: nn.Module, x: Tensor) -> Tensor | None:
+    """project(gelu(depthwise(expand(x)))) where the C kernel does that in one go, else None."""
+    ends = [m for m in (expand, project) if isinstance(m, PointwiseConv2d) and not _watched(m)]
+    if len(ends) < 2 or not isinstance(depthwise, DepthwiseConv2d) or _watched(depthwise):
+        return None
+    first, last = ((m.weight, m.bias) for m in ends)
+    if not ops.streaming_serves(x, *first, *depthwise.conv[:2], *last):
+        return None
+    return ops.streamed_feed_forward(x, first, depthwise.conv, last)
 
 
 class LayerNorm2d(nn.LayerNorm):

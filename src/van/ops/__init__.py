@@ -26,6 +26,7 @@ from .layout import fast_layout
 from .plain import Conv
 from .pointwise import pointwise_conv2d
 from .report import report
+from .streamed import streamed_feed_forward, streaming_serves
 
 __all__ = [
     "Conv",
@@ -45,5 +46,7 @@ __all__ = [
     "pointwise_conv2d",
     "recomputing_pays",
     "report",
+    "streamed_feed_forward",
+    "streaming_serves",
     "without_kernels",
 ]

@@ -88,8 +88,7 @@ def _backward(grad: Tensor, x: Tensor, convs: Sequence[Conv], *, gelu: bool = Fa
     """The gradient of x, then of each weight and bias."""
     x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
     batch, channels = x.shape[:2]
-    lanes = VECTOR_BYTES // x.element_size()
-    groups, padded = max(1, min(GROUPS, batch)), -(-channels // lanes) * lanes
+    groups, padded = max(1, min(GROUPS, batch)), _padded(channels, x)
     grads = [_like(x)]
     for weight, _, _ in convs:
         grads += [x.new_zeros((groups, weight.shape[-1] ** 2, padded)), x.new_zeros((groups, padded))]
@@ -117,6 +116,12 @@ def _described(x: Tensor, convs: Sequence[Conv], gelu: bool) -> tuple[Any, Any, 
             pointers.append(None if tensor is None else kept[-1].data_ptr())
     shape = (ctypes.c_long * 4)(batch, height, width, channels)
     return shape, (ctypes.c_long * len(options))(*options), (ctypes.c_void_p * len(pointers))(*pointers), kept
+
+
+def _padded(channels: int, x: Tensor) -> int:
+    """That many channels of x in whole vectors."""
+    lanes = VECTOR_BYTES // x.element_size()
+    return -(-channels // lanes) * lanes
 
 
 def _check(status: int, x: Tensor) -> None:
@@ -154,8 +159,12 @@ def _flat(weight: Tensor) -> Tensor:
     return torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
-def _differentiable(operator: Any, backward_operator: Any, slots: tuple[int, ...]) -> None:
-    """Give an operator its gradients; slots: the inputs that are tensors, in the order of its backward operator."""
+def _differentiable(operator: Any, backward_operator: Any, slots: tuple[int, ...], plainly: Any) -> None:
+    """Give an operator its gradients.
+
+    slots: the inputs that are tensors, in the order of its backward operator; plainly: the same function of all inputs,
+    differentiable as often as one likes.
+    """
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*(inputs[slot] for slot in slots))
@@ -169,7 +178,7 @@ def _differentiable(operator: Any, backward_operator: Any, slots: tuple[int, ...
         wanted = [slot for slot in slots if ctx.needs_input_grad[slot]]
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # The gradient will be differentiated itself, which the plain path can be.
-            found = torch.autograd.grad(_plainly(inputs), [inputs[i] for i in wanted], grad, create_graph=True)
+            found = torch.autograd.grad(plainly(inputs), [inputs[i] for i in wanted], grad, create_graph=True)
             for slot, value in zip(wanted, found, strict=True):
                 grads[slot] = value
         else:
@@ -190,8 +199,8 @@ def _plainly(inputs: Sequence[Any]) -> Tensor:
     return plain.chain(x, [tuple(parameters[:3]), tuple(parameters[3:])])
 
 
-_differentiable(depthwise, depthwise_backward, (0, 1, 2))
-_differentiable(depthwise_pair, depthwise_pair_backward, (0, 1, 2, 4, 5))
+_differentiable(depthwise, depthwise_backward, (0, 1, 2), _plainly)
+_differentiable(depthwise_pair, depthwise_pair_backward, (0, 1, 2, 4, 5), _plainly)
 
 
 @register_flop_formula(torch.ops.van.depthwise)

@@ -178,6 +178,8 @@ def _load(path: Path) -> ctypes.CDLL:
     handle.van_pack.argtypes, handle.van_pack.restype = [pointer, *[ctypes.c_long] * 4, pointer], None
     handle.van_depthwise.argtypes = [pointer] * 5 + [number]
     handle.van_depthwise_backward.argtypes = [pointer] * 6 + [ctypes.c_long, number]
+    handle.van_hidden.argtypes = [pointer] * 5 + [number]
+    handle.van_hidden_backward.argtypes = [pointer] * 7 + [ctypes.c_long, number]
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
     handle.van_block.argtypes = [pointer] * 5 + [number] * 2

@@ -20,8 +20,11 @@ struct conv {
 
 struct chain {
     const real *x;                /* (batch, height, width, channels), as y and the gradients are */
+    const real *shift;            /* (channels) or NULL: added to x as it is read */
     const real *grad_y;           /* backward */
-    real *y, *grad_x;             /* forward; backward, NULL where it is not asked for, or grad_y itself */
+    real *y;                      /* may be x itself; backward: NULL where it is not wanted again */
+    real *grad_x;                 /* backward: NULL where it is not asked for, or grad_y itself */
+    real *grad_shift;             /* (groups, channels rounded up) or NULL */
     real *grad_weight[MAX_CONVS]; /* (groups, kernel², channels rounded up), sums over a group of images */
     real *grad_bias[MAX_CONVS];   /* (groups, channels rounded up) */
     struct conv conv[MAX_CONVS];
@@ -75,17 +78,17 @@ static void clear_sides(const struct plane *p, long y, long width) {
     memset(row + width, 0, (size_t)(p->stride - p->margin - width) * sizeof(vec));
 }
 
-INLINE void copy_row(vec *row, const real *from, const struct chain *chain, long lanes) {
-    for (long x = 0; x < chain->width; x++) row[x] = load(from + x * chain->channels, lanes);
+INLINE void copy_row(vec *row, const real *from, vec shift, const struct chain *chain, long lanes) {
+    for (long x = 0; x < chain->width; x++) row[x] = load(from + x * chain->channels, lanes) + shift;
 }
 
-/* Row y of the strip that starts at `map`. */
-static void load_row(const struct plane *p, long y, const real *map, const struct chain *chain, long lanes) {
+/* Row y of the strip that starts at `map`, shifted. */
+static void load_row(const struct plane *p, long y, const real *map, vec shift, const struct chain *chain, long lanes) {
     const real *from = map + y * chain->width * chain->channels;
     if (lanes == LANES)
-        copy_row(row_of(p, y), from, chain, LANES);
+        copy_row(row_of(p, y), from, shift, chain, LANES);
     else
-        copy_row(row_of(p, y), from, chain, lanes);
+        copy_row(row_of(p, y), from, shift, chain, lanes);
     clear_sides(p, y, chain->width);
 }
 
@@ -145,9 +148,9 @@ static void convolve_row(const struct plane *in, const struct conv *c, const vec
     }
 }
 
-static vec load_bias(const struct conv *c, long channel, long lanes) {
-    return c->bias ? load(c->bias + channel, lanes) : splat(0);
-}
+static vec load_or_zero(const real *p, long channel, long lanes) { return p ? load(p + channel, lanes) : splat(0); }
+
+static vec load_bias(const struct conv *c, long channel, long lanes) { return load_or_zero(c->bias, channel, lanes); }
 
 INLINE long strips_of(const struct chain *chain) { return (chain->channels + LANES - 1) / LANES; }
 
@@ -172,6 +175,7 @@ static void needed(const struct chain *chain, long from, long to, long *first, l
 
 struct strip {
     long channel, lanes;
+    vec shift;
     struct plane in[MAX_CONVS]; /* what each convolution reads */
     vec *taps[MAX_CONVS], bias[MAX_CONVS];
 };
@@ -188,6 +192,7 @@ static size_t strip_vectors(const struct chain *chain) {
 static struct strip take_strip(vec **memory, const struct chain *chain, long number, const long *first, const long *end) {
     const long channel = number * LANES;
     struct strip s = {.channel = channel, .lanes = min_of(LANES, chain->channels - channel)};
+    s.shift = load_or_zero(chain->shift, channel, s.lanes);
     for (int i = 0; i < chain->convs; i++) {
         const struct conv *c = &chain->conv[i];
         s.in[i] = take_window(memory, chain, c, first[i], end[i], span(c) + 1);
@@ -203,7 +208,7 @@ static struct strip take_strip(vec **memory, const struct chain *chain, long num
 static void advance(const struct chain *chain, const struct strip *s, long image, long y, const long *first,
                     const long *end, vec *line) {
     const long width = chain->width, start = image * chain->height * width * chain->channels + s->channel;
-    if (y < end[0]) load_row(&s->in[0], y, chain->x + start, chain, s->lanes);
+    if (y < end[0]) load_row(&s->in[0], y, chain->x + start, s->shift, chain, s->lanes);
     for (int i = 0; i < chain->convs; i++) {
         const struct conv *c = &chain->conv[i];
         const int last = i + 1 == chain->convs;
@@ -235,10 +240,10 @@ static int forward_unit(const void *opaque, long index) {
     return 0;
 }
 
-/* Few images and channels are divided by rows too, so that no thread is idle. */
+/* Few images and channels are divided by rows too, so that no thread is idle, unless y takes the place of x. */
 static int run_chain(struct chain *chain, int threads) {
     const long units = chain->batch * strips_of(chain), idle = (threads + units - 1) / units;
-    chain->bands = max_of(1, min_of(idle, chain->height / 8));
+    chain->bands = chain->x == chain->y ? 1 : max_of(1, min_of(idle, chain->height / 8));
     chain->strips = strips_together(chain, chain->batch * chain->bands, strip_vectors(chain), threads);
     const long sets = (strips_of(chain) + chain->strips - 1) / chain->strips;
     return share_out(forward_unit, chain, chain->batch * chain->bands * sets, threads);

@@ -11,6 +11,7 @@
 /* What a strip needs besides the forward's: per convolution the gradient of its output, turned taps, sums. */
 struct back_strip {
     long channel, lanes;
+    vec shift, shift_grad;
     struct plane in[MAX_CONVS], grad[MAX_CONVS];
     vec *taps[MAX_CONVS], *turned[MAX_CONVS], bias[MAX_CONVS];
     vec *tap_grads[MAX_CONVS], bias_grads[MAX_CONVS];
@@ -36,6 +37,7 @@ static size_t back_strip_vectors(const struct chain *chain) {
 static struct back_strip take_back_strip(vec **memory, const struct chain *chain, long number) {
     const long channel = number * LANES, height = chain->height;
     struct back_strip s = {.channel = channel, .lanes = min_of(LANES, chain->channels - channel)};
+    s.shift = load_or_zero(chain->shift, channel, s.lanes);
     for (int i = 0; i < chain->convs; i++) {
         const struct conv *c = &chain->conv[i];
         const long taps = (long)c->kernel * c->kernel;
@@ -70,15 +72,19 @@ INLINE void correlate(const vec *grad, const vec *in, long width, long dilation,
     for (int k = 0; k < count; k++) sum[k] += even[k] + odd[k];
 }
 
+INLINE vec sum_of(const vec *row, long width) {
+    vec sum = splat(0);
+    for (long x = 0; x < width; x++) sum += row[x];
+    return sum;
+}
+
 /* Adds what row y gives to the gradients of the taps and of the bias; row by row, so that rounding stays small. */
 static void weight_gradient(const struct plane *grad, const struct plane *in, const struct conv *c, long y, long width,
                             vec *taps, vec *bias) {
     const long d = c->dilation, pad = before(c);
     const int kernel = c->kernel;
     const vec *g = row_of(grad, y);
-    vec line = splat(0);
-    for (long x = 0; x < width; x++) line += g[x];
-    *bias += line;
+    *bias += sum_of(g, width);
     for (int i = 0; i < kernel; i++) {
         const long source = y + i * d - pad;
         if (source < in->first || source >= in->end) continue;
@@ -95,15 +101,17 @@ static void weight_gradient(const struct plane *grad, const struct plane *in, co
     }
 }
 
-/* Row y of the last convolution's gradient: the result's, times GELU'(what the convolution gave). */
-static void meet(const struct chain *chain, const struct back_strip *s, const real *grad_y, long y, vec *line) {
+/* Row y of the last convolution's gradient: the result's, times GELU'(what the convolution gave); start: the strip's
+ * place in the maps. */
+static void meet(const struct chain *chain, const struct back_strip *s, long start, long y, vec *line) {
     const int last = chain->convs - 1;
     const struct conv *c = &chain->conv[last];
     vec *g = row_of(&s->grad[last], y);
-    load_row(&s->grad[last], y, grad_y, chain, s->lanes);
+    load_row(&s->grad[last], y, chain->grad_y + start, splat(0), chain, s->lanes);
     if (!chain->gelu) return;
     convolve_row(&s->in[last], c, s->taps[last], s->bias[last], before(c), y, chain->width, line);
-    for (long x = 0; x < chain->width; x++) g[x] *= gelu_slope(line[x]);
+    for (long x = 0; x < chain->width; x++) g[x] *= gelu_slope(line[x], &line[x]);
+    if (chain->y) store_row(chain->y + start + y * chain->width * chain->channels, line, chain, s->lanes, 0);
 }
 
 /* What row y of the input makes possible. */
@@ -111,7 +119,7 @@ static void retreat(const struct chain *chain, struct back_strip *s, long image,
     const long width = chain->width, height = chain->height, row = width * chain->channels;
     const long start = image * height * row + s->channel;
     const int last = chain->convs - 1;
-    if (y < height) load_row(&s->in[0], y, chain->x + start, chain, s->lanes);
+    if (y < height) load_row(&s->in[0], y, chain->x + start, s->shift, chain, s->lanes);
     for (int i = 0; i < last; i++) {
         const struct conv *c = &chain->conv[i];
         y -= after(c);
@@ -120,7 +128,7 @@ static void retreat(const struct chain *chain, struct back_strip *s, long image,
         clear_sides(&s->in[i + 1], y, width);
     }
     y -= after(&chain->conv[last]);
-    if (y >= 0 && y < height) meet(chain, s, chain->grad_y + start, y, line);
+    if (y >= 0 && y < height) meet(chain, s, start, y, line);
     for (int i = last; i >= 0; i--) {
         const struct conv *c = &chain->conv[i];
         if (y >= 0 && y < height)
@@ -128,11 +136,25 @@ static void retreat(const struct chain *chain, struct back_strip *s, long image,
         y -= before(c);
         if (y < 0 || y >= height || (i == 0 && !chain->grad_x)) continue;
         convolve_row(&s->grad[i], c, s->turned[i], splat(0), after(c), y, width, i ? row_of(&s->grad[i - 1], y) : line);
-        if (i)
+        if (i) {
             clear_sides(&s->grad[i - 1], y, width);
-        else
+        } else {
             store_row(chain->grad_x + start + y * row, line, chain, s->lanes, 0);
+            s->shift_grad += sum_of(line, width);
+        }
     }
+}
+
+/* The sums over a group of images. */
+static void put_sums(const struct chain *chain, const struct back_strip *s, long group) {
+    const long padded = strips_of(chain) * LANES, at = group * padded + s->channel;
+    for (int i = 0; i < chain->convs; i++) {
+        const long taps = (long)chain->conv[i].kernel * chain->conv[i].kernel;
+        for (long t = 0; t < taps; t++)
+            store(chain->grad_weight[i] + (group * taps + t) * padded + s->channel, s->tap_grads[i][t], LANES);
+        store(chain->grad_bias[i] + at, s->bias_grads[i], LANES);
+    }
+    if (chain->grad_shift) store(chain->grad_shift + at, s->shift_grad, LANES);
 }
 
 /* A group of images and some strips; groups do not depend on the number of threads, so neither do the sums. */
@@ -150,15 +172,7 @@ static int backward_unit(const void *opaque, long index) {
     for (long image = from; image < to; image++)
         for (long y = 0; y < steps; y++)
             for (long i = 0; i < count; i++) retreat(chain, &strip[i], image, y, line);
-    for (int i = 0; i < chain->convs; i++) {
-        const long taps = (long)chain->conv[i].kernel * chain->conv[i].kernel;
-        for (long j = 0; j < count; j++) {
-            const long channel = (first + j) * LANES, padded = strips * LANES;
-            for (long t = 0; t < taps; t++)
-                store(chain->grad_weight[i] + (group * taps + t) * padded + channel, strip[j].tap_grads[i][t], LANES);
-            store(chain->grad_bias[i] + group * padded + channel, strip[j].bias_grads[i], LANES);
-        }
-    }
+    for (long j = 0; j < count; j++) put_sums(chain, &strip[j], group);
     return 0;
 }
 

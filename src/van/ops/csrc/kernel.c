@@ -65,6 +65,30 @@ EXPORT int van_depthwise_backward(const real *x, const real *grad_y, const long 
     return run_backward(&chain, threads);
 }
 
+/* map becomes gelu(depthwise(map + shift)); shift: (C). The rest as above. */
+EXPORT int van_hidden(real *map, const real *shift, const long *shape, const long *options,
+                      const real *const *parameters, int threads) {
+    struct chain chain = chain_of(shape, options, parameters);
+    chain.x = chain.y = map;
+    chain.shift = shift;
+    return run_chain(&chain, threads);
+}
+
+/* The same, while grad, the result's gradient, becomes that of map. gradients: of weight, bias and shift, sums over groups. */
+EXPORT int van_hidden_backward(real *map, const real *shift, const long *shape, const long *options,
+                               const real *const *parameters, real *grad, real *const *gradients, long groups,
+                               int threads) {
+    struct chain chain = chain_of(shape, options, parameters);
+    chain.x = chain.y = map;
+    chain.shift = shift;
+    chain.grad_y = chain.grad_x = grad;
+    chain.grad_weight[0] = gradients[0];
+    chain.grad_bias[0] = gradients[1];
+    chain.grad_shift = gradients[2];
+    chain.groups = groups;
+    return run_backward(&chain, threads);
+}
+
 EXPORT long van_block_groups(long pixels, long hidden) {
     const long groups = block_groups(pixels, hidden);
     return groups > 1 ? groups : 0;

@@ -159,12 +159,14 @@ INLINE vec gelu(vec x) {
     return ((real)0.5 * x + (real)0.5 * size) - a * ((real)0.5 - half_erf(a));
 }
 
-INLINE vec gelu_slope(vec x) {
-    const vec a = at_most(magnitude(x), 13);
+/* The slope; *value becomes GELU itself. Beyond 12 the tail is as good as 0, and no longer an ordinary float. */
+INLINE vec gelu_slope(vec x, vec *value) {
+    const vec a = at_most(magnitude(x), 12);
     vec density, tail;
     gauss(a, &density, &tail);
-    const vec rise = a * density * (real)0.39894228040143267794 - tail; /* of the slope, from 1 at a or from 0 at -a */
-    return choose(x < 0, -rise, 1 + rise);
+    const vec below = choose(x < 0, tail, 1 - tail); /* Phi(x) */
+    *value = x * below;
+    return below + choose(x < 0, -a, a) * density * (real)0.39894228040143267794;
 }
 
 /* --- threads: those of the host's own OpenMP pool, so that two pools never fight for the cores */
