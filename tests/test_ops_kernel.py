@@ -359,7 +359,7 @@ class TestCitizen:
         with torch.profiler.profile() as seen:
             model(images()).sum().backward()
         calls = {event.key for event in seen.key_averages()}
-        names = {"depthwise", "depthwise_backward", "depthwise_pair", "depthwise_pair_backward"}
+        names = {"feed_forward", "feed_forward_backward", "depthwise_pair", "depthwise_pair_backward"}
         assert {f"van::{name}" for name in names} <= calls
 
 

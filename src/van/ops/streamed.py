@@ -1,4 +1,4 @@
-"""The feed-forward on the CPU, a few images at a time: the expanded map, the network's largest, never exists as a whole.
+"""The feed-forward on the CPU, a few images at a time: the expanded map, the largest of all, never exists as a whole.
 
 The backward pass computes it again, with GELU's result, from the input, which alone is kept: that costs less than the
 fresh pages of whole maps do. The expansion's bias is added where the depthwise convolution reads.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from .plain import Conv
 
 # Images are taken together while their expanded map is no larger than this, so that it stays in the caches.
 CHUNK_BYTES = 8 * 1024 * 1024
+_thread = threading.local()
 # weight (K, C, 1, 1), bias (K,) or None
 Pointwise = tuple[Tensor, Tensor | None]
 
@@ -96,11 +98,22 @@ def feed_forward_backward(
 def _chunks(inputs: Tensor, near: Tensor, *, maps: int) -> Iterator[tuple[slice, Sequence[Tensor]]]:
     """Some images at a time, and memory for `maps` of their expanded maps; the shape alone decides, as sums need."""
     batch, height, width, _ = inputs.shape
-    image_bytes = height * width * near.shape[0] * inputs.element_size()
-    together = max(1, min(batch, CHUNK_BYTES // max(1, image_bytes)))
-    memory = inputs.new_empty((maps, together, height, width, near.shape[0]))
-    for first in range(0, batch if image_bytes else 0, together):
-        yield slice(first, first + together), memory[:, : batch - first].unbind()
+    image = height * width * near.shape[0]
+    fitting = max(1, CHUNK_BYTES // max(1, image * inputs.element_size()))
+    together = -(-batch // max(1, -(-batch // fitting)))
+    if batch * image:
+        memory = _scratch(maps * together * image, inputs).view(maps, together, height, width, near.shape[0])
+        for first in range(0, batch, together):
+            yield slice(first, first + together), memory[:, : batch - first].unbind()
+
+
+def _scratch(count: int, like: Tensor) -> Tensor:
+    """Memory for numbers, which the thread keeps from call to call: fresh pages would cost more than a product."""
+    size, kept = count * like.element_size(), getattr(_thread, "memory", None)
+    if kept is None or kept.numel() < size:
+        with torch.inference_mode(False):
+            kept = _thread.memory = torch.empty(size, dtype=torch.uint8)
+    return kept[:size].view(like.dtype)
 
 
 def _product(rows: Tensor, weight: Tensor, out: Tensor) -> None:

@@ -66,7 +66,8 @@ INLINE void store(real *p, vec value, long lanes) {
         memcpy(p, &value, (size_t)lanes * sizeof(real));
 }
 
-INLINE vec magnitude(vec x) { return (vec)((ivec)x & ~((ivec){0} + (lane_int)((uint64_t)1 << (8 * sizeof(real) - 1)))); }
+#define SIGN ((ivec){0} + (lane_int)((uint64_t)1 << (8 * sizeof(real) - 1)))
+INLINE vec magnitude(vec x) { return (vec)((ivec)x & ~SIGN); }
 
 /* The smaller of a and a bound; not a number stays that. */
 INLINE vec at_most(vec a, real bound) {
@@ -159,14 +160,17 @@ INLINE vec gelu(vec x) {
     return ((real)0.5 * x + (real)0.5 * size) - a * ((real)0.5 - half_erf(a));
 }
 
+/* a with the sign of x; a is not negative. */
+INLINE vec signed_as(vec a, vec x) { return (vec)((ivec)a | ((ivec)x & SIGN)); }
+
 /* The slope; *value becomes GELU itself. Beyond 12 the tail is as good as 0, and no longer an ordinary float. */
 INLINE vec gelu_slope(vec x, vec *value) {
     const vec a = at_most(magnitude(x), 12);
     vec density, tail;
     gauss(a, &density, &tail);
-    const vec below = choose(x < 0, tail, 1 - tail); /* Phi(x) */
+    const vec below = (real)0.5 + signed_as((real)0.5 - tail, x); /* Phi(x) */
     *value = x * below;
-    return below + choose(x < 0, -a, a) * density * (real)0.39894228040143267794;
+    return below + signed_as(a * density, x) * (real)0.39894228040143267794;
 }
 
 /* --- threads: those of the host's own OpenMP pool, so that two pools never fight for the cores */
