@@ -10,7 +10,9 @@
 
 #include "vector.h"
 
-enum { MAX_CONVS = 2, MAX_STRIPS = 16, SWEEP_BYTES = 512 * 1024 }; /* strips of a unit, what they take of a cache */
+enum { MAX_CONVS = 2 };
+/* Of a unit: strips, and what they take of a small second-level cache. */
+enum { MAX_STRIPS = 16, SWEEP_BYTES = 512 * 1024 };
 
 struct conv {
     const real *weight; /* (channels, kernel, kernel) */
@@ -54,6 +56,19 @@ static size_t plane_vectors(const struct chain *chain, const struct conv *c, lon
     return (size_t)rows * (size_t)(2 * max_of(before(c), after(c)) + tiles(chain->width));
 }
 
+/* Zero what lies beside the image's columns in row y. */
+static void clear_sides(const struct plane *p, long y, long width) {
+    vec *row = row_of(p, y);
+    memset(row - p->margin, 0, (size_t)p->margin * sizeof(vec));
+    memset(row + width, 0, (size_t)(p->stride - p->margin - width) * sizeof(vec));
+}
+
+/* The same where the sides are clear but for what a tile has written. */
+INLINE void clear_tile(const struct plane *p, long y, long width) {
+    vec *row = row_of(p, y);
+    for (long x = width; x < tiles(width); x++) row[x] = splat(0);
+}
+
 /* What holds the last `kept` rows at least: a power of two of them, or all where they are no more. */
 static long window(long rows, long kept) {
     long size = 1;
@@ -61,21 +76,15 @@ static long window(long rows, long kept) {
     return min_of(size, rows);
 }
 
-/* A plane that rows pass through from first to end; the last `kept` of them stay. */
+/* A plane, its sides clear, that rows pass through from first to end; the last `kept` of them stay. */
 static struct plane take_window(vec **memory, const struct chain *chain, const struct conv *c, long first, long end,
                                 long kept) {
     const long size = window(end - first, kept);
     struct plane p = take_plane(memory, chain, c, first, first + size);
+    for (long y = first; y < first + size; y++) clear_sides(&p, y, chain->width);
     if (size < end - first) p.wrap = ~(size - 1);
     p.end = end;
     return p;
-}
-
-/* Zero what lies beside the image's columns in row y. */
-static void clear_sides(const struct plane *p, long y, long width) {
-    vec *row = row_of(p, y);
-    memset(row - p->margin, 0, (size_t)p->margin * sizeof(vec));
-    memset(row + width, 0, (size_t)(p->stride - p->margin - width) * sizeof(vec));
 }
 
 INLINE void copy_row(vec *row, const real *from, vec shift, const struct chain *chain, long lanes) {
@@ -89,7 +98,6 @@ static void load_row(const struct plane *p, long y, const real *map, vec shift, 
         copy_row(row_of(p, y), from, shift, chain, LANES);
     else
         copy_row(row_of(p, y), from, shift, chain, lanes);
-    clear_sides(p, y, chain->width);
 }
 
 INLINE void put_row(real *to, const vec *row, const struct chain *chain, long lanes, int activated) {
@@ -218,7 +226,7 @@ static void advance(const struct chain *chain, const struct strip *s, long image
         if (last)
             store_row(chain->y + start + y * width * chain->channels, line, chain, s->lanes, chain->gelu);
         else
-            clear_sides(&s->in[i + 1], y, width);
+            clear_tile(&s->in[i + 1], y, width);
     }
 }
 

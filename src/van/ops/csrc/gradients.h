@@ -56,20 +56,21 @@ static struct back_strip take_back_strip(vec **memory, const struct chain *chain
     return s;
 }
 
-/* sum[k] += sum over x of grad[x]·in[x + k·dilation], for `count` neighbouring taps; even and odd columns apart, so that
- * no sum waits for the one before. The column after an odd width's last is 0 in grad. */
+/* sum[k] += sum over x of grad[x]·in[x + k·dilation], for `count` neighbouring taps. Few sums are kept for even and odd
+ * columns apart, so that none waits for the one before; the column after an odd width's last is 0 in grad. */
 INLINE void correlate(const vec *grad, const vec *in, long width, long dilation, int count, vec *sum) {
-    vec even[7], odd[7];
+    const int ways = count < 5 ? 2 : 1;
+    vec part[2][7];
+    for (int w = 0; w < ways; w++)
 #pragma GCC unroll 7
-    for (int k = 0; k < count; k++) even[k] = odd[k] = splat(0);
-    for (long x = 0; x < width; x += 2)
+        for (int k = 0; k < count; k++) part[w][k] = splat(0);
+    for (long x = 0; x < width; x += ways)
+#pragma GCC unroll 2
+        for (int w = 0; w < ways; w++)
 #pragma GCC unroll 7
-        for (int k = 0; k < count; k++) {
-            even[k] += grad[x] * in[x + k * dilation];
-            odd[k] += grad[x + 1] * in[x + 1 + k * dilation];
-        }
+            for (int k = 0; k < count; k++) part[w][k] += grad[x + w] * in[x + w + k * dilation];
 #pragma GCC unroll 7
-    for (int k = 0; k < count; k++) sum[k] += even[k] + odd[k];
+    for (int k = 0; k < count; k++) sum[k] += ways == 2 ? part[0][k] + part[1][k] : part[0][k];
 }
 
 INLINE vec sum_of(const vec *row, long width) {
@@ -125,7 +126,7 @@ static void retreat(const struct chain *chain, struct back_strip *s, long image,
         y -= after(c);
         if (y < 0 || y >= height) continue;
         convolve_row(&s->in[i], c, s->taps[i], s->bias[i], before(c), y, width, row_of(&s->in[i + 1], y));
-        clear_sides(&s->in[i + 1], y, width);
+        clear_tile(&s->in[i + 1], y, width);
     }
     y -= after(&chain->conv[last]);
     if (y >= 0 && y < height) meet(chain, s, start, y, line);
@@ -137,7 +138,7 @@ static void retreat(const struct chain *chain, struct back_strip *s, long image,
         if (y < 0 || y >= height || (i == 0 && !chain->grad_x)) continue;
         convolve_row(&s->grad[i], c, s->turned[i], splat(0), after(c), y, width, i ? row_of(&s->grad[i - 1], y) : line);
         if (i) {
-            clear_sides(&s->grad[i - 1], y, width);
+            clear_tile(&s->grad[i - 1], y, width);
         } else {
             store_row(chain->grad_x + start + y * row, line, chain, s->lanes, 0);
             s->shift_grad += sum_of(line, width);
