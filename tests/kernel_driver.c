@@ -51,8 +51,9 @@ static void patch(long n, long h, long w, long c, long outputs, long k, long str
     const long pad = k / 2, high = (h + 2 * pad - k) / stride + 1, wide = (w + 2 * pad - k) / stride + 1;
     const long shape[] = {n, h, w, c}, options[] = {outputs, k, stride, pad, high, wide}, full = rounded(outputs, PANEL);
     real *x = filled((size_t)(n * h * w * c), 1), *y = filled((size_t)(n * high * wide * outputs), 2);
-    real *panels = filled((size_t)van_packed_size(outputs, k * k * c), 3), *weight = filled((size_t)(outputs * k * k * c), 5), *bias = filled((size_t)full, 4);
-    van_pack(weight, outputs, k * k * c, k * k * c, 1, panels);
+    const long row = van_packed_size(outputs, k * c);
+    real *panels = filled((size_t)(k * row), 3), *weight = filled((size_t)(outputs * k * k * c), 5), *bias = filled((size_t)full, 4);
+    for (long i = 0; i < k; i++) van_pack(weight + i * k * c, outputs, k * c, k * k * c, 1, panels + i * row);
     if (van_patch(x, shape, options, panels, bias, y, terms, threads)) exit(3);
     free(x), free(y), free(panels), free(weight), free(bias);
 }

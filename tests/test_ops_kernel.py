@@ -201,23 +201,6 @@ class TestFoldedBlock:
             assert got.shape == want.shape
             assert gap(got, want) < ROUNDING
 
-    @pytest.fixture
-    def amx(self, monkeypatch):
-        """The kernel with AMX; skipped where there is none."""
-        monkeypatch.setenv("VAN_OPS", "AMX")
-        library.cache_clear()
-        there = library().instructions == "AMX"
-        if there:
-            yield
-        monkeypatch.undo()
-        library.cache_clear()
-        if not there:
-            pytest.skip("no AMX here")
-
-    @pytest.mark.parametrize("seed", range(8))
-    def test_fuzzed_on_amx(self, amx, seed):
-        self.test_fuzzed(seed)
-
     @pytest.mark.parametrize("seed", range(8))
     def test_fuzzed(self, seed):
         draw = random.Random(seed)
@@ -227,7 +210,20 @@ class TestFoldedBlock:
         with torch.inference_mode():
             assert gap(fold(tiny(seed, **options))(x), fold(tiny(seed, **options)).double()(x.double())) < ROUNDING
 
-    def test_sixteen_bits_where_pytorch_is_told_that_they_are_enough(self, amx):
+    @pytest.mark.parametrize("instructions", ["AVX512", "AVX2"])
+    def test_fuzzed_without_amx(self, monkeypatch, instructions):
+        monkeypatch.setenv("VAN_OPS", instructions)
+        library.cache_clear()
+        try:
+            for seed in range(4):
+                self.test_fuzzed(seed)
+        finally:
+            monkeypatch.undo()
+            library.cache_clear()
+
+    def test_sixteen_bits_where_pytorch_is_told_that_they_are_enough(self):
+        if library().instructions != "AMX":
+            pytest.skip("no AMX here")
         model, x = fold(tiny(embed_dims=(32, 64, 160, 64))), images(2, 3, 96, 96)
         want = fold(tiny(embed_dims=(32, 64, 160, 64))).double()(x.double())
         before = torch.get_float32_matmul_precision()
@@ -420,12 +416,16 @@ class TestLibrary:
             assert gap(block(y), block.double()(y.double())) < ROUNDING
             assert gap(ops.folded_patch(z, ops.pack_patch(patch)), patch.double()(z.double())) < ROUNDING
 
-    def test_amx_is_asked_for(self):
-        assert library().instructions != "AMX"
+    def test_amx_needs_all_of_it(self, monkeypatch):
+        features = {"avx512f"} | library_module.AMX_FEATURES
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        monkeypatch.setattr(library_module, "_features", lambda: features)
+        assert library_module._candidates(double=False) == ["AMX", "AVX512"]
+        assert library_module._candidates(double=True) == ["AVX512"]
+        features.remove("amx_bf16")
+        assert library_module._candidates(double=False) == ["AVX512"]
 
     def test_without_amx_where_the_system_withholds_it(self, monkeypatch):
-        monkeypatch.setenv("VAN_OPS", "AMX")
-        library.cache_clear()
         if library().instructions != "AMX":
             pytest.skip("no AMX here")
         load = library_module._load

@@ -70,8 +70,9 @@ def pack_patch(conv: nn.Conv2d) -> PackedPatch | None:
     narrow, here = conv.in_channels < NARROW, conv.weight.device.type == "cpu" and library().handle is not None
     if narrow or not here or conv.weight.dtype != torch.float32:
         return None
-    weight = conv.weight.detach().permute(0, 2, 3, 1).flatten(1)  # the inputs of a pixel lie side by side
-    panels, bias = _panels(weight, _bias_of(conv), whole_inputs=False)
+    rows = conv.weight.detach().permute(2, 0, 3, 1)  # the kernel takes its rows one after another
+    packed = [_panels(row, _bias_of(conv), whole_inputs=False) for row in rows]
+    panels, bias = torch.cat([panels for panels, _ in packed]), packed[0][1]
     return PackedPatch(panels, bias, [conv.out_channels, conv.kernel_size[0], conv.stride[0], int(conv.padding[0])])
 
 

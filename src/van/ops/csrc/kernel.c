@@ -87,8 +87,8 @@ EXPORT int van_block(const real *x, const long *shape, const long *options, cons
     return run_block(&b, threads);
 }
 
-/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result;
- * terms as above. */
+/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result; panels: those of each
+ * row of the kernel, (outputs, kernel, C); terms as above. */
 EXPORT int van_patch(const real *x, const long *shape, const long *options, const real *panels, const real *bias, real *y,
                      int terms, int threads) {
     struct patch p = {
