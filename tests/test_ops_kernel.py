@@ -250,13 +250,30 @@ class TestFoldedBlock:
             library.cache_clear()
         assert torch.equal(copy.deepcopy(model)(x), want)
 
-    def test_one_operator_per_block_and_patch(self):
+    def test_one_operator_per_stage_and_patch(self):
         model = fold(tiny())
         with torch.profiler.profile() as seen, torch.inference_mode():
             model(images(1, 3, 32, 32))
         calls = {event.key: event.count for event in seen.key_averages()}
-        assert calls["van::folded_block"] == sum(model.config.depths)
+        assert calls["van::folded_blocks"] == 4
         assert calls["van::folded_patch"] == 3  # the first reads images, which the library does faster
+
+    def test_a_block_with_an_audience_is_called_as_a_module(self):
+        model, x, heard = fold(tiny()), images(1, 3, 32, 32), []
+        want = model(x)
+        handle = model.backbone.stages[2].blocks[1].register_forward_hook(lambda *call: heard.append(call[2].shape))
+        assert torch.equal(model(x), want)
+        assert heard == [(1, 24, 2, 2)]
+        handle.remove()
+        model(x)
+        assert len(heard) == 1
+
+    def test_blocks_share_their_weights_with_the_stage(self):
+        stage = pickle.loads(pickle.dumps(fold(tiny()))).backbone.stages[2]
+        first, last = (stage.blocks[i].packed.weights.data_ptr() for i in (0, -1))
+        whole = stage.packed.weights
+        assert first == whole.data_ptr()
+        assert last == whole[-1].data_ptr()
 
     @pytest.mark.parametrize("attention", ["add", "sigmoid", "none", "no_dw", "no_dw_d", "no_1x1"])
     def test_other_attentions_take_the_modules(self, attention):
@@ -291,7 +308,7 @@ class TestCitizen:
         torch.library.opcheck(kernel.depthwise, (x, near, None, 1, True))
         block = fold(tiny()).backbone.stages[0].blocks[0]
         with torch.no_grad():
-            arguments = drawn(1, 8, 6, 5), block.packed.parameters, block.packed.options
+            arguments = drawn(1, 8, 6, 5), block.packed.weights, block.packed.numbers
             torch.library.opcheck(ops.block.operator, arguments)
             patch = fold(tiny()).backbone.stages[1].patch_embed.packed
             torch.library.opcheck(

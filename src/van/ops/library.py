@@ -179,7 +179,7 @@ def _load(path: Path) -> ctypes.CDLL:
     handle.van_depthwise_backward.argtypes = [pointer] * 6 + [ctypes.c_long, number]
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
-    handle.van_block.argtypes = [pointer] * 5 + [number] * 2
+    handle.van_blocks.argtypes = [pointer] * 4 + [ctypes.c_long] * 2 + [pointer] * 2 + [number] * 2
     return handle
 
 

@@ -22,7 +22,7 @@ enum { BAND_BYTES = 192 * 1024, HIDDEN_BYTES = 0 };
 
 struct block {
     const real *x, *shortcut;
-    real *u, *t, *y; /* t becomes the attention's result */
+    real *u, *t, *y; /* t becomes the attention's result; y may be x, which is not read any more when y is written */
     struct product in, mix, out, expand, project;
     struct conv near, far, depthwise;
     long batch, height, width, channels, hidden;
