@@ -33,26 +33,26 @@ static void depthwise(long n, long h, long w, long c, int k, int d, int k2, int 
 }
 
 #ifndef VAN_DOUBLE
-static void block(long n, long h, long w, long c, long e, int terms, int threads) {
+static void blocks(long n, long h, long w, long c, long e, int terms, int threads) {
     const long shape[] = {n, h, w, c, e}, options[] = {5, 1, 7, 3, 3, 1}, wide = rounded(c, PANEL), full = rounded(e, PANEL);
-    const long square = van_packed_size(c, c);
+    const long parts[17] = {van_packed_size(c, c), wide, van_packed_size(c, c), wide, van_packed_size(c, c), wide,
+                            van_packed_size(e, c), full, van_packed_size(c, full), wide, c * 25, c, c * 49, c, e * 9, e, c};
     const size_t map = (size_t)(n * h * w * c);
-    const long sizes[17] = {square, wide, square, wide, square, wide, van_packed_size(e, c), full, van_packed_size(c, full), wide,
-                            c * 25,   c,    c * 49,   c,    e * 9,    e,    c};
-    real *parameters[17], *maps[4] = {filled(map, 1), filled(map, 2), filled(map, 3), filled(map * (size_t)van_block_groups(h * w, e), 5)}, *x = filled(map, 4);
-    for (int i = 0; i < 17; i++) parameters[i] = filled((size_t)sizes[i], (unsigned)i);
-    if (van_block(x, shape, options, (const real *const *)parameters, maps, terms, threads)) exit(3);
-    for (int i = 0; i < 17; i++) free(parameters[i]);
-    for (int i = 0; i < 4; i++) free(maps[i]);
-    free(x);
+    long size = 0;
+    for (int i = 0; i < 17; i++) size += rounded(parts[i], LANES);
+    real *weights = filled((size_t)(2 * size), 1), *x = filled(map, 4), *y = filled(map, 3);
+    real *scratch = filled(map * (size_t)(2 + van_block_groups(h * w, e)), 5);
+    if (van_blocks(x, shape, options, weights, 2, size, scratch, y, terms, threads)) exit(3);
+    free(weights), free(scratch), free(x), free(y);
 }
 
 static void patch(long n, long h, long w, long c, long outputs, long k, long stride, int terms, int threads) {
     const long pad = k / 2, high = (h + 2 * pad - k) / stride + 1, wide = (w + 2 * pad - k) / stride + 1;
     const long shape[] = {n, h, w, c}, options[] = {outputs, k, stride, pad, high, wide}, full = rounded(outputs, PANEL);
     real *x = filled((size_t)(n * h * w * c), 1), *y = filled((size_t)(n * high * wide * outputs), 2);
-    real *panels = filled((size_t)van_packed_size(outputs, k * k * c), 3), *weight = filled((size_t)(outputs * k * k * c), 5), *bias = filled((size_t)full, 4);
-    van_pack(weight, outputs, k * k * c, k * k * c, 1, panels);
+    const long row = van_packed_size(outputs, k * c);
+    real *panels = filled((size_t)(k * row), 3), *weight = filled((size_t)(outputs * k * k * c), 5), *bias = filled((size_t)full, 4);
+    for (long i = 0; i < k; i++) van_pack(weight + i * k * c, outputs, k * c, k * k * c, 1, panels + i * row);
     if (van_patch(x, shape, options, panels, bias, y, terms, threads)) exit(3);
     free(x), free(y), free(panels), free(weight), free(bias);
 }
@@ -77,8 +77,8 @@ int main(void) {
             depthwise(n, h, w, c, 4, 2, 0, 0, 0);
             depthwise(n, h, w, c, 11, 2, 1, 1, 0);
 #ifndef VAN_DOUBLE
-            block(n, h, w, c, 1 + 2 * c, 3, 1);
-            block(n, h, w, c, 64, 2, 16);
+            blocks(n, h, w, c, 1 + 2 * c, 3, 1);
+            blocks(n, h, w, c, 64, 2, 16);
             patch(n, h, w, c, 2 * c, 3, 2, 2, 1);
             patch(n, h, w, 3, c, 7, 4, 3, 16);
 #endif

@@ -201,23 +201,6 @@ class TestFoldedBlock:
             assert got.shape == want.shape
             assert gap(got, want) < ROUNDING
 
-    @pytest.fixture
-    def amx(self, monkeypatch):
-        """The kernel with AMX; skipped where there is none."""
-        monkeypatch.setenv("VAN_OPS", "AMX")
-        library.cache_clear()
-        there = library().instructions == "AMX"
-        if there:
-            yield
-        monkeypatch.undo()
-        library.cache_clear()
-        if not there:
-            pytest.skip("no AMX here")
-
-    @pytest.mark.parametrize("seed", range(8))
-    def test_fuzzed_on_amx(self, amx, seed):
-        self.test_fuzzed(seed)
-
     @pytest.mark.parametrize("seed", range(8))
     def test_fuzzed(self, seed):
         draw = random.Random(seed)
@@ -227,7 +210,20 @@ class TestFoldedBlock:
         with torch.inference_mode():
             assert gap(fold(tiny(seed, **options))(x), fold(tiny(seed, **options)).double()(x.double())) < ROUNDING
 
-    def test_sixteen_bits_where_pytorch_is_told_that_they_are_enough(self, amx):
+    @pytest.mark.parametrize("instructions", ["AVX512", "AVX2"])
+    def test_fuzzed_without_amx(self, monkeypatch, instructions):
+        monkeypatch.setenv("VAN_OPS", instructions)
+        library.cache_clear()
+        try:
+            for seed in range(4):
+                self.test_fuzzed(seed)
+        finally:
+            monkeypatch.undo()
+            library.cache_clear()
+
+    def test_sixteen_bits_where_pytorch_is_told_that_they_are_enough(self):
+        if library().instructions != "AMX":
+            pytest.skip("no AMX here")
         model, x = fold(tiny(embed_dims=(32, 64, 160, 64))), images(2, 3, 96, 96)
         want = fold(tiny(embed_dims=(32, 64, 160, 64))).double()(x.double())
         before = torch.get_float32_matmul_precision()
@@ -254,13 +250,30 @@ class TestFoldedBlock:
             library.cache_clear()
         assert torch.equal(copy.deepcopy(model)(x), want)
 
-    def test_one_operator_per_block_and_patch(self):
+    def test_one_operator_per_stage_and_patch(self):
         model = fold(tiny())
         with torch.profiler.profile() as seen, torch.inference_mode():
             model(images(1, 3, 32, 32))
         calls = {event.key: event.count for event in seen.key_averages()}
-        assert calls["van::folded_block"] == sum(model.config.depths)
+        assert calls["van::folded_blocks"] == 4
         assert calls["van::folded_patch"] == 3  # the first reads images, which the library does faster
+
+    def test_a_block_with_an_audience_is_called_as_a_module(self):
+        model, x, heard = fold(tiny()), images(1, 3, 32, 32), []
+        want = model(x)
+        handle = model.backbone.stages[2].blocks[1].register_forward_hook(lambda *call: heard.append(call[2].shape))
+        assert torch.equal(model(x), want)
+        assert heard == [(1, 24, 2, 2)]
+        handle.remove()
+        model(x)
+        assert len(heard) == 1
+
+    def test_blocks_share_their_weights_with_the_stage(self):
+        stage = pickle.loads(pickle.dumps(fold(tiny()))).backbone.stages[2]
+        first, last = (stage.blocks[i].packed.weights.data_ptr() for i in (0, -1))
+        whole = stage.packed.weights
+        assert first == whole.data_ptr()
+        assert last == whole[-1].data_ptr()
 
     @pytest.mark.parametrize("attention", ["add", "sigmoid", "none", "no_dw", "no_dw_d", "no_1x1"])
     def test_other_attentions_take_the_modules(self, attention):
@@ -295,7 +308,7 @@ class TestCitizen:
         torch.library.opcheck(kernel.depthwise, (x, near, None, 1, True))
         block = fold(tiny()).backbone.stages[0].blocks[0]
         with torch.no_grad():
-            arguments = drawn(1, 8, 6, 5), block.packed.parameters, block.packed.options
+            arguments = drawn(1, 8, 6, 5), block.packed.weights, block.packed.numbers
             torch.library.opcheck(ops.block.operator, arguments)
             patch = fold(tiny()).backbone.stages[1].patch_embed.packed
             torch.library.opcheck(
@@ -420,12 +433,16 @@ class TestLibrary:
             assert gap(block(y), block.double()(y.double())) < ROUNDING
             assert gap(ops.folded_patch(z, ops.pack_patch(patch)), patch.double()(z.double())) < ROUNDING
 
-    def test_amx_is_asked_for(self):
-        assert library().instructions != "AMX"
+    def test_amx_needs_all_of_it(self, monkeypatch):
+        features = {"avx512f"} | library_module.AMX_FEATURES
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        monkeypatch.setattr(library_module, "_features", lambda: features)
+        assert library_module._candidates(double=False) == ["AMX", "AVX512"]
+        assert library_module._candidates(double=True) == ["AVX512"]
+        features.remove("amx_bf16")
+        assert library_module._candidates(double=False) == ["AVX512"]
 
     def test_without_amx_where_the_system_withholds_it(self, monkeypatch):
-        monkeypatch.setenv("VAN_OPS", "AMX")
-        library.cache_clear()
         if library().instructions != "AMX":
             pytest.skip("no AMX here")
         load = library_module._load

@@ -11,7 +11,7 @@ from networks import gap, images, tiny
 from van.errors import ConfigError, VanError
 from van.nn import TestTimePool, is_folded
 from van.nn import optimize as function_of_nn
-from van.nn.fold import FoldedBlock
+from van.nn.fold import FoldedStage
 
 
 def channels_last(model):
@@ -76,8 +76,8 @@ def test_the_example_follows_the_preprocessing():
 
 @pytest.mark.parametrize("damage", [1e-3, float("nan")])
 def test_a_copy_that_differs_is_never_returned(monkeypatch, damage):
-    forward = FoldedBlock.forward
-    monkeypatch.setattr(FoldedBlock, "forward", lambda self, x: forward(self, x) + damage * x.flip(1))
+    forward = FoldedStage.forward
+    monkeypatch.setattr(FoldedStage, "forward", lambda self, x: (y := forward(self, x)) + damage * y.flip(1))
     with pytest.raises(VanError, match=r"the optimised network differs from the original by .* more than the 0\.0001"):
         van.optimize(tiny(), example=images(1, 3, 32, 32))
 

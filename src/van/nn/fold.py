@@ -76,7 +76,7 @@ class FoldedPatchEmbed(_Packed):
 class FoldedBlock(_Packed):
     """An inference-only Block: its affine maps live in its convolutions; (N, C, H, W) -> (N, C, H, W).
 
-    Where the C kernel serves it, the whole block is one operator and the modules inside are not called.
+    Where the C kernel serves it, the whole block is one call and the modules inside are not called.
     """
 
     def __init__(self, block: Block) -> None:
@@ -97,16 +97,58 @@ class FoldedBlock(_Packed):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is not None and ops.block_kernel_serves(x):
-            return ops.folded_block(x, self.packed)
+            return ops.folded_blocks(x, self.packed)
         x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
         return x + self.project(depthwise_gelu(self.depthwise, self.expand(x)))
 
-    def _pack(self) -> ops.PackedBlock | None:
+    def _pack(self) -> ops.PackedBlocks | None:
         spatial = self.spatial
         if spatial.gate != "multiply" or nn.Identity in {type(m) for m in (spatial.near, spatial.far, spatial.mix)}:
             return None
         products = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
         return ops.pack_block(products, [spatial.near, spatial.far, self.depthwise], self.shortcut)
+
+
+class FoldedStage(_Packed):
+    """An inference-only Stage; its blocks are one operator where the C kernel serves them and nobody listens to one.
+
+    (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
+    """
+
+    grad_checkpointing = False  # of a Stage: nothing is kept here
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.patch_embed = FoldedPatchEmbed(stage.patch_embed)
+        self.blocks = nn.ModuleList(FoldedBlock(cast(Block, block)) for block in stage.blocks)
+        self.norm = stage.norm
+        self.packed = self._pack()
+        self.register_load_state_dict_post_hook(_pack_again)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embed(x)
+        if self.packed is not None and ops.block_kernel_serves(x) and not any(map(_heard, self.blocks)):
+            x = ops.folded_blocks(x, self.packed)
+        else:
+            for block in self.blocks:
+                x = block(x)
+        return self.norm(x)
+
+    def _pack(self) -> ops.PackedBlocks | None:
+        """The blocks' packed weights in one tensor, of which theirs become views."""
+        blocks = [cast(FoldedBlock, block) for block in self.blocks]
+        packed = [block.packed for block in blocks]
+        if not packed or None in packed:
+            return None
+        whole = ops.PackedBlocks(torch.cat([one.weights for one in packed]), packed[0].numbers)
+        for i, block in enumerate(blocks):
+            block.packed = ops.PackedBlocks(whole.weights[i : i + 1], whole.numbers)
+        return whole
+
+
+def _heard(block: nn.Module) -> bool:
+    """Whether calls of this module have an audience."""
+    return bool(block._forward_hooks or block._forward_pre_hooks)
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -121,10 +163,8 @@ def fold(model: nn.Module) -> nn.Module:
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad():
         for module in list(folded.modules()):
-            if isinstance(module, Stage):
-                module.patch_embed = cast(Any, FoldedPatchEmbed(module.patch_embed))
-                module.blocks = nn.ModuleList(FoldedBlock(cast(Block, block)) for block in module.blocks)
-                module.grad_checkpointing = False
+            if isinstance(module, Backbone):
+                module.stages = nn.ModuleList(FoldedStage(cast(Stage, stage)) for stage in module.stages)
             elif isinstance(module, ConvNormReLU) and isinstance(module.norm, nn.modules.batchnorm._BatchNorm):
                 _fold_norm(module)
     return folded

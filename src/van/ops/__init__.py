@@ -3,7 +3,7 @@
 | where | function | how |
 |---|---|---|
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
-| CPU, float32, no gradients | folded_block, folded_patch | the C kernel: a whole folded block in one call |
+| CPU, float32, no gradients | folded_blocks, folded_patch | the C kernel: the folded blocks of a stage in one call |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
 | CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
@@ -19,7 +19,7 @@ without Triton, on GPUs before Ampere, or where that check fails, the GPU takes 
 with VAN_OPS=plain. `van info --ops` tells which it is and why.
 """
 
-from .block import PackedBlock, PackedPatch, block_kernel_serves, folded_block, folded_patch, pack_block, pack_patch
+from .block import PackedBlocks, PackedPatch, block_kernel_serves, folded_blocks, folded_patch, pack_block, pack_patch
 from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves, without_kernels
 from .feed_forward import depthwise_gelu_project, recomputing_pays
 from .layout import fast_layout
@@ -30,7 +30,7 @@ from .streamed import streamed_feed_forward, streaming_serves
 
 __all__ = [
     "Conv",
-    "PackedBlock",
+    "PackedBlocks",
     "PackedPatch",
     "block_kernel_serves",
     "depthwise_conv2d",
@@ -38,7 +38,7 @@ __all__ = [
     "depthwise_gelu_project",
     "depthwise_pair",
     "fast_layout",
-    "folded_block",
+    "folded_blocks",
     "folded_patch",
     "kernel_serves",
     "pack_block",

@@ -1,4 +1,4 @@
-"""A folded block, and a folded patch embedding, as one operator of the C kernel each; inference only.
+"""The folded blocks of a stage, and a folded patch embedding, as one operator of the C kernel each; inference only.
 
 Shapes: N batch, C channels, E expanded channels, H height, W width.
 """
@@ -20,21 +20,21 @@ from .depthwise import c_kernel_serves, kernel_serves
 from .kernel import _check, _like
 from .library import library
 
-# Outputs of a matrix product that the kernel computes side by side.
-PANEL = 32
+# Outputs of a matrix product that the kernel computes side by side, and floats of a vector.
+PANEL, LANES = 32, 16
 # Fewer channels than this make the rows of a patch too short to gather.
 NARROW = 8
 
 
 @dataclass(frozen=True)
-class PackedBlock:
-    """Parameters and options of the operator below."""
+class PackedBlocks:
+    """Folded blocks of one shape as the operator below reads them: weights (blocks, size), numbers of a block."""
 
-    parameters: list[Tensor]
-    options: list[int]
+    weights: Tensor
+    numbers: list[int]
 
 
-def pack_block(products: Sequence[nn.Module], depthwise: Sequence[nn.Module], shortcut: Tensor) -> PackedBlock | None:
+def pack_block(products: Sequence[nn.Module], depthwise: Sequence[nn.Module], shortcut: Tensor) -> PackedBlocks | None:
     """The weights of a folded block in the kernel's layout; None where they are no float32 convolutions on the CPU.
 
     products: in, mix, out, expand, project. depthwise: near, far, depthwise. shortcut: (C, 1, 1).
@@ -44,13 +44,14 @@ def pack_block(products: Sequence[nn.Module], depthwise: Sequence[nn.Module], sh
     products, depthwise = ([m for m in given if isinstance(m, nn.Conv2d)] for given in (products, depthwise))
     if (len(products), len(depthwise)) != (5, 3):
         return None
-    parameters: list[Tensor] = []
+    parts: list[Tensor] = []
     for i, conv in enumerate(products):
-        parameters += _panels(conv.weight.detach(), _bias_of(conv), whole_inputs=i == 4)
+        parts += _panels(conv.weight.detach(), _bias_of(conv), whole_inputs=i == 4)
     for conv in depthwise:
-        parameters += [conv.weight.detach().contiguous(), _bias_of(conv)]
-    options = [number for conv in depthwise for number in (conv.kernel_size[0], conv.dilation[0])]
-    return PackedBlock([*parameters, shortcut.detach().flatten()], options)
+        parts += [conv.weight.detach(), _bias_of(conv)]
+    parts = [F.pad(part.flatten(), (0, -part.numel() % LANES)) for part in (*parts, shortcut.detach())]
+    numbers = [number for conv in depthwise for number in (conv.kernel_size[0], conv.dilation[0])]
+    return PackedBlocks(torch.cat(parts)[None], [products[3].out_channels, *numbers])
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ def pack_patch(conv: nn.Conv2d) -> PackedPatch | None:
     narrow, here = conv.in_channels < NARROW, conv.weight.device.type == "cpu" and library().handle is not None
     if narrow or not here or conv.weight.dtype != torch.float32:
         return None
-    weight = conv.weight.detach().permute(0, 2, 3, 1).flatten(1)  # the inputs of a pixel lie side by side
-    panels, bias = _panels(weight, _bias_of(conv), whole_inputs=False)
+    rows = conv.weight.detach().permute(2, 0, 3, 1)  # the kernel takes its rows one after another
+    packed = [_panels(row, _bias_of(conv), whole_inputs=False) for row in rows]
+    panels, bias = torch.cat([panels for panels, _ in packed]), packed[0][1]
     return PackedPatch(panels, bias, [conv.out_channels, conv.kernel_size[0], conv.stride[0], int(conv.padding[0])])
 
 
@@ -93,25 +95,24 @@ def _bias_of(conv: nn.Conv2d) -> Tensor:
     return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().contiguous()
 
 
-@torch.library.custom_op("van::folded_block", mutates_args=(), device_types="cpu")
-def operator(x: Tensor, parameters: Sequence[Tensor], options: Sequence[int]) -> Tensor:
-    """A folded block: (N, C, H, W) -> (N, C, H, W), float32.
+@torch.library.custom_op("van::folded_blocks", mutates_args=(), device_types="cpu")
+def operator(x: Tensor, weights: Tensor, numbers: Sequence[int]) -> Tensor:
+    """Folded blocks, one after another: (N, C, H, W) -> (N, C, H, W), float32.
 
-    parameters: panels and bias of in, mix, out, expand, project; weight and bias of near, far, depthwise; shortcut.
-    options: kernel side and dilation of near, far, depthwise.
+    weights: (blocks, size), each panels and bias of in, mix, out, expand, project; weight and bias of near, far,
+    depthwise; shortcut; all of whole vectors. numbers: expanded channels; kernel side and dilation of near, far,
+    depthwise.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     y = _like(x)
     if y.numel():
         batch, channels, height, width = x.shape
-        handle, hidden = library().handle, parameters[14].shape[0]
+        handle, (hidden, *sides) = library().handle, numbers
         scratch = x.new_empty((2 + handle.van_block_groups(height * width, hidden), x.numel()))
         shape = (ctypes.c_long * 5)(batch, height, width, channels, hidden)
-        pointers = (ctypes.c_void_p * len(parameters))(*(p.data_ptr() for p in parameters))
-        first, size = scratch.data_ptr(), x.numel() * x.element_size()
-        maps = (ctypes.c_void_p * 4)(first, first + size, y.data_ptr(), first + 2 * size)
-        numbers, threads = (ctypes.c_long * len(options))(*options), torch.get_num_threads()
-        _check(handle.van_block(x.data_ptr(), shape, numbers, pointers, maps, _terms(), threads), x)
+        options, data = (ctypes.c_long * 6)(*sides), (weights.data_ptr(), weights.shape[0], weights.shape[1])
+        maps, threads = (scratch.data_ptr(), y.data_ptr()), torch.get_num_threads()
+        _check(handle.van_blocks(x.data_ptr(), shape, options, *data, *maps, _terms(), threads), x)
     return y
 
 
@@ -124,16 +125,15 @@ def _terms() -> int:
 
 
 @operator.register_fake
-def _(x: Tensor, parameters: Sequence[Tensor], options: Sequence[int]) -> Tensor:
+def _(x: Tensor, weights: Tensor, numbers: Sequence[int]) -> Tensor:
     return _like(x)
 
 
-@register_flop_formula(torch.ops.van.folded_block)
-def _(x: Sequence[int], parameters: Sequence[Any], *_options: Any, **_named: Any) -> int:
-    channels, pixels = x[1], x[0] * x[2] * x[3]
-    hidden = parameters[14][0]
-    taps = sum(math.prod(parameters[i]) for i in (10, 12, 14))
-    return 2 * pixels * (3 * channels * channels + 2 * channels * hidden + taps)
+@register_flop_formula(torch.ops.van.folded_blocks)
+def _(x: Sequence[int], weights: Sequence[int], numbers: Sequence[int], **_named: Any) -> int:
+    channels, pixels, (hidden, near, _, far, _, depthwise, _) = x[1], x[0] * x[2] * x[3], numbers
+    taps = channels * (near**2 + far**2) + hidden * depthwise**2
+    return 2 * weights[0] * pixels * (3 * channels * channels + 2 * channels * hidden + taps)
 
 
 @torch.library.custom_op("van::folded_patch", mutates_args=(), device_types="cpu")
@@ -182,11 +182,11 @@ def folded_patch(x: Tensor, packed: PackedPatch) -> Tensor:
     return patch_operator(x, packed.panels, packed.bias, packed.options)
 
 
-def folded_block(x: Tensor, packed: PackedBlock) -> Tensor:
-    """The block whose weights were packed; (N, C, H, W) float32 on the CPU, no gradients."""
-    return operator(x, packed.parameters, packed.options)
+def folded_blocks(x: Tensor, packed: PackedBlocks) -> Tensor:
+    """The blocks whose weights were packed; (N, C, H, W) float32 on the CPU, no gradients."""
+    return operator(x, packed.weights, packed.numbers)
 
 
 def block_kernel_serves(x: Tensor) -> bool:
-    """Whether the C kernel computes a folded block of x: what it needs of a convolution, and nobody wants gradients."""
+    """Whether the C kernel computes folded blocks of x: what it needs of a convolution, and nobody wants gradients."""
     return c_kernel_serves(x) and kernel_serves(x) and not (torch.is_grad_enabled() and x.requires_grad)

@@ -73,15 +73,14 @@ def library(dtype: torch.dtype = torch.float32) -> Library:
 
 
 def _candidates(*, double: bool) -> list[str]:
-    """Instructions to try, the fastest first. AMX only where VAN_OPS asks for it: small networks lose by it."""
+    """Instructions to try, the fastest first."""
     capability, wish = torch.backends.cpu.get_cpu_capability(), _wish()
     best = capability if capability in INSTRUCTION_FLAGS else "baseline"
     order = list(INSTRUCTION_FLAGS)
-    if wish not in order:
-        return [best]
-    if wish == "AMX":
-        return ["AMX", best] if best == "AVX512" and not double and _features() >= AMX_FEATURES else [best]
-    return [order[max(order.index(best), order.index(wish))]]
+    if wish in order:
+        best = order[max(order.index(best), order.index(wish))]
+    tiles = best == "AVX512" and wish in ("auto", "AMX") and not double and _features() >= AMX_FEATURES
+    return ["AMX", best] if tiles else [best]
 
 
 def _features() -> set[str]:
@@ -182,7 +181,7 @@ def _load(path: Path) -> ctypes.CDLL:
     handle.van_hidden_backward.argtypes = [pointer] * 7 + [ctypes.c_long, number]
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
-    handle.van_block.argtypes = [pointer] * 5 + [number] * 2
+    handle.van_blocks.argtypes = [pointer] * 4 + [ctypes.c_long] * 2 + [pointer] * 2 + [number] * 2
     return handle
 
 

@@ -18,7 +18,7 @@ def report() -> dict[str, str]:
         "depthwise_conv2d": way,
         "depthwise_gelu": way,
         "depthwise_pair": way,
-        "folded_block": way if served else f"its modules one by one: {found.reason}",
+        "folded_blocks": way if served else f"its modules one by one: {found.reason}",
         "folded_patch": way if served else f"library convolution: {found.reason}",
         "pointwise_conv2d": "matrix product",
         "fast_layout": "channels_last",

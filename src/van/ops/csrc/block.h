@@ -15,14 +15,14 @@
 enum { GROUPS = 4, SMALL_MAP = 256 };
 /* Of a band: its rows and planes; its hidden channels between expansion and projection. */
 #ifdef VAN_TILES
-enum { BAND_BYTES = 512 * 1024, HIDDEN_BYTES = 256 * 1024 };
+enum { BAND_BYTES = 512 * 1024, HIDDEN_BYTES = 512 * 1024 };
 #else
 enum { BAND_BYTES = 192 * 1024, HIDDEN_BYTES = 0 };
 #endif
 
 struct block {
     const real *x, *shortcut;
-    real *u, *t, *y; /* t becomes the attention's result */
+    real *u, *t, *y; /* t becomes the attention's result; y may be x, which is not read any more when y is written */
     struct product in, mix, out, expand, project;
     struct conv near, far, depthwise;
     long batch, height, width, channels, hidden;
@@ -61,7 +61,7 @@ static int enter_unit(const void *opaque, long index) {
     const long count = s.to - s.from, channels = b->channels;
     vec *memory = scratch_of(read_vectors(count, channels) + 1);
     if (!memory) return 1;
-    const struct rows a = read_rows(memory, b->x + s.from * channels, channels, count, channels, b->terms);
+    const struct rows a = read_rows(memory, b->x + s.from * channels, count, channels, count, 0, b->terms);
     for (long panel = s.first; panel < s.end; panel++) BY_TILES(enter_tile, count, b, &a, panel, s.from);
     return 0;
 }
@@ -86,7 +86,7 @@ static int gate_unit(const void *opaque, long index) {
     const long count = s.to - s.from, channels = b->channels;
     vec *memory = scratch_of(read_vectors(count, channels) + 1);
     if (!memory) return 1;
-    const struct rows a = read_rows(memory, b->t + s.from * channels, channels, count, channels, b->terms);
+    const struct rows a = read_rows(memory, b->t + s.from * channels, count, channels, count, 0, b->terms);
     for (long panel = s.first; panel < s.end; panel++) BY_TILES(gate_tile, count, b, &a, panel, s.from);
     return 0;
 }
@@ -112,8 +112,33 @@ static int leave_unit(const void *opaque, long index) {
     const long count = s.to - s.from, channels = b->channels;
     vec *memory = scratch_of(read_vectors(count, channels) + 1);
     if (!memory) return 1;
-    const struct rows a = read_rows(memory, b->u + s.from * channels, channels, count, channels, b->terms);
+    const struct rows a = read_rows(memory, b->u + s.from * channels, count, channels, count, 0, b->terms);
     for (long panel = s.first; panel < s.end; panel++) BY_TILES(leave_tile, count, b, &a, panel, s.from);
+    return 0;
+}
+
+/* --- both in one, where a unit has all outputs: u stays in the cache */
+
+INLINE void gate_rows(const struct block *b, const struct rows *a, const struct rows *gated, long panel, long start, long row, int rows) {
+    tile_sum sum;
+    const long column = panel * PANEL, left = lanes_at(b->channels, column), right = lanes_at(b->channels, column + LANES);
+    linear(a, row, &b->mix, panel, b->channels, rows, sum);
+    const real *u = b->u + (start + row) * b->channels + column;
+    for (int m = 0; m < rows; m++, u += b->channels)
+        put(gated, row + m, panel, sum[m][0] * load(u, left), sum[m][1] * load(u + LANES, right));
+}
+
+static int gate_and_leave_unit(const void *opaque, long index) {
+    const struct block *b = opaque;
+    const struct share s = share_of(b, index);
+    const long count = s.to - s.from, channels = b->channels;
+    vec *memory = scratch_of(read_vectors(count, channels) + rows_vectors(count, channels));
+    if (!memory) return 1;
+    const struct rows a = read_rows(memory, b->t + s.from * channels, count, channels, count, 0, b->terms);
+    memory += read_vectors(count, channels);
+    const struct rows gated = take_rows(&memory, count, channels, b->terms);
+    for (long panel = 0; panel < s.end; panel++) BY_TILES(gate_rows, count, b, &a, &gated, panel, s.from);
+    for (long panel = 0; panel < s.end; panel++) BY_TILES(leave_tile, count, b, &gated, panel, s.from);
     return 0;
 }
 
@@ -129,21 +154,38 @@ struct band {
     struct plane plane[2]; /* a panel of expanded rows, LANES channels each */
     struct rows hidden;    /* some panels of them after GELU */
     long from, to;         /* output rows */
-    real *y;               /* where the hidden channels of this unit are added up */
 };
+
+/* Vectors of a plane of `rows` rows, and as many as a tile may write or read beyond them. */
+static size_t band_vectors(const struct block *b, long rows) {
+    const long margin = max_of(before(&b->depthwise), after(&b->depthwise));
+    return (size_t)(margin + rows * (b->width + margin) + max_of(TILE + margin, MATRIX_ROWS));
+}
+
+/* A plane whose rows share their margins: what lies right of one is left of the next. */
+static struct plane take_band(vec **memory, const struct block *b, long first, long end) {
+    const struct conv *c = &b->depthwise;
+    const long margin = max_of(before(c), after(c)), stride = b->width + margin;
+    const struct plane p = {*memory, first, end, stride, margin};
+    *memory += band_vectors(b, end - first);
+    return p;
+}
 
 INLINE void expand_tile(const struct band *band, long panel, const struct rows *a, long row, int rows) {
     const struct block *b = band->block;
+    const struct plane *one = &band->plane[0], *two = &band->plane[1];
+    if (GAPS) {
+        const struct place to = {(real *)(one->data + one->margin + row), (real *)(two->data + two->margin + row), LANES};
+        multiply(a, row, b->expand.panels + panel * panel_size(b->channels), rows, same(b->expand.bias + panel * PANEL), to);
+        return;
+    }
     tile_sum sum;
     linear(a, row, &b->expand, panel, b->channels, rows, sum);
-    const long y = row / b->width, stride = band->plane[0].stride;
-    long x = row % b->width;
-    vec *left = band->plane[0].data + y * stride + band->plane[0].margin;
-    const long right = band->plane[1].data - band->plane[0].data;
+    long x = row % b->width, at = one->margin + row / b->width * one->stride;
     for (int m = 0; m < rows; m++) {
-        left[x] = sum[m][0];
-        left[x + right] = sum[m][1];
-        if (++x == b->width) x = 0, left += stride;
+        one->data[at + x] = sum[m][0];
+        two->data[at + x] = sum[m][1];
+        if (++x == b->width) x = 0, at += one->stride;
     }
 }
 
@@ -160,6 +202,9 @@ static void activate(const struct band *band, long panel, long slot, vec *memory
         load_taps(taps[v], c, channel, lanes, 0);
         bias[v] = load_bias(c, channel, lanes);
     }
+    const struct plane *p = band->plane;
+    for (long y = p->first; y < p->end; y++)
+        for (int v = 0; v < 2; v++) memset(row_of(p + v, y) + b->width, 0, (size_t)p->margin * sizeof(vec));
     for (long y = band->from; y < band->to; y++) {
         for (int v = 0; v < 2; v++)
             convolve_row(&band->plane[v], c, taps[v], bias[v], before(c), y, b->width, line[v]);
@@ -169,28 +214,24 @@ static void activate(const struct band *band, long panel, long slot, vec *memory
 }
 
 /* Adds what some panels of hidden channels give to every output. */
-INLINE void project_tile(const struct band *band, long panel, long output, long start, int fresh, long row, int rows) {
+INLINE void project_tile(const struct band *band, long panel, long output, real *y, long row, int rows) {
     const struct block *b = band->block;
-    tile_sum sum;
     const long column = output * PANEL, padded = panels_of(b->hidden) * PANEL;
     const real *weights = b->project.panels + output * panel_size(padded) + panel_size(panel * PANEL);
-    multiply(&band->hidden, row, weights, splat(0), splat(0), rows, sum);
-    real *y = band->y + (start + row) * b->channels + column;
-    const long left = lanes_at(b->channels, column), right = lanes_at(b->channels, column + LANES);
-    const real *from = fresh ? b->t + (start + row) * b->channels + column : y;
-    if (fresh && b->groups > 1) {
-        for (int m = 0; m < rows; m++, y += b->channels) {
-            store(y, sum[m][0], left);
-            store(y + LANES, sum[m][1], right);
-        }
+    multiply_onto(&band->hidden, row, weights, rows, y + row * b->channels + column, b->channels, b->channels - column);
+}
+
+/* What the hidden channels of a unit are added to: t + bias, or 0 in all groups but the first. */
+static void begin(const struct block *b, const real *t, long group, long pixels, real *y) {
+    if (group) {
+        memset(y, 0, (size_t)(pixels * b->channels) * sizeof(real));
         return;
     }
-    const vec one = fresh ? load(b->project.bias + column, LANES) : splat(0);
-    const vec two = fresh ? load(b->project.bias + column + LANES, LANES) : splat(0);
-    for (int m = 0; m < rows; m++, y += b->channels, from += b->channels) {
-        store(y, load(from, left) + one + sum[m][0], left);
-        store(y + LANES, load(from + LANES, right) + two + sum[m][1], right);
-    }
+    for (long pixel = 0; pixel < pixels; pixel++, t += b->channels, y += b->channels)
+        for (long c = 0; c < b->channels; c += LANES) {
+            const long lanes = min_of(LANES, b->channels - c);
+            store(y + c, load(t + c, lanes) + load(b->project.bias + c, lanes), lanes);
+        }
 }
 
 static int feed_unit(const void *opaque, long index) {
@@ -198,52 +239,51 @@ static int feed_unit(const void *opaque, long index) {
     const struct conv *c = &b->depthwise;
     const long group = index % b->groups, number = index / b->groups % b->bands, image = index / b->groups / b->bands;
     const long pixels = b->height * b->width, panels = panels_of(b->hidden);
-    struct band band = {.block = b, .from = number * b->height / b->bands, .to = (number + 1) * b->height / b->bands,
-                        .y = b->partial + group * b->batch * pixels * b->channels};
+    struct band band = {.block = b, .from = number * b->height / b->bands, .to = (number + 1) * b->height / b->bands};
     const long first = max_of(0, band.from - before(c)), end = min_of(b->height, band.to + after(c));
-    const struct chain shape = {.width = b->width};
     const long taps = (long)c->kernel * c->kernel, outputs = (band.to - band.from) * b->width;
     const long from = group * panels / b->groups, to = (group + 1) * panels / b->groups;
     const long one = (long)(rows_vectors(outputs, PANEL) * sizeof(vec)), most = max_of(1, min_of(to - from, HIDDEN_BYTES / one));
-    const size_t given = read_vectors((end - first) * b->width, b->channels);
-    vec *memory = scratch_of(2 * (plane_vectors(&shape, c, end - first) + (size_t)(taps + tiles(b->width))) + given +
+    const long margin = max_of(before(c), after(c)), given = (end - first) * (GAPS ? b->width + margin : b->width);
+    vec *memory = scratch_of(2 * band_vectors(b, end - first) + 2 * (size_t)(taps + tiles(b->width)) + read_vectors(given, b->channels) +
                              rows_vectors(outputs, most * PANEL));
     if (!memory) return 1;
     for (int v = 0; v < 2; v++) {
-        band.plane[v] = take_plane(&memory, &shape, c, first, end);
-        for (long y = first; y < end; y++) clear_sides(&band.plane[v], y, b->width);
+        band.plane[v] = take_band(&memory, b, first, end);
+        memset(band.plane[v].data, 0, (size_t)margin * sizeof(vec));
     }
     vec *const lines = memory;
     memory += 2 * (taps + tiles(b->width));
-    const struct rows a = read_rows(memory, b->t + (image * pixels + first * b->width) * b->channels, b->channels,
-                                    (end - first) * b->width, b->channels, b->terms);
-    memory += given;
-    const long start = image * pixels + band.from * b->width;
+    const struct rows a =
+        read_rows(memory, b->t + (image * pixels + first * b->width) * b->channels, given, b->channels, b->width, margin, b->terms);
+    memory += read_vectors(given, b->channels);
+    const long start = (image * pixels + band.from * b->width) * b->channels;
+    real *y = b->partial + group * b->batch * pixels * b->channels + start;
+    begin(b, b->t + start, group, outputs, y);
     for (long panel = from; panel < to; panel += most) {
         const long together = min_of(most, to - panel);
         vec *place = memory;
         band.hidden = take_rows(&place, outputs, together * PANEL, b->terms);
         for (long slot = 0; slot < together; slot++) {
-            BY_TILES(expand_tile, (end - first) * b->width, &band, panel + slot, &a);
+            BY_TILES(expand_tile, given, &band, panel + slot, &a);
             activate(&band, panel + slot, slot, lines);
         }
         for (long output = 0; output < panels_of(b->channels); output++)
-            BY_TILES(project_tile, outputs, &band, panel, output, start, panel == from);
+            BY_TILES(project_tile, outputs, &band, panel, output, y);
     }
     return 0;
 }
 
-/* y = t + bias + what the groups added up, for one image of a small map. */
+/* y = what the groups added up, for one image of a small map. */
 static int finish_unit(const void *opaque, long index) {
     const struct block *b = opaque;
-    const long pixels = b->height * b->width, map = b->batch * pixels * b->channels;
-    for (long pixel = index * pixels; pixel < (index + 1) * pixels; pixel++)
-        for (long c = 0; c < b->channels; c += LANES) {
-            const long lanes = min_of(LANES, b->channels - c), at = pixel * b->channels + c;
-            vec sum = load(b->t + at, lanes) + load(b->project.bias + c, lanes);
-            for (long group = 0; group < b->groups; group++) sum += load(b->partial + group * map + at, lanes);
-            store(b->y + at, sum, lanes);
-        }
+    const long size = b->height * b->width * b->channels, map = b->batch * size;
+    for (long at = index * size; at < (index + 1) * size; at += LANES) {
+        const long lanes = min_of(LANES, (index + 1) * size - at);
+        vec sum = load(b->partial + at, lanes);
+        for (long group = 1; group < b->groups; group++) sum += load(b->partial + group * map + at, lanes);
+        store(b->y + at, sum, lanes);
+    }
     return 0;
 }
 
@@ -266,8 +306,10 @@ static int run_block(struct block *b, int threads) {
     struct chain pair = {.x = b->u, .y = b->t, .conv = {b->near, b->far}, .convs = 2, .batch = b->batch,
                          .height = b->height, .width = b->width, .channels = b->channels};
     const long units = b->chunks * b->splits;
+    const int narrow = b->splits > 1;
     return share_out(enter_unit, b, units, threads) || run_chain(&pair, threads) ||
-           share_out(gate_unit, b, units, threads) || share_out(leave_unit, b, units, threads) ||
+           (narrow ? share_out(gate_unit, b, units, threads) || share_out(leave_unit, b, units, threads)
+                   : share_out(gate_and_leave_unit, b, units, threads)) ||
            share_out(feed_unit, b, b->batch * b->bands * b->groups, threads) ||
            (b->groups > 1 && share_out(finish_unit, b, b->batch, threads));
 }

@@ -94,26 +94,52 @@ EXPORT long van_block_groups(long pixels, long hidden) {
     return groups > 1 ? groups : 0;
 }
 
-/* shape: N, H, W, C, hidden channels. options: kernel side and dilation of near, far and depthwise.
- * parameters: panels and bias of in, mix, out, expand, project; weight and bias of near, far, depthwise; shortcut.
- * maps: two of scratch and the result, each (N, H, W, C), then van_block_groups such maps of scratch in a row.
- * terms: 3 for products of whole floats, 2 for 16 of their bits on AMX. */
-EXPORT int van_block(const real *x, const long *shape, const long *options, const real *const *parameters,
-                     real *const *maps, int terms, int threads) {
-    struct block b = {
-        .x = x, .u = maps[0], .t = maps[1], .y = maps[2], .partial = maps[3], .shortcut = parameters[16],
-        .batch = shape[0], .height = shape[1], .width = shape[2], .channels = shape[3], .hidden = shape[4], .terms = terms,
-    };
-    struct product *const products[] = {&b.in, &b.mix, &b.out, &b.expand, &b.project};
-    struct conv *const convs[] = {&b.near, &b.far, &b.depthwise};
-    for (int i = 0; i < 5; i++) *products[i] = (struct product){parameters[2 * i], parameters[2 * i + 1]};
-    for (int i = 0; i < 3; i++)
-        *convs[i] = (struct conv){parameters[10 + 2 * i], parameters[11 + 2 * i], (int)options[2 * i], (int)options[2 * i + 1]};
-    return run_block(&b, threads);
+/* The next `count` reals of packed weights, which begin a whole vector each. */
+static const real *next_of(const real **weights, long count) {
+    const real *part = *weights;
+    *weights += (count + LANES - 1) / LANES * LANES;
+    return part;
 }
 
-/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result;
- * terms as above. */
+static struct product next_product(const real **weights, long outputs, long inputs) {
+    const real *panels = next_of(weights, van_packed_size(outputs, inputs));
+    return (struct product){panels, next_of(weights, panels_of(outputs) * PANEL)};
+}
+
+static struct conv next_conv(const real **weights, long channels, const long *options) {
+    const real *weight = next_of(weights, channels * options[0] * options[0]);
+    return (struct conv){weight, next_of(weights, channels), (int)options[0], (int)options[1]};
+}
+
+/* Blocks of one shape, one after another. shape: N, H, W, C, hidden channels. options: kernel side and dilation of near,
+ * far and depthwise. weights: `blocks` times `size` reals: panels and bias of in, mix, out, expand, project; weight and
+ * bias of near, far, depthwise; shortcut. scratch: 2 + van_block_groups maps of (N, H, W, C); y: another.
+ * terms: 3 for products of whole floats, 2 for 16 of their bits on AMX. */
+EXPORT int van_blocks(const real *x, const long *shape, const long *options, const real *weights, long blocks, long size,
+                      real *scratch, real *y, int terms, int threads) {
+    const long map = shape[0] * shape[1] * shape[2] * shape[3], channels = shape[3], hidden = shape[4];
+    for (long i = 0; i < blocks; i++, x = y) {
+        const real *next = weights + i * size;
+        struct block b = {
+            .x = x, .u = scratch, .t = scratch + map, .partial = scratch + 2 * map, .y = y,
+            .batch = shape[0], .height = shape[1], .width = shape[2], .channels = channels, .hidden = hidden, .terms = terms,
+        };
+        b.in = next_product(&next, channels, channels);
+        b.mix = next_product(&next, channels, channels);
+        b.out = next_product(&next, channels, channels);
+        b.expand = next_product(&next, hidden, channels);
+        b.project = next_product(&next, channels, panels_of(hidden) * PANEL);
+        b.near = next_conv(&next, channels, options);
+        b.far = next_conv(&next, channels, options + 2);
+        b.depthwise = next_conv(&next, hidden, options + 4);
+        b.shortcut = next_of(&next, channels);
+        if (run_block(&b, threads)) return 1;
+    }
+    return 0;
+}
+
+/* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result; panels: those of each
+ * row of the kernel, (outputs, kernel, C); terms as above. */
 EXPORT int van_patch(const real *x, const long *shape, const long *options, const real *panels, const real *bias, real *y,
                      int terms, int threads) {
     struct patch p = {

@@ -16,13 +16,20 @@ struct product { const real *panels, *bias; };
 
 /* Sums of a tile: [row][half of the panel]. */
 typedef vec tile_sum[MATRIX_ROWS][2];
+/* Where both halves of a tile's first row lie, and how many reals the rows are apart; 0: they are all the same. */
+struct place { real *left, *right; long stride; };
+
+INLINE struct place same(const real *row) { return (struct place){(real *)row, (real *)row + LANES, 0}; }
+INLINE struct place rows_at(real *first, long stride) { return (struct place){first, first + LANES, stride}; }
 
 INLINE long lanes_at(long channels, long column) { return max_of(0, min_of(LANES, channels - column)); }
 INLINE long panels_of(long channels) { return (channels + PANEL - 1) / PANEL; }
 
 #ifdef VAN_TILES
 
-enum { TERMS = 3, SIDE = 16, STEP = 32 }; /* of a float; of a tile; inputs that one instruction takes */
+/* Of a float; of a tile; inputs that one instruction takes;
+ * rows may have gaps. */
+enum { TERMS = 3, SIDE = 16, STEP = 32, GAPS = 1 };
 typedef uint16_t half;
 
 /* (rows / SIDE, depth / STEP, terms, SIDE, STEP); 3 terms, or 2 where 16 bits are enough. */
@@ -45,29 +52,39 @@ INLINE half *row_at(const struct rows *rows, long row, long step) {
     return rows->data + ((row / SIDE * rows->steps + step) * rows->terms * SIDE + row % SIDE) * STEP;
 }
 
-/* The nearest bfloat16, as the upper half of a float. */
-INLINE ivec rounded(vec value) { return ((ivec)value + 0x8000) & (int32_t)0xffff0000; }
+/* What the upper half of a float holds: a bfloat16, rounded towards zero, so that the rest has 8 bits less. */
+INLINE vec upper(vec value) { return (vec)((ivec)value & (int32_t)0xffff0000); }
 
-/* Inputs [step·STEP, …) of a row. Numbers lie in pairs, as AMX adds them: one of the left half, one of the right. */
+/* The upper halves of 16 pairs, as AMX adds them: a number of the left half, one of the right. */
+INLINE void put_pairs(half *to, vec left, vec right) {
+    const __m512i pairs = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32((__m512i)left, 16), (__m512i)right);
+    memcpy(to, &pairs, sizeof pairs);
+}
+
+/* Inputs [step·STEP, …) of a row. Terms are cut off, which leaves nothing after the third; the weights' are rounded, so
+ * that products left out have either sign. The last of two is rounded. */
 INLINE void put(const struct rows *rows, long row, long step, vec left, vec right) {
     half *to = row_at(rows, row, step);
-    for (int t = 1;; t++, to += SIDE * STEP) {
-        const ivec one = rounded(left), two = rounded(right);
-        const ivec term = (ivec)_mm512_srli_epi32((__m512i)one, 16) | two;
-        memcpy(to, &term, sizeof term);
-        if (t == rows->terms) return;
-        left -= (vec)one;
-        right -= (vec)two;
+    put_pairs(to, left, right);
+    left -= upper(left), right -= upper(right);
+    if (rows->terms == TERMS) {
+        put_pairs(to += SIDE * STEP, left, right);
+        left -= upper(left), right -= upper(right);
+        put_pairs(to + SIDE * STEP, left, right);
+    } else {
+        put_pairs(to + SIDE * STEP, (vec)((ivec)left + 0x8000), (vec)((ivec)right + 0x8000));
     }
 }
 
-/* Rows of a map, `stride` elements apart, as products read them, in memory of read_vectors(count, depth). */
-static struct rows read_rows(vec *memory, const real *from, long stride, long count, long depth, int terms) {
+/* Pixels of a map, `depth` channels each, as products read them, in memory of read_vectors(count, depth); after every
+ * `run` of them `gap` rows are left out, which hold anything. `count` includes those. */
+static struct rows read_rows(vec *memory, const real *from, long count, long depth, long run, long gap, int terms) {
     const struct rows rows = take_rows(&memory, count, depth, terms);
     for (long first = 0; first < count; first += SIDE)
         for (long step = 0; step < rows.steps; step++)
             for (long row = first; row < min_of(first + SIDE, count); row++) {
-                const real *at = from + row * stride + step * STEP;
+                if (row % (run + gap) >= run) continue;
+                const real *at = from + (row - row / (run + gap) * gap) * depth + step * STEP;
                 const long left = depth - step * STEP;
                 if (left >= STEP)
                     put(&rows, row, step, load(at, LANES), load(at + LANES, LANES));
@@ -85,11 +102,11 @@ INLINE size_t read_vectors(long count, long depth) { return rows_vectors(count, 
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((long)(stride)) : "memory");
 #define ADD(sum, row, weight) __asm__ volatile("tdpbf16ps %%tmm" #weight ", %%tmm" #row ", %%tmm" #sum ::);
 
-/* done[m] = row m of `rows` · panel + (left, right). The terms' products are added from the smallest on; tiles 0 to 3 are
- * the sums, 4 and 5 hold rows, 6 and 7 weights. */
-INLINE void multiply(const struct rows *a, long row, const real *panel, vec left, vec right, int rows, tile_sum done) {
+/* Row m of `to` = row m of `from` + row m of `a` · panel; rows are rounded up to SIDE. The terms' products are added from
+ * the smallest on; tiles 0 to 3 are the sums, 4 and 5 hold rows, 6 and 7 weights. */
+INLINE void multiply(const struct rows *a, long row, const real *panel, int rows, struct place from, struct place to) {
     enum { TERM = SIDE * STEP, BYTES = 2 * STEP };
-    const vec start[2] = {left, right};
+    const long apart = from.stride * (long)sizeof(real), wide = to.stride * (long)sizeof(real);
     const long size = a->terms * TERM;
     const half *w = (const half *)panel, *top = row_at(a, row, 0), *bottom = top + a->steps * size;
 #define ROWS(i) READ(4, top + i * TERM, BYTES)
@@ -98,20 +115,20 @@ INLINE void multiply(const struct rows *a, long row, const real *panel, vec left
 #define UPPER ADD(0, 4, 6) ADD(1, 4, 7)
 #define BOTH UPPER ADD(2, 5, 6) ADD(3, 5, 7)
 #define STEPS for (long k = 0; k < a->steps; k++, top += size, bottom += size, w += 2 * TERMS * TERM)
-    READ(0, start, 0) READ(1, start + 1, 0)
+    READ(0, from.left, apart) READ(1, from.right, apart)
     if (rows > SIDE) {
-        READ(2, start, 0) READ(3, start + 1, 0)
+        READ(2, from.left + SIDE * from.stride, apart) READ(3, from.right + SIDE * from.stride, apart)
         if (a->terms == TERMS)
             STEPS { MORE(0) WEIGHTS(2) BOTH WEIGHTS(1) BOTH MORE(1) BOTH WEIGHTS(0) BOTH MORE(2) BOTH MORE(0) BOTH }
         else
             STEPS { MORE(0) WEIGHTS(1) BOTH WEIGHTS(0) BOTH MORE(1) BOTH }
-        WRITE(2, done[SIDE], sizeof done[0]) WRITE(3, &done[SIDE][1], sizeof done[0])
+        WRITE(2, to.left + SIDE * to.stride, wide) WRITE(3, to.right + SIDE * to.stride, wide)
     } else if (a->terms == TERMS) {
         STEPS { ROWS(0) WEIGHTS(2) UPPER WEIGHTS(1) UPPER ROWS(1) UPPER WEIGHTS(0) UPPER ROWS(2) UPPER ROWS(0) UPPER }
     } else {
         STEPS { ROWS(0) WEIGHTS(1) UPPER WEIGHTS(0) UPPER ROWS(1) UPPER }
     }
-    WRITE(0, done[0], sizeof done[0]) WRITE(1, &done[0][1], sizeof done[0])
+    WRITE(0, to.left, wide) WRITE(1, to.right, wide)
 #undef STEPS
 #undef ROWS
 #undef MORE
@@ -147,6 +164,8 @@ static void pack_panel(const real *weight, long across, long along, long outputs
 
 #else
 
+enum { SIDE = 1, GAPS = 0 };
+
 struct rows { const real *data; long stride, depth; };
 
 INLINE long panel_size(long depth) { return depth * PANEL; }
@@ -167,28 +186,34 @@ INLINE void put(const struct rows *rows, long row, long step, vec left, vec righ
 
 /* They are read where they are. */
 INLINE size_t read_vectors(long count, long depth) { return 0 * (size_t)(count * depth); }
-INLINE struct rows read_rows(vec *memory, const real *from, long stride, long count, long depth, int terms) {
-    (void)memory, (void)count, (void)terms;
-    return (struct rows){from, stride, depth};
+INLINE struct rows read_rows(vec *memory, const real *from, long count, long depth, long run, long gap, int terms) {
+    (void)memory, (void)count, (void)run, (void)gap, (void)terms;
+    return (struct rows){from, depth, depth};
 }
 
-/* done[m] = row m of `rows` · panel + (left, right); `rows` is a constant, so that the sums stay in registers. */
-INLINE void multiply(const struct rows *from, long row, const real *panel, vec left, vec right, int rows, tile_sum done) {
-    const long stride = from->stride;
-    const real *a = from->data + row * stride;
+/* Row m of `to` = row m of `from` + row m of `a` · panel; `rows` is a constant, so that the sums stay in registers. */
+INLINE void multiply(const struct rows *a, long row, const real *panel, int rows, struct place from, struct place to) {
+    const long stride = a->stride;
+    const real *data = a->data + row * stride;
     tile_sum sum;
 #pragma GCC unroll 14
-    for (int m = 0; m < rows; m++) sum[m][0] = left, sum[m][1] = right;
-    for (long k = 0; k < from->depth; k++) {
+    for (int m = 0; m < rows; m++) {
+        sum[m][0] = load(from.left + m * from.stride, LANES);
+        sum[m][1] = load(from.right + m * from.stride, LANES);
+    }
+    for (long k = 0; k < a->depth; k++) {
         const vec one = load(panel + k * PANEL, LANES), two = load(panel + k * PANEL + LANES, LANES);
 #pragma GCC unroll 14
         for (int m = 0; m < rows; m++) {
-            sum[m][0] += a[m * stride + k] * one;
-            sum[m][1] += a[m * stride + k] * two;
+            sum[m][0] += data[m * stride + k] * one;
+            sum[m][1] += data[m * stride + k] * two;
         }
     }
 #pragma GCC unroll 14
-    for (int m = 0; m < rows; m++) done[m][0] = sum[m][0], done[m][1] = sum[m][1];
+    for (int m = 0; m < rows; m++) {
+        store(to.left + m * to.stride, sum[m][0], LANES);
+        store(to.right + m * to.stride, sum[m][1], LANES);
+    }
 }
 
 static void pack_panel(const real *weight, long across, long along, long outputs, long inputs, real *panel) {
@@ -212,8 +237,24 @@ static void pack_panel(const real *weight, long across, long along, long outputs
 
 /* done = row m of `rows` · panel + bias. */
 INLINE void linear(const struct rows *a, long row, const struct product *p, long panel, long depth, int rows, tile_sum done) {
-    const real *bias = p->bias + panel * PANEL;
-    multiply(a, row, p->panels + panel * panel_size(depth), load(bias, LANES), load(bias + LANES, LANES), rows, done);
+    multiply(a, row, p->panels + panel * panel_size(depth), rows, same(p->bias + panel * PANEL), rows_at((real *)done, PANEL));
+}
+
+/* Row m of `to`, `stride` apart and `lanes` long, += row m of `a` · panel. */
+INLINE void multiply_onto(const struct rows *a, long row, const real *panel, int rows, real *to, long stride, long lanes) {
+    static const vec zero[2];
+    if (lanes >= PANEL && rows % SIDE == 0) {
+        multiply(a, row, panel, rows, rows_at(to, stride), rows_at(to, stride));
+        return;
+    }
+    tile_sum sum;
+    multiply(a, row, panel, rows, same((const real *)zero), rows_at((real *)sum, PANEL));
+    for (int m = 0; m < rows; m++)
+        for (int v = 0; v < 2; v++) {
+            real *at = to + m * stride + v * LANES;
+            const long some = max_of(0, min_of(LANES, lanes - v * LANES));
+            store(at, load(at, some) + sum[m][v], some);
+        }
 }
 
 #endif
