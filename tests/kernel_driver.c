@@ -32,6 +32,19 @@ static void depthwise(long n, long h, long w, long c, int k, int d, int k2, int 
     for (int i = 0; i < 5; i++) free(gradients[i]);
 }
 
+static void hidden(long n, long h, long w, long c, int shifted, int threads) {
+    const long shape[] = {n, h, w, c}, options[] = {1, 1, 3, 1}, groups = n < 2 ? 1 : 2, wide = rounded(c, LANES);
+    const size_t map = (size_t)(n * h * w * c);
+    real *x = filled(map, 1), *grad = filled(map, 2), *shift = shifted ? filled((size_t)c, 3) : NULL;
+    real *parameters[2] = {filled((size_t)(9 * c), 4), filled((size_t)c, 5)};
+    real *gradients[3] = {filled((size_t)(9 * groups * wide), 6), filled((size_t)(groups * wide), 7), filled((size_t)(groups * wide), 8)};
+    if (van_hidden(x, shift, shape, options, (const real *const *)parameters, threads)) exit(3);
+    if (van_hidden_backward(x, shift, shape, options, (const real *const *)parameters, grad, gradients, groups, threads)) exit(3);
+    free(x), free(grad), free(shift);
+    for (int i = 0; i < 2; i++) free(parameters[i]);
+    for (int i = 0; i < 3; i++) free(gradients[i]);
+}
+
 #ifndef VAN_DOUBLE
 static void blocks(long n, long h, long w, long c, long e, int terms, int threads) {
     const long shape[] = {n, h, w, c, e}, options[] = {5, 1, 7, 3, 3, 1}, wide = rounded(c, PANEL), full = rounded(e, PANEL);
@@ -76,6 +89,8 @@ int main(void) {
             depthwise(n, h, w, c, 3, 1, 0, 0, 1);
             depthwise(n, h, w, c, 4, 2, 0, 0, 0);
             depthwise(n, h, w, c, 11, 2, 1, 1, 0);
+            hidden(n, h, w, c, 1, 1);
+            hidden(n, h, w, c, 0, 16);
 #ifndef VAN_DOUBLE
             blocks(n, h, w, c, 1 + 2 * c, 3, 1);
             blocks(n, h, w, c, 64, 2, 16);
