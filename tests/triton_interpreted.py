@@ -69,6 +69,7 @@ def on_cpu(monkeypatch):
     for operator in (*single, *two, feed_forward.depthwise_gelu_again):
         monkeypatch.setitem(operator._backend_fns, "cpu", operator._backend_fns["cuda"])
     monkeypatch.setattr(ops.depthwise, "_available", lambda: True)
+    monkeypatch.setattr(ops, "streaming_serves", lambda *_: False)
 
 
 def test_as_operators(on_cpu):

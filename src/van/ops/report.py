@@ -20,6 +20,7 @@ def report() -> dict[str, str]:
         "depthwise_pair": way,
         "folded_blocks": way if served else f"its modules one by one: {found.reason}",
         "folded_patch": way if served else f"library convolution: {found.reason}",
+        "streamed_feed_forward": way if served else f"its modules one by one: {found.reason}",
         "pointwise_conv2d": "matrix product",
         "fast_layout": "channels_last",
         "threads": str(torch.get_num_threads()),
