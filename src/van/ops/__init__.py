@@ -3,7 +3,7 @@
 | where | function | how |
 |---|---|---|
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
-| CPU, float32 | streamed_feed_forward | matrix products and the C kernel, a few images at a time: forward, and every gradient |
+| CPU, float32 | streamed_feed_forward | products and C kernel, a few images at a time: forward, every gradient |
 | CPU, float32, no gradients | folded_blocks, folded_patch | the C kernel: the folded blocks of a stage in one call |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
