@@ -33,7 +33,7 @@ class OpenVinoInt8:
     def quantized(self, batches: Sequence[np.ndarray], layers: Collection[str]) -> Any:
         """The graph with these layers in int8: weights per channel, what they read in one scale without a zero point.
 
-        Depthwise convolutions with zero points or a scale per channel would be computed in floating point (2026.4).
+        With a scale per channel, NNCF's choice, depthwise convolutions would be computed in floating point (2026.4).
 
         batches: (N, C, H, W) to calibrate on. Raises MissingExtraError without NNCF.
         """
