@@ -6,9 +6,9 @@ The two sides measure in turn, each in a process of its own (interleaved.py). Be
 int8 must give the same logits.
 
 Sides: peer (its eager code), peer-onnx and peer-openvino (that network, traced in its process, in ONNX Runtime and in
-OpenVINO, for the very shape; segmenters for any); ours eager (`van.load`), optimised (`van.optimize`, with the C kernel where there is a
-compiler), compiled (`van.optimize(compile=True)`), onnx and openvino (`van.export`), onnx-int8 and openvino-int8
-(`van.quantize`, calibrated on scikit-learn's photographs and digits).
+OpenVINO, for the very shape; segmenters for any); ours eager (`van.load`), optimised (`van.optimize`, with the C kernel
+where there is a compiler), compiled (`van.optimize(compile=True)`), onnx and openvino (`van.export`), onnx-int8 and
+openvino-int8 (`van.quantize`, calibrated on scikit-learn's photographs and digits).
 Segmenters, which transformers does not have: the peer is the plain graph of official_graph.py.
 
 Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round. The
