@@ -91,9 +91,11 @@ def show(rows: list[Row]) -> None:
 def record(rows: list[Row], versions: dict[str, str], *, command: str) -> None:
     """Write the ledger: milliseconds of everything, the ratios and the floors; draw the picture anew."""
     entries: list[Row] = []
+    torch = any(row["kind"] in TORCH for row in rows)
     for row in rows:
         where, what, common = _case(row, versions)
-        entries += _entries(row, where, what, common | {"table": _table(row["kind"])})
+        if torch or row["kind"] != "peer":  # its time stands beside our forms in PyTorch, of the same rounds
+            entries += _entries(row, where, what, common | {"table": _table(row["kind"])})
         if row["kind"] == "peer":
             value = {"id": f"{_of(where, 'floor')}/ms", "value": round(row["floor_ms"], 2), "unit": "ms"}
             about = f"{what}: floor, 1x1 convolutions at {row['gemm_gflops']:.0f} GFLOP/s of a float32 product"

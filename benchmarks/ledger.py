@@ -51,7 +51,8 @@ def write(entries: list[dict[str, Any]], path: Path = RESULTS) -> None:
 def machine() -> str:
     """What matters of this machine for a timing: cores and vector units."""
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    vector = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else platform.machine()
+    units = {"amx_bf16": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+    vector = next((name for flag, name in units.items() if flag in flags), platform.machine())
     return f"{len(os.sched_getaffinity(0))} cores, {vector}"
 
 

@@ -75,3 +75,14 @@ def test_entries_stand_in_the_order_of_the_table(results, monkeypatch):
     assert tables["optimised"] == "cpu"
     assert tables["peer-onnx"] == tables["floor"] == "cpu-runtimes"
     assert tables["openvino-int8"] == "cpu-int8"
+
+
+def test_a_run_without_our_torch_forms_leaves_the_peers_time_alone(results, monkeypatch):
+    kept = []
+    monkeypatch.setattr(results.ledger, "record", lambda entries, command: kept.extend(entries))
+    monkeypatch.setattr(results.ledger, "read", lambda: kept)
+    monkeypatch.setattr(results.ledger, "write", lambda entries: None)
+    monkeypatch.setattr(results, "draw", lambda *_: None)
+    results.record(rows({"peer": 60.0, "openvino": 20.0}), {}, command="c")
+    ids = [entry["id"].removeprefix("measured/cpu/van_b1/batch1/") for entry in kept]
+    assert ids == ["floor/ms", "openvino/ms", "openvino/ratio"]

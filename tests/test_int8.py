@@ -65,8 +65,8 @@ def test_products_are_found_by_their_weights(program, kind):
     assert "backbone.stages.1.patch_embed.conv" in layers
     assert "backbone.stages.0.patch_embed.conv" not in layers  # the stem
     depthwise = [name for name in layers if name.endswith(("near", "far", "depthwise"))]
-    assert len(depthwise) == (12 if kind is OnnxInt8 else 0)
-    assert layers == list(weights_of(program, depthwise=kind is OnnxInt8))  # and none else
+    assert len(depthwise) == 12
+    assert layers == list(weights_of(program))  # and none else
 
 
 def test_onnx_rounds_what_products_read_and_nothing_else(program, images):

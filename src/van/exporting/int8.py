@@ -67,9 +67,9 @@ def quantize(
 ) -> Quantized:
     """Write a classifier or segmenter in int8 for ONNX Runtime or OpenVINO, unless that loses too much accuracy.
 
-    The network is folded first; its matrix products are int8 with a scale per output channel, all else stays in
-    floating point. Where the drop is exceeded, the products with the largest errors go back to float32: one, two,
-    four … of them, up to half.
+    The network is folded first; its convolutions and products are int8 with a scale per output channel, all else,
+    the stem too, stays in floating point. Where the drop is exceeded, the layers with the largest errors go back to
+    float32: one, two, four … of them, up to half.
 
     source, path, format, size, ema: as in `van.export`; path ends in .onnx or .xml.
     calibration: images like those the network will see: a folder (searched to any depth), "digits" or PIL images; at

@@ -27,7 +27,7 @@ class OnnxInt8:
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.graph = onnx_model(program)
-        self.layers = named(weights_of(program, depthwise=True), self._weighted())
+        self.layers = named(weights_of(program), self._weighted())
 
     def quantized(self, batches: Sequence[np.ndarray], layers: Collection[str]) -> Any:
         """The graph with these layers in int8: weights per channel, what they read and make with a zero point.

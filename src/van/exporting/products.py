@@ -1,8 +1,7 @@
-"""The layers of an exported graph that int8 computes: 1x1 and patch convolutions, linear layers.
+"""The layers of an exported graph that int8 computes: convolutions and linear layers.
 
 All else stays in floating point: the stem, whose three channels gain nothing, the gate, GELU, LayerNorm, softmax and
-the Hamburger's iterations. So do depthwise convolutions in OpenVINO, which computes them in float32 whatever one asks
-for; ONNX Runtime has an int8 kernel, and would lose more by going to float and back.
+the Hamburger's iterations.
 """
 
 from __future__ import annotations
@@ -13,16 +12,15 @@ import numpy as np
 import torch
 
 
-def weights_of(program: torch.export.ExportedProgram, *, depthwise: bool = False) -> dict[str, np.ndarray]:
+def weights_of(program: torch.export.ExportedProgram) -> dict[str, np.ndarray]:
     """The weights that int8 may take by the layer that holds them, in the network's order, the stem left out."""
-    held = ((name, value) for name, value in program.state_dict.items() if _multiplies(name, value, depthwise))
+    held = ((name, value) for name, value in program.state_dict.items() if _multiplies(name, value))
     _stem, *rest = held
     return {name.removesuffix(".weight"): value.detach().numpy() for name, value in rest}
 
 
-def _multiplies(name: str, value: torch.Tensor, depthwise: bool) -> bool:
-    reads_several = value.ndim in (2, 4) and value.shape[1] > 1
-    return name.endswith(".weight") and (reads_several or (depthwise and value.ndim == 4))
+def _multiplies(name: str, value: torch.Tensor) -> bool:
+    return name.endswith(".weight") and value.ndim in (2, 4)
 
 
 def named(weights: Mapping[str, np.ndarray], found: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:

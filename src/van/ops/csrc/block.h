@@ -119,7 +119,8 @@ static int leave_unit(const void *opaque, long index) {
 
 /* --- both in one, where a unit has all outputs: u stays in the cache */
 
-INLINE void gate_rows(const struct block *b, const struct rows *a, const struct rows *gated, long panel, long start, long row, int rows) {
+INLINE void gate_rows(const struct block *b, const struct rows *a, const struct rows *gated, long panel, long start, long row,
+                      int rows) {
     tile_sum sum;
     const long column = panel * PANEL, left = lanes_at(b->channels, column), right = lanes_at(b->channels, column + LANES);
     linear(a, row, &b->mix, panel, b->channels, rows, sum);
@@ -156,18 +157,21 @@ struct band {
     long from, to;         /* output rows */
 };
 
+/* Zero columns between rows of a plane. */
+INLINE long margin_of(const struct block *b) { return max_of(before(&b->depthwise), after(&b->depthwise)); }
+
 /* Vectors of a plane of `rows` rows, and as many as a tile may write or read beyond them. */
 static size_t band_vectors(const struct block *b, long rows) {
-    const long margin = max_of(before(&b->depthwise), after(&b->depthwise));
+    const long margin = margin_of(b);
     return (size_t)(margin + rows * (b->width + margin) + max_of(TILE + margin, MATRIX_ROWS));
 }
 
 /* A plane whose rows share their margins: what lies right of one is left of the next. */
 static struct plane take_band(vec **memory, const struct block *b, long first, long end) {
-    const struct conv *c = &b->depthwise;
-    const long margin = max_of(before(c), after(c)), stride = b->width + margin;
-    const struct plane p = {*memory, first, end, stride, margin};
+    const long margin = margin_of(b);
+    const struct plane p = {*memory, first, end, b->width + margin, margin};
     *memory += band_vectors(b, end - first);
+    memset(p.data, 0, (size_t)margin * sizeof(vec));
     return p;
 }
 
@@ -175,7 +179,7 @@ INLINE void expand_tile(const struct band *band, long panel, const struct rows *
     const struct block *b = band->block;
     const struct plane *one = &band->plane[0], *two = &band->plane[1];
     if (GAPS) {
-        const struct place to = {(real *)(one->data + one->margin + row), (real *)(two->data + two->margin + row), LANES};
+        const struct place to = {(real *)(row_of(one, one->first) + row), (real *)(row_of(two, two->first) + row), LANES};
         multiply(a, row, b->expand.panels + panel * panel_size(b->channels), rows, same(b->expand.bias + panel * PANEL), to);
         return;
     }
@@ -238,27 +242,26 @@ static int feed_unit(const void *opaque, long index) {
     const struct block *b = opaque;
     const struct conv *c = &b->depthwise;
     const long group = index % b->groups, number = index / b->groups % b->bands, image = index / b->groups / b->bands;
-    const long pixels = b->height * b->width, panels = panels_of(b->hidden);
+    const long pixels = b->height * b->width, panels = panels_of(b->hidden), channels = b->channels;
+    const long from = group * panels / b->groups, to = (group + 1) * panels / b->groups;
     struct band band = {.block = b, .from = number * b->height / b->bands, .to = (number + 1) * b->height / b->bands};
     const long first = max_of(0, band.from - before(c)), end = min_of(b->height, band.to + after(c));
-    const long taps = (long)c->kernel * c->kernel, outputs = (band.to - band.from) * b->width;
-    const long from = group * panels / b->groups, to = (group + 1) * panels / b->groups;
-    const long one = (long)(rows_vectors(outputs, PANEL) * sizeof(vec)), most = max_of(1, min_of(to - from, HIDDEN_BYTES / one));
-    const long margin = max_of(before(c), after(c)), given = (end - first) * (GAPS ? b->width + margin : b->width);
-    vec *memory = scratch_of(2 * band_vectors(b, end - first) + 2 * (size_t)(taps + tiles(b->width)) + read_vectors(given, b->channels) +
+    const long outputs = (band.to - band.from) * b->width, gap = margin_of(b);
+    const long given = (end - first) * (b->width + (GAPS ? gap : 0));
+    const long one = (long)(rows_vectors(outputs, PANEL) * sizeof(vec));
+    const long most = max_of(1, min_of(to - from, HIDDEN_BYTES / one)); /* panels between expansion and projection */
+    const size_t work = 2 * (size_t)(c->kernel * c->kernel + tiles(b->width));
+    vec *memory = scratch_of(2 * band_vectors(b, end - first) + work + read_vectors(given, channels) +
                              rows_vectors(outputs, most * PANEL));
     if (!memory) return 1;
-    for (int v = 0; v < 2; v++) {
-        band.plane[v] = take_band(&memory, b, first, end);
-        memset(band.plane[v].data, 0, (size_t)margin * sizeof(vec));
-    }
+    for (int v = 0; v < 2; v++) band.plane[v] = take_band(&memory, b, first, end);
     vec *const lines = memory;
-    memory += 2 * (taps + tiles(b->width));
-    const struct rows a =
-        read_rows(memory, b->t + (image * pixels + first * b->width) * b->channels, given, b->channels, b->width, margin, b->terms);
-    memory += read_vectors(given, b->channels);
-    const long start = (image * pixels + band.from * b->width) * b->channels;
-    real *y = b->partial + group * b->batch * pixels * b->channels + start;
+    memory += work;
+    const real *t = b->t + (image * pixels + first * b->width) * channels;
+    const struct rows a = read_rows(memory, t, given, channels, b->width, gap, b->terms);
+    memory += read_vectors(given, channels);
+    const long start = (image * pixels + band.from * b->width) * channels;
+    real *y = b->partial + group * b->batch * pixels * channels + start;
     begin(b, b->t + start, group, outputs, y);
     for (long panel = from; panel < to; panel += most) {
         const long together = min_of(most, to - panel);
@@ -268,7 +271,7 @@ static int feed_unit(const void *opaque, long index) {
             BY_TILES(expand_tile, given, &band, panel + slot, &a);
             activate(&band, panel + slot, slot, lines);
         }
-        for (long output = 0; output < panels_of(b->channels); output++)
+        for (long output = 0; output < panels_of(channels); output++)
             BY_TILES(project_tile, outputs, &band, panel, output, y);
     }
     return 0;

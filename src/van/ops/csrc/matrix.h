@@ -80,17 +80,26 @@ INLINE void put(const struct rows *rows, long row, long step, vec left, vec righ
  * `run` of them `gap` rows are left out, which hold anything. `count` includes those. */
 static struct rows read_rows(vec *memory, const real *from, long count, long depth, long run, long gap, int terms) {
     const struct rows rows = take_rows(&memory, count, depth, terms);
-    for (long first = 0; first < count; first += SIDE)
+    long place = 0; /* within run and gap */
+    for (long first = 0; first < count; first += SIDE) {
+        const long end = min_of(first + SIDE, count);
+        const real *pixel[SIDE];
+        for (long row = first; row < end; row++) {
+            pixel[row - first] = place < run ? from : NULL;
+            if (place < run) from += depth;
+            if (++place == run + gap) place = 0;
+        }
         for (long step = 0; step < rows.steps; step++)
-            for (long row = first; row < min_of(first + SIDE, count); row++) {
-                if (row % (run + gap) >= run) continue;
-                const real *at = from + (row - row / (run + gap) * gap) * depth + step * STEP;
+            for (long row = first; row < end; row++) {
+                if (!pixel[row - first]) continue;
+                const real *at = pixel[row - first] + step * STEP;
                 const long left = depth - step * STEP;
                 if (left >= STEP)
                     put(&rows, row, step, load(at, LANES), load(at + LANES, LANES));
                 else
                     put(&rows, row, step, load(at, min_of(left, LANES)), load(at + min_of(left, LANES), max_of(0, left - LANES)));
             }
+    }
     return rows;
 }
 INLINE size_t read_vectors(long count, long depth) { return rows_vectors(count, depth); }
