@@ -22,7 +22,7 @@ from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
-from .layers import depthwise_gelu
+from .layers import depthwise_gelu, watched
 
 
 class _Packed(nn.Module):
@@ -127,7 +127,7 @@ class FoldedStage(_Packed):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
-        if self.packed is not None and ops.block_kernel_serves(x) and not any(map(_heard, self.blocks)):
+        if self.packed is not None and ops.block_kernel_serves(x) and not any(map(watched, self.blocks)):
             x = ops.folded_blocks(x, self.packed)
         else:
             for block in self.blocks:
@@ -144,11 +144,6 @@ class FoldedStage(_Packed):
         for i, block in enumerate(blocks):
             block.packed = ops.PackedBlocks(whole.weights[i : i + 1], whole.numbers)
         return whole
-
-
-def _heard(block: nn.Module) -> bool:
-    """Whether calls of this module have an audience."""
-    return bool(block._forward_hooks or block._forward_pre_hooks)
 
 
 def fold(model: nn.Module) -> nn.Module:

@@ -40,12 +40,13 @@ def served(x: Tensor, *modules: nn.Module) -> list[ops.Conv]:
 
     Modules with hooks are called as modules.
     """
-    fit = [m for m in modules if isinstance(m, DepthwiseConv2d) and not _watched(m)]
+    fit = [m for m in modules if isinstance(m, DepthwiseConv2d) and not watched(m)]
     convs = [m.conv for m in fit]
     return convs if len(convs) == len(modules) and ops.kernel_serves(x, *convs) else []
 
 
-def _watched(module: nn.Module) -> bool:
+def watched(module: nn.Module) -> bool:
+    """Whether somebody listens to the calls of this module."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
@@ -57,7 +58,7 @@ def depthwise_gelu(depthwise: nn.Module, x: Tensor) -> Tensor:
 
 def depthwise_gelu_project(depthwise: nn.Module, project: nn.Module, x: Tensor) -> Tensor:
     """project(gelu(depthwise(x))), in training keeping x alone where that pays: (N, E, H, W) -> (N, K, H, W)."""
-    if isinstance(project, PointwiseConv2d) and not _watched(project):
+    if isinstance(project, PointwiseConv2d) and not watched(project):
         convs = served(x, depthwise) if ops.recomputing_pays(x) else []
         if convs:
             return ops.depthwise_gelu_project(x, convs[0], project.weight, project.bias)
@@ -66,8 +67,8 @@ def depthwise_gelu_project(depthwise: nn.Module, project: nn.Module, x: Tensor) 
 
 def streamed_feed_forward(expand: nn.Module, depthwise: nn.Module, project: nn.Module, x: Tensor) -> Tensor | None:
     """project(gelu(depthwise(expand(x)))) where the C kernel does that in one go, else None."""
-    ends = [m for m in (expand, project) if isinstance(m, PointwiseConv2d) and not _watched(m)]
-    if len(ends) < 2 or not isinstance(depthwise, DepthwiseConv2d) or _watched(depthwise):
+    ends = [m for m in (expand, project) if isinstance(m, PointwiseConv2d) and not watched(m)]
+    if len(ends) < 2 or not isinstance(depthwise, DepthwiseConv2d) or watched(depthwise):
         return None
     first, last = ((m.weight, m.bias) for m in ends)
     if not ops.streaming_serves(x, *first, *depthwise.conv[:2], *last):
