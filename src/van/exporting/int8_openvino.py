@@ -93,7 +93,7 @@ def _with_bias(product: Any) -> Any:
     """The operator that adds a product's bias; the product itself where it has none.
 
     A product that is read before its bias keeps OpenVINO from computing both in one, and a constant per channel added
-    right before a FakeQuantize is lost when sizes are free and int8 is simulated (2026.4): all later layers are wrong.
+    right before a FakeQuantize comes out wrong where sizes are free and int8 is simulated (2026.4), and all after it.
     """
     readers = [reader.get_node() for reader in product.output(0).get_target_inputs()]
     if len(readers) != 1 or readers[0].get_type_name() != "Add":
