@@ -16,6 +16,9 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
+from onnx.numpy_helper import to_array
+
+from van.engines.openvino_engine import the_core
 from van.exporting import int8
 from van.exporting.graph import prepared, trace
 from van.exporting.int8_onnx import OnnxInt8
@@ -94,6 +97,55 @@ def test_openvino_rounds_what_products_read_and_nothing_else(program, images):
         if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"):
             rounded = op.input_value(0).get_node().get_type_name() == "FakeQuantize"
             assert rounded == (op.get_friendly_name() in products), op.get_friendly_name()
+
+
+@pytest.fixture(scope="module")
+def openvino_int8(program, images):
+    quantizer = OpenVinoInt8(program)
+    return quantizer, quantizer.quantized(images, list(quantizer.layers))
+
+
+def test_openvino_rounds_depthwise_inputs_with_one_symmetric_scale(openvino_int8):
+    """Or it would compute them in floating point (a scale per channel) or slower and worse (a zero point)."""
+    _, graph = openvino_int8
+    depthwise = [op for op in graph.get_ordered_ops() if op.get_type_name() == "GroupConvolution"]
+    assert len(depthwise) == 12
+    for op in depthwise:
+        limits = [value.get_node().data for value in op.input_value(0).get_node().input_values()[1:]]
+        assert [limit.size for limit in limits] == [1] * 4, op.get_friendly_name()
+        low, high, out_low, out_high = (limit.item() for limit in limits)
+        assert (out_low, out_high) == (low, high)
+        assert low / high == pytest.approx(-128 / 127), op.get_friendly_name()  # zero is kept, and is zero
+
+
+def test_openvino_reads_all_layers_at_once_as_one_by_one(openvino_int8, images, monkeypatch):
+    quantizer, graph = openvino_int8
+    together = next(quantizer.outputs(graph, images[:1]))
+    nodes = quantizer.layers
+    for layer in ("backbone.stages.0.blocks.0.spatial.far", "backbone.stages.2.blocks.0.spatial.mix", "head"):
+        monkeypatch.setattr(quantizer, "layers", {layer: nodes[layer]})
+        np.testing.assert_allclose(together[layer], next(quantizer.outputs(graph, images[:1]))[layer], atol=1e-5)
+    logits = the_core().compile_model(graph, "CPU")([images[0]])[0]  # in int8, not simulated
+    assert sqnr_db([together["head"]], [logits]) > 25
+
+
+def test_layers_are_read_with_their_bias(program, images):
+    """In both runtimes, so that reports agree on what a layer's result is."""
+    onnx, openvino = (next((each := kind(program)).outputs(each.graph, images[:1])) for kind in QUANTIZERS)
+    for layer, want in onnx.items():
+        np.testing.assert_allclose(openvino[layer], want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+
+
+def test_layer_norm_stays_where_the_channels_are(program):
+    """Means over axis 1 and no transposition: OpenVINO would copy the whole map for each."""
+    onnx, openvino = (kind(program).graph for kind in QUANTIZERS)
+    values = {each.name: each for each in onnx.graph.initializer}
+    axes = [to_array(values[node.input[1]]).tolist() for node in onnx.graph.node if node.op_type == "ReduceMean"]
+    assert axes == [[1]] * 8 + [[2, 3]]  # mean and variance of four stages, and the pool
+    operators = openvino.get_ordered_ops()
+    means = [op.input_value(1).get_node() for op in operators if op.get_type_name() == "ReduceMean"]
+    assert [mean.data.tolist() for mean in means] == axes
+    assert "Transpose" not in {node.op_type for node in onnx.graph.node} | {op.get_type_name() for op in operators}
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)

@@ -58,14 +58,18 @@ class OpenVinoInt8:
             )
 
     def outputs(self, graph: Any, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """What every product gives in a graph of this program, float32 or int8: layer -> array, for every image."""
+        """What every product gives, its bias added, in a graph of this program: layer -> array, for every image.
+
+        The graph is float32 or int8, which is simulated in float32: OpenVINO returns zeros for int8 products that are
+        read in two places (2026.4).
+        """
         from openvino import opset13
 
         graph = graph.clone()
         nodes = {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
-        # behind an operator of their own, or a product that is an output already would have one less; int8 is simulated
-        # in float32, because OpenVINO loses products' scales when they are read in more places
-        graph.add_outputs([opset13.negative(nodes[node]).output(0) for node in self.layers.values()])
+        # behind an operator of their own, or a product that is an output already would have one less
+        wanted = [opset13.negative(_with_bias(nodes[node]).output(0)).output(0) for node in self.layers.values()]
+        graph.add_outputs(wanted)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
         compiled = the_core().compile_model(graph, "CPU", settings)
         for image in images:
@@ -83,6 +87,19 @@ class OpenVinoInt8:
                 if weight.get_type_name() == "Constant":
                     grouped = op.get_type_name() == "GroupConvolution"  # (groups, C_out / groups, C_in / groups, …)
                     yield op.get_friendly_name(), weight.data.reshape(-1, *weight.shape[2:]) if grouped else weight.data
+
+
+def _with_bias(product: Any) -> Any:
+    """The operator that adds a product's bias; the product itself where it has none.
+
+    A product that is read before its bias keeps OpenVINO from computing both in one, and a constant per channel added
+    right before a FakeQuantize comes out wrong where sizes are free and int8 is simulated (2026.4), and all after it.
+    """
+    readers = [reader.get_node() for reader in product.output(0).get_target_inputs()]
+    if len(readers) != 1 or readers[0].get_type_name() != "Add":
+        return product
+    terms = {value.get_node().get_type_name() for value in readers[0].input_values()}
+    return readers[0] if "Constant" in terms else product
 
 
 def _nodes(graph: Any) -> list[str]:

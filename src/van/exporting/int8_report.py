@@ -16,7 +16,9 @@ from .parity import Run
 
 @dataclass(frozen=True, kw_only=True)
 class LayerError:
-    """How far a product's result is from that in float32, all int8 before it included: signal to noise in decibels.
+    """How far a product's result, bias added, is from that in float32: signal to noise in decibels.
+
+    Accumulated, so not the product's own error alone: what it reads has been through all int8 before it.
 
     int8: whether the product itself is computed in int8.
     """
