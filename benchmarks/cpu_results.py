@@ -108,9 +108,9 @@ def record(rows: list[Row], versions: dict[str, str], *, command: str) -> None:
 def in_order(entries: list[Row]) -> list[Row]:
     """The ledger with this script's entries at its end, by model, batch, threads and kind, as tables show them."""
 
-    def place(entry: Row) -> tuple[str, int, bool, int]:
+    def place(entry: Row) -> tuple[bool, str, int, bool, int]:
         _, _, model, batch, kind, *rest = entry["id"].split("/")
-        return model, int(batch.removeprefix("batch")), "1thread" in rest, kinds.index(kind)
+        return not model.startswith("van_"), model, int(batch.removeprefix("batch")), "1thread" in rest, kinds.index(kind)
 
     kinds = [*COLUMNS, "floor"]
     own = [entry for entry in entries if entry["id"].startswith("measured/cpu/")]
@@ -118,12 +118,18 @@ def in_order(entries: list[Row]) -> list[Row]:
 
 
 def _case(row: Row, versions: dict[str, str]) -> tuple[str, str, Row]:
-    label = row["model"].upper().replace("_", "-")
+    label = _label(row["model"], row["size"])
     alone = row["threads"] == 1
     where = f"measured/cpu/{row['model']}/batch{row['batch']}{'/1thread' if alone else ''}"
     what = f"{label}, batch {row['batch']}, {row['size']}², {row['threads']} threads"
     name = f"{label}, batch {row['batch']}{', 1 thread' if alone else ''}"
     return where, what, {"row": name, "versions": versions}
+
+
+def _label(model: str, size: int) -> str:
+    if model.startswith("van_"):
+        return model.upper().replace("_", "-")
+    return f"{model.replace('_van_', ' ').replace('_', '-').title()} at {size}²"
 
 
 def _of(where: str, kind: str) -> str:

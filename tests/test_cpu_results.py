@@ -86,3 +86,15 @@ def test_a_run_without_our_torch_forms_leaves_the_peers_time_alone(results, monk
     results.record(rows({"peer": 60.0, "openvino": 20.0}), {}, command="c")
     ids = [entry["id"].removeprefix("measured/cpu/van_b1/batch1/") for entry in kept]
     assert ids == ["floor/ms", "openvino/ms", "openvino/ratio"]
+
+
+def test_segmenters_stand_last_and_tell_their_size(results, monkeypatch):
+    kept = []
+    monkeypatch.setattr(results.ledger, "record", lambda entries, command: kept.extend(entries))
+    monkeypatch.setattr(results.ledger, "read", lambda: kept)
+    written = []
+    monkeypatch.setattr(results.ledger, "write", written.extend)
+    monkeypatch.setattr(results, "draw", lambda *_: None)
+    results.record(rows(GOOD, model="light_ham_van_b0") + rows(GOOD), {}, command="c")
+    names = list(dict.fromkeys(entry["row"] for entry in written if "row" in entry))
+    assert names == ["VAN-B1, batch 1", "Light-Ham B0 at 224², batch 1"]
