@@ -110,7 +110,13 @@ def in_order(entries: list[Row]) -> list[Row]:
 
     def place(entry: Row) -> tuple[bool, str, int, bool, int]:
         _, _, model, batch, kind, *rest = entry["id"].split("/")
-        return not model.startswith("van_"), model, int(batch.removeprefix("batch")), "1thread" in rest, kinds.index(kind)
+        return (
+            not model.startswith("van_"),
+            model,
+            int(batch.removeprefix("batch")),
+            "1thread" in rest,
+            kinds.index(kind),
+        )
 
     kinds = [*COLUMNS, "floor"]
     own = [entry for entry in entries if entry["id"].startswith("measured/cpu/")]
