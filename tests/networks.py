@@ -46,3 +46,12 @@ def batch_norms(model):
 def gap(one, two):
     """Largest difference of two tensors, as a part of the largest value."""
     return ((one - two).abs().max() / two.abs().max()).item()
+
+# the same map, or a part of it, in any memory a caller may have: functions of (N, C, H, W)
+LAYOUTS = (
+    lambda x: x.contiguous(),
+    lambda x: x.contiguous(memory_format=torch.channels_last),
+    lambda x: x.transpose(2, 3),
+    lambda x: x[:, ::2, 1:, ::2],
+    lambda x: x[:, :, :1].expand(-1, -1, 6, -1),
+)

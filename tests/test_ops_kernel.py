@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import van
-from networks import gap, images, tiny
+from networks import LAYOUTS, gap, images, tiny
 from van import ops
 from van.errors import ConfigError
 from van.nn import fold
@@ -89,13 +89,7 @@ class TestAgainstFloat64:
         convs = [conv(shape[1], draw.randint(1, 9), draw.randint(1, 4), seed=i) for i in range(draw.randint(1, 2))]
         check(drawn(*shape, seed=seed), convs, gelu=len(convs) == 1 and draw.random() < 0.5)
 
-    @pytest.mark.parametrize("make", [
-        lambda x: x.contiguous(),
-        lambda x: x.contiguous(memory_format=torch.channels_last),
-        lambda x: x.transpose(2, 3),
-        lambda x: x[:, ::2, 1:, ::2],
-        lambda x: x[:, :, :1].expand(-1, -1, 6, -1),
-    ])  # fmt: skip
+    @pytest.mark.parametrize("make", LAYOUTS)
     def test_any_layout(self, make):
         x = make(drawn(2, 36, 11, 11)).detach()
         check(x, pair(x.shape[1]))
@@ -220,6 +214,19 @@ class TestFoldedBlock:
         finally:
             monkeypatch.undo()
             library.cache_clear()
+
+    @pytest.mark.parametrize("dims", [(32, 64, 160, 256), (8, 16, 24, 32)])
+    def test_the_number_of_threads_changes_nothing(self, dims):
+        model, before = fold(tiny(embed_dims=dims)), torch.get_num_threads()
+        x, found = images(1, 3, 150, 61), []
+        try:
+            for threads in (1, 2, 3, 7):
+                torch.set_num_threads(threads)
+                with torch.inference_mode():
+                    found.append(model(x))
+        finally:
+            torch.set_num_threads(before)
+        assert all(torch.equal(other, found[0]) for other in found)
 
     def test_sixteen_bits_where_pytorch_is_told_that_they_are_enough(self):
         if library().instructions != "AMX":

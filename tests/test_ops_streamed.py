@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from networks import gap, images, tiny
+from networks import LAYOUTS, gap, images, tiny
 from van import ops
 from van.nn.backbone import FeedForward
 from van.ops import streamed
@@ -79,13 +79,7 @@ class TestAgainstFloat64:
         assert [len(maps[0]) for _, maps in chunks] == [3, 3, 3, 1]
         assert [number for some, _ in chunks for number in range(10)[some]] == list(range(10))
 
-    @pytest.mark.parametrize("make", [
-        lambda x: x.contiguous(),
-        lambda x: x.contiguous(memory_format=torch.channels_last),
-        lambda x: x.transpose(2, 3),
-        lambda x: x[:, ::2, 1:, ::2],
-        lambda x: x[:, :, :1].expand(-1, -1, 6, -1),
-    ])  # fmt: skip
+    @pytest.mark.parametrize("make", LAYOUTS)
     def test_any_layout(self, make):
         x = make(drawn(2, 12, 11, 11)).detach()
         check(x, parameters(x.shape[1], 40, 12))

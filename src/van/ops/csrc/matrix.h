@@ -249,21 +249,25 @@ INLINE void linear(const struct rows *a, long row, const struct product *p, long
     multiply(a, row, p->panels + panel * panel_size(depth), rows, same(p->bias + panel * PANEL), rows_at((real *)done, PANEL));
 }
 
-/* Row m of `to`, `stride` apart and `lanes` long, += row m of `a` · panel. */
+/* Row m of `to`, `stride` apart and `lanes` long, += row m of `a` · panel. Sums begin with what is there either way, so
+ * that a row's do not depend on the tile it is in. */
 INLINE void multiply_onto(const struct rows *a, long row, const real *panel, int rows, real *to, long stride, long lanes) {
-    static const vec zero[2];
     if (lanes >= PANEL && rows % SIDE == 0) {
         multiply(a, row, panel, rows, rows_at(to, stride), rows_at(to, stride));
         return;
     }
     tile_sum sum;
-    multiply(a, row, panel, rows, same((const real *)zero), rows_at((real *)sum, PANEL));
-    for (int m = 0; m < rows; m++)
-        for (int v = 0; v < 2; v++) {
-            real *at = to + m * stride + v * LANES;
-            const long some = max_of(0, min_of(LANES, lanes - v * LANES));
-            store(at, load(at, some) + sum[m][v], some);
-        }
+    const struct place here = rows_at((real *)sum, PANEL);
+    const long left = min_of(LANES, lanes), right = max_of(0, min_of(LANES, lanes - LANES));
+    for (int m = 0; m < rows; m++) {
+        sum[m][0] = load(to + m * stride, left);
+        sum[m][1] = load(to + m * stride + LANES, right);
+    }
+    multiply(a, row, panel, rows, here, here);
+    for (int m = 0; m < rows; m++) {
+        store(to + m * stride, sum[m][0], left);
+        store(to + m * stride + LANES, sum[m][1], right);
+    }
 }
 
 #endif
