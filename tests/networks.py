@@ -47,6 +47,7 @@ def gap(one, two):
     """Largest difference of two tensors, as a part of the largest value."""
     return ((one - two).abs().max() / two.abs().max()).item()
 
+
 # the same map, or a part of it, in any memory a caller may have: functions of (N, C, H, W)
 LAYOUTS = (
     lambda x: x.contiguous(),
