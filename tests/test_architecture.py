@@ -28,7 +28,7 @@ FLOORS = [
     {"recipes"},
     {"segmenters", "detectors"},
     {"weights", "variants"},
-    {"errors", "timing"},
+    {"errors", "timing", "cache"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -36,6 +36,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ALLOWED_AT_IMPORT = {
     "errors": set(),
     "timing": set(),
+    "cache": set(),
     "variants": set(),
     "weights": set(),
     "recipes": set(),
