@@ -202,4 +202,4 @@ def test_gradient_checkpointing_reaches_the_backbone_inside_a_head():
     switch = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     switch()
     (van,) = (m for m in model.modules() if isinstance(m, VanBackbone))
-    assert all(stage.grad_checkpointing for stage in van.backbone.stages)
+    assert all(block.gradient_checkpointing for stage in van.backbone.stages for block in stage.blocks)

@@ -358,19 +358,17 @@ def test_transformers_tests_07_hidden_states_keep_gradients():
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_transformers_tests_07_training_with_and_without_gradient_checkpointing(checkpointing):
-    from van.nn.backbone import Block
-
     torch.manual_seed(0)
     model = VanForImageClassification(VanConfig(**TINY)).train()
     twin = VanForImageClassification(VanConfig(**TINY)).train()
     twin.load_state_dict(model.state_dict())
     if checkpointing:
         _switch(model, True)
-        assert model.van.gradient_checkpointing
+        assert model.is_gradient_checkpointing
     runs = []
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.register_forward_pre_hook(lambda *_: runs.append(1))
+    for stage in model.van.backbone.stages:
+        for block in stage.blocks:
+            block.attention.register_forward_pre_hook(lambda *_: runs.append(1))
     for network in (model, twin):
         network(IMAGES, labels=torch.tensor([0, 1])).loss.backward()
     assert len(runs) == sum(TINY["depths"]) * (2 if checkpointing else 1)
@@ -380,7 +378,7 @@ def test_transformers_tests_07_training_with_and_without_gradient_checkpointing(
         torch.testing.assert_close(ours, theirs, msg=name)
     if checkpointing:
         _switch(model, False)
-        assert not model.van.gradient_checkpointing
+        assert not model.is_gradient_checkpointing
 
 
 def _switch(model, enable):

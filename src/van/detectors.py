@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .errors import ConfigError, UnknownNameError
+from .errors import ConfigError, UnknownNameError, UnknownOptionError
 from .variants import ALIASES, VARIANTS, VanConfig
 
 # Method -> stages of the backbone whose maps its feature pyramid takes.
@@ -74,7 +74,7 @@ class DetectorConfig:
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
-                raise UnknownNameError.of("detector option", name, known)
+                raise UnknownOptionError.of("detector option", name, known)
         told: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**{**told, "backbone": VanConfig.from_dict(values["backbone"])})
 

@@ -3,6 +3,7 @@
 VanError                    every error this package raises on purpose; the command line prints it on one line, code 2
 ├── ConfigError             an option, a recipe key or an architecture field has a value that cannot work
 │   └── UnknownNameError    a name that is not in a table; the message suggests the nearest known ones
+│       └── UnknownOptionError  a keyword argument that does not exist; a TypeError as well
 ├── CheckpointError         a file cannot be read as a checkpoint, or does not fit the model
 │   └── UnsafeFileError     a pickle asks for code that is not allow-listed; nothing of it was run
 ├── DataError               a folder, an image or a label file is not what the task needs
@@ -42,6 +43,10 @@ class UnknownNameError(ConfigError, KeyError):
         hint = f"; did you mean {near[0]!r}?" if near else "."
         shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
         return cls(f"unknown {kind} {name!r}{hint} known: {shown}")
+
+
+class UnknownOptionError(UnknownNameError, TypeError):
+    """A keyword argument is in no table; also a TypeError, as Python raises for any other function."""
 
 
 class CheckpointError(VanError):

@@ -16,7 +16,7 @@ from torch import nn
 from .data import ClassificationData, has_own_val, open_classification
 from .data.split import VAL_FRACTION
 from .engines import HalvingEngine, Opened, default_workers, find_checkpoints, in_order, open_classifier, reason_of
-from .errors import DataError, UnknownNameError, VanNotice
+from .errors import DataError, UnknownOptionError, VanNotice
 from .metrics import ClassificationMeter, ClassPlan, ClassScore, RealLabels, RealMeter, plan_classes
 from .preprocess import Preprocess
 
@@ -72,7 +72,7 @@ class EvalOptions:
         known = [each.name for each in fields(cls)]
         for name in values:
             if name not in known:
-                raise UnknownNameError.of("evaluation option", name, known)
+                raise UnknownOptionError.of("evaluation option", name, known)
         return cls(**values)
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .errors import ConfigError, DataError, UnknownNameError
+from .errors import ConfigError, DataError, UnknownNameError, UnknownOptionError
 
 INTERPOLATIONS: dict[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -203,7 +203,7 @@ def _known_fields(values: Mapping[str, Any]) -> None:
     known = [field.name for field in fields(Preprocess)]
     for name in values:
         if name not in known:
-            raise UnknownNameError.of("preprocessing option", name, known)
+            raise UnknownOptionError.of("preprocessing option", name, known)
 
 
 # Official B0–B3, and everything this package trains.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .errors import ConfigError, UnknownNameError
+from .errors import ConfigError, UnknownNameError, UnknownOptionError
 from .variants import ALIASES as BACKBONE_ALIASES
 from .variants import VARIANTS, VanConfig
 from .variants import name_of as backbone_name_of
@@ -64,7 +64,7 @@ class SegmenterConfig:
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
-                raise UnknownNameError.of("segmenter option", name, known)
+                raise UnknownOptionError.of("segmenter option", name, known)
         return cls(**{**values, "backbone": VanConfig.from_dict(values["backbone"])})
 
     def with_options(self, **options: Any) -> SegmenterConfig:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from .errors import ConfigError, UnknownNameError
+from .errors import ConfigError, UnknownNameError, UnknownOptionError
 
 # What each value of `VanConfig.attention` does to large kernel attention, with the paper's ImageNet-1K top-1 on B0.
 ATTENTION_OPTIONS: dict[str, tuple[str, float]] = {
@@ -130,7 +130,7 @@ def _known_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     known = [field.name for field in fields(VanConfig)]
     for name in values:
         if name not in known:
-            raise UnknownNameError.of("architecture option", name, known)
+            raise UnknownOptionError.of("architecture option", name, known)
     return dict(values)
 
 

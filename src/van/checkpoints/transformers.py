@@ -19,6 +19,7 @@ from . import keys
 from .checkpoint import Arrays, Checkpoint, Content
 from .files import make_folder, write_json, write_safetensors
 from .limits import beyond_original, extra_tensors
+from .timm_config import fields_for_timm
 from .reading import RECORD, Found, any_key, apply_record, assemble, describe, mostly, states_of, stripped
 
 _KEYS = r"(van\.)?encoder\.stages\.\d+\.(embeddings|layers)\."
@@ -157,6 +158,7 @@ def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
         **{theirs: values[ours] for ours, theirs in FIELDS.items()},
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
+        **fields_for_timm(checkpoint),
         RECORD: describe(checkpoint),
     }
 

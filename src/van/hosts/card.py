@@ -139,13 +139,12 @@ def _preprocessing(checkpoint: Checkpoint) -> str:
 
 
 def _loading(checkpoint: Checkpoint, repo: str) -> str:
-    classes, name = checkpoint.config.num_classes, checkpoint.name
-    automatic = "AutoModelForImageClassification" if classes else "AutoModel"
-    lines = ["import van  # pip install visual-attention-network", ""]
-    lines += [f'model = van.load("{repo}")  # a torch.nn.Module in eval mode']
-    if classes:
-        lines += [f'van.Predictor("{repo}")("picture.jpg").label']
-    lines += [
+    automatic = "AutoModelForImageClassification" if checkpoint.config.num_classes else "AutoModel"
+    lines = [
+        "import van  # pip install visual-attention-network",
+        "",
+        f'model = van.load("{repo}")  # a torch.nn.Module in eval mode',
+        *([f'van.Predictor("{repo}")("picture.jpg").label'] if checkpoint.config.num_classes else []),
         "",
         'van.register("transformers")  # transformers 5 has no VAN of its own; transformers 4.57 and older do',
         f"from transformers import {automatic}, AutoImageProcessor",
@@ -153,15 +152,9 @@ def _loading(checkpoint: Checkpoint, repo: str) -> str:
         f'model = {automatic}.from_pretrained("{repo}")',
         f'processor = AutoImageProcessor.from_pretrained("{repo}")',
     ]
-    if name in PUBLISHED:  # timm knows the published sizes
-        lines += [
-            "",
-            'van.register("timm")',
-            "import timm",
-            "",
-            f'here = {{"hf_hub_id": "{repo}"}}',
-            f'model = timm.create_model("{name}", pretrained=True, num_classes={classes}, pretrained_cfg_overlay=here)',
-        ]
+    if checkpoint.name in PUBLISHED:
+        create = f'model = timm.create_model("hf-hub:{repo}", pretrained=True)'
+        lines += ["", 'van.register("timm")', "import timm", "", create]
     return "\n".join(["```python", *lines, "```"])
 
 

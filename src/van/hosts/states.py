@@ -48,12 +48,15 @@ def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.require(array, requirements="W")) for key, array in checkpoint.arrays.items()}
 
 
-def adopt(backbone: Backbone, checkpoint: Checkpoint) -> None:
-    """Give the backbone what its new weights need besides tensors, and say what changed: LayerNorm's epsilon."""
+def adopt(backbone: Backbone, checkpoint: Checkpoint, *, epsilon: bool = True) -> None:
+    """Give the backbone what its new weights need besides tensors, and say what changed: LayerNorm's epsilon.
+
+    epsilon: False where the network was made with an epsilon that somebody chose for these weights.
+    """
     ours, theirs = backbone.config, checkpoint.config
     for note in checkpoint.notes:
         warnings.warn(note, VanNotice, stacklevel=3)
-    if ours.layer_norm_eps != theirs.layer_norm_eps:
+    if epsilon and ours.layer_norm_eps != theirs.layer_norm_eps:
         warnings.warn(
             f"LayerNorm's epsilon is now {theirs.layer_norm_eps:g}, as in the {checkpoint.format} code that these "
             f"weights come from; it was {ours.layer_norm_eps:g}",

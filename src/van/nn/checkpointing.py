@@ -14,13 +14,11 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
     """`module(x)`, keeping only x for the backward pass; statistics are updated once, as without checkpointing."""
     if torch.compiler.is_compiling():  # the compiler updates them once by itself, and knows no context_fn
         return torch_checkpoint(module, x, use_reentrant=False)
-    return torch_checkpoint(
-        module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_held(module))
-    )
+    return torch_checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_held(module)))
 
 
 @contextmanager
-def _statistics_held(module: nn.Module) -> Iterator[None]:
+def statistics_held(module: nn.Module) -> Iterator[None]:
     """While this is open, training-mode BatchNorms normalise as ever, but their running statistics do not move.
 
     The norms go on receiving their statistics, because the recomputation must save the same tensors as the forward

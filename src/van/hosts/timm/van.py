@@ -70,6 +70,7 @@ class VisualAttentionNetwork(nn.Module):
         super().__init__()
         if output_stride not in OUTPUT_STRIDES:
             raise ConfigError(f"output_stride is {output_stride}; expected one of {list(OUTPUT_STRIDES)}")
+        self.epsilon_was_given = "layer_norm_eps" in architecture
         if output_stride != 32:
             architecture.setdefault("strides", OUTPUT_STRIDES[output_stride])
         config = cfg.with_options(
@@ -89,7 +90,7 @@ class VisualAttentionNetwork(nn.Module):
                 for i, (width, reduction) in enumerate(zip(config.embed_dims, config.reductions, strict=True))
             ]
             self.in_chans = in_chans
-            self.num_features = self.head_hidden_size = config.embed_dims[-1]
+            self.num_features = config.embed_dims[-1]
             self.head_drop = nn.Dropout(drop_rate)
             self.reset_classifier(num_classes, global_pool)
         self.register_load_state_dict_pre_hook(weights.translate_hook)
@@ -112,6 +113,8 @@ class VisualAttentionNetwork(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, C, H, W) -> (N, K) logits, or with `pre_logits` what the head would get."""
         x = self.head_drop(self.global_pool(x))
+        if self.num_classes and not pre_logits and not self.global_pool.pool_type:
+            raise ConfigError("the head needs pooled features; give reset_classifier a global_pool")
         return x if pre_logits else self.head(x)
 
     def forward_intermediates(
@@ -151,7 +154,7 @@ class VisualAttentionNetwork(nn.Module):
         cut = last + 1 < len(self.backbone.stages)
         self.backbone.stages = self.backbone.stages[: last + 1]
         if cut:
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.num_features = self.feature_info[last]["num_chs"]
         if cut or prune_head:
             self.reset_classifier(0, "")
         return taken
@@ -165,15 +168,15 @@ class VisualAttentionNetwork(nn.Module):
         if num_classes < 0:
             raise ConfigError(f"num_classes is {num_classes}; use 0 for features, else the number of classes")
         if global_pool is not None:
+            if num_classes and not global_pool:
+                raise ConfigError(f"a head of {num_classes} classes needs pooling; give global_pool, or num_classes=0")
             self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
-        if num_classes and not self.global_pool.pool_type:
-            raise ConfigError(f"a head of {num_classes} classes needs pooling; give global_pool, or num_classes=0")
         self.num_classes = num_classes
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
         self.head: nn.Module = nn.Identity()
         if num_classes:
             like = next(self.backbone.parameters())
-            width = self.num_features * self.global_pool.feat_mult()
-            self.head = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype)
+            self.head = nn.Linear(self.head_hidden_size, num_classes, device=like.device, dtype=like.dtype)
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
         self.head.train(self.training)

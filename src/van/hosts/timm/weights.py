@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ... import preprocess
 from ...checkpoints import Checkpoint
+from ...checkpoints.timm_config import FIRST_CONV, HEAD, preprocessing
 from ...errors import CheckpointError, VanNotice
 from ...variants import VARIANTS, name_of
 from ...weights import WEIGHTS, Weight
@@ -19,8 +20,6 @@ from ..states import adopt, is_foreign, of_classifier, read_state, tensors
 
 if TYPE_CHECKING:
     from .van import VisualAttentionNetwork
-
-FIRST_CONV, HEAD = "backbone.stages.0.patch_embed.conv", "head"
 
 
 def default_cfgs() -> Any:
@@ -52,12 +51,8 @@ def _record(row: Weight | None, used: preprocess.Preprocess, **source: Any) -> d
     return {
         "url": "",
         "num_classes": 1000,
-        "input_size": (used.channels, *used.size),
+        **preprocessing(used),
         "pool_size": (7, 7),
-        "crop_pct": used.crop_pct,
-        "interpolation": used.interpolation,
-        "mean": used.mean,
-        "std": used.std,
         "first_conv": FIRST_CONV,
         "classifier": HEAD,
         "license": row.licence if row else None,
@@ -69,11 +64,29 @@ def _record(row: Weight | None, used: preprocess.Preprocess, **source: Any) -> d
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: VisualAttentionNetwork) -> dict[str, Tensor]:
-    """The state under our keys, whatever published format it came in; epsilon is taken along."""
+    """The state under our keys, whatever published format it came in; epsilon is taken along.
+
+    timm decides by `pretrained_cfg` whether the file's head and first convolution fit the model. It is the default's
+    or the user's and may be wrong, so it gets the numbers of the file that is being loaded.
+    """
+    state = translated(state_dict, model)
+    cfg = getattr(model, "pretrained_cfg", None)
+    if isinstance(cfg, dict):
+        if f"{HEAD}.weight" in state:
+            expected, cfg["num_classes"] = cfg.get("num_classes"), len(state[f"{HEAD}.weight"])
+            if model.num_classes == expected:  # another number was asked for, and gets a fresh head as in all of timm
+                _say_when_the_head_differs(cfg["num_classes"], model.num_classes)
+        if f"{FIRST_CONV}.weight" in state:
+            cfg["input_size"] = (state[f"{FIRST_CONV}.weight"].shape[1], *cfg.get("input_size", (3, 224, 224))[1:])
+    return state
+
+
+def translated(state_dict: Mapping[str, Any], model: VisualAttentionNetwork) -> dict[str, Tensor]:
+    """The state under our keys; the model's backbone adopts what a foreign format implies."""
     if not is_foreign(state_dict):
         return dict(state_dict)
-    checkpoint = read_state(state_dict)
-    adopt(model.backbone, checkpoint)
+    checkpoint = read_state(state_dict)  # bare tensors: what their lineage implies is less than what was asked for
+    adopt(model.backbone, checkpoint, epsilon=not model.epsilon_was_given)
     return tensors(checkpoint)
 
 
@@ -83,7 +96,14 @@ def translate_hook(module: VisualAttentionNetwork, state_dict: dict[str, Any], p
     if is_foreign(own):
         for key in own:
             del state_dict[prefix + key]
-        state_dict.update({prefix + key: value for key, value in checkpoint_filter_fn(own, module).items()})
+        state_dict.update({prefix + key: value for key, value in translated(own, module).items()})
+
+
+def _say_when_the_head_differs(theirs: int, ours: int) -> None:
+    if ours and theirs != ours:
+        warnings.warn(
+            f"the file's head has {theirs} classes, the model's {ours}: it starts afresh", VanNotice, stacklevel=4
+        )
 
 
 def load(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
@@ -101,14 +121,14 @@ def load(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
     if theirs.num_classes != ours.num_classes:
         state = {key: value for key, value in state.items() if not key.startswith(f"{HEAD}.")}
         state |= {f"{HEAD}.{key}": value for key, value in model.head.state_dict().items()}
-        if ours.num_classes:
-            warnings.warn(
-                f"the file's head has {theirs.num_classes} classes, the model's {ours.num_classes}: it starts afresh",
-                VanNotice,
-                stacklevel=3,
-            )
+        _say_when_the_head_differs(theirs.num_classes, ours.num_classes)
     adopt(model.backbone, checkpoint)
     model.load_state_dict(state)
+    cfg = getattr(model, "pretrained_cfg", None)
+    if isinstance(cfg, dict):
+        cfg |= {"num_classes": theirs.num_classes, **preprocessing(checkpoint.preprocess)}
+        if checkpoint.classes:
+            cfg["label_names"] = list(checkpoint.classes)
 
 
 def _adapted(weight: Tensor, in_chans: int) -> Tensor:

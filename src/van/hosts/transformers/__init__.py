@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from .. import require_installed
 require_installed("transformers")
 
 # ruff: noqa: E402  after the check, which names the install
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
 from transformers.models.auto.auto_factory import _BaseAutoBackboneClass
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -38,19 +41,28 @@ def register() -> None:
     _let_backbones_come_from_folders()
 
 
+def _in_cache(repository: str, options: Mapping[str, Any]) -> bool:
+    """Whether the hub's cache holds the configuration of a repository."""
+    where = {key: options.get(key) for key in ("cache_dir", "revision")}
+    try:
+        return isinstance(try_to_load_from_cache(repository, "config.json", **where), str)
+    except HFValidationError:  # no repository has such a name
+        return False
+
+
 def _let_backbones_come_from_folders() -> None:
     """Mend one method of transformers, the only thing this package changes in a host.
 
     `AutoBackbone.from_pretrained` asks the hub whether its argument is a repository before it looks at the disk, so
-    a folder, any model's, ends in an error about repository names. The mended method takes folders first and
-    leaves everything else to the original.
+    a folder, any model's, ends in an error about repository names, and a repository in the cache is out of reach
+    without a network. The mended method takes folders and the cache first and leaves everything else to the original.
     """
     original = AutoBackbone.from_pretrained
     if getattr(original, "takes_folders", False):
         return
 
     def from_pretrained(cls: Any, name: Any, *inputs: Any, **options: Any) -> Any:
-        if not Path(str(name)).is_dir():
+        if not Path(str(name)).is_dir() and not _in_cache(str(name), options):
             return original(name, *inputs, **options)
         options.pop("use_timm_backbone", None)
         return super(_BaseAutoBackboneClass, cls).from_pretrained(name, *inputs, **options)

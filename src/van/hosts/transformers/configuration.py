@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
 from ... import variants
+from ...checkpoints import timm_config
 from ...checkpoints.transformers import FIELDS
 
 RECORD = "van"  # our own description of a file, in its config.json; see checkpoints/reading.py
@@ -54,6 +55,8 @@ class VanConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         record = kwargs.pop(RECORD, None)
+        for name in timm_config.FIELDS:  # they describe the folder that was read, as our record does
+            kwargs.pop(name, None)
         if isinstance(record, dict):
             self._adopt(record.get("config") or {})
         self.stage_names = ["stem", *(f"stage{i}" for i in range(1, len(self.depths) + 1))]

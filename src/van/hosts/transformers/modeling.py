@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BackboneOutput,
     BaseModelOutputWithPoolingAndNoAttention,
@@ -23,9 +24,19 @@ from transformers.utils.generic import can_return_tuple
 
 from ...nn import Backbone
 from ...nn.backbone import Block
+from ...nn.checkpointing import statistics_held
 from ...nn.layers import drop_path
 from .configuration import VanConfig
 from .conversion import translate_hook
+
+
+class VanBlock(Block, GradientCheckpointingLayer):
+    """A block that transformers recomputes in the backward pass where `activation_checkpointing_enable` asks for it."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        recomputed = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() >= 0  # in a backward pass
+        with statistics_held(self) if recomputed else nullcontext():
+            return super().forward(x)
 
 
 class VanPreTrainedModel(PreTrainedModel):
@@ -37,7 +48,7 @@ class VanPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Block"]  # noqa: RUF012  transformers reads it so
+    _no_split_modules = ["VanBlock"]  # noqa: RUF012  transformers reads it so
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -62,33 +73,18 @@ class VanPreTrainedModel(PreTrainedModel):
 
     def _build(self) -> Backbone:
         backbone = Backbone(self.config.to_van())
-        if self.config.legacy:
-            rates = [rate for stage in backbone.config.drop_path_rates for rate in stage]
-            for stage, rate in zip(backbone.stages, rates, strict=False):
-                for block in stage.modules():
-                    if isinstance(block, Block):
-                        block.drop_path = drop_path(rate)
+        rates = [rate for stage in backbone.config.drop_path_rates for rate in stage]
+        for stage, rate in zip(backbone.stages, rates, strict=False):
+            for block in stage.blocks:
+                block.__class__ = VanBlock
+                if self.config.legacy:
+                    block.drop_path = drop_path(rate)
         return backbone
 
     def _features(self, pixel_values: Tensor | None) -> tuple[Tensor, ...]:
         if pixel_values is None:
             raise ValueError("pixel_values is missing; give a batch of images (N, C, H, W)")
         return self.backbone(pixel_values)
-
-
-class _Checkpointed:
-    """transformers' switch for gradient checkpointing, on top of the backbone's own."""
-
-    backbone: Backbone
-
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """Whether blocks are recomputed in the backward pass."""
-        return any(stage.grad_checkpointing for stage in self.backbone.stages)
-
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, enable: bool) -> None:
-        self.backbone.set_grad_checkpointing(enable)
 
 
 class UnusedNorm(nn.Module):
@@ -106,7 +102,7 @@ class UnusedNorm(nn.Module):
         self.register_buffer("bias", torch.zeros(channels))
 
 
-class VanModel(_Checkpointed, VanPreTrainedModel):
+class VanModel(VanPreTrainedModel):
     """Feature network: last map (N, C, H / 32, W / 32), its mean over positions (N, C), and the maps of all stages."""
 
     def __init__(self, config: VanConfig) -> None:
@@ -161,7 +157,7 @@ class VanForImageClassification(VanPreTrainedModel):
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=features.hidden_states)
 
 
-class VanBackbone(_Checkpointed, BackboneMixin, VanPreTrainedModel):
+class VanBackbone(BackboneMixin, VanPreTrainedModel):
     """The pyramid for detectors and segmenters: the maps named in `config.out_features`."""
 
     has_attentions = False
