@@ -1,4 +1,4 @@
-"""Folders for the Hub in timm and transformers: heads, channels, preprocessing and names come from the folder itself."""
+"""Folders for the Hub in timm and transformers: heads, channels, preprocessing and names are the folder's."""
 
 import json
 

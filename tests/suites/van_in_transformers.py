@@ -23,6 +23,7 @@ import van  # noqa: E402
 van.register("transformers")
 
 from transformers.models.auto import modeling_auto  # noqa: E402
+
 from van.hosts.transformers import VanBackbone, VanConfig, VanForImageClassification, VanModel  # noqa: E402
 
 # The tests choose what they do, labels for instance, by these tables of names.
@@ -71,7 +72,7 @@ class TestVan(ModelTesterMixin, unittest.TestCase):
             maps = model_class(config).eval()(**inputs, output_hidden_states=True).hidden_states
             shapes = [(width, 8 >> i) for i, width in enumerate(config.hidden_sizes)]
             stem = [shapes[0]] if model_class is VanBackbone else []
-            self.assertEqual([(x.shape[1], x.shape[2]) for x in maps], stem + shapes)
+            assert [(x.shape[1], x.shape[2]) for x in maps] == stem + shapes
 
 
 class TestVanBackbone(BackboneTesterMixin, unittest.TestCase):

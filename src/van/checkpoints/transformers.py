@@ -19,8 +19,8 @@ from . import keys
 from .checkpoint import Arrays, Checkpoint, Content
 from .files import make_folder, write_json, write_safetensors
 from .limits import beyond_original, extra_tensors
-from .timm_config import fields_for_timm
 from .reading import RECORD, Found, any_key, apply_record, assemble, describe, mostly, states_of, stripped
+from .timm_config import fields_for_timm
 
 _KEYS = r"(van\.)?encoder\.stages\.\d+\.(embeddings|layers)\."
 UNUSED = ("van.layernorm.weight", "van.layernorm.bias")
