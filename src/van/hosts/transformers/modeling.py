@@ -75,10 +75,11 @@ class VanPreTrainedModel(PreTrainedModel):
         backbone = Backbone(self.config.to_van())
         rates = [rate for stage in backbone.config.drop_path_rates for rate in stage]
         for stage, rate in zip(backbone.stages, rates, strict=False):
-            for block in stage.blocks:
-                block.__class__ = VanBlock
-                if self.config.legacy:
-                    block.drop_path = drop_path(rate)
+            for block in stage.modules():
+                if isinstance(block, Block):
+                    block.__class__ = VanBlock
+                    if self.config.legacy:
+                        block.drop_path = drop_path(rate)
         return backbone
 
     def _features(self, pixel_values: Tensor | None) -> tuple[Tensor, ...]:
