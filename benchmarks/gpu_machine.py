@@ -109,9 +109,10 @@ def kernel_names(function: Callable[[], object], *, most: int = 3) -> list[str]:
     for event in seen.events():
         on_gpu = event.device_type == torch.autograd.DeviceType.CUDA
         if on_gpu or not torch.cuda.is_available():
-            spent[event.name] = spent.get(event.name, 0.0) + _self_us(event, on_gpu)
+            spent[event.name] = spent.get(event.name, 0.0) + self_us(event, on_gpu)
     return sorted(spent, key=lambda name: -spent[name])[:most]
 
 
-def _self_us(event: Any, on_gpu: bool) -> float:
+def self_us(event: Any, on_gpu: bool) -> float:
+    """Microseconds of a profiler's event without those of the events inside it."""
     return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)

@@ -1,6 +1,6 @@
 """The depthwise convolutions on a GPU: the library in every layout against our kernels, and against the floors.
 
-    python benchmarks/gpu_ops.py [--dtypes bf16 fp32] [--batch 128] [--no-record] [--picture PATH]
+    python benchmarks/gpu_ops.py [--dtypes bf16 fp32] [--batch 128] [--rows FILE] [--no-record] [--picture PATH]
     python benchmarks/gpu_ops.py --quick      # toy sizes; without a GPU under Triton's interpreter
 
 dw3, dw5 and dw7 with dilation 3; forward, input gradient, weight gradient; the four maps of B2 at 224². Ways: the
@@ -17,9 +17,11 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from gpu_rows import Rows
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
 # name -> kernel side, dilation, whether on the expanded map
@@ -69,7 +71,11 @@ def main() -> int:
     floors, about = gpu_machine.floors(quick=options.quick), gpu_machine.describe()
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"copy {floors['copy'] / 1e12:.3g} TB/s, float32 {2 * floors['fma'] / 1e12:.3g} TFLOP/s")
-    rows = [row for case in _cases(options) for row in _measure(case, floors, options)]
+    rows = Rows(options.rows, [field.name for field in fields(Case)] + ["way"])
+    for case in _cases(options):
+        if not all(rows.have(**asdict(case), way=way) for way in WAYS):
+            for row in _measure(case, floors, options):
+                rows.append(row)
     keep = torch.cuda.is_available() and options.record and not options.quick
     if keep:
         _record(rows, floors, about)
@@ -89,6 +95,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it works; nothing is written")
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave docs/results.json alone")
     parser.add_argument("--picture", type=Path, help="draw it there, also of a trial")
+    parser.add_argument("--rows", type=Path, help="JSON lines: each result as it comes; those that are there stay")
     options = parser.parse_args()
     if options.quick:
         options.batch, options.runs = 1, 1

@@ -111,7 +111,7 @@ def test_ratios(gpu_model):
 
 
 def test_what_is_measured(gpu_model):
-    options = Namespace(quick=False)
+    options = Namespace(quick=False, modes=["inference", "training"], batches=None)
     assert list(gpu_model._settings("van_b2", options)) == [
         ("inference", 1, 224),
         ("inference", 32, 224),
@@ -166,3 +166,66 @@ def test_pictures(gpu_model, tmp_path):
     ]
     gpu_picture.draw_ops(ops, tmp_path / "ops.png", title="a trial")
     assert all(file.read_bytes()[:4] == b"\x89PNG" for file in tmp_path.iterdir())
+
+
+def test_rows_are_on_the_disk_as_they_come_and_a_cut_line_is_measured_again(gpu_model, tmp_path):
+    from gpu_rows import Rows
+
+    path = tmp_path / "rows.jsonl"
+    rows = Rows(path, ("model", "kind"))
+    rows.append({"model": "van_b0", "kind": "official", "ms": 1.5})
+    rows.append({"model": "van_b0", "kind": "ours", "ms": 0.5})
+    with path.open("a") as file:
+        file.write('{"model": "van_b0", "ki')
+    again = Rows(path, ("model", "kind"))
+    assert again == [*rows]
+    assert again.have(model="van_b0", kind="ours")
+    assert not again.have(model="van_b1", kind="ours")
+    again.append({"model": "van_b1", "kind": "ours", "ms": 2.0})
+    assert len(Rows(path, ("model", "kind"))) == 3
+
+
+def test_requirements_of_what_was_not_measured_are_passed(gpu_model):
+    assert list(gpu_model._missed([])) == []
+    only_ours = [row for row in rows() if row["kind"] == "ours" and row["mode"] == "inference"]
+    assert list(gpu_model._missed(only_ours)) == []
+    without_compiled = [row for row in rows(ours=2.9) if row["kind"] in ("official", "ours")]
+    assert any("2.90 times official eager" in line for line in gpu_model._missed(without_compiled))
+
+
+ALL = BENCHMARKS / "gpu_all.sh"
+
+
+def gpu_all(tmp_path, *arguments, python):
+    """gpu_all.sh with a stand-in for Python, which a piece calls."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\necho called with $*\n{python}\n")
+    stand_in.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(stand_in)}
+    command = ["bash", str(ALL), "--out", str(tmp_path / "out"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_pieces_that_ended_are_not_run_again_and_a_cut_off_one_is(tmp_path):
+    slow = "case $* in *gpu_ops*) exec sleep 60;; esac"
+    first = gpu_all(tmp_path, "--limit", "1", "check", "ops_bf16", python=slow).stdout
+    assert "=== check: exit code 0" in first
+    assert "=== ops_bf16: cut off" in first
+    second = gpu_all(tmp_path, "check", "ops_bf16", python="exit 1").stdout
+    assert "=== check: done before" in second
+    assert "=== ops_bf16: exit code 1" in second
+    assert {path.name for path in (tmp_path / "out").glob("*.done")} == {"check.done", "ops_bf16.done"}
+    assert "called with benchmarks/gpu_ops.py --rows" in (tmp_path / "out" / "ops_bf16.log").read_text()
+
+
+def test_no_piece_starts_when_the_budget_is_spent(tmp_path):
+    done = gpu_all(tmp_path, "--budget", "10", "check", python="exit 0")
+    assert "=== check: not started, the budget is spent" in done.stdout
+
+
+def test_wrong_arguments_of_gpu_all_are_one_line(tmp_path):
+    for arguments, said in ((["nonsense"], "unknown piece nonsense"), (["--budget", "x"], "expected whole seconds")):
+        done = gpu_all(tmp_path, *arguments, python="exit 0")
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
