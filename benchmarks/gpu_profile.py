@@ -39,7 +39,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="van_b2")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder for profile.txt and traces")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for profile.txt and traces")
     parser.add_argument("--traces", action="store_true", help="also write trace_MODE_KIND.json")
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it works")
     options = parser.parse_args()

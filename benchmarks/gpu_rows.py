@@ -1,4 +1,4 @@
-"""Rows that a GPU benchmark has measured, one JSON object a line, written as they come: a run that was cut off goes on."""
+"""What a GPU benchmark has measured, one JSON object a line, written as it comes: a run that was cut off goes on."""
 
 from __future__ import annotations
 
