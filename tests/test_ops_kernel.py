@@ -17,7 +17,7 @@ from networks import LAYOUTS, gap, images, tiny
 from van import ops
 from van.errors import ConfigError
 from van.nn import fold
-from van.nn.layers import DepthwiseConv2d
+from van.nn.layers import depthwise_conv
 from van.ops import kernel, plain
 from van.ops import library as library_module
 from van.ops.library import COMMON_FLAGS, INSTRUCTION_FLAGS, SOURCES, library
@@ -513,5 +513,5 @@ def test_optimize_uses_it_by_default():
 
 
 def test_a_depthwise_module_names_its_convolution():
-    layer = DepthwiseConv2d(4, 7, 3)
+    layer = depthwise_conv(4, 7, 3)
     assert layer.conv == (layer.weight, layer.bias, 3)

@@ -18,12 +18,12 @@ from ..errors import ConfigError
 from ..variants import VanConfig
 from .checkpointing import checkpoint
 from .layers import (
-    DepthwiseConv2d,
     LayerNorm2d,
-    PointwiseConv2d,
+    depthwise_conv,
     depthwise_gelu,
     depthwise_gelu_project,
     drop_path,
+    pointwise_conv,
     served,
     streamed_feed_forward,
 )
@@ -51,9 +51,9 @@ class LargeKernelAttention(nn.Module):
         super().__init__()
         kind = config.attention
         near, far = (config.near_kernel, 1), (config.far_kernel, config.dilation)  # kernel side, dilation
-        self.near = nn.Identity() if kind == "no_dw" else DepthwiseConv2d(channels, *near)
-        self.far = nn.Identity() if kind == "no_dw_d" else DepthwiseConv2d(channels, *far)
-        self.mix = nn.Identity() if kind == "no_1x1" else PointwiseConv2d(channels, channels)
+        self.near = nn.Identity() if kind == "no_dw" else depthwise_conv(channels, *near)
+        self.far = nn.Identity() if kind == "no_dw_d" else depthwise_conv(channels, *far)
+        self.mix = nn.Identity() if kind == "no_1x1" else pointwise_conv(channels, channels)
         self.gate = kind if kind in ("add", "sigmoid", "none") else "multiply"
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
@@ -75,9 +75,9 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, config: VanConfig) -> None:
         super().__init__()
-        self.proj_in = PointwiseConv2d(channels, channels)
+        self.proj_in = pointwise_conv(channels, channels)
         self.spatial = LargeKernelAttention(channels, config)
-        self.proj_out = PointwiseConv2d(channels, channels)
+        self.proj_out = pointwise_conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         return x + self.proj_out(self.spatial(F.gelu(self.proj_in(x))))
@@ -88,9 +88,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, drop_rate: float) -> None:
         super().__init__()
-        self.expand = PointwiseConv2d(channels, hidden)
-        self.depthwise = DepthwiseConv2d(hidden, 3)
-        self.project = PointwiseConv2d(hidden, channels)
+        self.expand = pointwise_conv(channels, hidden)
+        self.depthwise = depthwise_conv(hidden, 3)
+        self.project = pointwise_conv(hidden, channels)
         self.dropout = nn.Dropout(drop_rate)
         self.lean = False
 
