@@ -8,10 +8,12 @@ Shape legend: N batch, C channels of the stage, H height, W width of the stage's
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from .. import ops
 from ..errors import ConfigError
@@ -178,13 +180,17 @@ class Backbone(nn.Module):
         """Strides of the maps that `forward` returns, with respect to the image."""
         return tuple(self.config.reductions[i] for i in self.config.out_indices)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, *, last: bool = False) -> tuple[Tensor, ...] | Tensor:
         """(N, in_chans, H, W) -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) per out index, each after its stage norm.
 
-        Stages after the last out index are not run.
+        Stages after the last out index are not run. last: run all, and return the last stage's map alone.
         Raises ConfigError when the images do not have `in_chans` channels.
         """
         x, maps = self._accept(images), []
+        if last is True:  # "is", because torch.fx has a stand-in here, which is neither
+            for stage in self.stages:
+                x = stage(x)
+            return x
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.config.out_indices:
@@ -195,13 +201,12 @@ class Backbone(nn.Module):
 
     def last(self, images: Tensor) -> Tensor:
         """The last stage's map alone: (N, in_chans, H, W) -> (N, C, H / 32, W / 32) rounded up."""
-        x = self._accept(images)
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        return cast(Tensor, self(images, last=True))  # a call, for whoever hooks or wraps this module
 
     def _accept(self, images: Tensor) -> Tensor:
         """The images in the device's fast layout."""
+        if isinstance(images, Proxy):  # torch.fx traces with it; it has no shape to look at
+            return images
         channels, shape = self.config.in_chans, tuple(images.shape)
         if len(shape) != 4 or shape[1] != channels:
             remedy = f"convert the images, or build the network with in_chans={shape[1] if len(shape) == 4 else '…'}"

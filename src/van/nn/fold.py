@@ -24,6 +24,7 @@ from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
+from .foldable import evaluate_parametrizations, refuse_what_folding_loses
 from .layers import can_fuse, depthwise_gelu
 from .packed import Packed
 
@@ -76,7 +77,10 @@ class FoldedBlock(Packed):
         packed = self.ready(x)
         if packed is not None:
             return ops.folded_blocks(x, packed)
-        x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
+        hidden = self.proj_in(x)
+        # in place only where nobody else can hold the map
+        hidden = _gelu_(hidden) if can_fuse(self.proj_in) else F.gelu(hidden)
+        x = torch.addcmul(self.proj_out(self.spatial(hidden)), x, self.shortcut)
         return x + self.project(depthwise_gelu(self.depthwise, self.expand(x)))
 
     def inside(self) -> Iterable[nn.Module]:
@@ -152,14 +156,18 @@ def _computes(module: nn.Module, kind: type[nn.Module]) -> bool:
 def fold(model: nn.Module) -> nn.Module:
     """A copy of `model` in eval mode, its backbones and its heads' BatchNorms folded; the original is untouched.
 
-    Raises ConfigError when the model holds no Backbone or is folded already.
+    Parametrizations are evaluated.
+    Raises ConfigError when the model holds no Backbone, is folded already, or has what folding would lose: replaced
+    forwards, adapters, hooks on modules that disappear, weights that are offloaded.
     """
     if not any(isinstance(m, Backbone) for m in model.modules()):
         raise ConfigError(f"nothing to fold in {type(model).__name__}; expected a model with a van.nn.Backbone")
     if is_folded(model):
         raise ConfigError("the model is folded already; fold the original")
+    refuse_what_folding_loses(model)
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad():
+        evaluate_parametrizations(folded)
         for module in list(folded.modules()):
             if isinstance(module, Backbone):
                 module.stages = nn.ModuleList(FoldedStage(cast(Stage, stage)) for stage in module.stages)
@@ -175,7 +183,9 @@ def is_folded(model: nn.Module) -> bool:
 
 def _gelu_(x: Tensor) -> Tensor:
     """GELU in x's own memory, which spares fresh pages for a map; autograd keeps a copy where it needs one."""
-    return F.gelu(x) if torch.compiler.is_exporting() else torch.ops.aten.gelu_(x)
+    if torch.compiler.is_exporting() or not isinstance(x, Tensor):
+        return F.gelu(x)
+    return torch.ops.aten.gelu_(x)
 
 
 def _fold_norm(module: ConvNormReLU) -> None:

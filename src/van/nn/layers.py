@@ -16,7 +16,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """nn.Conv2d in every respect; `ops` computes it where it is depthwise and keeps the map's size."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if _keeps_size(self):
+        if isinstance(x, Tensor) and _keeps_size(self):  # torch.fx traces with stand-ins
             return ops.depthwise_conv2d(x, self.weight, self.bias, dilation=self.dilation[0])
         return super().forward(x)
 
@@ -30,7 +30,7 @@ class PointwiseConv2d(nn.Conv2d):
     """nn.Conv2d in every respect; `ops` computes it where it is 1x1 with stride 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if _is_pointwise(self):
+        if isinstance(x, Tensor) and _is_pointwise(self):
             return ops.pointwise_conv2d(x, self.weight, self.bias)
         return super().forward(x)
 
@@ -79,6 +79,11 @@ _FUSIBLE = {
 def can_fuse(*modules: nn.Module) -> bool:
     """Whether convolutions may be computed together from their weights: nobody would notice that none was called."""
     return not (_has_any_global_hook() or any(map(why_not_fused, modules)))
+
+
+def is_observed(module: nn.Module) -> bool:
+    """Whether calling this instance does more than its class tells."""
+    return _has_any_global_hook() or bool(why_called(module))
 
 
 def why_not_fused(module: nn.Module) -> str:

@@ -208,4 +208,4 @@ def _require_channels(x: Tensor, channels: int) -> None:
 
 def block_kernel_serves(x: Tensor) -> bool:
     """Whether the C kernel computes folded blocks of x: what it needs of a convolution, and nobody wants gradients."""
-    return c_kernel_serves(x) and kernel_serves(x) and not (torch.is_grad_enabled() and x.requires_grad)
+    return kernel_serves(x) and c_kernel_serves(x) and not (torch.is_grad_enabled() and x.requires_grad)

@@ -89,8 +89,6 @@ def _ready(device: torch.device) -> bool:
 
 def _as_autocast(x: Tensor) -> Tensor:
     """What autocast makes of a convolution's input on a GPU; the kernels take its float32 parameters as they are."""
-    if not isinstance(x, Tensor):  # FX traces with stand-ins
-        return x
     if x.device.type == "cuda" and x.dtype == torch.float32 and torch.is_autocast_enabled("cuda"):
         return x.to(torch.get_autocast_dtype("cuda"))
     return x

@@ -56,3 +56,12 @@ def require_fitting(x: Tensor, convs: Iterable[tuple[Tensor, Tensor | None, int]
                 f"weight and bias {given} with dilation {dilation} do not fit a map of {tuple(x.shape)}, {x.dtype}, on"
                 f" {x.device}; expected a depthwise convolution of its channels, in its type, on its device"
             )
+
+
+def require_loaded(x: Tensor, weight: Tensor) -> None:
+    """Raises ConfigError for weights without values, from which PyTorch's CPU convolutions return whatever memory holds."""
+    if weight.is_meta and not x.is_meta:
+        raise ConfigError(
+            f"a convolution's weights lie on the meta device, without values, and its map on {x.device}; load them first,"
+            " or let what moved them there (accelerate's hooks) bring them back at each call"
+        )
