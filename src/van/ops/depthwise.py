@@ -64,7 +64,7 @@ def kernel_serves(x: Tensor, *convs: Conv) -> bool:
         return False
     x = _as_autocast(x)
     served = c_kernel_serves(x) if x.device.type == "cpu" else gpu_serves(x)
-    return served and all(fits(x, weight, bias) for weight, bias, _ in convs)
+    return served and all(fits(x, weight, bias, mixed=x.is_cuda) for weight, bias, _ in convs)
 
 
 def c_kernel_serves(x: Tensor) -> bool:

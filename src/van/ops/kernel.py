@@ -112,7 +112,7 @@ def _described(x: Tensor, convs: Sequence[Conv], gelu: bool) -> tuple[Any, Any, 
     """shape, options and parameters of the C interface, and the tensors that must live as long as they do."""
     if x.dtype not in (torch.float32, torch.float64):
         raise ConfigError(f"the map is {x.dtype}; expected float32, or float64 to check gradients")
-    require_fitting(x, convs)
+    require_fitting(x, convs, mixed=False)
     batch, channels, height, width = x.shape
     options, pointers, kept = [int(gelu), len(convs)], [], []
     for weight, bias, dilation in convs:

@@ -33,9 +33,9 @@ def _transformed() -> bool:
     return _functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
-def fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether a depthwise convolution's parameters are of the map's size, on its device, and of a type the kernels read."""
-    types = (x.dtype,) if x.device.type == "cpu" else (x.dtype, torch.float32)
+def fits(x: Tensor, weight: Tensor, bias: Tensor | None, *, mixed: bool) -> bool:
+    """Whether a depthwise convolution's parameters have the map's size, device and type; mixed: or are float32."""
+    types = (x.dtype, torch.float32) if mixed else (x.dtype,)
     if x.ndim != 4 or weight.ndim != 4 or weight.dtype not in types or weight.device != x.device:
         return False
     channels, one, height, width = weight.shape
@@ -44,13 +44,13 @@ def fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return square and same
 
 
-def require_fitting(x: Tensor, convs: Iterable[tuple[Tensor, Tensor | None, int]]) -> None:
+def require_fitting(x: Tensor, convs: Iterable[tuple[Tensor, Tensor | None, int]], *, mixed: bool) -> None:
     """The last check before memory is read by its address.
 
     Raises ConfigError where parameters do not fit the map.
     """
     for weight, bias, dilation in convs:
-        if not fits(x, weight, bias) or dilation < 1:
+        if not fits(x, weight, bias, mixed=mixed) or dilation < 1:
             given = [(tuple(t.shape), t.dtype, str(t.device)) for t in (weight, bias) if t is not None]
             raise ConfigError(
                 f"weight and bias {given} with dilation {dilation} do not fit a map of {tuple(x.shape)}, {x.dtype}, on"
