@@ -47,8 +47,9 @@ def open_kernel(name: str, flags: Sequence[str], load: Callable[[Path], Any]) ->
     try:
         return load(_cached(private_cache(), name, flags)), ""
     except OSError as error:
-        why = f"the cache {cache_folder()} cannot be used ({error.strerror}); set VAN_CACHE"
-        why = why if error.strerror else str(error)
+        why = str(error)
+        if error.strerror:
+            why = f"the cache {cache_folder()} cannot be used ({error.strerror}); set VAN_CACHE"
     try:
         with tempfile.TemporaryDirectory(prefix="van-") as folder:
             handle = load(compiled(Path(folder), flags))
