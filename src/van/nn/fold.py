@@ -25,7 +25,7 @@ from ..errors import ConfigError
 from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
 from .foldable import evaluate_parametrizations, refuse_what_folding_loses
-from .layers import can_fuse, depthwise_gelu
+from .layers import can_fuse, depthwise_gelu, why_not_fused
 from .packed import Packed
 
 
@@ -94,7 +94,7 @@ class FoldedBlock(Packed):
             return None
         products = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
         convolutions = [spatial.near, spatial.far, self.depthwise]
-        if not can_fuse(*products, *convolutions):
+        if any(map(why_not_fused, [*products, *convolutions])):
             return None
         return ops.pack_block(products, convolutions, self.shortcut)
 

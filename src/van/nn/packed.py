@@ -25,7 +25,7 @@ class Packed(nn.Module):
     """
 
     packed: Any
-    snapshot: Snapshot
+    snapshot: Snapshot | None
 
     def inside(self) -> Iterable[nn.Module]:
         """The modules that one call of the kernel stands for."""
@@ -38,8 +38,8 @@ class Packed(nn.Module):
     def pack_again(self, *_: Any) -> None:
         """Pack the weights that the modules have now."""
         inside = list(self.inside())
-        self.packed = None if any(map(why_called, inside)) else self.pack()
-        self.snapshot = Snapshot(self, inside)
+        called = any(map(why_called, inside))
+        self.packed, self.snapshot = (None, None) if called else (self.pack(), Snapshot(self, inside))
 
     def ready(self, x: Tensor) -> Any:
         """The packed weights where the kernel computes this map and calling the modules would give the same; else None."""
@@ -47,10 +47,13 @@ class Packed(nn.Module):
             return None
         if torch.compiler.is_compiling():
             return None if any(map(why_called, self.inside())) else self.packed
-        if torch.is_grad_enabled() and self.snapshot.wants_gradients():
-            return None
-        if not self.snapshot.holds():
+        snapshot = self.snapshot  # once: other threads may be packing
+        if snapshot is None or not snapshot.holds():
+            if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+                return None  # it is being trained: no use in packing at every step
             self.pack_again()
+        elif torch.is_grad_enabled() and snapshot.wants_gradients():
+            return None
         return self.packed
 
     def _apply(self, fn: Any, recurse: bool = True) -> Packed:
