@@ -13,7 +13,7 @@ from van.cli import main
 from van.engines import open_exported
 from van.errors import CheckpointError, ConfigError, DataError, UnknownNameError, VanError
 from van.exporting import compare, dilation, exporter, prepared, staged, trace
-from van.nn.layers import DepthwiseConv2d
+from van.nn.layers import depthwise_conv
 from van.preprocess import Preprocess
 from van.segmenters import METHODS
 
@@ -170,7 +170,7 @@ def test_a_model_in_memory_is_left_alone(tmp_path):
 @pytest.mark.parametrize(("kernel", "dilation_"), [(7, 3), (5, 2), (4, 3), (8, 3), (3, 4), (1, 2)])
 def test_phases_compute_the_dilated_convolution(kernel, dilation_):
     torch.manual_seed(0)
-    conv = DepthwiseConv2d(5, kernel, dilation_).double()
+    conv = depthwise_conv(5, kernel, dilation_).double()
     dense = dilation.PhasedConv2d(conv).double()
     assert dense.dense.dilation == (1, 1)
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from networks import images
 from van import ops
-from van.nn.layers import DepthwiseConv2d, DropPath, LayerNorm2d, drop_path
+from van.nn.layers import DropPath, LayerNorm2d, depthwise_conv, drop_path
 
 # kernel side and dilation: near, published far, 3x3, the paper's other far kernels, even ones, nothing to do
 KERNELS = [(5, 1), (7, 3), (3, 1), (4, 2), (5, 3), (7, 4), (4, 1), (2, 1), (2, 3), (6, 3), (1, 1), (1, 3)]
@@ -64,7 +64,7 @@ def test_an_exported_graph_holds_one_plain_convolution():
     class Far(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv = DepthwiseConv2d(4, 7, 3)
+            self.conv = depthwise_conv(4, 7, 3)
 
         def forward(self, x):
             return self.conv(ops.fast_layout(x))
@@ -85,7 +85,7 @@ def test_fast_layout_on_cpu_is_channels_last_with_the_same_values():
 
 class TestLayers:
     def test_depthwise_module_is_a_plain_convolution_to_tools(self):
-        layer, x = DepthwiseConv2d(6, 7, 3), images(2, 6, 20, 23)
+        layer, x = depthwise_conv(6, 7, 3), images(2, 6, 20, 23)
         assert isinstance(layer, torch.nn.Conv2d)
         assert (layer.kernel_size, layer.padding, layer.dilation, layer.groups) == ((7, 7), (9, 9), (3, 3), 6)
         plain = torch.nn.Conv2d(6, 6, 7, padding=9, dilation=3, groups=6)

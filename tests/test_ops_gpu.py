@@ -187,7 +187,7 @@ class TestWhenTheyAreUsed:
     def test_types(self, dtype):
         with torch.device("meta"):
             x, weight = torch.empty(2, 8, 6, 6, dtype=dtype), torch.empty(8, 1, 7, 7, dtype=dtype)
-        assert ops.depthwise._fits(x, weight, None)
+        assert ops.tensors.fits(x, weight, None, mixed=True)
 
         class Map:
             device, is_cuda, ndim, shape = torch.device("cuda", 0), True, 4, x.shape

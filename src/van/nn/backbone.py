@@ -8,22 +8,24 @@ Shape legend: N batch, C channels of the stage, H height, W width of the stage's
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from .. import ops
 from ..errors import ConfigError
 from ..variants import VanConfig
 from .checkpointing import checkpoint
 from .layers import (
-    DepthwiseConv2d,
     LayerNorm2d,
-    PointwiseConv2d,
+    depthwise_conv,
     depthwise_gelu,
     depthwise_gelu_project,
     drop_path,
+    pointwise_conv,
     served,
     streamed_feed_forward,
 )
@@ -51,9 +53,9 @@ class LargeKernelAttention(nn.Module):
         super().__init__()
         kind = config.attention
         near, far = (config.near_kernel, 1), (config.far_kernel, config.dilation)  # kernel side, dilation
-        self.near = nn.Identity() if kind == "no_dw" else DepthwiseConv2d(channels, *near)
-        self.far = nn.Identity() if kind == "no_dw_d" else DepthwiseConv2d(channels, *far)
-        self.mix = nn.Identity() if kind == "no_1x1" else PointwiseConv2d(channels, channels)
+        self.near = nn.Identity() if kind == "no_dw" else depthwise_conv(channels, *near)
+        self.far = nn.Identity() if kind == "no_dw_d" else depthwise_conv(channels, *far)
+        self.mix = nn.Identity() if kind == "no_1x1" else pointwise_conv(channels, channels)
         self.gate = kind if kind in ("add", "sigmoid", "none") else "multiply"
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
@@ -75,9 +77,9 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, config: VanConfig) -> None:
         super().__init__()
-        self.proj_in = PointwiseConv2d(channels, channels)
+        self.proj_in = pointwise_conv(channels, channels)
         self.spatial = LargeKernelAttention(channels, config)
-        self.proj_out = PointwiseConv2d(channels, channels)
+        self.proj_out = pointwise_conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         return x + self.proj_out(self.spatial(F.gelu(self.proj_in(x))))
@@ -88,9 +90,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, drop_rate: float) -> None:
         super().__init__()
-        self.expand = PointwiseConv2d(channels, hidden)
-        self.depthwise = DepthwiseConv2d(hidden, 3)
-        self.project = PointwiseConv2d(hidden, channels)
+        self.expand = pointwise_conv(channels, hidden)
+        self.depthwise = depthwise_conv(hidden, 3)
+        self.project = pointwise_conv(hidden, channels)
         self.dropout = nn.Dropout(drop_rate)
         self.lean = False
 
@@ -178,13 +180,17 @@ class Backbone(nn.Module):
         """Strides of the maps that `forward` returns, with respect to the image."""
         return tuple(self.config.reductions[i] for i in self.config.out_indices)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, *, last: bool = False) -> tuple[Tensor, ...] | Tensor:
         """(N, in_chans, H, W) -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) per out index, each after its stage norm.
 
-        Stages after the last out index are not run.
+        Stages after the last out index are not run. last: run all, and return the last stage's map alone.
         Raises ConfigError when the images do not have `in_chans` channels.
         """
         x, maps = self._accept(images), []
+        if last is True:  # "is", because torch.fx has a stand-in here, which is neither
+            for stage in self.stages:
+                x = stage(x)
+            return x
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.config.out_indices:
@@ -195,13 +201,12 @@ class Backbone(nn.Module):
 
     def last(self, images: Tensor) -> Tensor:
         """The last stage's map alone: (N, in_chans, H, W) -> (N, C, H / 32, W / 32) rounded up."""
-        x = self._accept(images)
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        return cast(Tensor, self(images, last=True))  # a call, for whoever hooks or wraps this module
 
     def _accept(self, images: Tensor) -> Tensor:
         """The images in the device's fast layout."""
+        if isinstance(images, Proxy):  # torch.fx traces with it; it has no shape to look at
+            return images
         channels, shape = self.config.in_chans, tuple(images.shape)
         if len(shape) != 4 or shape[1] != channels:
             remedy = f"convert the images, or build the network with in_chans={shape[1] if len(shape) == 4 else '…'}"

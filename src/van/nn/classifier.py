@@ -36,7 +36,7 @@ class Classifier(nn.Module):
     @property
     def num_classes(self) -> int:
         """Width of the head; 0 when it returns features."""
-        return self.head.out_features if isinstance(self.head, nn.Linear) else 0
+        return getattr(self.head, "out_features", 0)  # also of what an adapter puts in its place
 
     @property
     def num_features(self) -> int:

@@ -12,6 +12,8 @@ The products are formed in float64 and rounded once.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -20,60 +22,36 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import ConfigError
-from .backbone import Backbone, Block, PatchEmbed, Stage
+from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
-from .layers import depthwise_gelu, watched
+from .foldable import evaluate_parametrizations, refuse_what_folding_loses
+from .layers import can_fuse, depthwise_gelu, why_not_fused
+from .packed import Packed
 
 
-class _Packed(nn.Module):
-    """A module with a packed copy of its weights for the C kernel.
-
-    The copy follows `to`, `load_state_dict` and the like, not weights that are written in place. It is made anew where
-    a pickled module is read, because its layout is that of the processor.
-    """
-
-    packed: Any
-
-    def _pack(self) -> Any:
-        """The weights as the kernel reads them; None where it cannot compute this module."""
-        raise NotImplementedError
-
-    def _apply(self, fn: Any, recurse: bool = True) -> _Packed:
-        super()._apply(fn, recurse)
-        self.packed = self._pack()
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "packed": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.packed = self._pack()
-
-
-def _pack_again(module: Any, _incompatible: Any) -> None:
-    module.packed = module._pack()
-
-
-class FoldedPatchEmbed(_Packed):
+class FoldedPatchEmbed(Packed):
     """An inference-only PatchEmbed, its BatchNorm in its convolution: (N, C_in, H, W) -> (N, C, H', W')."""
 
     def __init__(self, patch_embed: PatchEmbed) -> None:
         super().__init__()
         self.conv = _conv_then_affine(patch_embed.conv, *_affine(patch_embed.norm))
-        self.packed = self._pack()
-        self.register_load_state_dict_post_hook(_pack_again)
+        self.pack_again()
+        self.register_load_state_dict_post_hook(Packed.pack_again)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packed is not None and ops.block_kernel_serves(x):
-            return ops.folded_patch(x, self.packed)
-        return self.conv(x)
+        packed = self.ready(x)
+        return self.conv(x) if packed is None else ops.folded_patch(x, packed)
 
-    def _pack(self) -> ops.PackedPatch | None:
-        return ops.pack_patch(self.conv)
+    def inside(self) -> Iterable[nn.Module]:
+        """See Packed."""
+        return [self.conv]
+
+    def pack(self) -> ops.PackedPatch | None:
+        """See Packed."""
+        return ops.pack_patch(self.conv) if _computes(self.conv, nn.Conv2d) else None
 
 
-class FoldedBlock(_Packed):
+class FoldedBlock(Packed):
     """An inference-only Block: its affine maps live in its convolutions; (N, C, H, W) -> (N, C, H, W).
 
     Where the C kernel serves it, the whole block is one call and the modules inside are not called.
@@ -92,25 +70,37 @@ class FoldedBlock(_Packed):
         self.project = _before_scale(feed_forward.project, scale2)
         self.shortcut: Tensor
         self.register_buffer("shortcut", (1 + scale1 * a).to(block.scale1.dtype)[:, None, None])
-        self.packed = self._pack()
-        self.register_load_state_dict_post_hook(_pack_again)
+        self.pack_again()
+        self.register_load_state_dict_post_hook(Packed.pack_again)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packed is not None and ops.block_kernel_serves(x):
-            return ops.folded_blocks(x, self.packed)
-        x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
+        packed = self.ready(x)
+        if packed is not None:
+            return ops.folded_blocks(x, packed)
+        hidden = self.proj_in(x)
+        # in place only where nobody else can hold the map
+        hidden = _gelu_(hidden) if can_fuse(self.proj_in) else F.gelu(hidden)
+        x = torch.addcmul(self.proj_out(self.spatial(hidden)), x, self.shortcut)
         return x + self.project(depthwise_gelu(self.depthwise, self.expand(x)))
 
-    def _pack(self) -> ops.PackedBlocks | None:
+    def inside(self) -> Iterable[nn.Module]:
+        """See Packed."""
+        return list(self.modules())[1:]
+
+    def pack(self) -> ops.PackedBlocks | None:
+        """See Packed."""
         spatial = self.spatial
-        if spatial.gate != "multiply" or nn.Identity in {type(m) for m in (spatial.near, spatial.far, spatial.mix)}:
+        if not _computes(spatial, LargeKernelAttention) or spatial.gate != "multiply":
             return None
         products = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
-        return ops.pack_block(products, [spatial.near, spatial.far, self.depthwise], self.shortcut)
+        convolutions = [spatial.near, spatial.far, self.depthwise]
+        if any(map(why_not_fused, [*products, *convolutions])):
+            return None
+        return ops.pack_block(products, convolutions, self.shortcut)
 
 
-class FoldedStage(_Packed):
-    """An inference-only Stage; its blocks are one operator where the C kernel serves them and nobody listens to one.
+class FoldedStage(Packed):
+    """An inference-only Stage; its blocks are one operator where the C kernel serves them and none is asked for itself.
 
     (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
     """
@@ -122,41 +112,62 @@ class FoldedStage(_Packed):
         self.patch_embed = FoldedPatchEmbed(stage.patch_embed)
         self.blocks = nn.ModuleList(FoldedBlock(cast(Block, block)) for block in stage.blocks)
         self.norm = stage.norm
-        self.packed = self._pack()
-        self.register_load_state_dict_post_hook(_pack_again)
+        self.pack_again()
+        self.register_load_state_dict_post_hook(Packed.pack_again)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
-        if self.packed is not None and ops.block_kernel_serves(x) and not any(map(watched, self.blocks)):
-            x = ops.folded_blocks(x, self.packed)
+        packed = self.ready(x)
+        if packed is not None:
+            x = ops.folded_blocks(x, packed)
         else:
             for block in self.blocks:
                 x = block(x)
         return self.norm(x)
 
-    def _pack(self) -> ops.PackedBlocks | None:
+    def inside(self) -> Iterable[nn.Module]:
+        """See Packed."""
+        return self.blocks.modules()
+
+    def pack(self) -> ops.PackedBlocks | None:
         """The blocks' packed weights in one tensor, of which theirs become views."""
-        blocks = [cast(FoldedBlock, block) for block in self.blocks]
+        blocks = [block for block in self.blocks if _computes(block, FoldedBlock)]
+        for block in blocks:
+            block.pack_again()
         packed = [block.packed for block in blocks]
-        if not packed or None in packed:
+        alike = {(*one.numbers, one.channels) for one in packed if one is not None}
+        if len(blocks) < len(self.blocks) or None in packed or len(alike) != 1:
             return None
-        whole = ops.PackedBlocks(torch.cat([one.weights for one in packed]), packed[0].numbers)
+        whole = replace(packed[0], weights=torch.cat([one.weights for one in packed]))
         for i, block in enumerate(blocks):
-            block.packed = ops.PackedBlocks(whole.weights[i : i + 1], whole.numbers)
+            block.packed = replace(whole, weights=whole.weights[i : i + 1])
         return whole
+
+
+# What each class computed when it was written: a class that was patched since is called.
+_FORWARDS = {kind: kind.forward for kind in (nn.Conv2d, LargeKernelAttention, FoldedBlock)}
+
+
+def _computes(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of exactly this class, and that of its original forward."""
+    return type(module) is kind and kind.forward is _FORWARDS[kind]
 
 
 def fold(model: nn.Module) -> nn.Module:
     """A copy of `model` in eval mode, its backbones and its heads' BatchNorms folded; the original is untouched.
 
-    Raises ConfigError when the model holds no Backbone or is folded already.
+    Parametrizations are evaluated.
+    Raises ConfigError when the model holds no Backbone, is folded already, or has what folding would lose: replaced
+    forwards, adapters, hooks on modules that disappear, weights that are offloaded.
     """
     if not any(isinstance(m, Backbone) for m in model.modules()):
         raise ConfigError(f"nothing to fold in {type(model).__name__}; expected a model with a van.nn.Backbone")
     if is_folded(model):
         raise ConfigError("the model is folded already; fold the original")
+    refuse_what_folding_loses(model)
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad():
+        evaluate_parametrizations(folded)
         for module in list(folded.modules()):
             if isinstance(module, Backbone):
                 module.stages = nn.ModuleList(FoldedStage(cast(Stage, stage)) for stage in module.stages)
@@ -172,7 +183,9 @@ def is_folded(model: nn.Module) -> bool:
 
 def _gelu_(x: Tensor) -> Tensor:
     """GELU in x's own memory, which spares fresh pages for a map; autograd keeps a copy where it needs one."""
-    return F.gelu(x) if torch.compiler.is_exporting() else torch.ops.aten.gelu_(x)
+    if torch.compiler.is_exporting() or not isinstance(x, Tensor):
+        return F.gelu(x)
+    return torch.ops.aten.gelu_(x)
 
 
 def _fold_norm(module: ConvNormReLU) -> None:

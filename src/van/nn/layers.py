@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from .. import ops
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise convolution, stride 1, size-keeping padding; a plain nn.Conv2d to tools, `ops` to the machine."""
+    """nn.Conv2d in every respect; `ops` computes it where it is depthwise and keeps the map's size."""
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int = 1) -> None:
-        padding = dilation * (kernel_size - 1) // 2
-        super().__init__(channels, channels, kernel_size, padding=padding, dilation=dilation, groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        return ops.depthwise_conv2d(x, self.weight, self.bias, dilation=self.dilation[0])
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Tensor) and _keeps_size(self):  # torch.fx traces with stand-ins
+            return ops.depthwise_conv2d(x, self.weight, self.bias, dilation=self.dilation[0])
+        return super().forward(x)
 
     @property
     def conv(self) -> ops.Conv:
@@ -26,28 +27,94 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """1x1 convolution; a plain nn.Conv2d to tools, `ops` to the machine."""
+    """nn.Conv2d in every respect; `ops` computes it where it is 1x1 with stride 1."""
 
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(in_channels, channels, 1)
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Tensor) and _is_pointwise(self):
+            return ops.pointwise_conv2d(x, self.weight, self.bias)
+        return super().forward(x)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C, H, W)
-        return ops.pointwise_conv2d(x, self.weight, self.bias)
+
+def depthwise_conv(channels: int, kernel_size: int, dilation: int = 1) -> DepthwiseConv2d:
+    """A depthwise convolution that keeps the map's size: (N, C, H, W) -> (N, C, H, W)."""
+    span = dilation * (kernel_size - 1)
+    padding: Any = "same" if span % 2 else span // 2  # "same" pads an odd span one more at the bottom and right
+    return DepthwiseConv2d(channels, channels, kernel_size, padding=padding, dilation=dilation, groups=channels)
+
+
+def pointwise_conv(in_channels: int, channels: int) -> PointwiseConv2d:
+    """A 1x1 convolution: (N, C_in, H, W) -> (N, C, H, W)."""
+    return PointwiseConv2d(in_channels, channels, 1)
+
+
+def _keeps_size(conv: nn.Conv2d) -> bool:
+    (side, width), (dilation, across) = conv.kernel_size, conv.dilation
+    span, padding = dilation * (side - 1), conv.padding
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and side == width
+        and dilation == across
+        and conv.stride == (1, 1)
+        and (padding == "same" or (padding == (span // 2, span // 2) and span % 2 == 0))
+        and conv.padding_mode == "zeros"
+    )
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    return (
+        conv.kernel_size == (1, 1)
+        and conv.stride == (1, 1)
+        and (conv.padding == (0, 0) or isinstance(conv.padding, str))
+        and conv.groups == 1
+    )
+
+
+# Where a module's weights may be read instead of calling it: its class, what that computes, in which shape.
+_FUSIBLE = {
+    DepthwiseConv2d: (DepthwiseConv2d.forward, _keeps_size),
+    PointwiseConv2d: (PointwiseConv2d.forward, _is_pointwise),
+}
+
+
+def can_fuse(*modules: nn.Module) -> bool:
+    """Whether convolutions may be computed together from their weights: nobody would notice that none was called."""
+    return not (_has_any_global_hook() or any(map(why_not_fused, modules)))
+
+
+def is_observed(module: nn.Module) -> bool:
+    """Whether calling this instance does more than its class tells."""
+    return _has_any_global_hook() or bool(why_called(module))
+
+
+def why_not_fused(module: nn.Module) -> str:
+    """Why this module must be called, in words; "" where it is an untouched convolution of this file.
+
+    Replaced forwards are how offloaded weights arrive; parametrizations and adapters make the module another class.
+    """
+    kind = type(module)
+    forward, shape = _FUSIBLE.get(kind, (None, None))
+    if shape is None or kind.forward is not forward:
+        return f"is a {kind.__name__}"
+    if reason := why_called(module):
+        return reason
+    return "" if shape(module) else "has another stride, padding or grouping"
+
+
+def why_called(module: nn.Module) -> str:
+    """What of this instance its class does not tell: a replaced forward, or hooks; "" for none."""
+    if "forward" in module.__dict__:
+        return "has a replaced forward"
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return "has hooks" if hooks else ""
 
 
 def served(x: Tensor, *modules: nn.Module) -> list[ops.Conv]:
-    """The convolutions of depthwise modules where the C kernel may compute them together; else none.
-
-    Modules with hooks are called as modules.
-    """
-    fit = [m for m in modules if isinstance(m, DepthwiseConv2d) and not watched(m)]
+    """The convolutions of depthwise modules where a kernel may compute them together; else none."""
+    fit = [m for m in modules if isinstance(m, DepthwiseConv2d)]
+    if len(fit) < len(modules) or not can_fuse(*fit):
+        return []
     convs = [m.conv for m in fit]
-    return convs if len(convs) == len(modules) and ops.kernel_serves(x, *convs) else []
-
-
-def watched(module: nn.Module) -> bool:
-    """Whether somebody listens to the calls of this module."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    return convs if ops.kernel_serves(x, *convs) else []
 
 
 def depthwise_gelu(depthwise: nn.Module, x: Tensor) -> Tensor:
@@ -58,7 +125,7 @@ def depthwise_gelu(depthwise: nn.Module, x: Tensor) -> Tensor:
 
 def depthwise_gelu_project(depthwise: nn.Module, project: nn.Module, x: Tensor) -> Tensor:
     """project(gelu(depthwise(x))), in training keeping x alone where that pays: (N, E, H, W) -> (N, K, H, W)."""
-    if isinstance(project, PointwiseConv2d) and not watched(project):
+    if isinstance(project, PointwiseConv2d) and can_fuse(project):
         convs = served(x, depthwise) if ops.recomputing_pays(x) else []
         if convs:
             return ops.depthwise_gelu_project(x, convs[0], project.weight, project.bias)
@@ -67,13 +134,11 @@ def depthwise_gelu_project(depthwise: nn.Module, project: nn.Module, x: Tensor) 
 
 def streamed_feed_forward(expand: nn.Module, depthwise: nn.Module, project: nn.Module, x: Tensor) -> Tensor | None:
     """project(gelu(depthwise(expand(x)))) where the C kernel does that in one go, else None."""
-    ends = [m for m in (expand, project) if isinstance(m, PointwiseConv2d) and not watched(m)]
-    if len(ends) < 2 or not isinstance(depthwise, DepthwiseConv2d) or watched(depthwise):
+    ends = [m for m in (expand, project) if isinstance(m, PointwiseConv2d)]
+    if len(ends) < 2 or not isinstance(depthwise, DepthwiseConv2d) or not can_fuse(*ends, depthwise):
         return None
-    first, last = ((m.weight, m.bias) for m in ends)
-    if not ops.streaming_serves(x, *first, *depthwise.conv[:2], *last):
-        return None
-    return ops.streamed_feed_forward(x, first, depthwise.conv, last)
+    conv, (first, last) = depthwise.conv, ((m.weight, m.bias) for m in ends)
+    return ops.streamed_feed_forward(x, first, conv, last) if ops.streaming_serves(x, first, conv, last) else None
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -99,7 +164,7 @@ class DropPath(nn.Module):
         if not self.training:
             return x
         keep = 1 - self.rate
-        mask = torch.empty((x.shape[0], 1, 1, 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
+        mask = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep)
         return x * (mask / keep)
 
     def extra_repr(self) -> str:

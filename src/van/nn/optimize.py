@@ -14,6 +14,7 @@ from .. import ops
 from ..errors import ConfigError, VanError
 from .backbone import Backbone
 from .fold import fold
+from .foldable import refuse_replaced_forwards
 
 # The largest difference between two outputs that is still rounding, as a part of the largest output.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -35,12 +36,14 @@ def optimize(
     training: only change the layout, and on CUDA what is kept for the backward pass (Backbone.set_lean); parameters,
     names and train/eval modes stay, so make the optimizer from the copy.
     compile: also torch.compile it, which takes a minute or more for every new kind of input.
-    Raises ConfigError when the model holds no Backbone or is folded already, VanError when the original's output is not
+    Raises ConfigError when the model holds no Backbone or has what a copy would lose (see `van.nn.fold`), VanError when the original's output is not
     finite or one of the copy differs from it by more than TOLERANCE times the largest output.
     """
     backbone = next((m for m in model.modules() if isinstance(m, Backbone)), None)
     if backbone is None:
         raise ConfigError(f"nothing to optimise in {type(model).__name__}; expected a model with a van.nn.Backbone")
+    if training:
+        refuse_replaced_forwards(model)
     if example is None:
         example = _random_image(model, backbone)
     fast = (copy.deepcopy(model).eval() if training else fold(model)).to(memory_format=torch.channels_last)

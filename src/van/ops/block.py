@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
+from ..errors import ConfigError
 from .depthwise import c_kernel_serves, kernel_serves
 from .kernel import _check, _like
 from .library import library
+from .tensors import ordinary
 
 # Outputs of a matrix product that the kernel computes side by side, and floats of a vector.
 PANEL, LANES = 32, 16
@@ -32,17 +34,16 @@ class PackedBlocks:
 
     weights: Tensor
     numbers: list[int]
+    channels: int
 
 
-def pack_block(products: Sequence[nn.Module], depthwise: Sequence[nn.Module], shortcut: Tensor) -> PackedBlocks | None:
-    """The weights of a folded block in the kernel's layout; None where they are no float32 convolutions on the CPU.
+def pack_block(products: Sequence[nn.Conv2d], depthwise: Sequence[nn.Conv2d], shortcut: Tensor) -> PackedBlocks | None:
+    """The weights of a folded block in the kernel's layout; None where they are no float32 tensors on the CPU.
 
     products: in, mix, out, expand, project. depthwise: near, far, depthwise. shortcut: (C, 1, 1).
     """
-    if shortcut.device.type != "cpu" or shortcut.dtype != torch.float32 or library().handle is None:
-        return None
-    products, depthwise = ([m for m in given if isinstance(m, nn.Conv2d)] for given in (products, depthwise))
-    if (len(products), len(depthwise)) != (5, 3):
+    parameters = [p for conv in (*products, *depthwise) for p in (conv.weight, conv.bias)]
+    if not _readable(shortcut, *parameters):
         return None
     parts: list[Tensor] = []
     for i, conv in enumerate(products):
@@ -51,30 +52,41 @@ def pack_block(products: Sequence[nn.Module], depthwise: Sequence[nn.Module], sh
         parts += [conv.weight.detach(), _bias_of(conv)]
     parts = [F.pad(part.flatten(), (0, -part.numel() % LANES)) for part in (*parts, shortcut.detach())]
     numbers = [number for conv in depthwise for number in (conv.kernel_size[0], conv.dilation[0])]
-    return PackedBlocks(torch.cat(parts)[None], [products[3].out_channels, *numbers])
+    return PackedBlocks(torch.cat(parts)[None], [products[3].out_channels, *numbers], shortcut.shape[0])
 
 
 @dataclass(frozen=True)
 class PackedPatch:
-    """A strided convolution as the operator below reads it."""
+    """A strided convolution of `channels` as the operator below reads it."""
 
     panels: Tensor
     bias: Tensor
     options: list[int]
+    channels: int
 
 
 def pack_patch(conv: nn.Conv2d) -> PackedPatch | None:
-    """A patch embedding's convolution in the kernel's layout; None where it is not float32 on the CPU, or reads images.
+    """A patch embedding's convolution in the kernel's layout; None where the kernel has no such convolution, or reads images.
 
     For the three channels of an image the library's convolution is faster: 0.25 against 0.41 ms at 224 x 224.
     """
-    narrow, here = conv.in_channels < NARROW, conv.weight.device.type == "cpu" and library().handle is not None
-    if narrow or not here or conv.weight.dtype != torch.float32:
+    if conv.in_channels < NARROW or not _readable(conv.weight, conv.bias):
+        return None
+    (side, width), (stride, across) = conv.kernel_size, conv.stride
+    square = side == width and stride == across and conv.padding[0] == conv.padding[1]
+    if not square or conv.dilation != (1, 1) or conv.groups != 1 or conv.padding_mode != "zeros":
         return None
     rows = conv.weight.detach().permute(2, 0, 3, 1)  # the kernel takes its rows one after another
     packed = [_panels(row, _bias_of(conv), whole_inputs=False) for row in rows]
     panels, bias = torch.cat([panels for panels, _ in packed]), packed[0][1]
-    return PackedPatch(panels, bias, [conv.out_channels, conv.kernel_size[0], conv.stride[0], int(conv.padding[0])])
+    options = [conv.out_channels, side, stride, int(conv.padding[0])]
+    return PackedPatch(panels, bias, options, conv.in_channels)
+
+
+def _readable(*parameters: Tensor | None) -> bool:
+    given = [p for p in parameters if p is not None]
+    here = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in given)
+    return here and ordinary(*given) and library().handle is not None
 
 
 def _panels(weight: Tensor, bias: Tensor, *, whole_inputs: bool) -> tuple[Tensor, Tensor]:
@@ -179,14 +191,21 @@ def _patches(x: Tensor, options: Sequence[int]) -> Tensor:
 
 def folded_patch(x: Tensor, packed: PackedPatch) -> Tensor:
     """The strided convolution whose weights were packed; (N, C, H, W) float32 on the CPU, no gradients."""
+    _require_channels(x, packed.channels)
     return patch_operator(x, packed.panels, packed.bias, packed.options)
 
 
 def folded_blocks(x: Tensor, packed: PackedBlocks) -> Tensor:
     """The blocks whose weights were packed; (N, C, H, W) float32 on the CPU, no gradients."""
+    _require_channels(x, packed.channels)
     return operator(x, packed.weights, packed.numbers)
+
+
+def _require_channels(x: Tensor, channels: int) -> None:
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ConfigError(f"the map has shape {tuple(x.shape)}; these weights take (N, {channels}, H, W)")
 
 
 def block_kernel_serves(x: Tensor) -> bool:
     """Whether the C kernel computes folded blocks of x: what it needs of a convolution, and nobody wants gradients."""
-    return c_kernel_serves(x) and kernel_serves(x) and not (torch.is_grad_enabled() and x.requires_grad)
+    return kernel_serves(x) and c_kernel_serves(x) and not (torch.is_grad_enabled() and x.requires_grad)

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .library import _cache
+from ..cache import cache_folder, why_not_private
+from ..errors import ConfigError
 
 KERNELS = Path(__file__).parent / "triton_kernels.py"
 
@@ -90,12 +91,14 @@ def tuned_file(index: int | None = None) -> Path:
 
     device = re.sub(r"\W+", "-", torch.cuda.get_device_name(index)).strip("-").lower()
     versions = f"{torch.__version__} {triton.__version__}".encode()
-    return _cache() / f"blocks-{device}-{hashlib.sha256(KERNELS.read_bytes() + versions).hexdigest()[:16]}.json"
+    return cache_folder() / f"blocks-{device}-{hashlib.sha256(KERNELS.read_bytes() + versions).hexdigest()[:16]}.json"
 
 
 def read_tuned(path: Path) -> dict[str, Blocks]:
-    """What a tuned file holds; nothing where there is none or it is damaged, which costs speed only."""
+    """What a tuned file holds; nothing where there is none, others could have written it, or it is damaged."""
     try:
+        if why_not_private(path.parent) or why_not_private(path):
+            return {}
         return {name: Blocks(**blocks) for name, blocks in json.loads(path.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
@@ -104,6 +107,8 @@ def read_tuned(path: Path) -> dict[str, Blocks]:
 def write_tuned(path: Path, found: dict[str, Blocks]) -> None:
     """Add measured blocks to a file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if reason := why_not_private(path.parent):  # it would not be read
+        raise ConfigError(f"{path.parent} {reason}; chmod go-w it, or set VAN_CACHE to a folder of your own")
     merged: dict[str, Any] = {name: asdict(blocks) for name, blocks in (read_tuned(path) | found).items()}
     descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     with os.fdopen(descriptor, "w") as file:

@@ -16,9 +16,8 @@ from . import kernel, plain
 from .gpu import DTYPES, gpu
 from .library import library
 from .plain import Conv
+from .tensors import fits, ordinary
 
-# Beyond this side a kernel no longer fits what the C code keeps at hand for it.
-LARGEST_KERNEL = 31
 _kernels_wanted = ContextVar("van_kernels_wanted", default=True)
 
 
@@ -57,13 +56,15 @@ def without_kernels() -> Iterator[None]:
 def kernel_serves(x: Tensor, *convs: Conv) -> bool:
     """Whether a kernel computes these convolutions of x: the C kernel float32 on the CPU, Triton's on a GPU.
 
-    Both take square kernels; neither is exported.
+    Both take square kernels and ordinary tensors; neither is exported.
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
+    if not ordinary(x, *(tensor for weight, bias, _ in convs for tensor in (weight, bias))):
+        return False
     x = _as_autocast(x)
     served = c_kernel_serves(x) if x.device.type == "cpu" else gpu_serves(x)
-    return served and all(_fits(x, weight, bias) for weight, bias, _ in convs)
+    return served and all(fits(x, weight, bias, mixed=x.is_cuda) for weight, bias, _ in convs)
 
 
 def c_kernel_serves(x: Tensor) -> bool:
@@ -91,10 +92,3 @@ def _as_autocast(x: Tensor) -> Tensor:
     if x.device.type == "cuda" and x.dtype == torch.float32 and torch.is_autocast_enabled("cuda"):
         return x.to(torch.get_autocast_dtype("cuda"))
     return x
-
-
-def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    channels, one, height, width = weight.shape
-    types = (x.dtype,) if x.device.type == "cpu" else (x.dtype, torch.float32)
-    same = weight.dtype in types and (bias is None or bias.dtype == weight.dtype)
-    return same and x.ndim == 4 and x.shape[1] == channels and one == 1 and height == width <= LARGEST_KERNEL

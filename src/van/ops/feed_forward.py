@@ -17,6 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from . import kernel
 from .plain import Conv
+from .tensors import ordinary
 
 
 @torch.library.custom_op("van::depthwise_gelu_again", mutates_args=(), device_types="cpu")
@@ -82,4 +83,6 @@ def depthwise_gelu_project(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor |
     Its gradient cannot be differentiated again.
     """
     near, near_bias, dilation = conv
+    if not ordinary(weight, bias) or weight.device != x.device:
+        return F.conv2d(kernel.depthwise(x, *conv, True), weight, bias)
     return _Project.apply(x, near, near_bias, dilation, weight, bias)

@@ -24,6 +24,7 @@ from .blocks import Blocks, blocks_for
 from .kernel import _like
 from .library import _wish
 from .plain import Conv
+from .tensors import require_fitting
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Of the GPU's generation; older ones lack bfloat16.
@@ -116,6 +117,7 @@ def convolve(
     it, a map to put GELU's result into.
     flip: x is a gradient of the result, the return value that of the input; no bias. blocks: None for the table's.
     """
+    require_fitting(x, [conv], mixed=True)
     weight, bias, dilation = conv
     y, (batch, channels, height, width) = _like(x), x.shape
     if not y.numel():
@@ -152,6 +154,7 @@ def convolve(
 
 def parameter_gradients(grad: Tensor, x: Tensor, conv: Conv, *, blocks: Blocks | None = None) -> tuple[Tensor, Tensor]:
     """Gradients of weight and bias from channels_last maps: (C, 1, k, k) and (C,) in the weight's type."""
+    require_fitting(x, [conv], mixed=True)
     weight, _, dilation = conv
     batch, channels, height, width = x.shape
     side, kernels = weight.shape[-1], _kernels()

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..errors import ConfigError
 from . import plain
 from .library import library
 from .plain import Conv
+from .tensors import require_fitting
 
 # Images are summed in this many groups at most, whatever the number of threads: gradients do not depend on it.
 GROUPS = 16
@@ -86,6 +88,8 @@ def _forward(x: Tensor, convs: Sequence[Conv], *, gelu: bool = False) -> Tensor:
 
 def _backward(grad: Tensor, x: Tensor, convs: Sequence[Conv], *, gelu: bool = False) -> list[Tensor]:
     """The gradient of x, then of each weight and bias."""
+    if grad.shape != x.shape or grad.dtype != x.dtype:
+        raise ConfigError(f"the gradient is {tuple(grad.shape)}, {grad.dtype}; the map {tuple(x.shape)}, {x.dtype}")
     x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
     batch, channels = x.shape[:2]
     groups, padded = max(1, min(GROUPS, batch)), _padded(channels, x)
@@ -106,6 +110,9 @@ def _backward(grad: Tensor, x: Tensor, convs: Sequence[Conv], *, gelu: bool = Fa
 
 def _described(x: Tensor, convs: Sequence[Conv], gelu: bool) -> tuple[Any, Any, Any, list[Tensor]]:
     """shape, options and parameters of the C interface, and the tensors that must live as long as they do."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ConfigError(f"the map is {x.dtype}; expected float32, or float64 to check gradients")
+    require_fitting(x, convs, mixed=False)
     batch, channels, height, width = x.shape
     options, pointers, kept = [int(gelu), len(convs)], [], []
     for weight, bias, dilation in convs:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .depthwise import gpu_serves
+from .tensors import ordinary
 
 
 def fast_layout(x: Tensor) -> Tensor:
@@ -13,6 +14,6 @@ def fast_layout(x: Tensor) -> Tensor:
 
     channels_last on the CPU and on a GPU that the Triton kernels serve, as they came elsewhere.
     """
-    if not torch.compiler.is_exporting() and (x.device.type == "cpu" or gpu_serves(x)):
+    if not torch.compiler.is_exporting() and ordinary(x) and (x.device.type == "cpu" or gpu_serves(x)):
         return x.contiguous(memory_format=torch.channels_last)
     return x

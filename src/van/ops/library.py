@@ -15,12 +15,6 @@ import functools
 import hashlib
 import os
 import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +22,8 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
+from .building import SOURCES, CompilerHangsError, NoKernelError, open_kernel
 
-SOURCES = Path(__file__).parent / "csrc"
 COMMON_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi")
 AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512")
 # Instructions -> flags, the fastest first; other processors get the compiler's default.
@@ -62,13 +56,16 @@ def library(dtype: torch.dtype = torch.float32) -> Library:
     double, failed, reason = dtype == torch.float64, "", ""
     for instructions in _candidates(double=double):
         try:
-            handle = _load(_built(instructions, double=double))
-        except _NoKernelError as error:
+            handle, unusual = _built(instructions, double=double)
+        except NoKernelError as error:
             reason = str(error)
             failed = f"; {instructions}: {reason}"
+            if isinstance(error, CompilerHangsError):
+                break
             continue
         threads = "the threads of PyTorch" if _use_host_threads(handle) else "one thread: PyTorch's pool was not found"
-        return Library(handle=handle, instructions=instructions, reason=f"{instructions} kernel, {threads}{failed}")
+        reason = f"{instructions} kernel, {threads}{failed}" + (f"; {unusual}" if unusual else "")
+        return Library(handle=handle, instructions=instructions, reason=reason)
     return Library(handle=None, instructions=instructions, reason=reason)
 
 
@@ -92,61 +89,15 @@ def _features() -> set[str]:
     return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
-class _NoKernelError(Exception):
-    """Why the plain path is used."""
-
-
-def build(target: Path, *flags: str) -> None:
-    """Compile the kernel into `target`, atomically; raises what `library` catches when there is no compiler."""
-    compiler = (
-        shlex.split(os.environ.get("CC", "")) or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
-    )
-    if not compiler:
-        raise _NoKernelError("no C compiler was found; install one or set CC")
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        command = [*compiler, *COMMON_FLAGS, *flags, str(SOURCES / "kernel.c"), "-o", str(made), "-lm", "-lpthread"]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-        except subprocess.CalledProcessError as error:
-            raise _NoKernelError(
-                f"{compiler[0]} failed: {(error.stderr.strip() or 'no output').splitlines()[0]}"
-            ) from None
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise _NoKernelError(f"{compiler[0]} did not run: {error}") from None
-        made.replace(target)
-
-
-def _built(instructions: str, *, double: bool) -> Path:
-    """The compiled library, from the cache or made now; one process compiles, others wait for it."""
+def _built(instructions: str, *, double: bool) -> tuple[ctypes.CDLL, str]:
+    """The loaded library, and in words what was unusual about building it."""
     if _wish() == "plain":
-        raise _NoKernelError("VAN_OPS=plain")
-    flags = (*INSTRUCTION_FLAGS[instructions], *(("-DVAN_DOUBLE",) if double else ()))
+        raise NoKernelError("VAN_OPS=plain")
+    flags = (*COMMON_FLAGS, *INSTRUCTION_FLAGS[instructions], *(("-DVAN_DOUBLE",) if double else ()))
     content = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
-    recipe = repr((COMMON_FLAGS, flags, platform.machine(), platform.system(), os.environ.get("CC"))).encode()
-    name = f"kernel-{instructions.lower()}-{hashlib.sha256(content + recipe).hexdigest()[:16]}.so"
-    folder = _cache()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (folder / name).exists():
-            with _locked(folder / f"{name}.lock"):
-                if not (folder / name).exists():
-                    build(folder / name, *flags)
-    except OSError as error:
-        raise _NoKernelError(f"the cache {folder} cannot be used ({error.strerror}); set VAN_CACHE") from None
-    return folder / name
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time."""
-    try:
-        import fcntl
-    except ImportError:
-        raise _NoKernelError(f"the kernel is not built on {platform.system()}") from None
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    recipe = repr((flags, platform.machine(), platform.system(), os.environ.get("CC"))).encode()
+    name = f"kernel-{instructions.lower()}-{hashlib.sha256(content + recipe).hexdigest()[:16]}"
+    return open_kernel(name, flags, _load)
 
 
 def _wish() -> str:
@@ -159,19 +110,15 @@ def _wish() -> str:
     return wish
 
 
-def _cache() -> Path:
-    given, shared = os.environ.get("VAN_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(given) if given else (Path(shared) if shared else Path.home() / ".cache") / "van"
-
-
 def _load(path: Path) -> ctypes.CDLL:
+    """The library with its functions' types; raises OSError where the system does not load it."""
     try:
         handle = ctypes.CDLL(str(path))
     except OSError as error:
-        raise _NoKernelError(f"the kernel does not load: {error}") from None
+        raise OSError(f"the kernel does not load: {error}; set VAN_CACHE to where programs may run") from None
     pointer, number = ctypes.c_void_p, ctypes.c_int
     if handle.van_ready():
-        raise _NoKernelError("the system does not let this process use these instructions")
+        raise NoKernelError("the system does not let this process use these instructions")
     handle.van_use_threads_of.argtypes = [pointer]
     handle.van_packed_size.argtypes, handle.van_packed_size.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_pack.argtypes, handle.van_pack.restype = [pointer, *[ctypes.c_long] * 4, pointer], None

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tensors import require_loaded
+
 # weight (C, 1, k, k), bias (C,) or None, dilation
 Conv = tuple[Tensor, Tensor | None, int]
 
@@ -20,6 +22,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> T
     channels, kernel = weight.shape[0], weight.shape[-1]
     span = dilation * (kernel - 1)
     before, after = span // 2, span - span // 2
+    require_loaded(x, weight)
     slow = x.device.type == "cpu" and after > ONEDNN_MAX_PADDING and not torch.compiler.is_exporting()
     if slow or before != after:
         x = F.pad(x, (before, after, before, after))

@@ -7,13 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .depthwise import gpu_serves
+from .tensors import ordinary, require_loaded
 
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """1x1 convolution with stride 1: x (N, C, H, W), weight (K, C, 1, 1), bias (K,) or None; returns (N, K, H, W)."""
     tracing = torch.compiler.is_exporting() or torch.jit.is_tracing()
-    if not tracing and x.is_contiguous(memory_format=torch.channels_last) and _faster_as_product(x):
+    ours = not tracing and ordinary(x, weight, bias) and weight.device == x.device
+    if ours and x.is_contiguous(memory_format=torch.channels_last) and _faster_as_product(x):
         return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    require_loaded(x, weight)
     return F.conv2d(x, weight, bias)
 
 

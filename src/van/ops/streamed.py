@@ -24,6 +24,7 @@ from . import kernel, plain
 from .depthwise import c_kernel_serves, kernel_serves
 from .library import library
 from .plain import Conv
+from .tensors import LARGEST_KERNEL, ordinary
 
 # Images are taken together while their expanded map is no larger than this, so that it stays in the caches.
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -202,10 +203,22 @@ def _flops(x: Sequence[int], *weights: Sequence[int]) -> int:
 # --- for the network
 
 
-def streaming_serves(x: Tensor, *parameters: Tensor | None) -> bool:
+def streaming_serves(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> bool:
     """Whether the C kernel computes a feed-forward of x with these weights and biases; not under autocast."""
+    parameters = *expand, *conv[:2], *project
+    if not (ordinary(x, *parameters) and c_kernel_serves(x) and kernel_serves(x)):
+        return False
     same = all(p is None or (p.dtype, p.device) == (x.dtype, x.device) for p in parameters)
-    return c_kernel_serves(x) and kernel_serves(x) and same and not torch.is_autocast_enabled("cpu")
+    return same and not torch.is_autocast_enabled("cpu") and _joined(x, expand[0], conv, project[0])
+
+
+def _joined(x: Tensor, expand: Tensor, conv: Conv, project: Tensor) -> bool:
+    """Whether each of the three takes the channels that the one before it gives."""
+    hidden, side = conv[0].shape[0], conv[0].shape[-1]
+    shapes = conv[0].shape, expand.shape[:1], expand.shape[1:], project.shape[1:]
+    if shapes != ((hidden, 1, side, side), (hidden,), (x.shape[1], 1, 1), (hidden, 1, 1)):
+        return False
+    return side <= LARGEST_KERNEL and (conv[1] is None or conv[1].shape == (hidden,))
 
 
 def streamed_feed_forward(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> Tensor:

@@ -1,0 +1,123 @@
+"""Modules that keep a packed copy of their weights for the C kernel, and notice when it no longer stands for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, repeat
+from operator import attrgetter, contains, is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from .. import ops
+from .layers import why_called
+
+
+class Packed(nn.Module):
+    """A module that the C kernel computes in one call, from a packed copy of its weights, without calling what is inside.
+
+    Before each call it is asked whether that makes a difference: weights that were written, replaced or moved are
+    packed again; where something inside has hooks, a replaced forward or another class, the modules are called.
+    A graph of torch.compile keeps the weights as they were packed last. A pickled module is packed again where it is read,
+    because the layout is that of the processor.
+    """
+
+    packed: Any
+    snapshot: Snapshot | None
+
+    def inside(self) -> Iterable[nn.Module]:
+        """The modules that one call of the kernel stands for."""
+        raise NotImplementedError
+
+    def pack(self) -> Any:
+        """The weights as the kernel reads them; None where it does not compute this module."""
+        raise NotImplementedError
+
+    def pack_again(self, *_: Any) -> None:
+        """Pack the weights that the modules have now."""
+        inside = list(self.inside())
+        called = any(map(why_called, inside))
+        self.packed, self.snapshot = (None, None) if called else (self.pack(), Snapshot(self, inside))
+
+    def ready(self, x: Tensor) -> Any:
+        """The packed weights where the kernel computes this map and calling the modules would give the same; else None."""
+        if not ops.block_kernel_serves(x) or _has_any_global_hook():
+            return None
+        if torch.compiler.is_compiling():
+            return None if any(map(why_called, self.inside())) else self.packed
+        snapshot = self.snapshot  # once: other threads may be packing
+        if snapshot is None or not snapshot.holds():
+            if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+                return None  # it is being trained: no use in packing at every step
+            self.pack_again()
+        elif torch.is_grad_enabled() and snapshot.wants_gradients():
+            return None
+        return self.packed
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Packed:
+        super()._apply(fn, recurse)
+        self.pack_again()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "packed": None, "snapshot": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.pack_again()
+
+
+class Snapshot:
+    """What a call of modules depended on when it was taken: their classes, hooks, children and tensors.
+
+    It is compared before every call of a stage, so each question to all modules is one loop in C.
+    """
+
+    def __init__(self, root: nn.Module, inside: Iterable[nn.Module]) -> None:
+        self._modules = tuple(inside)
+        self._kinds = tuple(map(type, self._modules))
+        self._forwards = {kind: kind.forward for kind in self._kinds}
+        self._attributes = tuple(m.__dict__ for m in self._modules)
+        self._hooks = tuple(h for m in self._modules for h in (m._forward_hooks, m._forward_pre_hooks))
+        self._families = tuple(m._modules for m in (root, *self._modules) if m._modules)
+        self._children = tuple(chain.from_iterable(map(dict.values, self._families)))
+        owners = chain.from_iterable((m._parameters, m._buffers) for m in (root, *self._modules))
+        self._owners = tuple(owner for owner in owners if owner)
+        self._tensors = self._current()
+        self._versions, self._addresses = _versions(self._tensors), _addresses(self._tensors)
+
+    def holds(self) -> bool:
+        """Whether nothing has changed since."""
+        if any(self._hooks) or any(map(contains, self._attributes, repeat("forward"))):
+            return False
+        if tuple(map(type, self._modules)) != self._kinds or any(k.forward is not f for k, f in self._forwards.items()):
+            return False
+        if not all(map(is_, chain.from_iterable(map(dict.values, self._families)), self._children)):
+            return False
+        tensors = self._current()
+        return _versions(tensors) == self._versions and _addresses(tensors) == self._addresses
+
+    def wants_gradients(self) -> bool:
+        """Whether a tensor inside is to be trained."""
+        return any(map(attrgetter("requires_grad"), self._current()))
+
+    def _current(self) -> tuple[Tensor, ...]:
+        return tuple(tensor for tensor in chain.from_iterable(map(dict.values, self._owners)) if tensor is not None)
+
+
+def _versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:
+    """How often each tensor was written in place; nothing where PyTorch does not count, for tensors of inference_mode."""
+    try:
+        return tuple(map(attrgetter("_version"), tensors))
+    except RuntimeError:
+        return ()
+
+
+def _addresses(tensors: Iterable[Tensor]) -> tuple[int, ...]:
+    """Where each tensor lies; nothing for fake tensors, which lie nowhere."""
+    try:
+        return tuple(map(Tensor.data_ptr, tensors))
+    except RuntimeError:
+        return ()
