@@ -210,6 +210,9 @@ class VAN(keras.Model):
 
     def export(self, filepath: str | Path, format: str = "tf_saved_model", **options: Any) -> None:  # noqa: A002
         """As Keras exports; for ONNX, where Keras cannot, the error names `van export`, which can."""
+        if format == "tf_saved_model" and keras.backend.backend() == "jax":
+            # for serving; TensorFlow cannot trace the gradient of a custom gradient
+            options.setdefault("jax2tf_kwargs", {"with_gradient": False})
         try:
             super().export(filepath, format=format, **options)
         except Exception as error:  # whatever the exporters raise
@@ -217,7 +220,7 @@ class VAN(keras.Model):
                 raise
             raise ConfigError(
                 f"Keras cannot export this model to ONNX ({' '.join(str(error).split())[:200]}); use van.keras.save(model, "
-                f"'model.safetensors', format='van') and then: van export model.safetensors --out {filepath}"
+                f"'model.safetensors', format='van') and then: van export model.safetensors {filepath}"
             ) from error
 
     def _describe(self, built: Any, pooling: str | None, activation: Any, provenance: Mapping[str, Any] | None) -> None:

@@ -57,7 +57,7 @@ def _resized(tf: Any, record: Preprocess, height: Any, width: Any) -> tuple[Any,
     tall, wide = record.size
     if record.resize == "squash":
         return tf.constant(tall, tf.float64), tf.constant(wide, tf.float64)
-    short, other = (math.floor(side / record.crop_pct) for side in (tall, wide))
+    short, other = (tf.constant(math.floor(side / record.crop_pct), tf.float64) for side in (tall, wide))
     if tall == wide:
         long = tf.floor(short * tf.maximum(height, width) / tf.minimum(height, width))
         upright = width <= height
@@ -65,8 +65,9 @@ def _resized(tf: Any, record: Preprocess, height: Any, width: Any) -> tuple[Any,
     else:
         ratio = tf.minimum(height / short, width / other)
         new_height, new_width = tf.round(height / ratio), tf.round(width / ratio)
-    limit = f"an image would be resized to more than {MAX_RESIZED_PIXELS} pixels; crop it, or use resize='squash'"
-    with tf.control_dependencies([tf.debugging.assert_less_equal(new_height * new_width, 1.0 * MAX_RESIZED_PIXELS, limit)]):
+    told = f"an image would be resized to more than {MAX_RESIZED_PIXELS} pixels; crop it, or use resize='squash'"
+    limit = tf.constant(MAX_RESIZED_PIXELS, tf.float64)
+    with tf.control_dependencies([tf.debugging.assert_less_equal(new_height * new_width, limit, told)]):
         return tf.identity(new_height), tf.identity(new_width)
 
 
@@ -78,7 +79,8 @@ def _matrix(tf: Any, before: Any, after: Any, first: Any, count: int, interpolat
         return tf.cast(weighted(np, at, pixels, before, after, interpolation), tf.float32)
     scale = before / after
     steps = tf.concat([[0.5 * scale], tf.fill([tf.cast(after, tf.int32) - 1], scale)], 0)
-    return tf.cast(nearest(np, tf.cast(at, tf.int64), tf.cast(pixels, tf.float64), steps, tf.cast(after, tf.int64)), tf.float32)
+    whole = tf.cast(at, tf.int64), pixels, steps, tf.cast(after, tf.int64)
+    return tf.cast(nearest(np, *whole), tf.float32)
 
 
 def _whole(tf: Any, x: Any) -> Any:
