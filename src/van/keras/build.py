@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from ..checkpoints import Checkpoint
 from ..checkpoints.reading import for_channels
 from ..errors import ConfigError, UnknownNameError, VanNotice

@@ -87,7 +87,7 @@ def _imagenet() -> list[tuple[str, str]]:
         table = json.loads(Path(path).read_text("utf-8"))
     except Exception as error:  # Keras raises plain exceptions for whatever a server says
         raise DataError(
-            f"the names of ImageNet's classes are not here ({' '.join(str(error).split())}); pip install timm, or fetch "
-            f"{_INDEX_URL} and put it at ~/.keras/models/{_INDEX}, or give classes"
+            f"the names of ImageNet's classes are not here ({' '.join(str(error).split())}); pip install timm, or "
+            f"fetch {_INDEX_URL} and put it at ~/.keras/models/{_INDEX}, or give classes"
         ) from error
     return [(table[str(i)][0], table[str(i)][1]) for i in range(len(table))]

@@ -1,7 +1,7 @@
 """The Visual Attention Network as a functional Keras 3 model.
 
-The class follows keras.applications' and keras-hub's habits where they apply: weights="imagenet", input_tensor, classes,
-backbone, pyramid_outputs, presets, from_preset, preprocessor.
+The class follows the habits of keras.applications and keras-hub where they apply: weights="imagenet", input_tensor,
+classes; backbone, pyramid_outputs, presets, from_preset, preprocessor.
 
 Source: arXiv 2202.09741; the arguments of EMalagoli92/VAN-Classification-TensorFlow.
 Shapes: N batch, H and W sides of the images, C channels of the last stage, K classes.
@@ -116,6 +116,7 @@ class VAN(keras.Model):
         self._set_trainable(trainable, parts)
         if built.checkpoint is not None:
             files.assign(self, built.checkpoint)
+
     @property
     def include_top(self) -> bool:
         """Whether there is a classifier."""
@@ -155,7 +156,7 @@ class VAN(keras.Model):
         presets.save(self, folder)
 
     def get_config(self) -> dict[str, Any]:
-        """Every argument that makes this architecture again, plain and JSON-ready; layers that were changed in `parts`."""
+        """Every argument that makes this architecture again, plain and JSON-ready; `parts` has the changed layers."""
         config = self.config.to_dict()
         before = presets.before(self)
         return {
@@ -195,7 +196,9 @@ class VAN(keras.Model):
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **options)
             return
         if options:
-            raise ConfigError(f"{', '.join(options)}: only for .weights.h5 and .keras, not for {filepath}; leave it out")
+            raise ConfigError(
+                f"{', '.join(options)}: only for .weights.h5 and .keras, not for {filepath}; leave it out"
+            )
         files.load(self, filepath, skip_mismatch)
 
     def save_weights(self, filepath: str | Path, **options: Any) -> None:
@@ -219,15 +222,23 @@ class VAN(keras.Model):
             if format != "onnx":
                 raise
             raise ConfigError(
-                f"Keras cannot export this model to ONNX ({' '.join(str(error).split())[:200]}); use van.keras.save(model, "
-                f"'model.safetensors', format='van') and then: van export model.safetensors {filepath}"
+                f"Keras cannot export this model to ONNX ({' '.join(str(error).split())[:200]}); use van.keras.save("
+                f"model, 'model.safetensors', format='van') and then: van export model.safetensors {filepath}"
             ) from error
 
     def _describe(self, built: Any, pooling: str | None, activation: Any, provenance: Mapping[str, Any] | None) -> None:
         """What is known about the network besides its layers."""
-        self.config, self.data_format, self.policy, self.parts = built.config, built.data_format, built.policy, built.parts
+        self.config, self.data_format, self.policy, self.parts = (
+            built.config,
+            built.data_format,
+            built.policy,
+            built.parts,
+        )
         self.dtype_policy = self.policy
-        self.pooling, self.classifier_activation = pooling, keras.activations.serialize(keras.activations.get(activation))
+        self.pooling, self.classifier_activation = (
+            pooling,
+            keras.activations.serialize(keras.activations.get(activation)),
+        )
         self.classes, self.preprocess = built.classes, built.preprocess
         self.provenance = dict(provenance or built.provenance)
 

@@ -36,7 +36,7 @@ ORDERS = {"channels_last": "(height, width, channels)", "channels_first": "(chan
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """What a model takes: (height, width), None for any; the Keras tensor and the inputs it is computed of, if given."""
+    """What a model takes; sides: (height, width), None for any; tensor, sources: a Keras tensor, and of which inputs."""
 
     sides: tuple[int | None, int | None]
     channels: int | None
@@ -239,16 +239,16 @@ def _sides(img_resolution: Any) -> tuple[int | None, int | None]:
     sides = (img_resolution,) * 2 if isinstance(img_resolution, Integral) else img_resolution
     if isinstance(sides, Sequence) and len(sides) == 2 and all(_is_side(side) for side in sides):
         return tuple(None if side is None else int(side) for side in sides)  # type: ignore[return-value]
-    raise ConfigError(f"img_resolution is {img_resolution!r}; expected img_resolution as pixels or (height, width)")
+    raise ConfigError(
+        f"img_resolution is {img_resolution!r}; expected img_resolution as pixels or (height, width), e.g. 224"
+    )
 
 
 def _is_side(side: Any) -> bool:
-    return side is None or (isinstance(side, Integral) and not isinstance(side, bool) and side >= 1)
+    return side is None or (isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1)
 
 
-def _shape(
-    shape: Any, name: str, data_format: str, in_chans: Any
-) -> tuple[tuple[int | None, int | None], int | None]:
+def _shape(shape: Any, name: str, data_format: str, in_chans: Any) -> tuple[tuple[int | None, int | None], int | None]:
     """((height, width), channels) of a shape without the batch; refuses one of the other layout."""
     if shape is None:
         return (None, None), None

@@ -6,7 +6,6 @@ Source: Pillow's documented filters, antialiased when shrinking; Keys' cubic has
 from __future__ import annotations
 
 from collections.abc import Callable
-
 from typing import Any
 
 import numpy
