@@ -323,9 +323,9 @@ def test_saved_models_take_any_batch_and_size(tmp_path):
         pytest.skip("Keras exports no SavedModel of the torch backend")
     model, x = VAN(**SIZES, num_classes=7), small_images(3)
     model.export(tmp_path / "saved", verbose=False)
-    served = tf.saved_model.load(tmp_path / "saved").serve
+    saved = tf.saved_model.load(tmp_path / "saved")  # its variables live as long as it does
     for images in (x, x[:1], np.repeat(x, 2, 1)):
-        near(np.asarray(served(images)), model.predict(images, verbose=0))
+        near(np.asarray(saved.serve(images)), model.predict(images, verbose=0))
 
 
 @pytest.mark.promise("19")

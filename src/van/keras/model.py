@@ -98,18 +98,27 @@ class VAN(keras.Model):
         ends = {"in_chans": in_chans, "num_classes": num_classes}
         sizes = {"embed_dims": embed_dims, "mlp_ratios": mlp_ratios, "depths": depths}
         rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-        shape = {"img_resolution": img_resolution, "input_shape": input_shape, "input_tensor": input_tensor}
+        shape: dict[str, Any] = {
+            "img_resolution": img_resolution,
+            "input_shape": input_shape,
+            "input_tensor": input_tensor,
+        }
         images = arguments.images_of(data_format=data_format, in_chans=in_chans, **shape)
         given = arguments.given_of({**ends, **sizes, **rates, **architecture}, images)
         activation = arguments.activation_of(classifier_activation)
         record = arguments.preprocess_of(preprocess)
         ending = Ending(include_top, activation, pooling, names, record)
-        source = {"weights": weights, "pretrained": pretrained, "ema": ema}
+        source: dict[str, Any] = {"weights": weights, "pretrained": pretrained, "ema": ema}
         if backbone is not None:
             settled = {"configuration": configuration, **source, **shape, "data_format": data_format, "dtype": dtype}
             built = on_backbone(backbone, given, ending, {**settled, "num_stages": num_stages})
         else:
-            wanted = {"configuration": configuration, "num_stages": num_stages, "given": given, **source}
+            wanted: dict[str, Any] = {
+                "configuration": configuration,
+                "num_stages": num_stages,
+                "given": given,
+                **source,
+            }
             built = network(ending, images, arguments.policy_of(dtype), Parts(parts), **wanted)
         super().__init__(built.inputs, built.outputs, name=name or name_of(built.config))
         self._describe(built, pooling, activation, provenance)

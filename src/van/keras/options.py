@@ -36,7 +36,7 @@ ORDERS = {"channels_last": "(height, width, channels)", "channels_first": "(chan
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """What a model takes; sides: (height, width), None for any; tensor, sources: a Keras tensor, and of which inputs."""
+    """What a model takes: sides (height, width), None for any; or a Keras tensor, computed of the inputs `sources`."""
 
     sides: tuple[int | None, int | None]
     channels: int | None

@@ -56,10 +56,10 @@ def save(model: VAN, folder: str | Path) -> None:
 
 def load(cls: Any, preset: str | Path, load_weights: bool, options: dict[str, Any]) -> Any:
     """What `from_preset` of that class promises."""
-    if isinstance(preset, str):
-        preset = preset.removeprefix("hf://")
-    elif not isinstance(preset, Path):
+    if not isinstance(preset, str | Path):
         raise ConfigError(f"preset is {preset!r}; expected a name, a folder or a file")
+    if str(preset).startswith("hf://") and load_weights:  # a repository of the hub, as keras-hub spells it
+        return cls(weights=str(preset), **options)
     if is_preset(preset):
         return _opened(cls, Path(preset), load_weights, options)
     if Path(preset).exists():
