@@ -16,7 +16,16 @@ except ImportError as error:
     ) from error
 
 from .converter import VANImageConverter
+from .imagenet import decode_predictions, preprocess_input
 from .model import VAN, VANBackbone, VANImageClassifier
 from .weights import save
 
-__all__ = ["VAN", "VANBackbone", "VANImageClassifier", "VANImageConverter", "save"]
+__all__ = [
+    "VAN",
+    "VANBackbone",
+    "VANImageClassifier",
+    "VANImageConverter",
+    "decode_predictions",
+    "preprocess_input",
+    "save",
+]

@@ -15,13 +15,13 @@ from keras import ops
 from .. import preprocess as records
 from ..errors import ConfigError
 from ..preprocess import Preprocess, resized
+from . import pipeline, presets
 from . import weights as files
 from .layers import PACKAGE
 from .options import data_format_of
-from .resample import matrix
+from .resample import GRAY, matrix
 
-# Parts of red, green and blue in 65536 parts of gray, as Pillow mixes them.
-_GRAY = (19595, 38470, 7471)
+_CHANNELS = "images have {} channels in {}; expected 3 (RGB) or 1 (gray)"
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -52,7 +52,12 @@ class VANImageConverter(keras.layers.Layer):
 
     @classmethod
     def from_preset(cls, preset: str | Path, **options: Any) -> VANImageConverter:
-        """Of the weights of a preset (see `VAN.presets`) or in a file; raises UnknownNameError or CheckpointError."""
+        """Of the weights of a preset (see `VAN.presets`), or in a preset's folder or a checkpoint.
+
+        Raises UnknownNameError, ConfigError or CheckpointError.
+        """
+        if presets.is_preset(preset):
+            return cls.from_config({**presets.converter_config(preset), **options})
         if Path(preset).exists():
             record = files.read(preset, {}).preprocess
             if record is None:
@@ -61,13 +66,21 @@ class VANImageConverter(keras.layers.Layer):
             record = getattr(records, files.row_of(str(preset)).preprocess.upper())
         return cls(**{**record.to_dict(), **options})
 
+    def __call__(self, images: Any, *args: Any, **options: Any) -> Any:
+        """As of any layer; in a tf.data pipeline as TensorFlow's operations, whatever the backend."""
+        if keras.backend.backend() != "tensorflow" and pipeline.is_symbolic(images):
+            return self._in_graph(images)
+        return super().__call__(images, *args, **options)
+
     def call(self, images: Any) -> Any:
         x = ops.convert_to_tensor(images)
+        if None in x.shape:
+            return self._in_graph(x)
         single = len(x.shape) == 3
         x = ops.expand_dims(x, 0) if single else x
         if self.data_format == "channels_first":
             x = ops.transpose(x, (0, 2, 3, 1))
-        x = self._prepared(x) if None not in x.shape[1:3] else self._untraced(x)
+        x = self._prepared(x)
         if self.data_format == "channels_first":
             x = ops.transpose(x, (0, 3, 1, 2))
         return x[0] if single else x
@@ -104,17 +117,16 @@ class VANImageConverter(keras.layers.Layer):
         if (has, wants) == (1, 3):
             return ops.repeat(x, 3, axis=-1)
         if (has, wants) == (3, 1):
-            mixed = ops.sum(x * ops.array(_GRAY, "float32"), axis=-1, keepdims=True)
+            mixed = ops.sum(x * ops.array(GRAY, "float32"), axis=-1, keepdims=True)
             return ops.floor((mixed + 32768) / 65536)
-        raise ConfigError(f"images have {has} channels in {self.data_format}; expected 3 (RGB) or 1 (gray)")
+        raise ConfigError(_CHANNELS.format(has, self.data_format))
 
-    def _untraced(self, x: Any) -> Any:
-        """In a TensorFlow graph that does not know the images' size: step out of the graph, where it is known."""
-        import tensorflow as tf
-
-        out = tf.py_function(self._prepared, [x], self.compute_dtype)
-        out.set_shape((x.shape[0], *self.record.size, self.record.channels))
-        return out
+    def _in_graph(self, images: Any) -> Any:
+        """In a TensorFlow graph, which may not know the images' size."""
+        channels = images.shape[-1 if self.data_format == "channels_last" else -3]
+        if channels not in (1, 3):
+            raise ConfigError(_CHANNELS.format(channels, self.data_format))
+        return pipeline.prepared(self.record, images, self.data_format, self.compute_dtype)
 
 
 def _whole(x: Any) -> Any:

@@ -1,7 +1,7 @@
 """The Visual Attention Network as a functional Keras 3 model.
 
-Its layers are named as in the TensorFlow port, but that Keras 3 allows no slash: patch_embed1, block1_0, …, norm4,
-head, pred. The class follows keras-hub's habits where they apply: pyramid_outputs, presets, from_preset, preprocessor.
+The class follows the habits of keras.applications and keras-hub where they apply: weights="imagenet", input_tensor,
+classes; backbone, pyramid_outputs, presets, from_preset, preprocessor.
 
 Source: arXiv 2202.09741; the arguments of EMalagoli92/VAN-Classification-TensorFlow.
 Shapes: N batch, H and W sides of the images, C channels of the last stage, K classes.
@@ -9,22 +9,23 @@ Shapes: N batch, H and W sides of the images, C channels of the last stage, K cl
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from ..checkpoints import Checkpoint
-from ..checkpoints.reading import for_channels
-from ..errors import ConfigError, UnknownNameError, VanNotice
-from ..preprocess import OFFICIAL, Preprocess
-from ..variants import VanConfig, name_of, resolve
+from ..errors import ConfigError
+from ..preprocess import Preprocess
+from ..variants import name_of
 from . import options as arguments
+from . import presets
 from . import weights as files
+from .build import Ending, network, on_backbone
 from .converter import VANImageConverter
-from .layers import PACKAGE, Block, PatchEmbed
+from .graph import in_format, names_of
+from .layers import PACKAGE
+from .parts import Parts
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -32,16 +33,20 @@ class VAN(keras.Model):
     """A Visual Attention Network: images -> (N, K), with `include_top=False` (N, C) or the last map.
 
     configuration: "van_b0" … "van_b6" or an alias; None for that of the weights, else van_b0.
+    backbone: another VAN, whose layers the classifier stands on and shares.
     weights: a file, folder, preset or hub id of any format that this package reads; ema: its averaged weights;
-        pretrained: the published ImageNet-1K weights of the configuration, downloaded. A head of another width than
-        `num_classes` starts afresh.
+        "imagenet", or pretrained: the published ImageNet-1K weights of the configuration, downloaded. A head of
+        another width than `num_classes` starts afresh.
     include_top: with the classifier; classifier_activation: of its output `pred`, None for logits.
     pooling: "avg", "max", or None for the map itself.
     embed_dims, mlp_ratios, depths: one entry per stage; num_stages: how many, by default all.
     drop_rate, drop_path_rate: regularisation in training.
     data_format: "channels_last" or "channels_first", of images and maps; None for Keras's setting.
     img_resolution (pixels, or height and width) or input_shape (without the batch): None for any size.
-    classes: names in the head's order; preprocess: how images are prepared, by default the weights' own way.
+    input_tensor: a Keras tensor to take the images from; the layers before it belong to the model.
+    classes: how many, or their names in the head's order; preprocess: how images are prepared, by default the weights'
+        own way.
+    parts: what was changed in single layers, as `get_config` gives it.
     architecture: other fields of VanConfig (patch_sizes, layer_norm_eps, attention, frozen_stages, …).
     Raises ConfigError or UnknownNameError (ValueErrors) for what cannot be, CheckpointError for weights that misfit.
     Warns with VanNotice about whatever of the weights is left out or made up.
@@ -53,6 +58,7 @@ class VAN(keras.Model):
         self,
         configuration: str | None = None,
         *,
+        backbone: VAN | None = None,
         pretrained: bool = False,
         weights: str | Path | None = None,
         ema: bool = False,
@@ -70,34 +76,55 @@ class VAN(keras.Model):
         data_format: str | None = None,
         img_resolution: int | Sequence[int] | None = None,
         input_shape: Sequence[int | None] | None = None,
-        classes: Sequence[str] | None = None,
+        input_tensor: Any = None,
+        classes: int | Sequence[str] | None = None,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        parts: Mapping[str, Any] | None = None,
         **architecture: Any,
     ) -> None:
-        data_format = arguments.data_format_of(data_format)
-        sides, channels = arguments.sides_of(img_resolution, input_shape, data_format)
-        sizes = {"embed_dims": embed_dims, "mlp_ratios": mlp_ratios, "depths": depths}
+        if isinstance(configuration, VAN):  # as keras-hub's tasks take it
+            configuration, backbone = None, configuration
+        flags = {"pretrained": pretrained, "ema": ema, "include_top": include_top, "trainable": trainable}
+        arguments.require_types(flags, configuration=configuration, weights=weights, name=name)
+        if backbone is not None and not isinstance(backbone, VAN):
+            raise ConfigError(f"backbone is a {type(backbone).__name__}; expected a VANBackbone or another VAN")
+        if weights == "imagenet":
+            weights, pretrained = None, True
+        names, num_classes = arguments.classes_of(classes, num_classes)
         ends = {"in_chans": in_chans, "num_classes": num_classes}
+        sizes = {"embed_dims": embed_dims, "mlp_ratios": mlp_ratios, "depths": depths}
         rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-        given = arguments.given_of({**ends, **sizes, **rates, **architecture}, channels, classes)
-        checkpoint = _checkpoint(configuration, num_stages, given, weights, pretrained, ema)
-        config = _config(configuration, num_stages, given, checkpoint, include_top)
-        _check(config, include_top, classifier_activation, pooling, classes)
-        policy = keras.dtype_policies.get(dtype) if dtype is not None else keras.config.dtype_policy()
-        images = _images(config, sides, data_format)
-        outputs = _layers(images, config, pooling, classifier_activation, data_format, policy)
-        super().__init__(images, outputs, name=name or name_of(config), trainable=trainable)
-        self.dtype_policy, self.config, self.data_format, self.pooling = policy, config, data_format, pooling
-        self.classifier_activation = keras.activations.serialize(keras.activations.get(classifier_activation))
-        self.classes = tuple(classes) if classes is not None else _classes(checkpoint, config)
-        self.preprocess = _preprocess(preprocess, checkpoint, config, sides)
-        self.provenance = dict(checkpoint.provenance) if checkpoint else {}
-        self._freeze()
-        if checkpoint is not None:
-            files.assign(self, checkpoint)
+        shape: dict[str, Any] = {
+            "img_resolution": img_resolution,
+            "input_shape": input_shape,
+            "input_tensor": input_tensor,
+        }
+        images = arguments.images_of(data_format=data_format, in_chans=in_chans, **shape)
+        given = arguments.given_of({**ends, **sizes, **rates, **architecture}, images)
+        activation = arguments.activation_of(classifier_activation)
+        record = arguments.preprocess_of(preprocess)
+        ending = Ending(include_top, activation, pooling, names, record)
+        source: dict[str, Any] = {"weights": weights, "pretrained": pretrained, "ema": ema}
+        if backbone is not None:
+            settled = {"configuration": configuration, **source, **shape, "data_format": data_format, "dtype": dtype}
+            built = on_backbone(backbone, given, ending, {**settled, "num_stages": num_stages})
+        else:
+            wanted: dict[str, Any] = {
+                "configuration": configuration,
+                "num_stages": num_stages,
+                "given": given,
+                **source,
+            }
+            built = network(ending, images, arguments.policy_of(dtype), Parts(parts), **wanted)
+        super().__init__(built.inputs, built.outputs, name=name or name_of(built.config))
+        self._describe(built, pooling, activation, provenance)
+        self._set_trainable(trainable, parts)
+        if built.checkpoint is not None:
+            files.assign(self, built.checkpoint)
 
     @property
     def include_top(self) -> bool:
@@ -107,13 +134,13 @@ class VAN(keras.Model):
     @property
     def pyramid_outputs(self) -> dict[str, Any]:
         """P2 … P5: symbolic maps after each stage's norm (of strides 4, 8, 16, 32), for a keras.Model of your own."""
-        maps = {i: self.get_layer(f"norm{i + 1}").output for i in self.config.out_indices}
-        return {f"P{i + 2}": _in_format(x, self.data_format) for i, x in maps.items()}
+        maps = {i: self.parts.layers[f"norm{i + 1}"].output for i in self.config.out_indices}
+        return {f"P{i + 2}": in_format(x, self.data_format) for i, x in maps.items()}
 
     @property
     def backbone(self) -> Any:
         """A model of the same layers without head and pooling: images -> the last map."""
-        last = _in_format(self.get_layer(f"norm{self.config.num_stages}").output, self.data_format)
+        last = in_format(self.parts.layers[f"norm{self.config.num_stages}"].output, self.data_format)
         return keras.Model(self.input, last, name=f"{self.name}_backbone")
 
     @property
@@ -127,48 +154,61 @@ class VAN(keras.Model):
     def from_preset(cls, preset: str | Path, *, load_weights: bool = True, **options: Any) -> VAN:
         """The model of a preset ("keras/van_b0", see `presets`), of a size's own ("van_b0"), or of any checkpoint.
 
-        load_weights: False for the architecture of a preset with fresh weights. options: as for the class.
+        preset: also a folder that `save_to_preset` wrote. load_weights: False for the architecture with fresh weights.
+        options: as for the class.
         Raises UnknownNameError for a name that is neither; everything else as the class does.
         """
-        if Path(preset).exists():
-            if not load_weights:
-                raise ConfigError(f"{preset} is a file; load_weights=False is for presets, give a configuration")
-            return cls(weights=preset, **options)
-        row = files.row_of(str(preset))
-        return cls(weights=row.name, **options) if load_weights else cls(row.model, **options)
+        return presets.load(cls, preset, load_weights, options)
+
+    def save_to_preset(self, folder: str | Path) -> None:
+        """Write the folder that `from_preset` reads, in keras-hub's layout; raises CheckpointError where it cannot."""
+        presets.save(self, folder)
 
     def get_config(self) -> dict[str, Any]:
-        """Every argument that makes this architecture again, plain and JSON-ready."""
+        """Every argument that makes this architecture again, plain and JSON-ready; `parts` has the changed layers."""
         config = self.config.to_dict()
-        images = self.inputs[0].shape[1:]
+        before = presets.before(self)
         return {
             **{key: config.pop(key) for key in ("embed_dims", "depths", "mlp_ratios")},
             **config,
             "include_top": self.include_top,
-            "classifier_activation": self.classifier_activation if self.include_top else None,
+            "classifier_activation": self.classifier_activation if "pred" in self.parts.layers else None,
             "pooling": self.pooling,
             "data_format": self.data_format,
-            "input_shape": list(images),
+            "input_shape": list(self.parts.layers["patch_embed1"].input.shape[1:]),
             "classes": list(self.classes) if self.classes is not None else None,
             "preprocess": self.preprocess.to_dict() if self.preprocess is not None else None,
+            "provenance": dict(self.provenance),
             "name": self.name,
             "trainable": self.trainable,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "dtype": keras.dtype_policies.serialize(self.policy),
+            "parts": self.parts.changed(trainable=self.trainable),
+            **({"before": keras.saving.serialize_keras_object(before)} if before is not None else {}),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> VAN:
         """The model of `get_config`, with fresh weights."""
-        return cls(**{key: value for key, value in config.items() if value is not None or key == "pooling"})
+        options = {key: value for key, value in config.items() if value is not None or key == "pooling"}
+        if "before" in options:
+            before = keras.saving.deserialize_keras_object(options.pop("before"), custom_objects)
+            options = {**options, "input_tensor": before.output, "input_shape": None}
+        return cls(**options)
 
-    def load_weights(self, filepath: str | Path, **options: Any) -> None:
-        """Keras's own files as Keras loads them, every other checkpoint format through this package, all or nothing."""
+    def load_weights(self, filepath: str | Path, skip_mismatch: bool = False, **options: Any) -> None:
+        """Keras's own files as Keras loads them, every other checkpoint format through this package, all or nothing.
+
+        skip_mismatch: leave tensors of another shape as they are and say which; options: of Keras's own files.
+        Raises CheckpointError for what does not fit, ConfigError for options that the format has not.
+        """
         if str(filepath).endswith((".weights.h5", ".weights.json", ".keras")):
-            super().load_weights(filepath, **options)
+            super().load_weights(filepath, skip_mismatch=skip_mismatch, **options)
             return
-        checkpoint = files.read(filepath, {})
-        files.require_fit(self, checkpoint)
-        files.assign(self, checkpoint)
+        if options:
+            raise ConfigError(
+                f"{', '.join(options)}: only for .weights.h5 and .keras, not for {filepath}; leave it out"
+            )
+        files.load(self, filepath, skip_mismatch)
 
     def save_weights(self, filepath: str | Path, **options: Any) -> None:
         """Keras's `.weights.h5`, with this package's record in it, so that `van.load` reads it without guessing."""
@@ -180,11 +220,47 @@ class VAN(keras.Model):
         """keras.utils.plot_model of this model; it needs pydot and graphviz."""
         return keras.utils.plot_model(self, *args, **options)
 
-    def _freeze(self) -> None:
-        """Stages up to `frozen_stages` are not trained."""
-        frozen = tuple(start for s in range(self.config.frozen_stages + 1) for start in _names(s))
-        for layer in self.layers:
-            if layer.name.startswith(frozen):
+    def export(self, filepath: str | Path, format: str = "tf_saved_model", **options: Any) -> None:  # noqa: A002
+        """As Keras exports; for ONNX, where Keras cannot, the error names `van export`, which can."""
+        if format == "tf_saved_model" and keras.backend.backend() == "jax":
+            # for serving; TensorFlow cannot trace the gradient of a custom gradient
+            options.setdefault("jax2tf_kwargs", {"with_gradient": False})
+        try:
+            super().export(filepath, format=format, **options)
+        except Exception as error:  # whatever the exporters raise
+            if format != "onnx":
+                raise
+            raise ConfigError(
+                f"Keras cannot export this model to ONNX ({' '.join(str(error).split())[:200]}); use van.keras.save("
+                f"model, 'model.safetensors', format='van') and then: van export model.safetensors {filepath}"
+            ) from error
+
+    def _describe(self, built: Any, pooling: str | None, activation: Any, provenance: Mapping[str, Any] | None) -> None:
+        """What is known about the network besides its layers."""
+        self.config, self.data_format, self.policy, self.parts = (
+            built.config,
+            built.data_format,
+            built.policy,
+            built.parts,
+        )
+        self.dtype_policy = self.policy
+        self.pooling, self.classifier_activation = (
+            pooling,
+            keras.activations.serialize(keras.activations.get(activation)),
+        )
+        self.classes, self.preprocess = built.classes, built.preprocess
+        self.provenance = dict(provenance or built.provenance)
+
+    def _set_trainable(self, trainable: bool, parts: Mapping[str, Any] | None) -> None:
+        """As `parts` has it, layer by layer; without, all alike but for the stages up to `frozen_stages`."""
+        if parts is not None:
+            self._trainable = trainable  # the property would set all layers, which were made as they are to be
+            return
+        if not trainable:
+            self.trainable = False
+        frozen = tuple(start for s in range(self.config.frozen_stages + 1) for start in names_of(s))
+        for name, layer in self.parts.layers.items():
+            if name.startswith(frozen):
                 layer.trainable = False
 
 
@@ -206,132 +282,6 @@ class VANBackbone(VAN):
         super().__init__(configuration, include_top=include_top, pooling=pooling, **options)
 
 
-def _checkpoint(
-    configuration: str | None,
-    num_stages: int | None,
-    given: dict[str, Any],
-    weights: Any,
-    pretrained: bool,
-    ema: bool,
-) -> Checkpoint | None:
-    """What the arguments ask to be loaded."""
-    if pretrained and weights is not None:
-        raise ConfigError(f"pretrained and weights={str(weights)!r} were both given; leave one out")
-    if pretrained:
-        configuration = resolve(configuration or arguments.DEFAULT)
-        weights = files.pretrained_row(configuration).name
-    if weights is None:
-        if ema:
-            raise ConfigError("ema chooses between the weights of a file, and none is given; leave it out")
-        return None
-    return files.read(weights, arguments.known_of(configuration, num_stages, given), ema=ema)
-
-
-def _config(
-    configuration: str | None,
-    num_stages: int | None,
-    given: dict[str, Any],
-    checkpoint: Checkpoint | None,
-    include_top: bool,
-) -> VanConfig:
-    """The configuration of the model; says what becomes of the checkpoint's head."""
-    wanted = given.get("num_classes") if include_top else 0
-    if checkpoint is None:
-        config = arguments.config_of(configuration, num_stages, given)
-        return config if wanted is None else config.with_options(num_classes=wanted)
-    has = checkpoint.config.num_classes
-    if wanted is None and not has:
-        raise ConfigError("these weights have no head; give num_classes for a fresh one, or include_top=False")
-    notes = [note for note in checkpoint.notes if "num_batches_tracked" not in note]  # which Keras has not
-    if wanted and wanted != has:
-        old = f"the file's head of {has} classes is left out" if has else "the file has no head"
-        notes.append(f"{old}, a fresh one of {wanted} classes is put on")
-    for note in notes:
-        warnings.warn(note, VanNotice, stacklevel=4)
-    return checkpoint.config if wanted is None else checkpoint.config.with_options(num_classes=wanted)
-
-
-def _check(config: VanConfig, include_top: bool, activation: Any, pooling: str | None, classes: Any) -> None:
-    if pooling is not None and pooling not in arguments.POOLINGS:
-        raise UnknownNameError.of("pooling", str(pooling), [*arguments.POOLINGS, "None"])
-    if config.num_classes and pooling is None:
-        raise ConfigError("pooling=None gives the map, which no classifier takes; use 'avg', or include_top=False")
-    if not config.num_classes and activation is not None:
-        reason = "num_classes=0" if include_top else "include_top=False"
-        raise ConfigError(f"classifier_activation={activation!r} belongs to the head; leave it out with {reason}")
-    if classes is not None and len(classes) != config.num_classes:
-        raise ConfigError(f"{len(classes)} names of classes for a head of {config.num_classes}; give one for each")
-
-
-def _images(config: VanConfig, sides: tuple[int | None, int | None], data_format: str) -> Any:
-    """The input of the graph, in the model's data format."""
-    last = (*sides, config.in_chans)
-    return keras.Input(last if data_format == "channels_last" else (config.in_chans, *sides), name="images")
-
-
-def _layers(images: Any, config: VanConfig, pooling: str | None, activation: Any, data_format: str, policy: Any) -> Any:
-    """The graph from the images to the output."""
-    x = images
-    for s in range(config.num_stages):
-        x = _stage(x, s, config, data_format if s == 0 else "channels_last", policy)
-    if pooling is None:
-        return _in_format(x, data_format)
-    pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[pooling]
-    x = pool(data_format="channels_last", dtype=policy, name="pool")(x)
-    if config.num_classes:
-        # float32 in mixed precision, as Keras advises for what a loss is computed of
-        kind = policy.variable_dtype if policy.name.startswith("mixed") else policy
-        if config.head_drop_rate:
-            x = keras.layers.Dropout(config.head_drop_rate, dtype=policy, name="head_drop")(x)
-        start = keras.initializers.TruncatedNormal(stddev=0.02)
-        x = keras.layers.Dense(config.num_classes, kernel_initializer=start, dtype=kind, name="head")(x)
-        if activation is not None:
-            x = keras.layers.Activation(activation, dtype=kind, name="pred")(x)
-    return x
-
-
-def _stage(x: Any, s: int, config: VanConfig, data_format: str, policy: Any) -> Any:
-    """Patch embedding, blocks, LayerNorm -> (N, H, W, C)."""
-    channels, norms = config.embed_dims[s], {"norm_eval": config.norm_eval, "dtype": policy}
-    patch, stride = config.patch_sizes[s], config.strides[s]
-    x = PatchEmbed(channels, patch, stride, data_format=data_format, name=f"patch_embed{s + 1}", **norms)(x)
-    for j, rate in enumerate(config.drop_path_rates[s]):
-        x = Block(
-            channels,
-            config.hidden_dim(s),
-            near=config.near_kernel,
-            far=config.far_kernel,
-            dilation=config.dilation,
-            attention=config.attention,
-            drop_rate=config.drop_rate,
-            drop_path_rate=rate,
-            layer_scale_init=config.layer_scale_init,
-            name=f"block{s + 1}_{j}",
-            **norms,
-        )(x)
-    return keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, dtype=policy, name=f"norm{s + 1}")(x)
-
-
-def _names(s: int) -> tuple[str, ...]:
-    """How the names of a stage's layers begin."""
-    return f"patch_embed{s + 1}", f"block{s + 1}_", f"norm{s + 1}"
-
-
-def _in_format(x: Any, data_format: str) -> Any:
-    """(N, H, W, C) in the model's data format."""
-    return x if data_format == "channels_last" else keras.layers.Permute((3, 1, 2))(x)
-
-
-def _classes(checkpoint: Checkpoint | None, config: VanConfig) -> tuple[str, ...] | None:
-    same = checkpoint is not None and checkpoint.config.num_classes == config.num_classes
-    return checkpoint.classes if checkpoint is not None and same else None
-
-
-def _preprocess(
-    preprocess: Any, checkpoint: Checkpoint | None, config: VanConfig, sides: tuple[int | None, int | None]
-) -> Preprocess | None:
-    """The given record; else the weights', at the model's own size where it has one."""
-    if preprocess is not None:
-        return preprocess if isinstance(preprocess, Preprocess) else Preprocess.from_dict(preprocess)
-    own = checkpoint.preprocess if checkpoint is not None else for_channels(OFFICIAL, config.in_chans)
-    return own if own is None or None in sides else own.with_overrides(size=sides)
+# Keras's older whole-model files (.h5) go by the plain name
+for _class in (VAN, VANBackbone):
+    keras.saving.get_custom_objects().setdefault(_class.__name__, _class)

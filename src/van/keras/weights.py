@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .model import VAN
 
 HEAD = ("head.weight", "head.bias")
+CACHE = "models/van"  # in Keras's own
+PRESET_FILES = ("config.json", "model.weights.h5")  # what keras-hub's folders are known by
 # What changes the outputs and is in no tensor's shape.
 _UNSHAPED = ("strides", "layer_norm_eps", "attention", "dilation", "kernel_size")
 
@@ -58,7 +62,10 @@ def read(source: str | Path, known: Mapping[str, Any], *, ema: bool = False) -> 
 
     Raises CheckpointError for what cannot be read, is nowhere, or contradicts `known` (fields of VanConfig).
     """
-    checkpoint = checkpoints.read(_local(source), ema=ema, **known)
+    path = _local(source)
+    if (path / PRESET_FILES[0]).is_file() and (path / PRESET_FILES[1]).is_file():
+        raise CheckpointError(f"{path} is the folder of a preset; open it with from_preset")
+    checkpoint = checkpoints.read(path, ema=ema, **known)
     return checkpoint if checkpoint.segmenter is None else checkpoint.without_head()
 
 
@@ -70,17 +77,20 @@ def _local(source: str | Path) -> Path:
         return _downloaded(row)
     from .. import hub  # slow to import, and a path needs none
 
-    name = row.repo if row is not None and row.repo else str(source)
+    name = row.repo if row is not None and row.repo else str(source).removeprefix("hf://")
     return hub.download(name) if hub.is_hub_id(name) else Path(source)
 
 
 def _downloaded(row: Weight) -> Path:
     """The file of a row in Keras's cache."""
     try:
-        path = Path(keras.utils.get_file(row.filename, row.url, cache_subdir="models/van"))
+        path = Path(keras.utils.get_file(row.filename, row.url, cache_subdir=CACHE))
     except Exception as error:  # Keras raises plain exceptions for whatever a server says
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"download of {row.url} failed: {reason}; try again, or give a file you have") from error
+        place = Path(os.environ.get("KERAS_HOME") or "~/.keras") / CACHE / str(row.filename)
+        raise CheckpointError(
+            f"the weights {row.name} could not be downloaded ({' '.join(str(error).split())}); try again, or fetch "
+            f"{row.url} elsewhere and put it at {place}, or give the file: weights='{row.filename}'"
+        ) from error
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(row.sha256 or ""):
@@ -96,9 +106,36 @@ def assign(model: VAN, checkpoint: Checkpoint) -> None:
             variable.assign(files.to_keras(key, checkpoint.arrays[key]))
 
 
+def load(model: VAN, source: str | Path, skip_mismatch: bool) -> None:
+    """Put the weights in a file of any format into a model, all or nothing; skip_mismatch: those that fit.
+
+    Raises CheckpointError for what does not fit. Warns with VanNotice about what is skipped.
+    """
+    checkpoint = read(source, {})
+    if not skip_mismatch:
+        require_fit(model, checkpoint)
+        assign(model, checkpoint)
+        return
+    _require_unshaped(model, checkpoint)
+    arrays = {key: files.to_keras(key, array) for key, array in checkpoint.arrays.items()}
+    variables = dict(_variables(model))
+    fitting = [key for key, variable in variables.items() if key in arrays and arrays[key].shape == variable.shape]
+    if not fitting:
+        raise CheckpointError(f"no tensor of {source} has the shape that the model's has; build a model of its size")
+    for key in fitting:
+        variables[key].assign(arrays[key])
+    if skipped := [key for key in variables if key not in fitting]:
+        told = f"{len(skipped)} of the model's {len(variables)} tensors are not in {source} or have another shape there"
+        warnings.warn(f"{told} and stay as they are: {layout.listed(skipped)}", VanNotice, stacklevel=3)
+
+
 def require_fit(model: VAN, checkpoint: Checkpoint) -> None:
     """Raise CheckpointError unless the checkpoint is of the model's network, head included."""
     layout.check(checkpoint.arrays, model.config, what="the file")
+    _require_unshaped(model, checkpoint)
+
+
+def _require_unshaped(model: VAN, checkpoint: Checkpoint) -> None:
     for name in _UNSHAPED:
         ours, theirs = getattr(model.config, name), getattr(checkpoint.config, name)
         if ours != theirs:
@@ -124,12 +161,24 @@ def save(model: VAN, path: str | Path, *, format: str = "keras") -> None:  # noq
             warnings.warn(f"{format} cannot carry {sentence}", VanNotice, stacklevel=2)
 
 
-def add_record(model: VAN, path: str | Path) -> None:
-    """Write our record into a `.weights.h5` that Keras saved: it tells what no tensor does, epsilon for one."""
+def add_record(model: VAN, path: str | Path, *, head: bool = True) -> None:
+    """Write our record into a `.weights.h5` that Keras saved: it tells what no tensor does, epsilon for one.
+
+    The layers get the names there that readers know, whatever they were renamed to; Keras itself goes by their order.
+    head: False for a file of the backbone alone.
+    """
     import h5py
 
+    renamed = {layer.name: name for name, layer in model.parts.layers.items() if layer.name != name}
     with h5py.File(path, "a") as file:
-        file.attrs[RECORD] = json.dumps(describe(_described(model, {})))
+        described = _described(model, {})
+        if not head:
+            described = replace(described, config=model.config.with_options(num_classes=0), classes=None)
+        file.attrs[RECORD] = json.dumps(describe(described))
+        for group in file["layers"].values() if renamed else ():
+            attributes = group["vars"].attrs if "vars" in group else {}
+            if attributes.get("name") in renamed:
+                attributes["name"] = renamed[attributes["name"]]
 
 
 def _described(model: VAN, arrays: dict[str, np.ndarray]) -> Checkpoint:
@@ -155,9 +204,15 @@ def _variables(model: VAN) -> Iterator[tuple[str, Any]]:
         if key.endswith(files.COUNTER):
             continue
         name, *path, _, index = files.KERAS_3.foreign(key).split("/")
-        layer = model.get_layer(name)
+        layer = model.parts.layers[name]
         for attribute in path:
             layer = getattr(layer, attribute)
+        for change in ("quantization_mode", "lora_enabled"):
+            if getattr(layer, change, None):
+                raise CheckpointError(
+                    f"layer {layer.name} is changed ({change} is {getattr(layer, change)}), and its variables are no "
+                    "plain weights; load before that, and save with Keras (.keras or .weights.h5)"
+                )
         yield key, (*layer._trainable_variables, *layer._non_trainable_variables)[int(index)]
 
 
