@@ -137,10 +137,9 @@ def load(
         (checkpoint.segmenter or checkpoint.config).with_options(num_classes=num_classes)
     for note in [*checkpoint.notes, *_head_notes(checkpoint, num_classes)]:
         warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
-    if not checkpoint.stored == str(computed).removeprefix("torch."):
-        kept = "" if dtype == AUTO else f"; dtype={AUTO!r} keeps the file's type"
-        said = f"{source}: stored as {checkpoint.stored}, computed in {str(computed).removeprefix('torch.')}{kept}"
-        warnings.warn(said, VanNotice, stacklevel=2)
+    if computed == torch.float32 and checkpoint.stored not in ("", "float32"):
+        said = f"stored as {checkpoint.stored}, computed in float32; dtype={AUTO!r} keeps the file's type"
+        warnings.warn(f"{source}: {said}", VanNotice, stacklevel=2)
     model = _build(checkpoint).to(computed)
     if num_classes is not None and num_classes != checkpoint.num_classes:
         _reset_head(model, num_classes)
@@ -176,7 +175,8 @@ def record_of(model: Model, *, preprocess: Preprocess | None, provenance: dict[s
 def info(source: str | Path, *, ema: bool = False, revision: str | None = None, **options: Any) -> Info:
     """What a checkpoint is: format, model, classes, parameters, epsilon, preprocessing and where each comes from.
 
-    Arguments and errors as in `load`; nothing is warned about, the notes are in the result.
+    Arguments and errors as in `load`; the notes are in the result, and only where published weights come from is
+    warned about.
     """
     return checkpoints.summarise(_read(source, ema=ema, revision=revision, options=options), str(source))
 

@@ -74,7 +74,8 @@ def _model(name: str) -> str:
 def _about(row: Weight) -> str:
     """What published weights are, in one line."""
     score = f", {row.scores} ({row.score_from})" if row.scores else ""
-    return f"the published weights {row.name} from {row.source}: {row.dataset}{score}; licence: {row.licence}"
+    where = row.source or "a file of your own"
+    return f"the published weights {row.name} from {where}: {row.dataset}{score}; licence: {row.licence}"
 
 
 def _refuse(source: str) -> None:
@@ -89,9 +90,9 @@ def _refuse(source: str) -> None:
             name = known(source)
         except UnknownNameError:
             continue
-        rows = [row.name for row in weights.WEIGHTS if row.model == name and row.kind in ("hub", "url")]
-        published = f"by name there are {', '.join(rows)} (van list --weights)" if rows else "none can be downloaded"
+        rows = [row.name for row in weights.WEIGHTS if row.model == name]
+        published = f"van.load({source!r}, pretrained=True) fetches published weights ({', '.join(rows)}), " if rows else ""
         raise CheckpointError(
-            f"{source!r} is a model's name, and no file or folder is called so; van.load({source!r}, pretrained=True) "
-            f"fetches published weights, van.create_model({source!r}) draws fresh ones; {published}"
+            f"{source!r} is a model's name, and no file or folder is called so; {published}"
+            f"van.create_model({source!r}) draws fresh ones"
         )
