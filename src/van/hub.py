@@ -47,6 +47,7 @@ SHOWN = 10  # file names that an error lists
 LOOK_UP_TIMEOUT_S, DOWNLOAD_TIMEOUT_S = 15, 60  # without a byte
 
 
+_NO_MODELS = ("datasets/", "spaces/", "docs/", "models/")
 _ID = r"\w[\w.-]*/\w[\w.-]*"
 
 
@@ -92,8 +93,8 @@ def _is_spelled(source: str) -> bool:
 def _of_name(source: str) -> Reference | None:
     prefix = next((prefix for prefix in PREFIXES if source.lower().startswith(prefix)), "")
     name = source[len(prefix) :].removeprefix("models/" if prefix == "hf://" else "")
-    match = re.fullmatch(rf"(?P<repo>{_ID})(@(?P<revision>[^@/\s]+|refs/(?:pr|convert)/[^/\s]+))?(/(?P<file>\S+))?/?", name)
-    if match is None or (match["file"] and prefix != "hf://"):
+    match = re.fullmatch(rf"(?P<repo>{_ID})(@(?P<revision>refs/(?:pr|convert)/[^@/\s]+|[^@/\s]+))?(/(?P<file>\S+))?/?", name)
+    if match is None or match["repo"].startswith(_NO_MODELS) or (match["file"] and prefix != "hf://"):
         return None
     return Reference(match["repo"], match["revision"], match["file"])
 
@@ -102,7 +103,7 @@ def _of_link(path: str) -> Reference | None:
     """path: behind the name of the site, `org/name/resolve/main/file?download=true`."""
     path = urllib.parse.unquote(re.split(r"[?#]", path)[0]).strip("/")
     match = re.fullmatch(rf"(?P<repo>{_ID})(/(?P<kind>\w+)/(?P<rest>.+))?", path)
-    if match is None or match["repo"].split("/")[0] in ("datasets", "spaces", "docs", "models"):
+    if match is None or match["repo"].startswith(_NO_MODELS):
         return None
     if match["kind"] is None:
         return Reference(match["repo"])

@@ -137,7 +137,7 @@ def load(
         (checkpoint.segmenter or checkpoint.config).with_options(num_classes=num_classes)
     for note in [*checkpoint.notes, *_head_notes(checkpoint, num_classes)]:
         warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
-    if computed == torch.float32 and checkpoint.stored not in ("", "float32"):
+    if dtype != AUTO and computed == torch.float32 and checkpoint.stored not in ("float32", "bfloat16"):
         said = f"stored as {checkpoint.stored}, computed in float32; dtype={AUTO!r} keeps the file's type"
         warnings.warn(f"{source}: {said}", VanNotice, stacklevel=2)
     model = _build(checkpoint).to(computed)

@@ -20,7 +20,7 @@ from ..errors import CheckpointError
 from . import folders
 from .checkpoint import Arrays, Content
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5", ".hdf5", ".keras")
+SUFFIXES = folders.SUFFIXES
 
 MOST_EXPANSION = 64  # of a compressed member of a .keras archive; weights that were trained hardly shrink
 

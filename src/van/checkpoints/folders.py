@@ -7,8 +7,8 @@
 | recipe.yaml and a name of RUN_CHECKPOINTS (a run that has not finished) | the first of them |
 | one checkpoint of any other name | that file |
 
-Anything else is an error that names what is there. The first three kinds count as one checkpoint; any other folder is
-a folder of checkpoints, also where it holds one only.
+Anything else is an error that names what is there. Where checkpoints are looked for in folders, the first three kinds
+count as one, the first unless checkpoints of other names lie beside a file without config.json and recipe.yaml.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5", ".hdf5", ".keras")
 RECIPE = "recipe.yaml"  # lies in every folder of a training
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
 KERAS_WEIGHTS, KERAS_METADATA = "model.weights.h5", "metadata.json"
@@ -38,8 +39,9 @@ def is_one(names: Collection[str]) -> bool:
     if RECIPE in names:
         return any(name in names for name in (*WEIGHTS, *RUN_CHECKPOINTS))
     sharded = any(name in names for name in WEIGHTS if name.endswith(".json"))
-    laid_out = "config.json" in names and any(name in names for name in WEIGHTS)
-    return sharded or laid_out or all(name in names for name in KERAS)
+    named = any(name in names for name in WEIGHTS)
+    alone = named and not _others(names)
+    return sharded or alone or (named and "config.json" in names) or all(name in names for name in KERAS)
 
 
 def choose(folder: Path, checkpoints: list[str]) -> tuple[str, tuple[str, ...]]:
@@ -49,8 +51,10 @@ def choose(folder: Path, checkpoints: list[str]) -> tuple[str, tuple[str, ...]]:
     """
     names = names_in(folder)
     chosen = next((name for name in WEIGHTS if name in names), None)
+    if chosen is not None and is_one(names):
+        return chosen, ()
     if chosen is not None:
-        return chosen, () if is_one(names) else _left(chosen, checkpoints)
+        return chosen, (f"{chosen} is read, the folder also holds {_listed(_others(names))}",)
     if all(name in names for name in KERAS):
         return KERAS_WEIGHTS, ()
     run = next((name for name in RUN_CHECKPOINTS if name in names), None)
@@ -73,9 +77,10 @@ def names_in(folder: Path) -> list[str]:
         raise CheckpointError(f"cannot read the folder {folder}: {error.strerror or error}") from error
 
 
-def _left(chosen: str, checkpoints: list[str]) -> tuple[str, ...]:
-    others = [name for name in checkpoints if name not in WEIGHTS]
-    return (f"{chosen} is read, the folder also holds {_listed(others)}",) if others else ()
+def _others(names: Collection[str]) -> list[str]:
+    """Further checkpoints beside weights of these names; .bin is also what trainers leave beside them."""
+    found = [name for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
+    return sorted(name for name in found if name not in WEIGHTS and not name.endswith(".bin"))
 
 
 def _instead(folder: Path, names: Collection[str]) -> str:
