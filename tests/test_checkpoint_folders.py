@@ -174,9 +174,11 @@ def test_a_run_that_has_not_finished(run_folder, tmp_path):
     folder = shutil.copytree(run_folder, tmp_path / "run")
     for name in ("model.safetensors", "model-without-ema.safetensors"):
         (folder / name).unlink()
-    with pytest.warns(VanNotice, match="these are the weights in training"):
-        with pytest.warns(VanNotice, match=r"the run has not finished; its best\.ckpt is taken"):
-            van.load(folder)
+    with (
+        pytest.warns(VanNotice, match="weights in training"),
+        pytest.warns(VanNotice, match=r"its best\.ckpt is taken"),
+    ):
+        van.load(folder)
     assert facts(folder) == facts(folder / "best.ckpt")
     assert find_checkpoints([folder]) == [str(folder)]
     (folder / "best.ckpt").unlink()
@@ -211,7 +213,9 @@ def native(folder, model, **more):
 def test_our_file_with_json_files_beside_it_keeps_its_record(tmp_path):
     model = label(tiny(attention="add", layer_norm_eps=1e-3))
     van.save(model, tmp_path / "hub", format="transformers")
-    told = {name: json.loads((tmp_path / "hub" / f"{name}.json").read_text()) for name in ("config", "preprocessor_config")}
+    told = {
+        name: json.loads((tmp_path / "hub" / f"{name}.json").read_text()) for name in ("config", "preprocessor_config")
+    }
     folder = native(tmp_path / "agreeing", model, **told)
     assert facts(folder) == facts(folder / "model.safetensors")
     assert not checkpoints.read(folder).notes
@@ -220,7 +224,9 @@ def test_our_file_with_json_files_beside_it_keeps_its_record(tmp_path):
     told["preprocessor_config"] |= {"image_mean": [0.1, 0.1, 0.1]}
     other = native(tmp_path / "other", model, **told)
     assert facts(other) == facts(folder)
-    with pytest.warns(VanNotice, match=r"say layer_norm_eps 1e-06 instead of 0\.001; other names of classes; preproc.*kept"):
+    with pytest.warns(
+        VanNotice, match=r"say layer_norm_eps 1e-06 instead of 0\.001; other names of classes; preproc.*kept"
+    ):
         van.load(other)
 
 
@@ -228,7 +234,9 @@ def test_our_file_with_json_files_beside_it_keeps_its_record(tmp_path):
 def test_what_the_record_leaves_open_comes_from_the_files_beside(tmp_path):
     model = label(tiny(), classes=None, preprocess=None)
     van.save(label(tiny()), tmp_path / "hub", format="transformers")
-    told = {name: json.loads((tmp_path / "hub" / f"{name}.json").read_text()) for name in ("config", "preprocessor_config")}
+    told = {
+        name: json.loads((tmp_path / "hub" / f"{name}.json").read_text()) for name in ("config", "preprocessor_config")
+    }
     found = checkpoints.read(native(tmp_path / "x", model, **told))
     assert (found.classes, found.preprocess) == (NAMES, PREPARED)
     told["config"]["id2label"] = {"0": "a"}
@@ -283,7 +291,11 @@ def test_what_timm_saves_for_the_hub(tmp_path):
         save_for_hf(model, folder, model_config=more, safe_serialization=safe, data_config={"img_size": 64})
         found = checkpoints.read(folder)
         assert found.classes == NAMES
-        assert (found.preprocess.size, found.preprocess.mean, found.preprocess.crop_pct) == ((64, 64), (0.1, 0.2, 0.3), 0.7)
+        assert (found.preprocess.size, found.preprocess.mean, found.preprocess.crop_pct) == (
+            (64, 64),
+            (0.1, 0.2, 0.3),
+            0.7,
+        )
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"global_pool": "max"}))
     with pytest.warns(VanNotice, match="pools by 'max', van's classifier by 'avg': its logits differ"):
@@ -334,9 +346,13 @@ def test_eval_takes_a_folder_of_checkpoints(run_folder, stripes, tmp_path, capsy
         shutil.copy(run_folder / "model.safetensors", tmp_path / name)
     command(capsys, "eval", tmp_path, "--data", stripes, "--json", tmp_path / "out.json")
     results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert sorted(each["checkpoint"] for each in results) == [str(tmp_path / name) for name in ("a.safetensors", "model.safetensors")]
+    assert sorted(each["checkpoint"] for each in results) == [
+        str(tmp_path / name) for name in ("a.safetensors", "model.safetensors")
+    ]
     command(capsys, "eval", run_folder, "--data", stripes, "--json", tmp_path / "one.json")
-    assert [each["checkpoint"] for each in json.loads((tmp_path / "one.json").read_text())["results"]] == [str(run_folder)]
+    assert [each["checkpoint"] for each in json.loads((tmp_path / "one.json").read_text())["results"]] == [
+        str(run_folder)
+    ]
 
 
 @pytest.mark.promise("1")
@@ -374,4 +390,3 @@ def test_names_of_the_rules_are_those_of_the_runs():
 
     assert (BEST, LAST, PREVIOUS) == folders.RUN_CHECKPOINTS
     assert (folders.WEIGHTS[0], folders.RECIPE) == (MODEL, RECIPE)
-

@@ -90,7 +90,11 @@ def test_every_verb_takes_an_archive(archive, tmp_path, capsys):
     want = dict(evaluate(tmp_path / "x.safetensors", data, split="all"))
     assert dict(evaluate(archive, data, split="all"))["loss"] == want["loss"]
     assert van.Predictor(archive)(picture).top == van.Predictor(tmp_path / "x.safetensors")(picture).top
-    for arguments in (["info", archive], ["predict", archive, picture], ["bench", archive, "--quick", "--forms", "eager"]):
+    for arguments in (
+        ["info", archive],
+        ["predict", archive, picture],
+        ["bench", archive, "--quick", "--forms", "eager"],
+    ):
         assert cli.main([str(word) for word in arguments]) == 0
     assert "add, 21 x 21" in capsys.readouterr().out
     assert cli.main(["eval", str(archive.parent), "--data", str(data), "--split", "all"]) == 0
@@ -176,7 +180,9 @@ def test_nothing_in_an_archive_is_run(archive, tmp_path):
 def test_a_zip_around_a_checkpoint_says_to_unpack_it(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("folder/van_tiny_754.pth.tar", b"weights")
-    with pytest.raises(CheckpointError, match=r"around folder/van_tiny_754\.pth\.tar; unpack it and give the file in it"):
+    with pytest.raises(
+        CheckpointError, match=r"around folder/van_tiny_754\.pth\.tar; unpack it and give the file in it"
+    ):
         van.load(tmp_path / "x.zip")
 
 

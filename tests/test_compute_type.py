@@ -37,6 +37,7 @@ def named(model):
 
 def cast(state, kind):
     """The state in a type; "mixed": matrices in float16, vectors in float32."""
+
     def one(tensor):
         if not tensor.is_floating_point() or (kind == "mixed" and tensor.ndim < 2):
             return tensor
@@ -195,7 +196,7 @@ def test_bfloat16_files_can_stay_what_they_are(tmp_path):
 def test_a_type_that_is_none(tmp_path):
     path = written(tmp_path, "float32")
     for wrong in ("int8", torch.int8, "half"):
-        with pytest.raises(UnknownNameError, match="unknown dtype .*auto, float32"):
+        with pytest.raises(UnknownNameError, match=r"unknown dtype .*auto, float32"):
             van.load(path, dtype=wrong)
     assert dtype_of("auto") == torch.float32
 

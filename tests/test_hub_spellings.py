@@ -90,7 +90,7 @@ def test_spellings(source, means):
     ],
 )
 def test_nonsense_is_named(source):
-    with pytest.raises(CheckpointError, match="names no model on the hub|no such file or folder|is a link") as caught:
+    with pytest.raises(CheckpointError, match=r"names no model on the hub|no such file or folder|is a link") as caught:
         van.load(source)
     assert source in str(caught.value) or "no such file" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -98,7 +98,9 @@ def test_nonsense_is_named(source):
 
 @pytest.mark.promise("18")
 def test_links_to_other_sites_are_not_followed():
-    with pytest.raises(CheckpointError, match=r"https://example\.org/x\.pth is a link, which is not followed; download"):
+    with pytest.raises(
+        CheckpointError, match=r"https://example\.org/x\.pth is a link, which is not followed; download"
+    ):
         van.load("https://example.org/x.pth")
 
 

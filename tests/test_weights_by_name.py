@@ -74,7 +74,9 @@ def place(folder):
 
 @pytest.mark.promise("20")
 def test_weights_by_their_own_name(table, server):
-    with pytest.warns(VanNotice, match=rf"{ROW}: the published weights {ROW} from http.*in1k, 75.41.*licence: Apache-2"):
+    with pytest.warns(
+        VanNotice, match=rf"{ROW}: the published weights {ROW} from http.*in1k, 75.41.*licence: Apache-2"
+    ):
         model = van.load(ROW)
     assert model.config.layer_norm_eps == 1e-5  # the lineage's, as of any file of its kind
     assert model.provenance["published_as"] == ROW
@@ -124,7 +126,9 @@ def test_models_without_weights_of_their_own():
 
 @pytest.mark.promise("20")
 def test_a_models_name_alone_says_what_to_write():
-    with pytest.raises(CheckpointError, match=r"'van_b0' is a model's name.*pretrained=True.*van\.create_model\('van_b0'\)"):
+    with pytest.raises(
+        CheckpointError, match=r"'van_b0' is a model's name.*pretrained=True.*van\.create_model\('van_b0'\)"
+    ):
         van.load("van_b0")
     with pytest.raises(CheckpointError, match=r"'retinanet_van_b0' is a model's name") as caught:
         van.load("retinanet_van_b0")
@@ -162,7 +166,10 @@ def test_without_a_network_the_error_says_how_to_get_the_file(table, server, con
 def test_a_server_that_is_not_there(table, monkeypatch):
     gone = tuple(replace(r, url="http://127.0.0.1:9/x.pth") if r.name == ROW else r for r in weights.WEIGHTS)
     monkeypatch.setattr(weights, "WEIGHTS", gone)
-    with pytest.warns(VanNotice), pytest.raises(CheckpointError, match=r"not at hand \(download of http.*by hand and put it"):
+    with (
+        pytest.warns(VanNotice),
+        pytest.raises(CheckpointError, match=r"not at hand \(download of http.*by hand and put it"),
+    ):
         van.load(ROW)
     assert not list(table.iterdir())
 
@@ -170,7 +177,7 @@ def test_a_server_that_is_not_there(table, monkeypatch):
 @pytest.mark.promise("20")
 def test_a_download_that_breaks_off_leaves_nothing(table, server):
     server.cut = 1000
-    with pytest.warns(VanNotice), pytest.raises(CheckpointError, match="download of .* failed|not at hand"):
+    with pytest.warns(VanNotice), pytest.raises(CheckpointError, match=r"download of .* failed|not at hand"):
         van.load(ROW)
     assert not list(table.iterdir())
     server.cut = None
@@ -193,7 +200,10 @@ def test_another_file_than_the_published_one(table, server, content):
 def test_files_that_want_a_browser_or_have_no_link(table):
     with pytest.warns(VanNotice), pytest.raises(CheckpointError, match=r"wants a browser\); download https://drive"):
         van.load("light_ham_van_b0", pretrained=True)
-    with pytest.warns(VanNotice), pytest.raises(CheckpointError, match="no link was published.*load a file that you have"):
+    with (
+        pytest.warns(VanNotice),
+        pytest.raises(CheckpointError, match=r"no link was published.*load a file that you have"),
+    ):
         van.load("segmentation/upernet_van_b0")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import cast
 
 import torch
 from torch import nn
@@ -49,4 +48,4 @@ def in_float32(model: nn.Module, name: str) -> nn.Module:
         VanNotice,
         stacklevel=4,
     )
-    return cast(nn.Module, model.float())
+    return model.float()

@@ -70,7 +70,7 @@ def is_hub_id(source: str | os.PathLike[str]) -> bool:
 
 
 def reference(source: str) -> Reference:
-    """What of the hub is meant by `org/name`, `hf-hub:org/name[@revision]`, `hf://org/name[@revision][/file]` or a link.
+    """What of the hub is meant by `org/name`, `hf-hub:org/name[@revision]`, `hf://org/name[@revision][/file]`, a link.
 
     Links are those of a repository's page and of its files: `https://huggingface.co/org/name[/tree/revision]`,
     `…/resolve/revision/file`, `…/blob/revision/file`.
@@ -93,7 +93,9 @@ def _is_spelled(source: str) -> bool:
 def _of_name(source: str) -> Reference | None:
     prefix = next((prefix for prefix in PREFIXES if source.lower().startswith(prefix)), "")
     name = source[len(prefix) :].removeprefix("models/" if prefix == "hf://" else "")
-    match = re.fullmatch(rf"(?P<repo>{_ID})(@(?P<revision>refs/(?:pr|convert)/[^@/\s]+|[^@/\s]+))?(/(?P<file>\S+))?/?", name)
+    match = re.fullmatch(
+        rf"(?P<repo>{_ID})(@(?P<revision>refs/(?:pr|convert)/[^@/\s]+|[^@/\s]+))?(/(?P<file>\S+))?/?", name
+    )
     if match is None or match["repo"].startswith(_NO_MODELS) or (match["file"] and prefix != "hf://"):
         return None
     return Reference(match["repo"], match["revision"], match["file"])
@@ -149,7 +151,7 @@ def download(
 
 
 def place_of(row: Weight, cache: Path | None = None) -> Path:
-    """Where the file of a row lies that is not the hub's, or that was put there by hand (a folder for transformers')."""
+    """Where the file of a row lies that is not the hub's, or was put there by hand; a folder for transformers' layout."""
     name = row.filename or row.name.replace("/", "-") + (".pth" if row.repo is None else "")
     return (cache or cache_folder()) / name
 
@@ -268,9 +270,7 @@ def _cached(source: str, revision: str | None, cache: str | Path | None, why: st
     )
 
 
-def _choose(
-    source: str, names: Collection[str], place: str, file: str | None = None
-) -> tuple[str | None, list[str]]:
+def _choose(source: str, names: Collection[str], place: str, file: str | None = None) -> tuple[str | None, list[str]]:
     """(the file to load, or None for the folder; the files to have); `place` is what an error calls the repository.
 
     file: the one that the user names.

@@ -130,7 +130,12 @@ def load(
     pickles with more than tensors; UnknownNameError for an unknown option.
     """
     dtype_of(dtype)  # raises for a name that is none, before anything is read
-    chosen = {"ema": ema, "revision": revision, "backbone_only": backbone_only, "pretrained": pretrained}
+    chosen: dict[str, Any] = {
+        "ema": ema,
+        "revision": revision,
+        "backbone_only": backbone_only,
+        "pretrained": pretrained,
+    }
     checkpoint = _read(source, options=options, **chosen)
     computed = dtype_of(dtype, checkpoint.stored)
     if num_classes is not None:  # raises ConfigError for impossible numbers

@@ -31,6 +31,10 @@ def find(source: str | Path, *, revision: str | None = None, pretrained: bool = 
     Warns with VanNotice about published weights: what they are, and from where.
     Raises CheckpointError for what cannot be had, ConfigError for options that do not go with the source.
     """
+    if not str(source):
+        raise CheckpointError(
+            "the path of the checkpoint is empty; give a file, a folder, or the id of a hub repository"
+        )
     there = not pretrained and _exists(source)
     row = weights.pretrained(_model(str(source))) if pretrained else None if there else weights.by_name(str(source))
     if row is not None and revision is None:
@@ -91,7 +95,9 @@ def _refuse(source: str) -> None:
         except UnknownNameError:
             continue
         rows = [row.name for row in weights.WEIGHTS if row.model == name]
-        published = f"van.load({source!r}, pretrained=True) fetches published weights ({', '.join(rows)}), " if rows else ""
+        published = (
+            f"van.load({source!r}, pretrained=True) fetches published weights ({', '.join(rows)}), " if rows else ""
+        )
         raise CheckpointError(
             f"{source!r} is a model's name, and no file or folder is called so; {published}"
             f"van.create_model({source!r}) draws fresh ones"

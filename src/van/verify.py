@@ -76,7 +76,11 @@ def verify(
 
     @functools.cache
     def picture() -> Path:
-        return Path(image) if image is not None else hub.fetch_url(CATS_URL, (cache or cache_folder()) / Path(CATS_URL).name)
+        return (
+            Path(image)
+            if image is not None
+            else hub.fetch_url(CATS_URL, (cache or cache_folder()) / Path(CATS_URL).name)
+        )
 
     question = Question(picture, expect if image is None or expect is not None else "")
     for row in rows:

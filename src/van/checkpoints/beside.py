@@ -37,10 +37,15 @@ class Told:
 
 def complete(checkpoint: Checkpoint, content: Content) -> Checkpoint:
     """The checkpoint with what the files beside it add; raises CheckpointError for a file that cannot be used."""
-    told = _told(content.beside.get("config") or {}, content.beside.get("preprocessor") or {}, content.path)
-    if told is None:
-        return checkpoint
-    config, differs = _settle(checkpoint, told.fields)
+    try:
+        told = _told(content.beside.get("config") or {}, content.beside.get("preprocessor") or {}, content.path)
+        if told is None:
+            return checkpoint
+        config, differs = _settle(checkpoint, told.fields)
+    except CheckpointError:
+        raise
+    except (VanError, AttributeError, TypeError, ValueError) as error:  # values of types that nobody expects
+        raise CheckpointError(f"config.json beside {content.path} cannot be used: {error}") from error
     if told.classes is not None and len(told.classes) != checkpoint.num_classes:
         told = replace(told, classes=None, notes=(*told.notes, _too_many(told.classes, checkpoint.num_classes)))
     if None not in (told.classes, checkpoint.classes) and told.classes != checkpoint.classes:
@@ -77,10 +82,7 @@ def _settle(checkpoint: Checkpoint, fields: Mapping[str, Any]) -> tuple[VanConfi
             fresh[name] = value
         elif getattr(config, name) != value:
             differs.append(f"{name} {value} instead of {getattr(config, name)}")
-    try:
-        return config.with_options(**fresh), differs
-    except VanError as error:
-        raise CheckpointError(f"config.json beside the weights cannot be used: {error}") from error
+    return config.with_options(**fresh), differs
 
 
 def _too_many(classes: tuple[str, ...], found: int) -> str:

@@ -178,7 +178,7 @@ def _found(file: Any, path: Path) -> Found:
     else:
         there = ", ".join(list(file)[:5]) or "nothing"
         raise CheckpointError(f"{path} is an HDF5 file, but no Keras weights: its root holds {there}")
-    notes = [bfloat16_note(wide)] if (wide := sum(map(_is_bfloat16, state.values()))) else []
+    notes: list[str] = [bfloat16_note(wide)] if (wide := sum(map(_is_bfloat16, state.values()))) else []
     arrays = {key: _to_ours(table, key, data) for key, data in state.items()}
     arrays |= _counters(state, table, record, notes)
     found = Found(format="keras", state=arrays, table=table, lineage=LINEAGE, statistics=OFFICIAL, notes=notes)
@@ -217,7 +217,7 @@ def _models_in(value: Any) -> Iterator[Mapping[str, Any]]:
         value = waiting.pop()
         if isinstance(value, Mapping):
             config = value.get("config")
-            if isinstance(config, Mapping) and _ARCHITECTURE <= config.keys():
+            if isinstance(config, Mapping) and config.keys() >= _ARCHITECTURE:
                 yield config
             else:
                 waiting += value.values()

@@ -23,7 +23,9 @@ _KEYS = r"(model\.)?(_orig_mod\.)?backbone\.stages\.\d+\."
 
 def detect(content: Content) -> bool:
     """Our keys, bare or under `state_dict`."""
-    return training.detect(content.tree) or any(mostly(state, _KEYS) for state in states_of(content.tree, "state_dict").values())
+    return training.detect(content.tree) or any(
+        mostly(state, _KEYS) for state in states_of(content.tree, "state_dict").values()
+    )
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
