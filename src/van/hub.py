@@ -151,7 +151,7 @@ def download(
 
 
 def place_of(row: Weight, cache: Path | None = None) -> Path:
-    """Where the file of a row lies that is not the hub's, or was put there by hand; a folder for transformers' layout."""
+    """Where the file of a row lies that is not the hub's, or was put by hand; a folder in transformers' layout."""
     name = row.filename or row.name.replace("/", "-") + (".pth" if row.repo is None else "")
     return (cache or cache_folder()) / name
 
