@@ -125,6 +125,19 @@ def test_what_of_a_model_no_classifier_of_ours_does_is_said(tmp_path):
 
 
 @pytest.mark.promise("8")
+def test_keras_weights_in_the_folder_of_something_else(archive, unpacked, tmp_path):
+    for name in ("recipe.yaml", "metadata.json"):
+        (tmp_path / name).write_text("{}")
+    shutil.copy(unpacked / "model.weights.h5", tmp_path)
+    found = checkpoints.read(tmp_path)
+    assert found.origins["layer_norm_eps"] == "lineage"
+    assert any("does not tell its attention, epsilon and strides" in note for note in found.notes)
+    checkpoints.write(checkpoints.read(archive), tmp_path / "model.safetensors", "van")
+    assert checkpoints.read(tmp_path / "model.weights.h5").format == "keras"
+    assert checkpoints.read(tmp_path).format == "van"
+
+
+@pytest.mark.promise("8")
 def test_an_argument_beats_the_archive(archive):
     assert checkpoints.read(archive, layer_norm_eps=1e-4).config.layer_norm_eps == 1e-4
 

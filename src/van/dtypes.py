@@ -38,8 +38,8 @@ def dtype_of(wanted: torch.dtype | str, stored: str = "") -> torch.dtype:
 
 def in_float32(model: nn.Module, name: str) -> nn.Module:
     """The model itself, its weights brought to float32 where they are of another floating point type; says so."""
-    tensors = [*model.parameters(), *model.buffers()]
-    others = {str(each.dtype).removeprefix("torch.") for each in tensors if each.is_floating_point()} - {"float32"}
+    floats = [each for each in model.parameters() if each.is_floating_point()]
+    others = {str(each.dtype).removeprefix("torch.") for each in floats} - {"float32"}
     if not others:
         return model
     warnings.warn(

@@ -32,8 +32,8 @@ def open_content(path: Path) -> Content:
     """The opened file or folder; raises CheckpointError when it is missing, broken or no kind of checkpoint file."""
     if path.is_dir():
         return _open_folder(path)
-    if path.name == folders.KERAS_WEIGHTS and folders.is_one(folders.names_in(path.parent)):
-        return replace(_open_folder(path.parent), path=path)
+    if path.name == folders.KERAS_WEIGHTS and all((path.parent / name).is_file() for name in folders.KERAS):
+        return _open_unpacked(path)
     content = _open_file(path)
     if path.name not in folders.WEIGHTS:
         return content
@@ -116,10 +116,8 @@ def _zip_container(path: Path) -> str:
 
 def _open_folder(path: Path) -> Content:
     name, notes = folders.choose(path, [file for file in folders.names_in(path) if is_weights(path / file)])
-    if name == folders.KERAS_WEIGHTS and (path / folders.KERAS_METADATA).is_file():
-        return Content(path=path, container="hdf5", tree=path / name, metadata={"config": _json(path / "config.json")})
-    if name not in folders.WEIGHTS:
-        content = _open_file(path / name)
+    if name not in folders.WEIGHTS:  # the only one, a run's, or Keras's
+        content = open_content(path / name)
         return replace(content, notes=(*content.notes, *notes))
     content = _open_shards(path / name) if name.endswith(".json") else _open_file(path / name)
     return replace(content, path=path, beside=_beside(path), notes=(*content.notes, *notes))
@@ -147,6 +145,12 @@ def _open_shards(index: Path) -> Content:
 def _beside(folder: Path) -> dict[str, dict[str, Any]]:
     """What config.json and preprocessor_config.json hold, where they are there."""
     return {"config": _json(folder / "config.json"), "preprocessor": _json(folder / "preprocessor_config.json")}
+
+
+def _open_unpacked(weights: Path) -> Content:
+    """The weights of a .keras archive that was unpacked, with the config.json beside them."""
+    config = _json(weights.with_name("config.json"))
+    return Content(path=weights, container="hdf5", tree=weights, metadata={"config": config})
 
 
 def _open_keras(path: Path) -> Content:

@@ -63,6 +63,11 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
         found = _found(file, content.path)
     if content.metadata:
         _apply_model(found, content.metadata["config"])
+    elif found.record is None and found.table is KERAS_3:
+        found.notes.append(
+            "the file does not tell its attention, epsilon and strides: the published ones are taken; the .keras that "
+            "it comes from knows them"
+        )
     return assemble(found, content, known)
 
 
