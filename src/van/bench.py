@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from . import models, ops
+from .dtypes import in_float32
 from .engines.exported import open_exported
 from .errors import ConfigError, UnknownNameError, VanError, VanNotice
 from .exporting import export, network, reference
@@ -218,7 +219,7 @@ def _model(source: str | Path | nn.Module) -> nn.Module:
     if isinstance(source, str) and source in models.list_models():
         warnings.warn(f"{source} is a model name: it is measured with random weights", VanNotice, stacklevel=3)
         return network(models.create_model(source, seed=0).eval())
-    return network(source)
+    return in_float32(network(source), "the model")
 
 
 def _images(model: nn.Module, batch: int, size: int | None) -> np.ndarray:

@@ -13,22 +13,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import checkpoints, weights
+from . import checkpoints
 from .checkpoints import Checkpoint, Info, head_layout, layout
+from .checkpoints.compare import compare
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
-from .checkpoints.reading import for_channels
+from .checkpoints.reading import describe, for_channels
 from .detectors import DETECTORS
 from .detectors import resolve as resolve_detector
+from .dtypes import AUTO, dtype_of
 from .errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
 from .nn import Backbone, Classifier
 from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
 from .nn.optimize import optimize as optimize
 from .nn.segmenter import Segmenter
-from .preprocess import IMAGENET, OFFICIAL
+from .preprocess import IMAGENET, OFFICIAL, Preprocess
 from .segmenters import ALIASES as SEGMENTER_ALIASES
 from .segmenters import SEGMENTERS, resolve
+from .sources import find
 from .variants import ALIASES, VARIANTS
 
 Model = Classifier | Segmenter
@@ -103,13 +106,18 @@ def load(
     ema: bool = False,
     revision: str | None = None,
     backbone_only: bool = False,
+    pretrained: bool = False,
+    dtype: torch.dtype | str = torch.float32,
     **options: Any,
 ) -> Model:
     """The network in a checkpoint of any published format, in eval mode, with every tensor of the file in its place.
 
     A Classifier, or a Segmenter where the file holds one.
 
-    source: a file, a folder, or a hub id (`org/name`); the format is detected from the content, the size from shapes.
+    source: a file, a folder, a hub id (`org/name`, `hf-hub:org/name`, a link to it), or the name of published weights
+    ("official/van_b0"); the format is detected from the content, the size from shapes.
+    pretrained: `source` is a model's name ("van_b0"), whose published weights are downloaded.
+    dtype: of the weights, and so what the network computes in, whatever the file stores; "auto": the file's own.
     num_classes: a width that differs from the file's gets a fresh head (0: none); None keeps the file's.
     ema: the averaged weights. revision: branch, tag or commit of a hub id.
     backbone_only: leave the file's head out, also a segmenter's, and give a Classifier of `num_classes` (None: 0).
@@ -121,12 +129,23 @@ def load(
     Raises CheckpointError for anything missing, left over, misshapen, broken or contradicted; UnsafeFileError for
     pickles with more than tensors; UnknownNameError for an unknown option.
     """
-    checkpoint = _read(source, ema=ema, revision=revision, options=options, backbone_only=backbone_only)
+    dtype_of(dtype)  # raises for a name that is none, before anything is read
+    chosen: dict[str, Any] = {
+        "ema": ema,
+        "revision": revision,
+        "backbone_only": backbone_only,
+        "pretrained": pretrained,
+    }
+    checkpoint = _read(source, options=options, **chosen)
+    computed = dtype_of(dtype, checkpoint.stored)
     if num_classes is not None:  # raises ConfigError for impossible numbers
         (checkpoint.segmenter or checkpoint.config).with_options(num_classes=num_classes)
     for note in [*checkpoint.notes, *_head_notes(checkpoint, num_classes)]:
         warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
-    model = _build(checkpoint)
+    if dtype != AUTO and computed == torch.float32 and checkpoint.stored not in ("float32", "bfloat16"):
+        said = f"stored as {checkpoint.stored}, computed in float32; dtype={AUTO!r} keeps the file's type"
+        warnings.warn(f"{source}: {said}", VanNotice, stacklevel=2)
+    model = _build(checkpoint).to(computed)
     if num_classes is not None and num_classes != checkpoint.num_classes:
         _reset_head(model, num_classes)
     return model.eval()
@@ -149,10 +168,20 @@ def save(model: nn.Module, path: str | Path, *, format: str = "van") -> None:  #
             warnings.warn(f"{format} cannot carry {sentence}", VanNotice, stacklevel=2)
 
 
+def record_of(model: Model, *, preprocess: Preprocess | None, provenance: dict[str, Any]) -> dict[str, Any]:
+    """What no tensor of a network tells, plain values as every format of ours carries them: configuration, classes."""
+    segmenter = model.config if isinstance(model, Segmenter) else None
+    config = model.config.backbone if isinstance(model, Segmenter) else model.config
+    known = {"classes": model.__dict__.get("classes"), "palette": model.__dict__.get("palette")}
+    facts: dict[str, Any] = {"preprocess": preprocess, "provenance": provenance, **known}
+    return describe(Checkpoint(arrays={}, config=config, segmenter=segmenter, format="van", **facts))
+
+
 def info(source: str | Path, *, ema: bool = False, revision: str | None = None, **options: Any) -> Info:
     """What a checkpoint is: format, model, classes, parameters, epsilon, preprocessing and where each comes from.
 
-    Arguments and errors as in `load`; nothing is warned about, the notes are in the result.
+    Arguments and errors as in `load`; the notes are in the result, and only where published weights come from is
+    warned about.
     """
     return checkpoints.summarise(_read(source, ema=ema, revision=revision, options=options), str(source))
 
@@ -216,22 +245,26 @@ def convert(
         format=to,
         lost=tuple(lost),
         notes=tuple(notes),
-        tensors=_compare_tensors(checkpoint, back, destination),
+        tensors=compare(checkpoint, back, destination),
         outputs=_compare_outputs(checkpoint, back, destination),
     )
 
 
 def _read(
-    source: str | Path, *, ema: bool, revision: str | None, options: dict[str, Any], backbone_only: bool = False
+    source: str | Path,
+    *,
+    ema: bool,
+    revision: str | None,
+    options: dict[str, Any],
+    backbone_only: bool = False,
+    pretrained: bool = False,
 ) -> Checkpoint:
-    checkpoint = checkpoints.read(_local(source, revision), ema=ema, **options)
+    found = find(source, revision=revision, pretrained=pretrained)
+    checkpoint = checkpoints.read(found.path, ema=ema, **options)
     checkpoint = checkpoint.without_head() if backbone_only else _with_bases(checkpoint)
-    facts: dict[str, Any] = {"averaged": True} if ema else {}
-    if not Path(source).exists():
-        facts |= {"source": str(source), "revision": revision} if revision else {"source": str(source)}
-        row = weights.by_hub_id(str(source))
-        if row is not None and row.model == checkpoint.name:
-            facts |= {"published_as": row.name, "licence": row.licence}
+    facts = found.facts | ({"averaged": True} if ema else {})
+    if found.row is not None and found.row.model == checkpoint.name:
+        facts |= {"published_as": found.row.name, "licence": found.row.licence}
     return replace(checkpoint, provenance={**checkpoint.provenance, **facts})
 
 
@@ -257,18 +290,6 @@ def _write(checkpoint: Checkpoint, path: str | Path, format: str) -> list[str]: 
     if format == "mmseg" and bases is not None and usual is not None and not np.array_equal(bases, usual):
         lost.append("the bases of the Hamburger, which are not those of seed 0: its files hold none")
     return lost
-
-
-def _local(source: str | Path, revision: str | None) -> Path:
-    """The file or folder of a source, downloaded when it is a hub id."""
-    if not Path(source).exists():
-        from . import hub  # the hub's client is slow to import, and a path needs none
-
-        if hub.is_hub_id(source):
-            return hub.download(str(source), revision=revision)
-    if revision is not None:
-        raise ConfigError(f"revision={revision!r} is for hub ids; {source} is a path")
-    return Path(source)
 
 
 def _head_notes(checkpoint: Checkpoint, wanted: int | None) -> Iterator[str]:
@@ -354,29 +375,6 @@ def _arrays(model: nn.Module, prefix: str) -> tuple[dict[str, np.ndarray], tuple
             tensor = tensor[0]
         arrays[prefix + key] = tensor.detach().cpu().numpy()
     return arrays, notes
-
-
-def _compare_tensors(one: Checkpoint, two: Checkpoint, path: str | Path) -> int:
-    """How many tensors both have; raises CheckpointError unless these are the same bits, and no field differs."""
-    skipped = ("num_batches_tracked",) if two.format == "keras" else ()  # Keras has no place for it
-    shared = [key for key in one.arrays if key in two.arrays and not key.endswith(skipped)]
-    wrong = [key for key in shared if not _same(one.arrays[key], two.arrays[key])]
-    may_lack = ("head.weight", "head.bias", *((BASES,) if two.format == "mmseg" else ()))
-    wrong += [key for key in one.arrays if key not in two.arrays and key not in may_lack]
-    if wrong:
-        raise CheckpointError(f"{path} does not reproduce {len(wrong)} tensors: {layout.listed(wrong)}")
-    classes = two.config.num_classes
-    same = two.config == one.config.with_options(num_classes=classes) and two.segmenter == one.segmenter
-    if not same or classes not in (0, one.config.num_classes):
-        network = two.segmenter or two.config
-        raise CheckpointError(
-            f"{path} was written, but reads back as another network: {network}, from {one.segmenter or one.config}"
-        )
-    return len(shared)
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _compare_outputs(one: Checkpoint, two: Checkpoint, path: str | Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import hub
+from .cache import cache_folder
 from .errors import CheckpointError, MissingExtraError, VanError, VanNotice
 from .preprocess import IMAGENET, Preprocess, read_image
 from .weights import Weight
@@ -76,7 +76,11 @@ def verify(
 
     @functools.cache
     def picture() -> Path:
-        return Path(image) if image is not None else hub.fetch_url(CATS_URL, _folder(cache) / Path(CATS_URL).name)
+        return (
+            Path(image)
+            if image is not None
+            else hub.fetch_url(CATS_URL, (cache or cache_folder()) / Path(CATS_URL).name)
+        )
 
     question = Question(picture, expect if image is None or expect is not None else "")
     for row in rows:
@@ -89,12 +93,7 @@ def fetch_weight(row: Weight, cache: Path | None) -> Path:
         return hub.download(row.repo, cache=cache)
     if row.url is None:
         raise CheckpointError(f"{row.name} has no link")
-    return hub.fetch_url(row.url, _folder(cache) / (row.filename or f"{row.name.replace('/', '-')}.pth"))
-
-
-def _folder(cache: Path | None) -> Path:
-    """Where downloads that are not the hub's go."""
-    return cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "van"
+    return hub.fetch_url(row.url, hub.place_of(row, cache))
 
 
 def _check(row: Weight, question: Question, cache: Path | None, fetch: Fetch) -> Check:

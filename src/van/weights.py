@@ -14,7 +14,7 @@ import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .errors import UnknownNameError
+from .errors import ConfigError, UnknownNameError
 
 CONTACT = "Apache-2.0; for commercial use contact the authors"
 
@@ -88,6 +88,24 @@ def find(pattern: str = "*") -> list[Weight]:
     if not rows:
         raise UnknownNameError.of("published weight", pattern, [row.name for row in WEIGHTS])
     return rows
+
+
+def by_name(name: str) -> Weight | None:
+    """The row of this name, upper and lower case alike; None for a name that is not in the table."""
+    return next((row for row in WEIGHTS if row.name == name.lower()), None)
+
+
+def pretrained(model: str) -> Weight:
+    """The row that stands for a model: of ImageNet-1K or ADE20K, one that can be downloaded before one that cannot.
+
+    Raises ConfigError for a model of which there is none.
+    """
+    rows = [row for row in WEIGHTS if row.model == model]
+    fitting = [row for row in rows if row.dataset in ("in1k", "ade20k")]
+    if fitting:
+        return min(fitting, key=lambda row: ("hub", "url", "google-drive", "unlinked").index(row.kind))
+    others = f"; by its own name there is {', '.join(row.name for row in rows)}" if rows else ""
+    raise ConfigError(f"no weights of {model} for ImageNet-1K or ADE20K were published{others}")
 
 
 def by_hub_id(repo: str) -> Weight | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import CheckpointError, UnknownNameError
-from . import files
+from . import beside, files
 from .checkpoint import Checkpoint, Content, Format
 from .summary import Info, summarise
 
@@ -49,7 +49,9 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
     for name in FORMATS:
         module = module_of(name)
         if module.detect(content):
-            return module.read(content, ema=ema, known=known)
+            found = module.read(content, ema=ema, known=known)
+            # transformers' own format is these files as much as the weights
+            return found if name == "transformers" or not content.beside else beside.complete(found, content)
     raise CheckpointError(f"{path} holds no Visual Attention Network; {files.glimpse(content)}")
 
 

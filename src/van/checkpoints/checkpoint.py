@@ -33,6 +33,8 @@ class Checkpoint:
     origins: config field (or "preprocess") -> "shapes", "metadata", "lineage" or "argument".
     notes: what was dropped or assumed, one sentence each.
     extra: arrays of the file that belong to no network of ours (other heads), under the file's own keys.
+    stored: the floating point types in the file, "float16" or "float16, float32"; bfloat16, which numpy lacks, lies
+        widened to float32 in `arrays`. "" for a checkpoint that was in no file yet.
     """
 
     arrays: Arrays
@@ -46,6 +48,7 @@ class Checkpoint:
     origins: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     extra: Arrays = field(default_factory=dict)
+    stored: str = ""
 
     @property
     def name(self) -> str:
@@ -79,10 +82,12 @@ class Checkpoint:
 class Content:
     """A file or folder that was opened, before its format is known.
 
-    container: "torch" (a pickle), "safetensors", "hdf5", or "folder" (of transformers).
-    tree: torch: the unpickled object with tensors as arrays; safetensors and folder: key -> array; hdf5: None, the
-        format opens `path` itself.
-    metadata: safetensors: the header's strings; folder: {"config": …, "preprocessor": …} from the JSON files beside.
+    path: of the file, or of the folder that was given.
+    container: "torch" (a pickle), "safetensors" or "hdf5".
+    tree: torch: the unpickled object with tensors as arrays; safetensors: key -> array; hdf5: what `h5py.File` opens,
+        a path or the bytes of a file.
+    metadata: safetensors: the header's strings; hdf5 in a .keras archive: {"config": its config.json}.
+    beside: "config" and "preprocessor": config.json and preprocessor_config.json beside the weights.
     notes: what opening it had to decide.
     """
 
@@ -90,6 +95,7 @@ class Content:
     container: str
     tree: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

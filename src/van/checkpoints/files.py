@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -9,22 +10,19 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError
+from . import folders
 from .checkpoint import Arrays, Content
 
-# A folder as transformers writes it; the first that exists is read.
-FOLDER_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5")
+SUFFIXES = folders.SUFFIXES
+
+MOST_EXPANSION = 64  # of a compressed member of a .keras archive; weights that were trained hardly shrink
 
 # suffix -> format of what `van export` writes, which engines run.
 EXPORTED = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
@@ -34,7 +32,15 @@ def open_content(path: Path) -> Content:
     """The opened file or folder; raises CheckpointError when it is missing, broken or no kind of checkpoint file."""
     if path.is_dir():
         return _open_folder(path)
-    return _open_file(path)
+    if path.name == folders.KERAS_WEIGHTS and all((path.parent / name).is_file() for name in folders.KERAS):
+        return _open_unpacked(path)
+    content = _open_file(path)
+    if path.name not in folders.WEIGHTS:
+        return content
+    try:  # a file of a repository is what its folder is
+        return replace(content, beside=_beside(path.parent))
+    except CheckpointError as error:
+        return replace(content, notes=(*content.notes, f"{error}; it is left out"))
 
 
 def _open_file(path: Path) -> Content:
@@ -42,7 +48,9 @@ def _open_file(path: Path) -> Content:
         raise CheckpointError(f"{path} is an exported network, no checkpoint; van.Predictor and van eval run it")
     container = container_of(path)
     if container == "hdf5":
-        return Content(path=path, container=container)
+        return Content(path=path, container=container, tree=path)
+    if container == "keras":
+        return _open_keras(path)
     if container == "safetensors":
         arrays, metadata, notes = read_safetensors(path)
         return Content(path=path, container=container, tree=arrays, metadata=metadata, notes=notes)
@@ -60,7 +68,7 @@ def is_weights(path: Path) -> bool:
 
 
 def container_of(path: Path) -> str:
-    """'torch', 'safetensors' or 'hdf5', from the first bytes; raises CheckpointError for anything else."""
+    """'torch', 'safetensors', 'hdf5' or 'keras', from the first bytes; raises CheckpointError for anything else."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -98,36 +106,73 @@ def _zip_container(path: Path) -> str:
         raise CheckpointError(f"{path} is a TorchScript archive; van reads the weights that its training code saved")
     if any(name.endswith("data.pkl") for name in names):
         return "torch"
-    raise CheckpointError(f"{path} is a zip archive without weights that van reads; unpack it first")
+    if {*folders.KERAS} <= set(names):
+        return "keras"
+    weights = [name for name in names if name.endswith(SUFFIXES)]
+    if weights:
+        raise CheckpointError(f"{path} is a zip archive around {weights[0]}; unpack it and give the file in it")
+    raise CheckpointError(f"{path} is a zip archive without weights that van reads: {', '.join(names[:5]) or 'empty'}")
 
 
 def _open_folder(path: Path) -> Content:
-    weights = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
-    if weights is None:
-        return _only_file(path)
-    parts = [weights] if weights.suffix != ".json" else _shards(weights)
+    name, notes = folders.choose(path, [file for file in folders.names_in(path) if is_weights(path / file)])
+    if name not in folders.WEIGHTS:  # the only one, a run's, or Keras's
+        content = open_content(path / name)
+        return replace(content, notes=(*content.notes, *notes))
+    content = _open_shards(path / name) if name.endswith(".json") else _open_file(path / name)
+    return replace(content, path=path, beside=_beside(path), notes=(*content.notes, *notes))
+
+
+def _open_shards(index: Path) -> Content:
     arrays: Arrays = {}
+    metadata: dict[str, Any] = {}
     notes: list[str] = []
-    for part in parts:
+    for part in _shards(index):
         content = _open_file(part)
         if not isinstance(content.tree, dict):
             raise CheckpointError(f"{part} holds no state dict")
         arrays.update(content.tree)
+        metadata |= content.metadata
         notes += content.notes
-    metadata = {"config": _json(path / "config.json"), "preprocessor": _json(path / "preprocessor_config.json")}
-    return Content(path=path, container="folder", tree=arrays, metadata=metadata, notes=tuple(dict.fromkeys(notes)))
+    widened = sum(note.tensors for note in notes if isinstance(note, Widened))
+    rest = [note for note in notes if not isinstance(note, Widened)]
+    said = ([bfloat16_note(widened)] if widened else []) + rest
+    return Content(
+        path=index, container=content.container, tree=arrays, metadata=metadata, notes=tuple(dict.fromkeys(said))
+    )
 
 
-def _only_file(folder: Path) -> Content:
-    found = [file for file in sorted(folder.iterdir()) if file.is_file() and is_weights(file)]
-    if len(found) == 1:
-        return _open_file(found[0])
-    if not found:
-        raise CheckpointError(
-            f"no checkpoint in the folder {folder}; expected config.json with model.safetensors or pytorch_model.bin"
-        )
-    names = ", ".join(file.name for file in found[:10])
-    raise CheckpointError(f"the folder {folder} holds {len(found)} checkpoints ({names}); name one of them")
+def _beside(folder: Path) -> dict[str, dict[str, Any]]:
+    """What config.json and preprocessor_config.json hold, where they are there."""
+    return {"config": _json(folder / "config.json"), "preprocessor": _json(folder / "preprocessor_config.json")}
+
+
+def _open_unpacked(weights: Path) -> Content:
+    """The weights of a .keras archive that was unpacked, with the config.json beside them."""
+    config = _json(weights.with_name("config.json"))
+    return Content(path=weights, container="hdf5", tree=weights, metadata={"config": config})
+
+
+def _open_keras(path: Path) -> Content:
+    """A .keras archive: the bytes of its HDF5 file and its config.json; nothing of it is run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            weights = _member(archive, folders.KERAS_WEIGHTS)
+            config = json.loads(_member(archive, "config.json"))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # zipfile has many types for broken archives
+        raise CheckpointError(f"{path} is truncated or corrupt: {' '.join(str(error).split())[:200]}") from error
+    metadata = {"config": config if isinstance(config, dict) else {}}
+    return Content(path=path, container="hdf5", tree=io.BytesIO(weights), metadata=metadata)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The bytes of a member; raises CheckpointError where a few bytes would become very many."""
+    part = archive.getinfo(name)
+    if part.file_size > MOST_EXPANSION * (part.compress_size + 2**20):
+        raise CheckpointError(f"{name} in it would grow from {part.compress_size} to {part.file_size} bytes")
+    return archive.read(part)
 
 
 def _shards(index: Path) -> list[Path]:
@@ -177,9 +222,17 @@ def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
     return np.frombuffer(bytearray(data), _DTYPES[dtype]).reshape(shape)
 
 
-def bfloat16_note(count: int) -> str:
+class Widened(str):
+    """The note on tensors that were widened from bfloat16; tensors: how many."""
+
+    tensors: int
+
+
+def bfloat16_note(count: int) -> Widened:
     """What is said when tensors were widened."""
-    return f"{count} bfloat16 tensors were widened to float32"
+    note = Widened(f"{count} bfloat16 tensors were widened to float32")
+    note.tensors = count
+    return note
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -32,6 +32,7 @@ import numpy as np
 
 from ..errors import CheckpointError, MissingExtraError, UnsafeFileError
 from ..preprocess import OFFICIAL
+from ..variants import VanConfig
 from . import keys, layout
 from .checkpoint import Arrays, Checkpoint, Content
 from .files import atomic, bfloat16_note
@@ -40,6 +41,7 @@ from .reading import RECORD, Found, assemble, describe
 
 LINEAGE = {"layer_norm_eps": 1e-6}
 COUNTER = "num_batches_tracked"
+_ARCHITECTURE = {"embed_dims", "depths", "mlp_ratios", "layer_norm_eps"}  # what the arguments of a VAN name
 # Keras's class of a top layer in snake case, by the layer's name without its numbers.
 CLASSES = {"patch_embed": "patch_embed", "block": "block", "norm": "layer_normalization", "head": "dense"}
 LEAVES = ("weight", "bias", "running_mean", "running_var")  # in the order of Keras's variables
@@ -57,8 +59,15 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     """See checkpoint.Format."""
     if ema:
         raise CheckpointError(f"{content.path} holds no averaged weights (Keras files never do); leave ema out")
-    with _opened(content.path) as file:
+    with _opened(content) as file:
         found = _found(file, content.path)
+    if content.metadata:
+        _apply_model(found, content.metadata["config"])
+    elif found.record is None and found.table is KERAS_3:
+        found.notes.append(
+            "the file does not tell its attention, epsilon and strides: the published ones are taken; the .keras that "
+            "it comes from knows them"
+        )
     return assemble(found, content, known)
 
 
@@ -148,11 +157,11 @@ def _h5py() -> Any:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(content: Content) -> Iterator[Any]:
     """The file, with whatever h5py raises about a broken one on one line."""
-    h5py = _h5py()
+    h5py, path = _h5py(), content.path
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(content.tree, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         told = " ".join(str(error).split())[:200]
@@ -165,6 +174,8 @@ def _found(file: Any, path: Path) -> Found:
     state: dict[str, Any]
     table: keys.KeyTable
     port = next((root for root in ("", "model_weights") if _has_attribute(file, root, "layer_names")), None)
+    if str(file.attrs.get("keras_version", "")).startswith("3") and port is not None:
+        raise CheckpointError(f"{path} is a model in the legacy form of Keras 3; save it as .keras or .weights.h5")
     if port is not None:
         state, table, kind = _read_port(file, port, datasets), PORT, "the TensorFlow port's .h5"
     elif any(re.match(r"(.*/)?layers/", name) for name in datasets):
@@ -172,13 +183,51 @@ def _found(file: Any, path: Path) -> Found:
     else:
         there = ", ".join(list(file)[:5]) or "nothing"
         raise CheckpointError(f"{path} is an HDF5 file, but no Keras weights: its root holds {there}")
-    notes = [bfloat16_note(wide)] if (wide := sum(map(_is_bfloat16, state.values()))) else []
+    notes: list[str] = [bfloat16_note(wide)] if (wide := sum(map(_is_bfloat16, state.values()))) else []
     arrays = {key: _to_ours(table, key, data) for key, data in state.items()}
     arrays |= _counters(state, table, record, notes)
     found = Found(format="keras", state=arrays, table=table, lineage=LINEAGE, statistics=OFFICIAL, notes=notes)
     found.provenance = {"source": path.name, "format": "keras", "layout": kind}
     found.record = record
     return found
+
+
+def _apply_model(found: Found, config: Mapping[str, Any]) -> None:
+    """Take the architecture from the config.json of a model that Keras saved whole: plain values, nothing is built.
+
+    Raises CheckpointError unless there is exactly one Visual Attention Network in it.
+    """
+    models = list(_models_in(config))
+    source = found.provenance["source"]
+    if len(models) != 1:
+        raise CheckpointError(
+            f"{source}: its config.json describes {len(models)} Visual Attention Networks; expected one, saved by Keras"
+        )
+    told = models[0]
+    fields = {name: told[name] for name in VanConfig().to_dict() if told.get(name) is not None}
+    if found.record is None:
+        own = {name: told.get(name) for name in ("classes", "preprocess", "provenance")}
+        found.record = {"config": fields, **own}
+    if told.get("num_classes") and told.get("pooling") not in (None, "avg"):
+        found.notes.append(f"the model pools by {told['pooling']!r}, van's classifier by 'avg': its logits differ")
+    activation = told.get("classifier_activation")
+    if activation not in (None, "linear"):
+        found.notes.append(f"the model's output went through {activation!r}; these are the logits before it")
+
+
+def _models_in(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The arguments of every VAN in Keras's description of a model, at any depth."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            config = value.get("config")
+            if isinstance(config, Mapping) and config.keys() >= _ARCHITECTURE:
+                yield config
+            else:
+                waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _record(file: Any) -> Any:

@@ -1,7 +1,6 @@
 """Our own format: safetensors whose metadata holds configuration, classes, preprocessing and provenance as JSON.
 
-Also read: bare safetensors or torch files with our keys, and the checkpoints of our training runs (keys under
-`state_dict` with `model.` before them).
+Also read: bare safetensors or torch files with our keys, and the checkpoints of our training runs (see `training`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from . import head_keys
+from . import head_keys, training
 from .checkpoint import Checkpoint, Content
 from .files import write_safetensors
 from .limits import extra_tensors
@@ -24,17 +23,28 @@ _KEYS = r"(model\.)?(_orig_mod\.)?backbone\.stages\.\d+\."
 
 def detect(content: Content) -> bool:
     """Our keys, bare or under `state_dict`."""
-    return any(mostly(state, _KEYS) for state in states_of(content.tree, "state_dict").values())
+    return training.detect(content.tree) or any(
+        mostly(state, _KEYS) for state in states_of(content.tree, "state_dict").values()
+    )
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
     """See checkpoint.Format."""
-    if ema:
+    if training.detect(content.tree):
+        return assemble(training.found(content, ema=ema), content, known)
+    record = _record(content)
+    if ema and not _averaged(record):
         raise CheckpointError(f"{content.path} holds no averaged weights; leave ema out")
     state = next(iter(states_of(content.tree, "state_dict").values()))
     found = Found(format="van", state=stripped(state, "model.", "_orig_mod."), table=head_keys.NATIVE)
-    found.record = _record(content)
+    found.record = record
     return assemble(found, content, known)
+
+
+def _averaged(record: Any) -> bool:
+    """Whether the weights are averaged ones, as those that a training with EMA leaves."""
+    provenance = record.get("provenance") if isinstance(record, Mapping) else None
+    return isinstance(provenance, Mapping) and provenance.get("averaged") is True
 
 
 def _record(content: Content) -> Any:

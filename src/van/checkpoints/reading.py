@@ -15,6 +15,7 @@ from ..segmenters import SegmenterConfig
 from ..variants import VanConfig, name_of
 from . import head_layout, layout
 from .checkpoint import Arrays, Checkpoint, Content, Palette
+from .files import Widened
 from .head_keys import BASES
 from .keys import KeyTable
 
@@ -24,6 +25,7 @@ CLASSES_22K = 21841  # heads of ImageNet-22K pretraining
 LINEAGE_22K = ("van_b4", "van_b5", "van_b6", "van_b6_480")  # published without a head after that pretraining
 STRANGER = "?"  # before a key that a format does not have
 WITH_AUXILIARY = ("hamnet", "upernet")  # as published
+COUNTER = "num_batches_tracked"
 RECORD = "van"  # key of our own record in formats that have room for it
 
 
@@ -97,11 +99,12 @@ def assemble(found: Found, content: Content, known: Mapping[str, Any]) -> Checkp
         apply_record(found, found.record)
     arrays = translate(found.state, found.table)
     own, rest = head_layout.split(known) if head_layout.method_of(arrays, ours=True) else ({}, known)
+    counted = _count(arrays)
     config, origins = layout.config_of(arrays, argument=rest, metadata=found.metadata, lineage=found.lineage)
     segmenter, from_head = head_layout.config_of(arrays, config, argument=own, metadata=found.head) or (None, {})
     want = layout.shapes(config) if segmenter is None else head_layout.shapes(segmenter)
     layout.check(arrays, want, optional=(BASES,), spell=lambda key: _spelled(key, found.table), what=str(content.path))
-    notes = [*content.notes, *found.notes]
+    notes = [*content.notes, *found.notes, *counted]
     if segmenter is not None:
         found.statistics = IMAGENET
         if not segmenter.auxiliary and found.head.get("auxiliary", segmenter.method in WITH_AUXILIARY):
@@ -120,7 +123,34 @@ def assemble(found: Found, content: Content, known: Mapping[str, Any]) -> Checkp
         origins=origins | from_head,
         notes=tuple(notes),
         extra=found.extra,
+        stored=_stored(arrays, notes),
     )
+
+
+def _count(arrays: Arrays) -> list[str]:
+    """Give BatchNorms their counters, 0, in a file that has none at all, as old and foreign files do; says so."""
+    present = [key for key in arrays if key.endswith(COUNTER)]
+    for key in present:
+        if arrays[key].dtype.kind in "iu":
+            arrays[key] = arrays[key].astype(np.int64, copy=False)
+    if present:
+        return []
+    counted = layout.with_counters(arrays)
+    missing = len(counted) - len(arrays)
+    arrays |= counted
+    return [f"the file has no {COUNTER}; {missing} counters of BatchNorm start at 0"] if missing else []
+
+
+def _stored(arrays: Arrays, notes: Iterable[str]) -> str:
+    """The floating point types in the file, bfloat16 among them."""
+    floats = [array.dtype for array in arrays.values() if array.dtype.kind == "f"]
+    widened = sum(note.tensors for note in notes if isinstance(note, Widened))
+    names = {str(dtype) for dtype in floats}
+    if widened:
+        names |= {"bfloat16"}
+        if widened >= sum(dtype == np.float32 for dtype in floats):
+            names -= {"float32"}
+    return ", ".join(sorted(names))
 
 
 def translate(state: Mapping[str, Any], table: KeyTable) -> Arrays:

@@ -22,6 +22,7 @@ class Info:
     task: "classification", "segmentation", or "features" for a backbone without a head.
     config: of the classifier or the segmenter's backbone; segmenter: None for anything else.
     parameters: trainable values; BatchNorm's statistics are not counted.
+    dtype: what the file stores; computed: what `van.load` and the engines compute in unless told otherwise.
     origins: config field -> "shapes", "metadata", "lineage" or "argument".
     """
 
@@ -33,6 +34,7 @@ class Info:
     classes: tuple[str, ...] | None
     parameters: int
     dtype: str
+    computed: str = "float32"
     config: VanConfig
     segmenter: SegmenterConfig | None = None
     preprocess: Preprocess | None
@@ -56,7 +58,7 @@ class Info:
             ("task", self.task),
             ("classes", self._classes()),
             *_head_rows(self.segmenter, origin),
-            ("parameters", f"{self.parameters:,} ({self.dtype})"),
+            ("parameters", f"{self.parameters:,} ({self._types()})"),
             ("input", f"{c.in_chans} channels, strides {c.strides} (from {origin['strides']})"),
             ("attention", f"{c.attention}, {c.kernel_size} x {c.kernel_size}, dilation {c.dilation}"),
             ("layer_norm_eps", f"{c.layer_norm_eps:g} (from {origin['layer_norm_eps']})"),
@@ -64,6 +66,11 @@ class Info:
             *told,
             *(("note", note) for note in self.notes),
         ]
+
+    def _types(self) -> str:
+        if self.dtype == self.computed:
+            return self.dtype
+        return f"stored as {self.dtype}, computed in {self.computed}"
 
     def _classes(self) -> str:
         if not self.num_classes:
@@ -115,7 +122,7 @@ def summarise(checkpoint: Checkpoint, source: str) -> Info:
         num_classes=checkpoint.num_classes,
         classes=checkpoint.classes,
         parameters=sum(math.prod(array.shape) for array in weights.values()),
-        dtype=", ".join(sorted({str(array.dtype) for array in weights.values()})),
+        dtype=checkpoint.stored,
         config=checkpoint.config,
         segmenter=checkpoint.segmenter,
         preprocess=checkpoint.preprocess,

@@ -57,7 +57,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     if any_key(state, r"encoder\."):  # VanModel alone
         state = {key if key.startswith("classifier.") else f"van.{key}": value for key, value in state.items()}
     extra: Arrays = {key: state.pop(key) for key in UNUSED if key in state}
-    config = content.metadata.get("config") or {} if content.container == "folder" else {}
+    config = content.beside.get("config") or {}
     found = Found(format="transformers", state=state, table=keys.TRANSFORMERS, lineage=LINEAGE, extra=extra)
     found.provenance = {"source": content.path.name, "format": "transformers"}
     if config.get("_name_or_path"):
@@ -66,23 +66,24 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
         apply_record(found, config[RECORD])
         # transformers keeps our record when it saves a network that was changed since: its own fields are the newer
         found.metadata.pop("num_classes")
-    found.metadata |= _fields(config, content)
-    found.classes = _classes(config)
-    _apply_processor(found, content.metadata.get("preprocessor") or {})
+    found.metadata |= fields_of(config, content.path)
+    found.classes = classes_of(config) or found.classes
+    _apply_processor(found, content.beside.get("preprocessor") or {})
     return assemble(found, content, known)
 
 
-def _fields(config: Mapping[str, Any], content: Content) -> dict[str, Any]:
+def fields_of(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Our fields in a config.json; raises CheckpointError where it is of another network."""
     kind, activation = config.get("model_type", "van"), config.get("hidden_act", "gelu")
     if kind != "van":
-        raise CheckpointError(f"{content.path}: config.json says model_type {kind!r}; expected 'van'")
+        raise CheckpointError(f"{path}: config.json says model_type {kind!r}; expected 'van'")
     if activation != "gelu":
-        raise CheckpointError(f"{content.path}: config.json says hidden_act {activation!r}; van computes 'gelu' only")
+        raise CheckpointError(f"{path}: config.json says hidden_act {activation!r}; van computes 'gelu' only")
     fields = FIELDS | {name: name for name in OWN_FIELDS}
     return {ours: config[theirs] for ours, theirs in fields.items() if config.get(theirs) is not None}
 
 
-def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+def classes_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The names in `id2label`, unless they are transformers' placeholders LABEL_0, LABEL_1, …"""
     labels = config.get("id2label")
     if not isinstance(labels, Mapping) or {str(key) for key in labels} != {str(i) for i in range(len(labels))}:
@@ -93,10 +94,10 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _apply_processor(found: Found, processor: Mapping[str, Any]) -> None:
     """Take the processor file's record, except for published weights, whose file contradicts how they were trained."""
-    record, ours = _preprocess(processor), found.preprocess
+    record, ours = preprocess_of(processor), found.preprocess
     head = found.state.get("classifier.weight")
     published = ours is None and isinstance(head, np.ndarray) and head.ndim == 2 and len(head) == 1000
-    unchanged = ours is not None and record == _preprocess(_processor_json(ours))
+    unchanged = ours is not None and record == as_processor(ours)
     if record is None or unchanged or (published and record == OFFICIAL):
         return
     if published:
@@ -109,7 +110,12 @@ def _apply_processor(found: Found, processor: Mapping[str, Any]) -> None:
         found.preprocess = record
 
 
-def _preprocess(processor: Mapping[str, Any]) -> Preprocess | None:
+def as_processor(record: Preprocess) -> Preprocess | None:
+    """The record as a processor file can tell it."""
+    return preprocess_of(_processor_json(record))
+
+
+def preprocess_of(processor: Mapping[str, Any]) -> Preprocess | None:
     """The record of a ConvNeXt processor: resize to size / crop_pct and crop below 384 pixels, a plain warp above."""
     size = processor.get("size")
     if isinstance(size, Mapping):
@@ -184,6 +190,6 @@ def _lost(checkpoint: Checkpoint) -> list[str]:
         lost.append(f"mlp_ratios={config.mlp_ratios}: transformers' code needs whole numbers")
     if config.head_drop_rate:
         lost.append(f"head_drop_rate={config.head_drop_rate:g}: config.json has no field for it")
-    if record is not None and _preprocess(_processor_json(record)) != record:
+    if record is not None and as_processor(record) != record:
         lost.append(f"preprocessing size {record.size} by {record.resize!r}: the processor file has no field for it")
     return lost + extra_tensors(checkpoint, known=UNUSED)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Any) -> None:
     """Options of `van bench`."""
-    parser.add_argument("source", help="a model name (random weights), a checkpoint file, or a hub id")
+    parser.add_argument("source", help="a model name (random weights), a checkpoint file or folder, or a hub id")
     parser.add_argument("--forms", nargs="+", help="eager optimised compiled onnx openvino onnx-int8 openvino-int8")
     parser.add_argument("--compile", action="store_true", help="torch.compile as well (a minute or more)")
     parser.add_argument("--int8", action="store_true", help="int8 of the installed runtimes as well")

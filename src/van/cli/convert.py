@@ -10,7 +10,7 @@ from ..errors import ConfigError
 
 def add_arguments(parser: Any) -> None:
     """Options of `van convert`."""
-    parser.add_argument("source", help="a checkpoint file, a folder, or a hub id (org/name)")
+    parser.add_argument("source", help="a checkpoint file, a folder, a hub id (org/name), or published weights")
     parser.add_argument("destination", help="the file to write; for transformers a folder")
     parser.add_argument("--to", choices=list(FORMATS), required=True, help="format to write")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights")

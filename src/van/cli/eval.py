@@ -22,7 +22,10 @@ _FIGURES = ("top1", "top5", "loss", "count", "original_top1", "original_top5", "
 def add_arguments(parser: Any) -> None:
     """Options of `van eval`."""
     parser.add_argument(
-        "checkpoints", nargs="+", help="checkpoint files, folders of them, globs, hub ids, exported files"
+        "checkpoints",
+        nargs="+",
+        help="checkpoint files, folders of them (a run's or a repository's folder is one), globs, hub ids, published "
+        "weights, exported files",
     )
     parser.add_argument(
         "--data",

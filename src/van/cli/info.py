@@ -20,7 +20,8 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "target",
         nargs="?",
-        help="a checkpoint file or folder, an exported file, a hub id (org/name), or a model name; none: every model",
+        help="a checkpoint file or folder, an exported file, a hub id (org/name), published weights (official/van_b0), "
+        "or a model name; none: every model",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--ema", action="store_true", help="checkpoint: look at the averaged weights")

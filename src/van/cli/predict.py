@@ -32,7 +32,7 @@ COMPLAINTS = 20  # bad images named one by one
 
 def add_arguments(parser: Any) -> None:
     """Options of `van predict`."""
-    parser.add_argument("checkpoint", help="a checkpoint file, folder, hub id, or exported file")
+    parser.add_argument("checkpoint", help="a checkpoint file, folder, hub id, published weights, or exported file")
     parser.add_argument("paths", nargs="+", help="images, folders, globs such as 'photos/**/*.jpg'")
     parser.add_argument("--top", type=int, default=5, help="classes to list per image")
     parser.add_argument("--format", help="table, json or csv (default: by the suffix of --out, else table)")

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from .. import models
+from ..dtypes import in_float32
 from ..errors import ConfigError, UnknownNameError
 from ..nn import Classifier, TestTimePool
 from ..nn.segmenter import Segmenter
@@ -91,6 +92,7 @@ def open_classifier(
     preprocess = own.with_overrides(**(overrides or {}))
     classes = getattr(model, "classes", None)
     _check_channels(model, preprocess, name)
+    model = in_float32(model, name)
     if optimize:
         model = models.optimize(model)
     if test_time_pool:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .. import models
+from ..dtypes import in_float32
 from ..errors import ConfigError, UnknownNameError
 from ..masks import Palette, default_palette
 from ..nn.segmenter import Segmenter
@@ -119,6 +120,7 @@ def open_segmenter(
     provenance = model.__dict__.get("provenance") or {}
     inference = inference_of(model.__dict__.get("preprocess") or IMAGENET, provenance, overrides or {})
     number, target = model.num_classes, available_device(device)
+    model = in_float32(model, name)
     ready = (models.optimize(model) if optimize else model).to(target).eval()
     return OpenedSegmenter(
         model=ready,

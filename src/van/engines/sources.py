@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..checkpoints.files import FOLDER_WEIGHTS, SUFFIXES, is_weights
+from ..checkpoints import folders
+from ..checkpoints.files import SUFFIXES, is_weights
 from ..errors import CheckpointError
 
 
@@ -19,12 +20,14 @@ def matching(pattern: str) -> list[str]:
 def find_checkpoints(patterns: Iterable[str | Path]) -> list[str]:
     """Checkpoints that files, folders (at any depth), globs ("runs/*/best.*") and hub ids stand for, each once.
 
-    A folder that holds one set of weights as the hub lays it out is one checkpoint.
+    The folder of a run, of a repository of the hub or of an unpacked .keras is one checkpoint (`folders.is_one`); of
+    any other folder every checkpoint in it counts, in the order of their names.
     Raises CheckpointError for a pattern or folder in which there is none.
     """
     found: dict[str, None] = {}
     for pattern in map(str, patterns):
-        matches = matching(pattern) if glob.has_magic(pattern) else [pattern]  # a hub id is no path
+        plain = "://" in pattern or not glob.has_magic(pattern)  # a hub id is no path
+        matches = [pattern] if plain else matching(pattern)
         checkpoints = [name for match in matches for name in _inside(match)]
         if not checkpoints:
             what = "the folder holds no checkpoint" if matches else "nothing matches the pattern"
@@ -37,9 +40,16 @@ def _inside(match: str) -> Iterator[str]:
     if not Path(match).is_dir():
         yield match
         return
-    for folder, inner, names in os.walk(match):
-        inner.sort()
-        if any(name in FOLDER_WEIGHTS for name in names):
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(match, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up, or to a folder that was there before
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if folders.is_one(names):
+            inner.clear()  # its history, its checkpoint-500
             yield folder
         else:
             yield from (str(path) for path in sorted(Path(folder, name) for name in names) if is_weights(path))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..dtypes import in_float32
 from ..errors import ConfigError, UnknownNameError
 
 # name -> the type that autocast computes in; weights stay float32.
@@ -27,7 +28,7 @@ class Engine(Protocol):
 class TorchEngine:
     """Runs a torch model in inference mode, channels last; logits come back as float32 on the host.
 
-    The model is taken over, not copied: it moves to `device` and into eval mode.
+    The model is taken over, not copied: it moves to `device`, to float32 and into eval mode.
     device: anything torch.device takes; precision: a key of PRECISIONS.
     Raises ConfigError for a device that is not there, UnknownNameError for a precision that does not exist.
     """
@@ -38,7 +39,7 @@ class TorchEngine:
         self.device = available_device(device)
         self.dtype = PRECISIONS[precision]
         placement: dict[str, Any] = {"device": self.device, "memory_format": torch.channels_last}
-        self.model = model.to(**placement).eval()
+        self.model = in_float32(model, type(model).__name__).to(**placement).eval()
         self.in_chans: int | None = getattr(getattr(model, "config", None), "in_chans", None)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:

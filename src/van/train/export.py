@@ -23,7 +23,7 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
     if spec.keep == "best":
         job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
     scores: dict[str, float] = {name: row[name] for name in ("val/top1", "val/top5", "val/loss") if name in row}
-    provenance = _provenance(job, row, scores)
+    provenance = {**provenance_of(job), "epoch": int(row["epoch"]) + 1, "scores": scores}
     evaluated: Any = job.module.evaluated
     if evaluated is not job.network:
         _write(job, job.network, folder / MODEL_WITHOUT_EMA, {**provenance, "averaged": False, "scores": {}})
@@ -54,14 +54,13 @@ def kept_row(table: EpochTable, monitor: str, keep: str) -> dict[str, float]:
     return choose(table.rows, key=lambda row: row[monitor])  # the first of equals, as best.ckpt
 
 
-def _provenance(job: Job, row: dict[str, float], scores: dict[str, float]) -> dict[str, Any]:
+def provenance_of(job: Job) -> dict[str, Any]:
+    """What is known of the network from the start of its training."""
     start: dict[str, Any] = job.network.__dict__["provenance"]
     facts: dict[str, Any] = {
         "trained_by": f"van {__version__}",
         "recipe": job.recipe.name,
         "data": Path(job.recipe.data.path or "").name,
-        "epoch": int(row["epoch"]) + 1,
-        "scores": scores,
     }
     spec = job.recipe.data
     if spec.reader is None and not has_own_val(spec.path or ""):  # to evaluate on what was held out

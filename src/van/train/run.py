@@ -22,13 +22,14 @@ from ..recipes import AnyRecipe, SegmentationRecipe
 from .batch_norm import BatchNormPolicy, sync_on_cpu
 from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
 from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
-from .export import export
+from .export import export, provenance_of
 from .folder import has_finished, open_folder, write_environment, write_recipe
 from .keeping import Preemption
 from .prepare import Job, prepare
 from .progress import Sight
 from .ranks import is_first, is_lost_contact, is_lost_worker, place, shared_folder
-from .segmentation import SegmentationJob, export_segmenter, prepare_segmentation
+from .record import NetworkRecord
+from .segmentation import SegmentationJob, export_segmenter, prepare_segmentation, provenance_of_segmenter
 from .tracking import history, loggers
 from .watch import ImageWatch, LossWatch
 
@@ -104,7 +105,7 @@ def _trainer(
         max_epochs=job.recipe.total_epochs,
         accumulate_grad_batches=spec.accumulate,
         gradient_clip_val=job.recipe.optim.clip_norm,
-        callbacks=[*_watches(job), state, table, Sight(table, style=spec.progress), *kept],
+        callbacks=[_record(job), *_watches(job), state, table, Sight(table, style=spec.progress), *kept],
         logger=loggers(folder, job.recipe) if is_first() else False,
         log_every_n_steps=spec.log_every_steps,
         default_root_dir=folder,
@@ -114,6 +115,11 @@ def _trainer(
         use_distributed_sampler=False,
         deterministic=spec.deterministic or None,
     )
+
+
+def _record(job: Job | SegmentationJob) -> NetworkRecord:
+    known = provenance_of_segmenter(job) if isinstance(job, SegmentationJob) else provenance_of(job)
+    return NetworkRecord(job.preprocess, known)
 
 
 def _watches(job: Job | SegmentationJob) -> list[Callback]:

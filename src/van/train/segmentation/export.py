@@ -22,7 +22,8 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
         job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
     scores = {name: row[name] for name in ("val/mIoU", "val/aAcc", "val/mAcc")}
     network = job.network.cpu().eval()
-    network.__dict__.update(preprocess=job.preprocess, provenance=_provenance(job, int(row["step"]), scores))
+    provenance = {**provenance_of_segmenter(job), "step": int(row["step"]), "scores": scores}
+    network.__dict__.update(preprocess=job.preprocess, provenance=provenance)
     save(network, folder / MODEL)
     write_summary(
         folder,
@@ -40,15 +41,14 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
     )
 
 
-def _provenance(job: SegmentationJob, step: int, scores: dict[str, float]) -> dict[str, Any]:
+def provenance_of_segmenter(job: SegmentationJob) -> dict[str, Any]:
+    """What is known of the segmenter from the start of its training."""
     start: dict[str, Any] = job.network.__dict__["provenance"]
     data, how = job.recipe.data, job.inference
     facts: dict[str, Any] = {
         "trained_by": f"van {__version__}",
         "recipe": job.recipe.name,
         "data": Path(data.path or "").name,
-        "step": step,
-        "scores": scores,
         "inference": {
             "resize": None if how.resize is None else list(how.resize),
             "window": how.window,

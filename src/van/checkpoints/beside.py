@@ -1,0 +1,149 @@
+"""What config.json and preprocessor_config.json tell about weights that are not in transformers' own keys.
+
+They fill in what the weights file leaves open. Where the two differ, what the file itself says was written together
+with the weights, so it is kept, and the difference is a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, VanError
+from ..preprocess import Preprocess
+from ..variants import VARIANTS, VanConfig
+from . import transformers
+from .checkpoint import Checkpoint, Content
+from .reading import names
+
+# timm's arguments of the model -> our fields, where the names differ.
+_TIMM_NAMES = {"drop_rate": "head_drop_rate", "proj_drop_rate": "drop_rate"}
+_TIMM_RESIZES = {"center": "shortest", "squash": "squash"}
+# What shapes tell better than any file beside them.
+_SHAPED = ("num_classes", "in_chans", "embed_dims", "depths", "mlp_ratios", "patch_sizes", "out_indices")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the files beside the weights tell: fields of VanConfig, class names, preprocessing, and notes."""
+
+    fields: Mapping[str, Any]
+    classes: tuple[str, ...] | None
+    preprocess: Preprocess | None
+    notes: tuple[str, ...] = ()
+
+
+def complete(checkpoint: Checkpoint, content: Content) -> Checkpoint:
+    """The checkpoint with what the files beside it add; raises CheckpointError for a file that cannot be used."""
+    try:
+        told = _told(content.beside.get("config") or {}, content.beside.get("preprocessor") or {}, content.path)
+        if told is None:
+            return checkpoint
+        config, differs = _settle(checkpoint, told.fields)
+    except CheckpointError:
+        raise
+    except (VanError, AttributeError, TypeError, ValueError) as error:  # values of types that nobody expects
+        raise CheckpointError(f"config.json beside {content.path} cannot be used: {error}") from error
+    if told.classes is not None and len(told.classes) != checkpoint.num_classes:
+        told = replace(told, classes=None, notes=(*told.notes, _too_many(told.classes, checkpoint.num_classes)))
+    if None not in (told.classes, checkpoint.classes) and told.classes != checkpoint.classes:
+        differs.append("other names of classes")
+    preprocess, origins = checkpoint.preprocess, dict(checkpoint.origins)
+    if told.preprocess is not None:
+        if preprocess is None or origins.get("preprocess") == "lineage":
+            preprocess, origins["preprocess"] = told.preprocess, "metadata"
+        elif told.preprocess not in (preprocess, transformers.as_processor(preprocess)):
+            differs.append(f"preprocessing {told.preprocess.to_dict()}")
+    origins |= {name: "metadata" for name in told.fields if origins.get(name) in (None, "lineage")}
+    notes = list(told.notes)
+    if differs:
+        notes.append(f"the files beside the weights say {'; '.join(differs)}: what the weights' own file says is kept")
+    return replace(
+        checkpoint,
+        config=config if checkpoint.segmenter is None else checkpoint.config,
+        segmenter=checkpoint.segmenter and replace(checkpoint.segmenter, backbone=config),
+        classes=checkpoint.classes if checkpoint.classes is not None else told.classes,
+        preprocess=preprocess,
+        origins=origins,
+        notes=(*checkpoint.notes, *notes),
+    )
+
+
+def _settle(checkpoint: Checkpoint, fields: Mapping[str, Any]) -> tuple[VanConfig, list[str]]:
+    """The configuration (a segmenter's backbone's) with what it leaves open filled in, and what differs."""
+    config = checkpoint.config if checkpoint.segmenter is None else checkpoint.segmenter.backbone
+    fresh: dict[str, Any] = {}
+    differs: list[str] = []
+    for name, value in fields.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if name not in _SHAPED and checkpoint.origins.get(name) in (None, "lineage"):
+            fresh[name] = value
+        elif getattr(config, name) != value:
+            differs.append(f"{name} {value} instead of {getattr(config, name)}")
+    return config.with_options(**fresh), differs
+
+
+def _too_many(classes: tuple[str, ...], found: int) -> str:
+    return f"config.json names {len(classes)} classes, the head has {found}; the names are left out"
+
+
+def _told(config: Mapping[str, Any], processor: Mapping[str, Any], path: Path) -> Told | None:
+    """What is told, by transformers' fields or timm's; None where the files are of something else."""
+    if config.get("model_type") == "van":
+        fields = transformers.fields_of(config, path)
+        return Told(fields, transformers.classes_of(config), transformers.preprocess_of(processor))
+    if isinstance(config.get("architecture"), str):
+        return _told_by_timm(config)
+    preprocess = transformers.preprocess_of(processor)
+    return Told({}, None, preprocess) if preprocess is not None else None
+
+
+def _told_by_timm(config: Mapping[str, Any]) -> Told | None:
+    """The config.json of timm's `save_for_hf` and `push_to_hf_hub`."""
+    architecture = str(config["architecture"]).split(".")[0]
+    if architecture not in VARIANTS:
+        return None
+    known, given = VanConfig().to_dict(), config.get("model_args")
+    arguments = {_TIMM_NAMES.get(name, name): value for name, value in (given or {}).items()}
+    variant = VARIANTS[architecture]
+    fields = {name: getattr(variant, name) for name in ("kernel_size", "dilation", "attention", "layer_norm_eps")}
+    fields |= {name: value for name, value in arguments.items() if name in known and name not in _SHAPED}
+    fields |= {"strides": _STRIDES[arguments["output_stride"]]} if arguments.get("output_stride") in _STRIDES else {}
+    record = config.get("pretrained_cfg")
+    preprocess, notes = _timm_preprocess(record if isinstance(record, Mapping) else {})
+    if config.get("global_pool", "avg") not in ("avg", "", "fast"):
+        notes.append(f"timm's model pools by {config['global_pool']!r}, van's classifier by 'avg': its logits differ")
+    return Told(fields, _timm_classes(config), preprocess, tuple(notes))
+
+
+_STRIDES = {16: (4, 2, 2, 1), 8: (4, 2, 1, 1)}  # of timm's output_stride, where a stage stops shrinking
+
+
+def _timm_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    record = config.get("pretrained_cfg")
+    found = config.get("label_names") or (record.get("label_names") if isinstance(record, Mapping) else None)
+    if isinstance(found, Mapping):
+        if {str(key) for key in found} != {str(i) for i in range(len(found))}:
+            return None
+        found = [value for _, value in sorted(found.items(), key=lambda item: int(item[0]))]
+    return names(found)
+
+
+def _timm_preprocess(record: Mapping[str, Any]) -> tuple[Preprocess | None, list[str]]:
+    size, crop = record.get("input_size"), record.get("crop_mode", "center")
+    if not isinstance(size, Iterable) or not record.get("mean") or not record.get("std"):
+        return None, []
+    notes = [] if crop in _TIMM_RESIZES else [f"config.json asks for crop_mode {crop!r}; the centre is cropped instead"]
+    try:
+        return Preprocess(
+            size=tuple(size)[1:],
+            crop_pct=record.get("crop_pct") or 1.0,
+            interpolation=record.get("interpolation", "bicubic"),
+            mean=tuple(record["mean"]),
+            std=tuple(record["std"]),
+            resize=_TIMM_RESIZES.get(crop, "shortest"),
+        ), notes
+    except (VanError, TypeError, ValueError) as error:
+        raise CheckpointError(f"pretrained_cfg in config.json cannot be used: {error}") from error
