@@ -28,7 +28,7 @@ FLOORS = [
     {"recipes"},
     {"segmenters", "detectors"},
     {"weights", "variants"},
-    {"errors", "timing", "cache"},
+    {"errors", "timing", "cache", "paths", "jsontext"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -37,6 +37,8 @@ ALLOWED_AT_IMPORT = {
     "errors": set(),
     "timing": set(),
     "cache": set(),
+    "paths": set(),
+    "jsontext": set(),
     "variants": set(),
     "weights": set(),
     "recipes": set(),

@@ -1,0 +1,41 @@
+"""The one place where whatever a damaged or hostile file makes a library raise becomes an error that names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import CheckpointError, VanError
+
+
+@contextmanager
+def named_damage(path: str | Path, what: str = "a checkpoint", remedy: str = "get it again") -> Iterator[None]:
+    """Everything that is raised while `path` is read, as a CheckpointError of one line; errors of this package pass.
+
+    zipfile, zlib, h5py, safetensors, numpy and the runtimes of exported files raise nearly anything on damaged bytes,
+    so no list of exceptions is kept here. A CheckpointError that does not name the file yet gets its path.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+    except VanError:
+        raise
+    except MemoryError as error:
+        raise CheckpointError(
+            f"{path} asks for more memory than there is; it is damaged, or too large for this machine"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise CheckpointError(f"{path} cannot be read as {what}: {reason}; {remedy}") from error
+    except Exception as error:
+        reason = one_line(error) or type(error).__name__
+        raise CheckpointError(f"{path} is truncated, corrupt or no {what.split(' ', 1)[-1]}: {reason}; {remedy}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an exception without line breaks, and not longer than a few lines."""
+    return " ".join(str(error).split())[:300]
