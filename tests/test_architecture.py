@@ -28,7 +28,8 @@ FLOORS = [
     {"recipes"},
     {"segmenters", "detectors"},
     {"weights", "variants"},
-    {"errors", "timing", "cache", "paths", "jsontext"},
+    {"errors", "timing", "cache", "jsontext"},
+    {"paths"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from .paths import why_no_file
+
 MOST_BYTES = 2**27  # an index of a model with many shards has some hundred kilobytes
 DEEPEST = 100
 
@@ -29,6 +31,8 @@ def parse(text: str | bytes) -> Any:
 
 def read(path: Path) -> Any:
     """The value in a JSON file; raises ValueError as `parse` does, OSError for a file that cannot be read."""
+    if path.exists() and (reason := why_no_file(path)):
+        raise ValueError(f"it {reason}")
     with path.open("rb") as file:
         return parse(file.read(MOST_BYTES + 1))
 

@@ -26,6 +26,7 @@ from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
 from .nn.optimize import optimize as optimize
 from .nn.segmenter import Segmenter
+from .paths import why_no_path
 from .preprocess import IMAGENET, OFFICIAL
 from .segmenters import ALIASES as SEGMENTER_ALIASES
 from .segmenters import SEGMENTERS, resolve
@@ -260,7 +261,9 @@ def _write(checkpoint: Checkpoint, path: str | Path, format: str) -> list[str]: 
 
 
 def _local(source: str | Path, revision: str | None) -> Path:
-    """The file or folder of a source, downloaded when it is a hub id."""
+    """The file or folder of a source, downloaded when it is a hub id; raises CheckpointError for an empty path."""
+    if reason := why_no_path(source):
+        raise CheckpointError(f"{str(source)!r} {reason}; expected a checkpoint file, a folder or a hub id")
     if not Path(source).exists():
         from . import hub  # the hub's client is slow to import, and a path needs none
 

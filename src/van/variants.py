@@ -123,7 +123,7 @@ class VanConfig:
         _known_fields(options)
         if "patch_sizes" in options:
             options.setdefault("strides", ())
-        if "embed_dims" in options and len(tuple(options["embed_dims"])) != self.num_stages:
+        if "embed_dims" in options and len(_tuple("embed_dims", options["embed_dims"])) != self.num_stages:
             options.setdefault("out_indices", ())
         return replace(self, **options)
 
@@ -163,9 +163,10 @@ _WHOLE += ("kernel_size", "dilation", "frozen_stages")
 def check_number(name: str, value: Any, *, whole: bool) -> None:
     """Raises ConfigError for what is no finite number, or no whole one where one is needed."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or (isinstance(value, float) and not math.isfinite(value)) or (whole and value != int(value)):
+    infinite = number and not isinstance(value, numbers.Integral) and not math.isfinite(value)
+    if not number or infinite or (whole and value != int(value)):
         words = "every entry must be a whole number" if whole else "expected a finite number"
-        raise ConfigError(f"{name} is {str(value)[:80] if number else repr(value)[:80]}; {words}")
+        raise ConfigError(f"{name} is {value!r:.80}; {words}")
 
 
 def _check_types(c: VanConfig) -> None:
@@ -179,7 +180,7 @@ def _check_types(c: VanConfig) -> None:
         for each in value if isinstance(value, tuple) else (value,):
             check_number(field.name, each, whole=field.name in _WHOLE)
             if each > _MOST.get(field.name, each):
-                raise ConfigError(f"{field.name} is {str(value)[:80]}; expected at most {_MOST[field.name]:,}")
+                raise ConfigError(f"{field.name} is beyond what a network can have: at most {_MOST[field.name]:,}")
 
 
 def _check(c: VanConfig) -> None:

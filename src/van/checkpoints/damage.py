@@ -10,7 +10,9 @@ from ..errors import CheckpointError, VanError
 
 
 @contextmanager
-def named_damage(path: str | Path, what: str = "a checkpoint", remedy: str = "get it again") -> Iterator[None]:
+def named_damage(
+    path: str | Path, what: str = "is truncated, corrupt or no checkpoint", remedy: str = "get it again"
+) -> Iterator[None]:
     """Everything that is raised while `path` is read, as a CheckpointError of one line; errors of this package pass.
 
     zipfile, zlib, h5py, safetensors, numpy and the runtimes of exported files raise nearly anything on damaged bytes,
@@ -30,12 +32,16 @@ def named_damage(path: str | Path, what: str = "a checkpoint", remedy: str = "ge
         ) from error
     except OSError as error:
         reason = error.strerror or one_line(error)
-        raise CheckpointError(f"{path} cannot be read as {what}: {reason}; {remedy}") from error
+        raise CheckpointError(f"{path} {what}: {reason}; {remedy}") from error
     except Exception as error:
-        reason = one_line(error) or type(error).__name__
-        raise CheckpointError(f"{path} is truncated, corrupt or no {what.split(' ', 1)[-1]}: {reason}; {remedy}") from error
+        raise CheckpointError(f"{path} {what}: {one_line(error) or type(error).__name__}; {remedy}") from error
 
 
 def one_line(error: BaseException) -> str:
     """The text of an exception without line breaks, and not longer than a few lines."""
     return " ".join(str(error).split())[:300]
+
+
+def growth_limit(file_bytes: int) -> int:
+    """What a file of so many bytes may become in memory: weights hardly compress, and few of them are shared."""
+    return 16 * file_bytes + 2**26

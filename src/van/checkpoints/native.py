@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import jsontext
 from ..errors import CheckpointError
 from . import head_keys
 from .checkpoint import Checkpoint, Content
@@ -42,7 +43,7 @@ def _record(content: Content) -> Any:
         if "config" not in content.metadata:
             return None
         try:
-            return {name: json.loads(content.metadata[name]) for name in FIELDS if name in content.metadata}
+            return {name: jsontext.parse(content.metadata[name]) for name in FIELDS if name in content.metadata}
         except ValueError as error:
             raise CheckpointError(f"{content.path}: its metadata is not valid JSON: {error}") from error
     record = content.tree.get(RECORD)

@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import CheckpointError, UnsafeFileError
+from .damage import growth_limit
 from .files import atomic, bfloat16_note
 from .pickles import Inert, Refused, load
 from .torch_names import Array, Storage, Tensor, offered, storage_of
@@ -48,11 +49,6 @@ def read(path: Path) -> tuple[Any, tuple[str, ...]]:
             f"run; {hint}if you trust its source, save its state_dict alone, where that code is installed, and load that"
         ) from None
     return tree, (bfloat16_note(filled.widened),) if filled.widened else ()
-
-
-def growth_limit(file_bytes: int) -> int:
-    """What a file of so many bytes may become in memory: weights hardly compress, and few of them are shared."""
-    return 16 * file_bytes + 2**26
 
 
 Reader = Callable[[str], np.ndarray]  # key of a storage -> its bytes
