@@ -155,6 +155,7 @@ _MOST = {
     "num_classes": 2**24,
     "kernel_size": 2**12,
     "dilation": 2**10,
+    "layer_scale_init": 2**20,
 }
 _WHOLE = ("embed_dims", "depths", "patch_sizes", "strides", "out_indices", "in_chans", "num_classes")
 _WHOLE += ("kernel_size", "dilation", "frozen_stages")
@@ -179,7 +180,7 @@ def _check_types(c: VanConfig) -> None:
             continue
         for each in value if isinstance(value, tuple) else (value,):
             check_number(field.name, each, whole=field.name in _WHOLE)
-            if each > _MOST.get(field.name, each):
+            if abs(each) > _MOST.get(field.name, abs(each)):
                 raise ConfigError(f"{field.name} is beyond what a network can have: at most {_MOST[field.name]:,}")
 
 

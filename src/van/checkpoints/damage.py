@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError, VanError
 
+MOST_LETTERS = 2_000  # of an error: a file's names may have any length
+
 
 @contextmanager
 def named_damage(
@@ -21,9 +23,10 @@ def named_damage(
     try:
         yield
     except CheckpointError as error:
-        if str(path) in str(error):
+        text = str(error) if str(path) in str(error) else f"{path}: {error}"
+        if text == str(error) and len(text) <= MOST_LETTERS:
             raise
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} …") from error
     except VanError:
         raise
     except MemoryError as error:

@@ -245,7 +245,8 @@ def _read_keras_3(file: Any, datasets: dict[str, Any]) -> dict[str, Any]:
         match = re.fullmatch(r"(?P<group>(?:.*/)?layers/[^/]+)/(?P<rest>.+)", path)
         if match is None:
             raise CheckpointError(f"{file.filename} holds {path}, which belongs to no layer of the network")
-        name = file[f"{match['group']}/vars"].attrs.get("name") if f"{match['group']}/vars" in file else None
+        home = file[f"{match['group']}/vars"] if f"{match['group']}/vars" in file else None
+        name = hdf5.attribute(home, "name") if home is not None and "name" in home.attrs else None
         if name is None:
             raise CheckpointError(
                 f"{file.filename} does not tell the name of its layer {match['group']}; "
@@ -259,7 +260,7 @@ def _read_keras_3(file: Any, datasets: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_bfloat16(data: Any) -> bool:
-    return data.attrs.get("dtype") == "bfloat16"
+    return "dtype" in data.attrs and hdf5.attribute(data, "dtype") == "bfloat16"
 
 
 def _to_ours(table: keys.KeyTable, key: str, data: Any) -> np.ndarray:
