@@ -29,7 +29,8 @@ FLOORS = [
     {"recipes"},
     {"segmenters", "detectors"},
     {"weights", "variants"},
-    {"errors", "timing", "cache"},
+    {"errors", "timing", "cache", "jsontext"},
+    {"paths"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -38,6 +39,8 @@ ALLOWED_AT_IMPORT = {
     "errors": set(),
     "timing": set(),
     "cache": set(),
+    "paths": set(),
+    "jsontext": set(),
     "variants": set(),
     "weights": set(),
     "recipes": set(),

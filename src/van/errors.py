@@ -38,7 +38,7 @@ class UnknownNameError(ConfigError, KeyError):
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
         """`unknown model 'van_b9'; did you mean 'van_b6'? known: van_b0, …`."""
-        names = list(known)
+        names, name = list(known), str(name)[:80]  # of a damaged file it may have any length
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")

@@ -16,8 +16,9 @@ from torch import nn
 from .data import ClassificationData, has_own_val, open_classification
 from .data.split import VAL_FRACTION
 from .engines import HalvingEngine, Opened, default_workers, find_checkpoints, in_order, open_classifier, reason_of
-from .errors import DataError, UnknownOptionError, VanNotice
+from .errors import ConfigError, DataError, UnknownOptionError, VanNotice
 from .metrics import ClassificationMeter, ClassPlan, ClassScore, RealLabels, RealMeter, plan_classes
+from .paths import why_no_path
 from .preprocess import Preprocess
 
 Source = str | Path | nn.Module | Opened
@@ -37,7 +38,8 @@ class EvalOptions:
     seed, val_fraction: of the automatic split of data without a val/ folder; None: those that the checkpoint was
         trained with, so that nothing it learned from is evaluated, else 0 and 0.2.
     batch_size: images at a time, halved when memory runs out; workers: threads that read images.
-    engine, device, precision, ema, test_time_pool, optimize: see `engines.open_classifier`.
+    engine, device, precision, ema, test_time_pool, optimize, trust: see `engines.open_classifier`.
+    exif: images are turned as their EXIF orientation says; False: pixels as stored, as published protocols had them.
     size, crop_pct, interpolation, mean, std, resize: override the checkpoint's preprocessing.
     real_labels: JSON list of label lists in the order of ILSVRC2012_val_00000001 … (ImageNet-ReaL); top-1 and top-5
         then count any of an image's labels, and images without labels do not count. Labels are indices of the
@@ -56,6 +58,8 @@ class EvalOptions:
     ema: bool = False
     test_time_pool: bool = False
     optimize: bool = False
+    trust: bool = False
+    exif: bool = True
     size: int | tuple[int, int] | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
@@ -196,6 +200,10 @@ class _Source:
     """The data; where it is split automatically, once for every split that a checkpoint was trained with."""
 
     def __init__(self, data: Data, options: EvalOptions) -> None:
+        if isinstance(data, str) and (reason := why_no_path(data)):
+            raise DataError(f"data {data!r} {reason}; expected a folder, or 'digits'")
+        if isinstance(data, ClassificationData) and not options.exif:
+            raise ConfigError("exif is for data that is opened here; the data set given has its own way to read images")
         self.data, self.options = data, options
         self.automatic = not isinstance(data, ClassificationData) and str(data) != "digits" and not has_own_val(data)
         self.split = options.split or self._split(data)
@@ -240,7 +248,9 @@ class _Source:
             return self.data
         if drawn not in self.opened:
             seed, fraction = drawn
-            self.opened[drawn] = open_classification(self.data, self.split, seed=seed, val_fraction=fraction)
+            self.opened[drawn] = open_classification(
+                self.data, self.split, seed=seed, val_fraction=fraction, exif=self.options.exif
+            )
         return self.opened[drawn]
 
 
@@ -253,6 +263,7 @@ def _evaluate(source: Source, data: _Source, options: EvalOptions, progress: Pro
         ema=options.ema,
         test_time_pool=options.test_time_pool,
         optimize=options.optimize,
+        trust=options.trust,
         overrides=options.preprocess_overrides,
     )
     images = data.images(opened.provenance)

@@ -106,7 +106,7 @@ def evaluate_masks(
     """Evaluate one segmenter on labelled pictures: `evaluate_masks("model.safetensors", "scenes")["mIoU"]`.
 
     data: what `data.open_segmentation` takes, or its result; data_options: of the former.
-    options: device, precision, ema, optimize, overrides as in `engines.open_segmenter`.
+    options: device, precision, ema, optimize, trust, overrides as in `engines.open_segmenter`.
     seeds: evaluate as many draws of a Hamburger's bases too. progress: called with (pictures done, pictures in all).
     on_mask: called with (index, picture, prediction, label) after each picture.
     devices: share the pictures among several, a process each (so a script needs `if __name__ == "__main__":`);

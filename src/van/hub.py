@@ -319,9 +319,10 @@ def _fetch(source: str, revision: str | None, wanted: list[str], cache: str | Pa
 
 def _require_shards(source: str, folder: Path, wanted: list[str]) -> None:
     """Raise CheckpointError when the cache lacks a shard that the index names."""
+    from .checkpoints.files import shards_of
+
     for index in (name for name in wanted if name.endswith(".index.json")):
-        shards = set(json.loads((folder / index).read_text())["weight_map"].values())
-        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        missing = [shard for shard in shards_of(folder / index) if not (folder / shard).is_file()]
         if missing:
             raise CheckpointError(
                 f"{source!r} lacks {_listed(missing)}, which {index} names; download it again with a connection"

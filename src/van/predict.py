@@ -33,7 +33,8 @@ from .masks import Palette, overlay
 from .metrics.classification import softmax
 from .models import load
 from .nn.segmenter import Segmenter
-from .preprocess import read_image, to_color
+from .paths import why_no_path
+from .preprocess import read_image, to_color, upright
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -112,6 +113,8 @@ class Predictor:
     size, crop_pct, interpolation, mean, std, resize: override the checkpoint's preprocessing.
     classes: names to use instead of the checkpoint's, as `engines.class_names` takes them ("imagenet-1k").
     inference: fields of `segment.Inference` to override, for segmenters (`{"scales": (0.5, 1.0), "flip": True}`).
+    exif: images are turned as their EXIF orientation says; False: pixels as stored.
+    trust: open also a .pt2 file that this machine did not write, though it runs its author's programs.
     Raises CheckpointError, ConfigError as `engines.open_classifier` and `open_segmenter` do, also for an option that
     belongs to the other task.
     """
@@ -136,13 +139,15 @@ class Predictor:
         resize: str | None = None,
         classes: str | Path | Sequence[str] | None = None,
         inference: Mapping[str, Any] | None = None,
+        trust: bool = False,
+        exif: bool = True,
     ) -> None:
         if top < 1:
             raise ConfigError(f"top is {top}; expected at least 1")
-        self.workers = default_workers() if workers is None else workers
+        self.workers, self.exif = default_workers() if workers is None else workers, exif
         name = str(source) if isinstance(source, str | Path) else None
         if is_exported(source):
-            source = open_exported(source)
+            source = open_exported(source, trust=trust)
         elif isinstance(source, str | Path):
             source, ema = load(source, ema=ema), False
         if _segments(source):
@@ -186,7 +191,7 @@ class Predictor:
         A Prediction, or a segmenter's MaskPrediction. Raises DataError for an image that cannot be used.
         """
         if isinstance(self.opened, OpenedSegmenter):
-            return self._masked(self.opened, _name(image, 0), _opened(image))
+            return self._masked(self.opened, _name(image, 0), _opened(image, self.exif))
         result = self._predictions([_name(image, 0)], [self._array(image)])[0]
         if isinstance(result, Failure):
             raise DataError(f"{result.image}: {result.reason}")
@@ -212,7 +217,7 @@ class Predictor:
         yield from self._flush(waiting)
 
     def _masks(self, opened: OpenedSegmenter, images: Iterable[Picture]) -> Iterator[MaskPrediction | Failure]:
-        decoded = in_order(lambda item: _opened(item[1]), enumerate(images), workers=self.workers, ahead=4)
+        decoded = in_order(lambda item: _opened(item[1], self.exif), enumerate(images), workers=self.workers, ahead=4)
         for (number, image), result in decoded:
             name = _name(image, number)
             if isinstance(result, Exception):
@@ -246,7 +251,7 @@ class Predictor:
     def _array(self, image: Picture) -> np.ndarray:
         """float32 (C, H, W), preprocessed."""
         assert isinstance(self.opened, Opened)  # segmenters never come here
-        return self.opened.preprocess(_opened(image))
+        return self.opened.preprocess(_opened(image, self.exif))
 
 
 def _segments(source: Any) -> TypeGuard[Segmenter | ExportedEngine]:
@@ -274,6 +279,9 @@ def find_images(patterns: Iterable[str | Path]) -> tuple[list[Path], list[Failur
     found: dict[Path, None] = {}
     failures: list[Failure] = []
     for pattern in map(str, patterns):
+        if reason := why_no_path(pattern):
+            failures.append(Failure(repr(pattern), reason))
+            continue
         matches = matching(pattern)
         images = [image for match in matches for image in _images(Path(match))]
         found |= dict.fromkeys(images)
@@ -295,9 +303,9 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _opened(image: Picture) -> Image.Image:
+def _opened(image: Picture, exif: bool) -> Image.Image:
     if isinstance(image, Image.Image):
-        return image
+        return upright(image) if exif else image
     if isinstance(image, np.ndarray):
         channels = 1 if image.ndim == 2 else image.shape[-1]
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
@@ -307,7 +315,7 @@ def _opened(image: Picture) -> Image.Image:
         return Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
     if not isinstance(image, str | Path):
         raise DataError(f"got an image of type {type(image).__name__}; expected a path, a PIL image or a numpy array")
-    return read_image(image)
+    return read_image(image, exif=exif)
 
 
 def _name(image: Picture, number: int) -> str:

@@ -7,16 +7,18 @@ Shapes: C channels (1 or 3), H height, W width.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .errors import ConfigError, DataError, UnknownNameError, UnknownOptionError
+from .paths import why_no_file
 
 INTERPOLATIONS: dict[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -24,8 +26,11 @@ INTERPOLATIONS: dict[str, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# What the suffixes of data/folder.py promise; PIL would also run Ghostscript for PostScript, by content.
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 RESIZES = ("shortest", "squash")
 
+MOST = 1e6  # beyond which mean and std, on the 0 … 1 scale, are no statistics
 # A 1 x 100,000 strip would be enlarged to gigabytes; no photograph comes near this after resizing.
 MAX_RESIZED_PIXELS = 2**27
 
@@ -129,30 +134,63 @@ def lineage_22k(size: int) -> Preprocess:
     return IMAGENET.with_overrides(size=size, resize="squash" if size >= 384 else None)
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """The first frame of an image file, decoded, in its own mode; raises DataError that names the path."""
+def read_image(source: str | Path | IO[bytes], *, exif: bool = True) -> Image.Image:
+    """The first frame of an image file, decoded, in its own mode; raises DataError that names the path.
+
+    source: a path, or an open file. Of the formats that PIL knows, only IMAGE_FORMATS are opened, by content.
+    exif: turned and mirrored as its EXIF orientation says, as people see it; False: pixels as stored, as published
+    protocols had them. TIFF and AVIF are turned by their decoders in both cases.
+    """
+    path = source if isinstance(source, str | Path) else None
+    if path is not None and (reason := why_no_file(path)):
+        raise DataError(f"no such image: {path}" if reason == "does not exist" else f"{str(path)!r} {reason}; no image")
     try:
-        with Image.open(path) as image:
+        with Image.open(source, formats=_formats()) as image:
             image.load()
-            return image.copy()
-    except FileNotFoundError:
-        raise DataError(f"no such image: {path}") from None
+            return upright(image) if exif else image.copy()
     # PIL's decoders raise whatever a broken file makes them raise, SyntaxError and struct.error included
     except Exception as error:
-        raise DataError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
+        name = "the image" if path is None else path
+        raise DataError(f"{name} cannot be read as an image: {' '.join(str(error).split())[:300]}") from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of IMAGE_FORMATS that this PIL was built with."""
+    Image.init()
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) as stored, without decoding; (0, 0) for what is no image, of which `read_image` says more."""
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            return image.size
+    except Exception:  # as in read_image
+        return 0, 0
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A copy, turned and mirrored as the image's EXIF orientation says; as it is where that is damaged or missing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of a block that PIL cannot parse: the pixels are none the worse
+        return image.copy()
 
 
 def to_color(image: Image.Image, color: str) -> Image.Image:
     """`image` as 8-bit "RGB" or "L", by PIL's own conversion, which the official evaluation uses.
 
-    Transparency is dropped (the colours below it show), CMYK is converted without a colour profile, an EXIF
-    orientation is not applied, and 16-bit images keep their upper 8 bits: PIL would turn nearly all of them white.
-    Raises DataError for modes without a conversion (LAB to gray) and empty images.
+    Transparency is dropped (the colours below it show), CMYK is converted without a colour profile, and 16-bit images
+    keep their upper 8 bits: PIL would turn nearly all of them white.
+    Raises DataError for modes without a conversion (LAB to gray), empty images, and NaN or infinite pixels.
     """
     if min(image.size) == 0:
         raise DataError(f"the image has {image.width} x {image.height} pixels; expected at least 1 x 1")
     if image.mode == color:
         return image
+    if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+        raise DataError("the image holds NaN or infinite pixels; expected numbers")
     if image.mode.startswith("I"):
         sixteen_bits = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         image = Image.fromarray((sixteen_bits >> 8).astype(np.uint8))
@@ -170,25 +208,30 @@ def _size(value: Any) -> tuple[int, int]:
     sides = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else ()
     whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides)
     if len(sides) != 2 or not whole:
-        raise ConfigError(f"size is {value!r}; expected pixels as one whole number or (height, width), e.g. 224")
+        raise ConfigError(f"size is {value!r:.80}; expected pixels as one whole number or (height, width), e.g. 224")
     return sides[0], sides[1]
 
 
 def _float(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise ConfigError(f"{name} is {value!r}; expected a finite number")
-    return float(value)
+    try:
+        if isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # a whole number beyond any float
+        pass
+    raise ConfigError(f"{name} is {value!r:.80}; expected a finite number")
 
 
 def _floats(name: str, values: Any) -> tuple[float, ...]:
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
-        raise ConfigError(f"{name} is {values!r}; expected one number per channel, e.g. (0.5, 0.5, 0.5)")
+        raise ConfigError(f"{name} is {values!r:.80}; expected one number per channel, e.g. (0.5, 0.5, 0.5)")
     return tuple(_float(name, value) for value in values)
 
 
 def _check(p: Preprocess) -> None:
     if not 0 < p.crop_pct <= 1:
         raise ConfigError(f"crop_pct is {p.crop_pct}; expected a share in (0, 1], e.g. 0.9")
+    if max(p.size) > MAX_RESIZED_PIXELS or p.size[0] * p.size[1] > MAX_RESIZED_PIXELS * p.crop_pct**2:
+        raise ConfigError(f"size is {p.size}, crop_pct {p.crop_pct:g}: an image would be resized to gigabytes")
     if p.interpolation not in tuple(INTERPOLATIONS):
         raise UnknownNameError.of("interpolation", str(p.interpolation), INTERPOLATIONS)
     if p.resize not in RESIZES:
@@ -197,6 +240,8 @@ def _check(p: Preprocess) -> None:
         raise ConfigError(f"mean is {p.mean}, std is {p.std}; expected three entries each (RGB) or one each (gray)")
     if min(p.std) <= 0:
         raise ConfigError(f"std is {p.std}; every entry must be positive")
+    if max(map(abs, p.mean)) > MOST or not all(1 / MOST <= each <= MOST for each in p.std):
+        raise ConfigError(f"mean is {p.mean}, std is {p.std}; on the 0 … 1 scale no image has such statistics")
 
 
 def _known_fields(values: Mapping[str, Any]) -> None:

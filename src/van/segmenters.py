@@ -11,9 +11,12 @@ from typing import Any
 
 from .errors import ConfigError, UnknownNameError, UnknownOptionError
 from .variants import ALIASES as BACKBONE_ALIASES
-from .variants import VARIANTS, VanConfig
+from .variants import VARIANTS, VanConfig, check_number
 from .variants import name_of as backbone_name_of
 
+# Fields that are sizes, and more than any of them needs.
+_SIZES = ("num_classes", "channels", "ham_channels", "ham_rank", "neck_channels", "auxiliary_channels")
+_MOST = 2**16
 METHODS = ("light_ham", "hamnet", "upernet", "semantic_fpn")
 
 
@@ -43,15 +46,23 @@ class SegmenterConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UnknownNameError.of("segmentation method", self.method, METHODS)
+        self._check_types()
         if self.backbone.num_stages != 4:
             raise ConfigError(f"the backbone has {self.backbone.num_stages} stages; every segmentation head needs 4")
-        if self.num_classes < 1:
-            raise ConfigError(f"num_classes is {self.num_classes}; a segmenter needs at least 1")
         for name in ("channels", "ham_channels"):
             if "ham" in self.method and getattr(self, name) % 32:
                 raise ConfigError(f"{name} is {getattr(self, name)}; its GroupNorm needs a multiple of 32")
         if not 0 <= self.drop_rate < 1:
             raise ConfigError(f"drop_rate is {self.drop_rate}; expected a probability in [0, 1)")
+
+    def _check_types(self) -> None:
+        if not isinstance(self.auxiliary, bool):
+            raise ConfigError(f"auxiliary is {self.auxiliary!r:.80}; expected true or false")
+        check_number("drop_rate", self.drop_rate, whole=False)
+        for name in _SIZES:
+            check_number(name, getattr(self, name), whole=True)
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 1 to {_MOST:,}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dict of every field, the backbone nested."""

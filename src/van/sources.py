@@ -10,6 +10,7 @@ from typing import Any
 from . import weights
 from .detectors import resolve as resolve_detector
 from .errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
+from .paths import why_no_path
 from .segmenters import resolve
 from .weights import Weight
 
@@ -31,10 +32,8 @@ def find(source: str | Path, *, revision: str | None = None, pretrained: bool = 
     Warns with VanNotice about published weights: what they are, and from where.
     Raises CheckpointError for what cannot be had, ConfigError for options that do not go with the source.
     """
-    if not str(source):
-        raise CheckpointError(
-            "the path of the checkpoint is empty; give a file, a folder, or the id of a hub repository"
-        )
+    if reason := why_no_path(source):
+        raise CheckpointError(f"{str(source)!r} {reason}; expected a checkpoint file, a folder or a hub id")
     there = not pretrained and _exists(source)
     row = weights.pretrained(_model(str(source))) if pretrained else None if there else weights.by_name(str(source))
     if row is not None and revision is None:

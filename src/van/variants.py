@@ -6,6 +6,7 @@ Source: arXiv 2202.09741, table 2 (sizes), section 3.1 (decomposition), table 4 
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -68,6 +69,7 @@ class VanConfig:
     def __post_init__(self) -> None:
         for name in ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "strides", "out_indices"):
             object.__setattr__(self, name, _tuple(name, getattr(self, name)))
+        _check_types(self)
         if not self.strides:
             object.__setattr__(self, "strides", tuple(size // 2 + 1 for size in self.patch_sizes))
         if not self.out_indices:
@@ -121,7 +123,7 @@ class VanConfig:
         _known_fields(options)
         if "patch_sizes" in options:
             options.setdefault("strides", ())
-        if "embed_dims" in options and len(tuple(options["embed_dims"])) != self.num_stages:
+        if "embed_dims" in options and len(_tuple("embed_dims", options["embed_dims"])) != self.num_stages:
             options.setdefault("out_indices", ())
         return replace(self, **options)
 
@@ -142,6 +144,46 @@ def _tuple(name: str, value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
+# What no network needs more of; a size beyond is a damaged file or a slip, and would fill the memory.
+_MOST = {
+    "embed_dims": 2**20,
+    "depths": 2**16,
+    "mlp_ratios": 2**10,
+    "patch_sizes": 2**10,
+    "strides": 2**10,
+    "in_chans": 2**16,
+    "num_classes": 2**24,
+    "kernel_size": 2**12,
+    "dilation": 2**10,
+    "layer_scale_init": 2**20,
+}
+_WHOLE = ("embed_dims", "depths", "patch_sizes", "strides", "out_indices", "in_chans", "num_classes")
+_WHOLE += ("kernel_size", "dilation", "frozen_stages")
+
+
+def check_number(name: str, value: Any, *, whole: bool) -> None:
+    """Raises ConfigError for what is no finite number, or no whole one where one is needed."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    infinite = number and not isinstance(value, numbers.Integral) and not math.isfinite(value)
+    if not number or infinite or (whole and value != int(value)):
+        words = "every entry must be a whole number" if whole else "expected a finite number"
+        raise ConfigError(f"{name} is {value!r:.80}; {words}")
+
+
+def _check_types(c: VanConfig) -> None:
+    for field in fields(c):
+        value = getattr(c, field.name)
+        if field.name in ("attention", "norm_eval"):
+            kind = str if field.name == "attention" else bool
+            if not isinstance(value, kind):
+                raise ConfigError(f"{field.name} is {value!r:.80}; expected a {kind.__name__}")
+            continue
+        for each in value if isinstance(value, tuple) else (value,):
+            check_number(field.name, each, whole=field.name in _WHOLE)
+            if abs(each) > _MOST.get(field.name, abs(each)):
+                raise ConfigError(f"{field.name} is beyond what a network can have: at most {_MOST[field.name]:,}")
+
+
 def _check(c: VanConfig) -> None:
     for name in ("depths", "mlp_ratios", "patch_sizes", "strides"):
         if len(getattr(c, name)) != c.num_stages:
@@ -151,9 +193,6 @@ def _check(c: VanConfig) -> None:
     for name in ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "strides"):
         if not getattr(c, name) or any(value <= 0 for value in getattr(c, name)):
             raise ConfigError(f"{name} is {getattr(c, name)}; every entry must be positive")
-    for name in ("embed_dims", "depths", "patch_sizes", "strides", "out_indices"):
-        if any(isinstance(v, bool) or v != int(v) for v in getattr(c, name)):
-            raise ConfigError(f"{name} is {getattr(c, name)}; every entry must be a whole number")
     for name in ("in_chans", "kernel_size", "dilation"):
         if getattr(c, name) < 1:
             raise ConfigError(f"{name} is {getattr(c, name)}; it must be at least 1")
@@ -162,8 +201,10 @@ def _check(c: VanConfig) -> None:
     for name in ("drop_rate", "head_drop_rate", "drop_path_rate"):
         if not 0 <= getattr(c, name) < 1:
             raise ConfigError(f"{name} is {getattr(c, name)}; expected a probability in [0, 1)")
-    if c.layer_norm_eps <= 0:
-        raise ConfigError(f"layer_norm_eps is {c.layer_norm_eps}; it must be positive (1e-6 official, 1e-5 OpenMMLab)")
+    if not 0 < c.layer_norm_eps <= 1:
+        raise ConfigError(
+            f"layer_norm_eps is {c.layer_norm_eps}; it must be positive and small (1e-6 official, 1e-5 OpenMMLab)"
+        )
     if c.attention not in ATTENTION_OPTIONS:
         raise UnknownNameError.of("attention option", c.attention, ATTENTION_OPTIONS)
     if any(not 0 <= i < c.num_stages for i in c.out_indices):

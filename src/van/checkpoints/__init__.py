@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import CheckpointError, UnknownNameError
+from ..paths import why_no_path
 from . import beside, files
 from .checkpoint import Checkpoint, Content, Format
+from .damage import named_damage
 from .summary import Info, summarise
 
 __all__ = ["FORMATS", "Checkpoint", "Content", "Info", "read", "summarise", "write"]
@@ -45,14 +47,17 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
     Raises CheckpointError for what is missing, broken, not a checkpoint or contradicts `known`; UnsafeFileError for a
     pickle with more than tensors.
     """
-    content = files.open_content(Path(path))
-    for name in FORMATS:
-        module = module_of(name)
-        if module.detect(content):
-            found = module.read(content, ema=ema, known=known)
-            # transformers' own format is these files as much as the weights
-            return found if name == "transformers" or not content.beside else beside.complete(found, content)
-    raise CheckpointError(f"{path} holds no Visual Attention Network; {files.glimpse(content)}")
+    if reason := why_no_path(path):
+        raise CheckpointError(f"{str(path)!r} {reason}; expected a checkpoint file or folder")
+    with named_damage(path):
+        content = files.open_content(Path(path))
+        for name in FORMATS:
+            module = module_of(name)
+            if module.detect(content):
+                found = module.read(content, ema=ema, known=known)
+                # transformers' own format is these files as much as the weights
+                return found if name == "transformers" or not content.beside else beside.complete(found, content)
+        raise CheckpointError(f"{path} holds no Visual Attention Network; {files.glimpse(content)}")
 
 
 def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list[str]:  # noqa: A002
@@ -61,6 +66,8 @@ def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list
     Raises CheckpointError when the place cannot be written, or the checkpoint is a segmenter and the format has no
     place for its heads; UnknownNameError for an unknown format.
     """
+    if reason := why_no_path(path):
+        raise CheckpointError(f"cannot write {str(path)!r}: it {reason}; give a file name")
     module = module_of(format)
     if checkpoint.segmenter is not None and format not in SEGMENTER_FORMATS:
         raise CheckpointError(

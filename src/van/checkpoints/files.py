@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import jsontext
 from ..errors import CheckpointError
+from ..paths import why_no_file, why_no_path
 from . import folders
 from .checkpoint import Arrays, Content
 
@@ -69,12 +71,16 @@ def is_weights(path: Path) -> bool:
 
 def container_of(path: Path) -> str:
     """'torch', 'safetensors', 'hdf5' or 'keras', from the first bytes; raises CheckpointError for anything else."""
+    if reason := why_no_file(path):
+        if reason == "does not exist":
+            raise CheckpointError(f"no such file or folder: {path}")
+        raise CheckpointError(f"{path} {reason}; expected a checkpoint file")
+    size = path.stat().st_size
+    if not size:  # asked before it is opened: files of the kernel have no size, and may wait for ever
+        raise CheckpointError(f"{path} is empty")
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(64)
-    except FileNotFoundError:
-        raise CheckpointError(f"no such file or folder: {path}") from None
+            head = file.read(512)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     if not head:
@@ -93,6 +99,8 @@ def container_of(path: Path) -> str:
         raise CheckpointError(f"{path} is a git-lfs pointer, not the weights; run git lfs pull")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise CheckpointError(f"{path} is a web page, not the weights; the download went wrong")
+    if head[257:262] == b"ustar":
+        raise CheckpointError(f"{path} is a tar archive; unpack it, and give the checkpoint that was in it")
     raise CheckpointError(f"{path} is not a checkpoint: expected a torch, safetensors or HDF5 file")
 
 
@@ -100,7 +108,7 @@ def _zip_container(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except zipfile.BadZipFile:  # a name that is no text, a version that does not exist: checkpoints.read says so
         raise CheckpointError(f"{path} is truncated or corrupt: a zip archive without its end; get it again") from None
     if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError(f"{path} is a TorchScript archive; van reads the weights that its training code saved")
@@ -176,17 +184,25 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = sorted(set((_json(index).get("weight_map") or {}).values()))
-    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+    return [index.parent / name for name in shards_of(index)]
+
+
+def shards_of(index: Path) -> list[str]:
+    """The files that the index of a model in several parts names; raises CheckpointError for an index that is none."""
+    found = _json(index).get("weight_map")
+    names = list(found.values()) if isinstance(found, dict) else []
+    if not names or any(not isinstance(name, str) or Path(name).name != name or why_no_path(name) for name in names):
         raise CheckpointError(f"{index} names no weight files of its own folder")
-    return [index.parent / name for name in names]
+    return sorted(set(names))
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         return {}
+    if reason := why_no_file(path):
+        raise CheckpointError(f"{path} {reason}; expected a JSON file")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = jsontext.read(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):

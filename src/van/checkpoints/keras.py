@@ -30,11 +30,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, MissingExtraError, UnsafeFileError
+from .. import jsontext
+from ..errors import CheckpointError, MissingExtraError
 from ..preprocess import OFFICIAL
 from ..variants import VanConfig
-from . import keys, layout
+from . import checked, hdf5, keys, layout
 from .checkpoint import Arrays, Checkpoint, Content
+from .damage import one_line
 from .files import atomic, bfloat16_note
 from .limits import ReadBack, beyond_original, extra_tensors
 from .reading import RECORD, Found, assemble, describe
@@ -164,8 +166,7 @@ def _opened(content: Content) -> Iterator[Any]:
         with h5py.File(content.tree, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} is truncated or corrupt ({told}); get or save it again") from error
+        raise CheckpointError(f"{path} is truncated or corrupt ({one_line(error)}); get or save it again") from error
 
 
 def _found(file: Any, path: Path) -> Found:
@@ -234,24 +235,14 @@ def _record(file: Any) -> Any:
     if RECORD not in file.attrs:
         return None
     try:
-        return json.loads(file.attrs[RECORD])
+        return jsontext.parse(hdf5.attribute(file, RECORD))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{file.filename}: its attribute {RECORD!r} is not valid JSON: {error}") from error
 
 
 def _datasets(file: Any) -> dict[str, Any]:
-    """Path -> data set, for what lies in this very file: links are not followed, which could lead to other files."""
-    h5py, found = _h5py(), {}
-
-    def note(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            if node.external or node.is_virtual:
-                raise UnsafeFileError(f"data set {name} lies in another file; such Keras files are refused")
-            if node.size and not node.id.get_storage_size():
-                raise CheckpointError(f"data set {name} of {file.filename} has no data; get or save the file again")
-            found[name] = node
-
-    file.visititems(note)
+    """Path -> data set of weights."""
+    found = hdf5.datasets(file)
     return {name: node for name, node in found.items() if not _NOT_WEIGHTS.match(name)}
 
 
@@ -263,7 +254,7 @@ def _attribute(group: Any, name: str) -> list[str]:
     """A list of strings, which Keras 2 cuts into `name0`, `name1`, … when it is long."""
     cut = itertools.takewhile(lambda part: part in group.attrs, (f"{name}{k}" for k in itertools.count()))
     parts = [name] if name in group.attrs else list(cut)
-    values = [value for part in parts for value in group.attrs[part]]
+    values = [value for part in parts for value in hdf5.attribute(group, part)]
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
@@ -303,7 +294,8 @@ def _read_keras_3(file: Any, datasets: dict[str, Any]) -> dict[str, Any]:
         match = re.fullmatch(r"(?P<group>(?:.*/)?layers/[^/]+)/(?P<rest>.+)", path)
         if match is None:
             raise CheckpointError(f"{file.filename} holds {path}, which belongs to no layer of the network")
-        name = file[f"{match['group']}/vars"].attrs.get("name") if f"{match['group']}/vars" in file else None
+        home = file[f"{match['group']}/vars"] if f"{match['group']}/vars" in file else None
+        name = hdf5.attribute(home, "name") if home is not None and "name" in home.attrs else None
         if name is None:
             raise CheckpointError(
                 f"{file.filename} does not tell the name of its layer {match['group']}; "
@@ -317,7 +309,7 @@ def _read_keras_3(file: Any, datasets: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_bfloat16(data: Any) -> bool:
-    return data.attrs.get("dtype") == "bfloat16"
+    return "dtype" in data.attrs and hdf5.attribute(data, "dtype") == "bfloat16"
 
 
 def _to_ours(table: keys.KeyTable, key: str, data: Any) -> np.ndarray:
@@ -360,7 +352,8 @@ def _counters(state: Mapping[str, Any], table: keys.KeyTable, record: Any, notes
     if not isinstance(told, Mapping):
         told = {}
         notes.append(f"Keras keeps no {COUNTER}; the {len(names)} counters start at 0")
-    return {name: np.array(told.get(table.canonical(name) or "", 0), np.int64) for name in names}
+    known = checked.counters(told)
+    return {name: np.array(known.get(table.canonical(name) or "", 0), np.int64) for name in names}
 
 
 def _group_of(layer: str, before: list[str]) -> str:

@@ -138,7 +138,10 @@ def config_of(
     Raises CheckpointError when there is no stage in the arrays, or when metadata or an argument contradict the shapes.
     """
     derived = _derive(arrays)
-    config, origins = VanConfig(**derived), dict.fromkeys(derived, "shapes")
+    try:
+        config, origins = VanConfig(**derived), dict.fromkeys(derived, "shapes")
+    except ConfigError as error:
+        raise CheckpointError(f"the shapes of the tensors are of no network: {error!s}") from error
     for origin, values in (("lineage", lineage), ("metadata", metadata), ("argument", argument)):
         config = _apply(config, dict(values or {}), origin)
         origins.update({key: origin for key in values or {} if origin == "argument" or origins.get(key) != "shapes"})
@@ -155,11 +158,21 @@ def _apply(config: VanConfig, values: dict[str, Any], origin: str) -> VanConfig:
         if origin == "argument":
             raise
         raise CheckpointError(f"{who} cannot be used: {error!s}") from error
-    if shapes(changed) == shapes(config):
+    if _sizes(changed) == _sizes(config):
         return changed
     key = next(key for key in SHAPED if getattr(changed, key) != getattr(config, key))
     told, found = getattr(changed, key), getattr(config, key)
     raise CheckpointError(f"{who} {key}={told!r} contradicts the tensors, whose shapes say {found!r}; leave it out")
+
+
+def _sizes(config: VanConfig) -> tuple[Any, ...]:
+    """What `shapes` follows from: equal for two configurations with the same tensors, and small for impossible ones."""
+    hidden = tuple(config.hidden_dim(stage) for stage in range(config.num_stages))
+    kind = config.attention if config.attention in ("no_dw", "no_dw_d", "no_1x1") else "all"
+    near = config.near_kernel if kind != "no_dw" else 0
+    far = config.far_kernel if kind != "no_dw_d" else 0
+    widths = (config.embed_dims, config.depths, hidden, config.patch_sizes, config.in_chans, config.num_classes)
+    return (*widths, kind, near, far)
 
 
 def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -170,6 +183,8 @@ def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     )
     if not stages:
         raise CheckpointError("no tensor of a Visual Attention Network among the keys")
+    if stages > len(found):
+        raise CheckpointError(f"a key names stage {stages}, but there are {len(found)} tensors in all")
     dims, depths, ratios, patches = [], [], [], []
     for s in range(stages):
         stage = rf"backbone\.stages\.{s}\."
@@ -179,6 +194,10 @@ def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         patch = vote(found, rf"{stage}patch_embed\.conv\.weight", -1, 3 if s else 7)
         if not (blocks and dim and hidden):
             raise CheckpointError(f"stage {s + 1} of {stages} has no blocks, norms or feed-forward layers in the file")
+        if max(blocks) >= len(found):
+            raise CheckpointError(
+                f"a key names block {max(blocks) + 1} of stage {s + 1}; there are {len(found)} tensors"
+            )
         dims.append(dim)
         depths.append(max(blocks) + 1)
         ratios.append(_ratio(hidden, dim))

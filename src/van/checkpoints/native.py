@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import jsontext
 from ..errors import CheckpointError
 from . import head_keys, training
 from .checkpoint import Checkpoint, Content
@@ -52,7 +53,7 @@ def _record(content: Content) -> Any:
         if "config" not in content.metadata:
             return None
         try:
-            return {name: json.loads(content.metadata[name]) for name in FIELDS if name in content.metadata}
+            return {name: jsontext.parse(content.metadata[name]) for name in FIELDS if name in content.metadata}
         except ValueError as error:
             raise CheckpointError(f"{content.path}: its metadata is not valid JSON: {error}") from error
     record = content.tree.get(RECORD)

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..errors import CheckpointError
 from . import python_config
+from .checked import colors
 from .checkpoint import Arrays, Checkpoint, Content, Palette
 from .keys import KeyTable
-from .reading import RECORD, colors, describe, names, states_of
+from .reading import RECORD, describe, names, states_of
 
 
 def state_of(content: Content) -> dict[str, Any]:

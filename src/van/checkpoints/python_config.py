@@ -6,12 +6,14 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
+MOST_LETTERS = 2**21  # those of published files have some ten thousand
+
 
 def parse(text: Any) -> dict[str, Any]:
     """The assignments of a configuration (`model = dict(…)`) as nested dicts; {} for text that is none."""
     if isinstance(text, Mapping):
         return dict(text)
-    if not isinstance(text, str):
+    if not isinstance(text, str) or len(text) > MOST_LETTERS:
         return {}
     try:
         module = ast.parse(text)

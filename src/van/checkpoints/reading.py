@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from ..errors import CheckpointError, VanError
 from ..preprocess import IMAGENET, OFFICIAL, Preprocess
 from ..segmenters import SegmenterConfig
 from ..variants import VanConfig, name_of
-from . import head_layout, layout
+from . import checked, head_layout, layout
 from .checkpoint import Arrays, Checkpoint, Content, Palette
 from .files import Widened
 from .head_keys import BASES
@@ -85,10 +85,11 @@ def apply_record(found: Found, record: Any) -> None:
             backbone = VanConfig.from_dict(record["config"]).with_options(num_classes=0)
             told = SegmenterConfig.from_dict({**record["segmenter"], "backbone": backbone.to_dict()}).to_dict()
             found.head = {name: told[name] for name in head_layout.FIELDS}
-        found.classes, found.palette = names(record.get("classes")), colors(record.get("palette"))
+        found.classes = checked.class_names(record.get("classes"))
+        found.palette = checked.colors(record.get("palette"))
         if record.get("preprocess") is not None:
             found.preprocess = Preprocess.from_dict(record["preprocess"])
-        found.provenance = dict(record.get("provenance") or {}) or found.provenance
+        found.provenance = checked.provenance(record.get("provenance") or {}) or found.provenance
     except (VanError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the file's van record cannot be used: {error!s}") from error
 
@@ -109,17 +110,24 @@ def assemble(found: Found, content: Content, known: Mapping[str, Any]) -> Checkp
         found.statistics = IMAGENET
         if not segmenter.auxiliary and found.head.get("auxiliary", segmenter.method in WITH_AUXILIARY):
             notes.append("the file has no auxiliary head, so the network has none; it matters in training alone")
+    arrays = {key: arrays[key] for key in want if key in arrays}
+    if wrong := checked.not_finite(arrays):
+        spelled = layout.listed([_spelled(key, found.table) for key in wrong])
+        notes.append(f"{len(wrong)} tensors hold NaN or infinite values, and so will the outputs: {spelled}")
+    if found.classes is not None and checked.printable(found.classes) != found.classes:
+        found.classes = checked.printable(found.classes)
+        notes.append("control characters in the class names are replaced")
     preprocess, origins["preprocess"] = _preprocess(found, config)
     num_classes = config.num_classes if segmenter is None else segmenter.num_classes
     return Checkpoint(
-        arrays={key: arrays[key] for key in want if key in arrays},
+        arrays=arrays,
         config=config,
         segmenter=segmenter,
         format=found.format,
         classes=_fitting(found.classes, num_classes, "names", notes),
         palette=_fitting(found.palette, num_classes, "colors", notes) if segmenter is not None else None,
         preprocess=preprocess,
-        provenance=found.provenance or {"source": content.path.name, "format": found.format},
+        provenance=checked.provenance(found.provenance or {"source": content.path.name, "format": found.format}),
         origins=origins | from_head,
         notes=tuple(notes),
         extra=found.extra,
@@ -204,21 +212,11 @@ def any_key(tree: Any, pattern: str) -> bool:
 
 
 def names(values: Any) -> tuple[str, ...] | None:
-    """Class names as a tuple of strings; None for nothing."""
-    if values is None or isinstance(values, str | Mapping) or not isinstance(values, Iterable):
-        return None
-    return tuple(str(value) for value in values) or None
-
-
-def colors(values: Any) -> Palette | None:
-    """A palette as a tuple of (R, G, B); None for what is none."""
-    if values is None or isinstance(values, str | Mapping) or not isinstance(values, Iterable):
-        return None
+    """Class names that a file of others may hold; None for what is no list of names."""
     try:
-        rows = tuple((int(r), int(g), int(b)) for r, g, b in values)
-    except (TypeError, ValueError):
+        return checked.class_names(values)
+    except CheckpointError:
         return None
-    return rows or None
 
 
 def _fitting(values: tuple[_T, ...] | None, classes: int, what: str, notes: list[str]) -> tuple[_T, ...] | None:

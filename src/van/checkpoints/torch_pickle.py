@@ -1,184 +1,213 @@
-"""Reading and writing torch's pickles, safely: the one module of this room that knows torch.
+"""Reading torch's files safely, without torch, and writing them with it: the one module of this room that knows torch.
 
-`torch.load(weights_only=True)` builds tensors and plain containers only. Published files also hold the argparse
-Namespace of their training run, numpy scalars and OpenMMLab's log buffers; these names are allow-listed here, all but
-numpy's own as inert stand-ins. Any other global is refused before anything of it runs.
+A file is a zip archive of one pickle and the bytes of its storages, or, before torch 1.6, several pickles in a row and
+the storages behind them. Published files also hold the argparse Namespace of their training run, numpy scalars and
+OpenMMLab's log buffers; `torch_names` lists them, as inert stand-ins wherever they are no arrays. Any other name is
+refused before anything of it runs. Sizes that a file declares are compared with what it holds before memory is taken.
+Source: torch/serialization.py of torch 1.0 to 2.14.
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
-import importlib
-import io
-import pathlib
-import pickle
-import re
-import threading
+import math
+import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 
 from ..errors import CheckpointError, UnsafeFileError
+from .damage import growth_limit
 from .files import atomic, bfloat16_note
+from .pickles import Inert, Refused, load
+from .torch_names import Array, Storage, Tensor, offered, storage_of
 
-
-class Inert:
-    """Stands in for a pickled object that is no tensor; takes any state and keeps none."""
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-    def __setitem__(self, key: object, value: object) -> None:
-        pass
-
-
-# Names whose objects carry nothing that van reads.
-_INERT = (
-    "builtins.getattr",  # how a pickle spells HistoryBuffer's own functions
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "mmengine.logging.history_buffer.HistoryBuffer.mean",
-)
-_AS_DICT = (
-    "mmcv.utils.config.ConfigDict",
-    "mmengine.config.config.ConfigDict",
-    "mmengine.config.ConfigDict",
-    "addict.addict.Dict",
-)
-_ONE_AT_A_TIME = threading.Lock()  # torch keeps its allow-list for the whole process
-_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")
-_FACTORIES = (list, dict, set, int, float, bool, str, tuple)
-
-
-def _allowed() -> list[Any]:
-    multiarray = importlib.import_module("numpy._core.multiarray")
-    names: dict[str, Any] = {
-        "argparse.Namespace": argparse.Namespace,
-        "collections.defaultdict": collections.defaultdict,
-        "collections.deque": collections.deque,
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": np.dtype,
-        **{f"numpy.dtypes.{kind.__name__}": kind for kind in {type(np.dtype(code)) for code in np.typecodes["All"]}},
-        **{f"builtins.{kind.__name__}": kind for kind in _FACTORIES},
-        **dict.fromkeys(_INERT, Inert),
-        **dict.fromkeys(_AS_DICT, collections.OrderedDict),
-    }
-    for room in ("pathlib", "pathlib._local"):
-        names |= {f"{room}.{kind}": pathlib.PurePosixPath for kind in _PATHS}
-    for room in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        names |= {f"{room}._reconstruct": multiarray._reconstruct, f"{room}.scalar": multiarray.scalar}
-    return [(value, name) for name, value in names.items()]
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files from before torch 1.6
+_PIECE = 2**24
 
 
 def read(path: Path) -> tuple[Any, tuple[str, ...]]:
     """The unpickled object with every tensor as a numpy array, and notes.
 
-    Raises UnsafeFileError for a global that is not allow-listed, CheckpointError for a broken file.
+    Raises UnsafeFileError for a name that is not on the list, CheckpointError for a broken file.
     """
     try:
-        with _ONE_AT_A_TIME, torch.serialization.safe_globals(_allowed()):
-            tree = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refusal(path, str(error)) from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        detail = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise CheckpointError(f"{path} is truncated, corrupt or no checkpoint: {detail}") from error
-    widened: list[None] = []
-    tree = _to_numpy(tree, widened)
-    return tree, (bfloat16_note(len(widened)),) if widened else ()
+        with path.open("rb") as file:
+            packed = file.read(2) == b"PK"
+            file.seek(0)
+            tree, storages = _read_zip(file) if packed else _read_legacy(file)
+            filled = _Filled(storages, limit_bytes=growth_limit(path.stat().st_size))
+            tree = filled.value(tree)
+    except Refused as refused:
+        name = str(refused)[:200]
+        hint = "it pickles a whole module; " if name.startswith("torch.nn.") else ""
+        raise UnsafeFileError(
+            f"{path} asks for {name!r} when it is unpickled, which is not on the list of harmless names; nothing was "
+            f"run; {hint}if you trust its source, save its state_dict alone, where that code is installed, and load that"
+        ) from None
+    return tree, (bfloat16_note(filled.widened),) if filled.widened else ()
 
 
-def _refusal(path: Path, message: str) -> CheckpointError:
-    found = re.search(r"GLOBAL (\S+)", message)
-    name = found[1] if found else _first_stranger(path)
-    if name is None and "Unsupported operand" in message:
-        return CheckpointError(f"{path} has a pickle protocol that the safe reader lacks; save it with torch's own (2)")
-    if name is None:
-        return CheckpointError(f"{path} is truncated, corrupt or no checkpoint: {message.splitlines()[-1]}")
-    hint = "it pickles a whole module; " if name.startswith("torch.nn.") else ""
-    return UnsafeFileError(
-        f"{path} asks for {name!r} when it is unpickled, which is not on the list of harmless names; nothing was run; "
-        f"{hint}if you trust its source, save its state_dict alone, where that code is installed, and load that"
-    )
+Reader = Callable[[str], np.ndarray]  # key of a storage -> its bytes
 
 
-class _Scanner(pickle.Unpickler):
-    """Walks a pickle with stand-ins for every global, and stops at the first that is not harmless."""
+def _read_zip(file: IO[bytes]) -> tuple[Any, Reader]:
+    archive = zipfile.ZipFile(file)
+    entries = checked_entries(archive)
+    pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError(f"it holds {len(pickles)} pickles, expected one")
+    room = pickles[0].removesuffix("data.pkl")
+    if (order := entries.get(f"{room}byteorder")) is not None and archive.read(order) != b"little":
+        raise CheckpointError("a big-endian machine wrote it; save it again on another one")
+    with _unchecked_where_unsaid(archive, entries[pickles[0]]) as stream:
+        tree = load(stream, offered, storage_of)
+        stream.read()  # to the end, where the checksum is compared
 
-    class Stranger(Exception):  # noqa: N818
-        """Carries the name."""
+    def storage(key: str) -> np.ndarray:
+        if (entry := entries.get(f"{room}data/{key}")) is None:
+            raise ValueError(f"the storage {key!r} is missing")
+        with _unchecked_where_unsaid(archive, entry) as stream:
+            data = _filled_array(stream, entry.file_size)
+            stream.read(1)  # at the end of a part its checksum is compared
+            return data
 
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file)
-        self.known = {name for _, name in _allowed()} | {"collections.OrderedDict"}
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full in self.known or re.match(r"torch\.(_utils\.|storage\.|\w*Storage$)", full):
-            return Inert
-        raise self.Stranger(full)
-
-    def persistent_load(self, pid: object) -> None:
-        return None
-
-
-def _first_stranger(path: Path) -> str | None:
-    """The first global of a pickle that torch's reader gave up on for other reasons, without running anything."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-                file: IO[bytes] = io.BytesIO(archive.read(name))
-        else:
-            file = io.BytesIO(path.read_bytes())
-        for _ in range(4):  # a file from before torch 1.6 holds several pickles in a row
-            _Scanner(file).load()
-    except _Scanner.Stranger as stranger:
-        return str(stranger)
-    except Exception:  # a scan of a broken file; the caller has its own message
-        return None
-    return None
+    return tree, storage
 
 
-def _to_numpy(value: Any, widened: list[None]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return _array(value, widened)
-    if isinstance(value, Mapping):
-        return {key: _to_numpy(item, widened) for key, item in value.items()}
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(_to_numpy(item, widened) for item in value)
-    return value
+def checked_entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Name -> entry of an archive; raises ValueError where two overlap or share a name, or unpack to far too much."""
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    size = archive.fp.seek(0, 2) if archive.fp is not None else 0
+    if sum(entry.file_size for entry in entries) > growth_limit(size):
+        raise ValueError(f"its {size:,} bytes would unpack to {sum(entry.file_size for entry in entries):,}")
+    for entry, after in zip(entries, entries[1:], strict=False):
+        if entry.header_offset + entry.compress_size > after.header_offset:
+            raise ValueError(f"its parts {entry.filename[:80]!r} and {after.filename[:80]!r} overlap")
+    named = {entry.filename: entry for entry in entries}
+    if len(named) < len(entries):
+        raise ValueError("it holds two parts of one name")
+    return named
 
 
-def _array(tensor: torch.Tensor, widened: list[None]) -> np.ndarray:
-    if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_meta:
-        raise CheckpointError(f"a tensor of layout {tensor.layout} and type {tensor.dtype} is no plain weight")
-    if tensor.dtype == torch.bfloat16:
-        widened.append(None)
-        tensor = tensor.float()
-    try:
-        return tensor.detach().resolve_conj().resolve_neg().numpy()
-    except TypeError as error:
-        raise CheckpointError(f"a tensor of type {tensor.dtype} has no numpy counterpart") from error
+def _unchecked_where_unsaid(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
+    """An entry to read; torch can leave out the checksums, and then writes 0, which zipfile would hold against it."""
+    if entry.CRC == 0 and hasattr(entry, "CRC"):
+        del entry.CRC
+    return archive.open(entry)
+
+
+def _read_legacy(file: IO[bytes]) -> tuple[Any, Reader]:
+    """Magic number, protocol, system, object and keys, a pickle each; then every storage: its length and its bytes."""
+    magic, protocol, system = (load(file, offered, storage_of) for _ in range(3))
+    if magic != _MAGIC or protocol != _PROTOCOL or not isinstance(system, dict):
+        raise ValueError("it is a pickle, but not of torch")
+    if system.get("little_endian") is not True:
+        raise CheckpointError("a big-endian machine wrote it; save it again on another one")
+    sizes: dict[str, Storage] = {}
+
+    def noted(identity: Any) -> Storage:
+        storage = storage_of(identity)
+        whole = Storage(storage.key, storage.element, identity[4])
+        if sizes.setdefault(storage.key, whole) != whole:
+            raise ValueError(f"the storage {storage.key!r} has two sizes")
+        return storage
+
+    tree = load(file, offered, noted)
+    keys = load(file, offered, storage_of)
+    if not isinstance(keys, list) or {str(key) for key in keys} != set(sizes) or len(keys) != len(sizes):
+        raise ValueError("its storages are not those that its tensors use")
+    start, end = file.tell(), file.seek(0, 2)
+    file.seek(start)
+    found: dict[str, np.ndarray] = {}
+    for key in map(str, keys):
+        (count,) = struct.unpack("<q", file.read(8))
+        size = count * sizes[key].element.dtype.itemsize
+        if count != sizes[key].count or size > end - file.tell():
+            raise ValueError(f"the storage {key!r} is shorter or longer than its tensors say")
+        found[key] = _filled_array(file, size)
+    return tree, found.__getitem__
+
+
+def _filled_array(stream: IO[bytes], size: int) -> np.ndarray:
+    """The next `size` bytes."""
+    data = np.empty(size, np.uint8)
+    done = 0
+    while done < size:
+        piece = stream.read(min(_PIECE, size - done))
+        if not piece:
+            raise ValueError("it ends within a tensor")
+        data[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+        done += len(piece)
+    return data
+
+
+class _Filled:
+    """Puts arrays in the places of tensors; what is shared stays shared."""
+
+    def __init__(self, storages: Reader, *, limit_bytes: int) -> None:
+        self.storages, self.left_bytes, self.widened = storages, limit_bytes, 0
+        self.read: dict[str, np.ndarray] = {}
+        self.done: dict[int, Any] = {}
+        self.kept: list[Any] = []  # so that no id is given twice
+
+    def value(self, here: Any) -> Any:
+        """The same value with arrays."""
+        if not isinstance(here, dict | list | tuple | Tensor | Array):
+            return here
+        if id(here) not in self.done:
+            self.kept.append(here)
+            self.done[id(here)] = self._new(here)
+        return self.done[id(here)]
+
+    def _new(self, here: Any) -> Any:
+        if isinstance(here, dict):
+            return {name: self.value(each) for name, each in here.items()}
+        if isinstance(here, list | tuple):
+            return type(here)(self.value(each) for each in here)
+        if isinstance(here, Array):
+            return Inert() if here.values is None else here.values
+        return self._array(here)
+
+    def _array(self, tensor: Tensor) -> np.ndarray:
+        dtype = tensor.element.dtype
+        if tensor.key not in self.read:
+            self.read[tensor.key] = self.storages(tensor.key)
+        data = self.read[tensor.key]
+        values = math.prod(tensor.size)
+        last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
+        beyond = (tensor.start + tensor.count) * dtype.itemsize > len(data) or (values and last >= tensor.count)
+        if beyond or values > tensor.count:
+            raise ValueError(f"a tensor of {tensor.size} reaches beyond the {len(data):,} bytes of its storage")
+        self.left_bytes -= values * dtype.itemsize
+        if self.left_bytes < 0:
+            raise ValueError("its tensors share their bytes so often that they would fill the memory")
+        if not values:
+            return np.empty(tensor.size, np.float32 if tensor.element.numpy == "bfloat16" else dtype)
+        start = (tensor.start + tensor.offset) * dtype.itemsize
+        strides = tuple(step * dtype.itemsize for step in tensor.stride)
+        array: np.ndarray = np.ndarray(tensor.size, dtype, data, start, strides)
+        if tensor.element.numpy != "bfloat16":
+            return array
+        self.widened += 1
+        return (array.astype(np.uint32) << 16).view(np.float32)
 
 
 def write(path: Path, tree: Mapping[str, Any]) -> None:
     """Write nested dicts of arrays and plain values as torch would; readable with `weights_only=True` anywhere."""
+    import torch
+
     with atomic(path) as temporary:
         torch.save(_to_torch(tree), temporary)
 
 
 def _to_torch(value: Any) -> Any:
     if isinstance(value, np.ndarray):
+        import torch
+
         return torch.from_numpy(np.array(value, order="C"))
     if isinstance(value, Mapping):
         kind = collections.OrderedDict if isinstance(value, collections.OrderedDict) else dict

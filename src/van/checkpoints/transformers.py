@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import CheckpointError, VanError
 from ..preprocess import OFFICIAL, Preprocess
 from . import keys
+from .checked import class_names
 from .checkpoint import Arrays, Checkpoint, Content
 from .files import make_folder, write_json, write_safetensors
 from .limits import beyond_original, extra_tensors
@@ -60,8 +61,8 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     config = content.beside.get("config") or {}
     found = Found(format="transformers", state=state, table=keys.TRANSFORMERS, lineage=LINEAGE, extra=extra)
     found.provenance = {"source": content.path.name, "format": "transformers"}
-    if config.get("_name_or_path"):
-        found.provenance["name_or_path"] = str(config["_name_or_path"])
+    if isinstance(config.get("_name_or_path"), str) and config["_name_or_path"]:
+        found.provenance["name_or_path"] = config["_name_or_path"]
     if config.get(RECORD) is not None:
         apply_record(found, config[RECORD])
         # transformers keeps our record when it saves a network that was changed since: its own fields are the newer
@@ -88,7 +89,7 @@ def classes_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     labels = config.get("id2label")
     if not isinstance(labels, Mapping) or {str(key) for key in labels} != {str(i) for i in range(len(labels))}:
         return None
-    names = tuple(str(value) for _, value in sorted(labels.items(), key=lambda item: int(item[0])))
+    names = class_names([value for _, value in sorted(labels.items(), key=lambda item: int(item[0]))]) or ()
     return None if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 

@@ -59,9 +59,11 @@ def _evaluate(checkpoint: str, options: Any, inference: dict[str, Any]) -> MaskE
         precision=options.precision,
         ema=options.ema,
         optimize=options.optimize,
+        trust=options.trust,
         overrides=inference,
     )
-    data = open_masks(opened, options.data, options.split, seed=options.seed, val_fraction=options.val_fraction)
+    drawn = {"seed": options.seed, "val_fraction": options.val_fraction}
+    data = open_masks(opened, options.data, options.split, **drawn, exif=not options.ignore_exif)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(data))
 

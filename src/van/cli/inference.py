@@ -11,7 +11,7 @@ from .parser import Parser
 
 # Passed on as they are; size, mean and std are parsed first.
 _PASSED: tuple[str, ...] = (
-    *("batch_size", "workers", "device", "precision", "ema", "optimize", "test_time_pool"),
+    *("batch_size", "workers", "device", "precision", "ema", "optimize", "test_time_pool", "trust"),
     *("crop_pct", "interpolation", "resize"),
 )
 
@@ -31,18 +31,25 @@ def add_inference_arguments(parser: Any) -> None:
         action="store_true",
         help="for images larger than the network was made for: pool over windows",
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
+    )
     group = parser.add_argument_group("preprocessing (default: the checkpoint's own)")
     group.add_argument("--size", help="pixels: 224, or height x width: 224x320")
     group.add_argument("--crop-pct", type=float, help="share of the resized image that the centre crop keeps")
     group.add_argument("--interpolation", help="nearest, bilinear, bicubic or lanczos")
     group.add_argument("--mean", help="per channel, 0 … 1, with commas: 0.485,0.456,0.406")
     group.add_argument("--std", help="per channel, 0 … 1, with commas: 0.229,0.224,0.225")
+    group.add_argument(
+        "--ignore-exif", action="store_true", help="pixels as stored, not turned: published protocols for ImageNet"
+    )
     group.add_argument("--resize", help="shortest (then a centre crop) or squash")
 
 
 def inference_options(options: Any) -> dict[str, Any]:
     """The keyword arguments of Predictor and evaluate that `add_inference_arguments` defines; raises ConfigError."""
     values = {name: getattr(options, name) for name in _PASSED}
+    values["exif"] = not options.ignore_exif
     values["size"] = None if options.size is None else image_size(options.size)
     for name in ("mean", "std"):
         text = getattr(options, name)

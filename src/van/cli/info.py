@@ -89,13 +89,13 @@ def _ops(options: Any) -> None:
 
 
 def _checkpoint(options: Any) -> None:
-    from ..engines.exported import is_exported, open_exported
+    from ..engines.exported import info_of, is_exported
     from ..models import info
 
     if is_exported(options.target):
         if options.ema or options.revision is not None:
             raise ConfigError(f"--ema and --revision are for checkpoints; {options.target} is an exported file")
-        exported = open_exported(options.target).info()
+        exported = info_of(options.target)
         print(json.dumps(exported.to_dict(), indent=2) if options.json else exported)
         return
     told = info(options.target, ema=options.ema, revision=options.revision)

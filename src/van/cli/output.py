@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..paths import why_no_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -21,7 +22,11 @@ _WIDTH = 160  # columns when the output is no terminal
 
 def check_writable(path: str | Path | None) -> None:
     """Before hours of work: raises ConfigError when `path` cannot become a file."""
-    if path is None or _is_stream(Path(path)):
+    if path is None:
+        return
+    if reason := why_no_path(path):
+        raise ConfigError(f"cannot write {str(path)!r}: it {reason}; give a file name")
+    if _is_stream(Path(path)):
         return
     path = Path(path)
     if path.is_dir():

@@ -36,7 +36,8 @@ def run_masks(options: Any, inference: dict[str, Any], add_arguments: Callable[[
     images, failures = find_images(options.paths)
     if not images:
         raise DataError("; ".join(f"{failure.image}: {failure.reason}" for failure in failures))
-    chosen = {name: getattr(options, name) for name in ("device", "precision", "ema", "optimize", "workers")}
+    chosen = {name: getattr(options, name) for name in ("device", "precision", "ema", "optimize", "workers", "trust")}
+    chosen["exif"] = not options.ignore_exif
     predictor = Predictor(options.checkpoint, classes=options.classes, **chosen, inference=inference)
     done: list[tuple[str, Shares, Path]] = []  # without the pictures: there may be thousands
     names = _names(images)

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import ConfigError, DataError, VanNotice
+from ..paths import why_no_path
 from ..preprocess import read_image
 from .folder import ImageList, class_folders, read_folder
 from .index import PathTable
@@ -44,11 +45,11 @@ class ClassificationData(ABC):
 class FolderData(ClassificationData):
     """The images of an ImageList."""
 
-    def __init__(self, images: ImageList) -> None:
-        self.classes, self.labels, self.paths = images.classes, images.labels, images.paths
+    def __init__(self, images: ImageList, *, exif: bool = True) -> None:
+        self.classes, self.labels, self.paths, self.exif = images.classes, images.labels, images.paths, exif
 
     def load(self, index: int) -> tuple[Image.Image, int]:
-        return read_image(self.paths[index]), self.labels[index]
+        return read_image(self.paths[index], exif=self.exif), self.labels[index]
 
     def name(self, index: int) -> str:
         return str(self.paths[index])
@@ -62,6 +63,7 @@ def open_classification(
     val_fraction: float = VAL_FRACTION,
     classes: Sequence[str] | None = None,
     index: Path | None = None,
+    exif: bool = True,
 ) -> ClassificationData:
     """One split ("train", "val", or "all" of what is not split) of a data set.
 
@@ -69,24 +71,27 @@ def open_classification(
     which `seed` and `val_fraction` split class by class. "all" is the whole folder or the whole digits; of an
     ImageNet layout it is val/.
     classes: the class folders to use, in label order; index: folder that keeps the lists of files (data/index.py).
+    exif: images are turned as their EXIF orientation says; False: as stored (`preprocess.read_image`).
     Raises ConfigError for an unknown split, DataError for folders that do not hold what they should, among them
     train/ and val/ with different classes.
     """
     if split not in SPLITS:
         raise ConfigError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if reason := why_no_path(data):
+        raise DataError(f"data {str(data)!r} {reason}; expected a folder, or 'digits'")
     if str(data) == "digits":
         from .digits import Digits
 
         return Digits(split, seed=seed, val_fraction=val_fraction)
     train, val = _layout(Path(data))
     if val is not None:
-        return _own_split(Path(data), train, val, split, classes=classes, index=index)
+        return _own_split(Path(data), train, val, split, classes=classes, index=index, exif=exif)
     assert train is not None
     images = read_folder(train, classes=classes, index=index)
     if split == "all":
-        return FolderData(images)
+        return FolderData(images, exif=exif)
     parts = stratified_split(images.labels, seed=seed, val_fraction=val_fraction)
-    return FolderData(_part(images, parts, split, train))
+    return FolderData(_part(images, parts, split, train), exif=exif)
 
 
 def has_own_val(data: str | Path) -> bool:
@@ -110,14 +115,21 @@ def _holds_folders(path: Path) -> bool:
 
 
 def _own_split(
-    root: Path, train: Path | None, val: Path, split: str, *, classes: Sequence[str] | None, index: Path | None
+    root: Path,
+    train: Path | None,
+    val: Path,
+    split: str,
+    *,
+    classes: Sequence[str] | None,
+    index: Path | None,
+    exif: bool,
 ) -> FolderData:
     if split == "train" and train is None:
         raise DataError(f"{root} has {val.name}/ but no train/; training needs both, or one folder of class folders")
     if train is not None and classes is None:
         _same_classes(train, val)
     images = read_folder(train if split == "train" and train is not None else val, classes=classes, index=index)
-    return FolderData(images)
+    return FolderData(images, exif=exif)
 
 
 def _same_classes(train: Path, val: Path) -> None:

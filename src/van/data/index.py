@@ -20,7 +20,9 @@ from typing import Any, overload
 
 import numpy as np
 
+from .. import jsontext
 from ..errors import VanNotice
+from ..paths import why_no_file
 
 RACY_NS = 2_000_000_000
 _MAGIC = "van image index 1"
@@ -127,18 +129,20 @@ def _write(file: Path, root: Path, found: dict[str, list[Folder]]) -> None:
 def _read(file: Path, root: Path) -> dict[str, list[Folder]]:
     """What `_write` wrote for this root; nothing when there is no such file, and aloud when it is damaged."""
     try:
+        if why_no_file(file):
+            return {}
         head, _, body = file.read_bytes().partition(b"\n")
     except OSError:
         return {}
     try:
-        facts: dict[str, Any] = json.loads(head)
+        facts: dict[str, Any] = jsontext.parse(head)
         if facts["format"] != _MAGIC or facts["root"] != str(root.resolve()):
             return {}
         if facts["digest"] != hashlib.blake2b(body).hexdigest():
             raise ValueError("its contents do not fit its digest")
         rows, _, joined = body.partition(b"\n")
-        return _folders(json.loads(rows), joined.split(b"\0"))
-    except (ValueError, KeyError, TypeError) as error:
+        return _folders(jsontext.parse(rows), joined.split(b"\0"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         warnings.warn(f"{file} is damaged ({error}); the files are listed anew", VanNotice, stacklevel=4)
         return {}
 
@@ -149,6 +153,10 @@ def _folders(rows: dict[str, list[Any]], names: list[bytes]) -> dict[str, list[F
     for name, folders in rows.items():
         found[name] = []
         for path, time_ns, count, others in folders:
+            if Path(path).is_absolute() or ".." in Path(path).parts or type(count) is not int or count < 0:
+                raise ValueError(f"it leads to {path!r:.80}")
+            if type(time_ns) is not int or [type(each) for each in others] != [int, str]:
+                raise ValueError("its folders have no times or counts")
             part = tuple(os.fsdecode(each) for each in names[start : start + count])
             found[name].append(Folder(path, time_ns, part, tuple(others)))
             start += count

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import ConfigError, DataError, MissingExtraError
+from ..preprocess import read_image, upright
 from ..recipes import DataSpec
 from .augment import Transform
 from .classification import ClassificationData
@@ -46,9 +47,7 @@ class ReaderData(ClassificationData):
                 self.reader.tar_state = copy.deepcopy(self.closed)
         try:
             file, _ = self.reader[index]
-            with Image.open(file) as image:
-                image.load()
-                return image, self.labels[index]
+            return read_image(file), self.labels[index]
         except Exception as error:  # PIL and tarfile raise nearly anything on corrupt bytes
             raise DataError(f"cannot read {self.name(index)}: {error}") from error
 
@@ -136,7 +135,7 @@ class StreamIterator(Iterator[tuple[Tensor, int]]):
         key = (self.images.seed, self.epoch, self.images.rank, self.worker, self.place)
         self.place += 1
         with seeded(*key):
-            return self.images.transform(image), int(label)
+            return self.images.transform(upright(image)), int(label)
 
     def state_dict(self) -> dict[str, int]:
         return {"place": self.place, "epoch": self.epoch}

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError, DataError
-from ..preprocess import read_image, to_color
+from ..paths import why_no_path
+from ..preprocess import image_size, read_image, to_color, upright
 from .described import description_of, read_description
 from .layouts import Layout, Listing, find_layout
 from .masks import MaskRule, StoredMask, check_mask, read_mask
@@ -50,11 +51,11 @@ class SegmentationData(ABC):
 class FolderSegmentation(SegmentationData):
     """Pairs of image and mask files of one split.
 
-    layout: where they came from; listing: the pairs, and files without a partner.
+    layout: where they came from; listing: the pairs, and files without a partner. exif: see `image`.
     """
 
-    def __init__(self, layout: Layout, listing: Listing, split: str) -> None:
-        self.layout, self.listing, self.split = layout, listing, split
+    def __init__(self, layout: Layout, listing: Listing, split: str, *, exif: bool = True) -> None:
+        self.layout, self.listing, self.split, self.exif = layout, listing, split, exif
         self.classes, self.palette, self.ignore_index = layout.classes, layout.palette, layout.rule.ignore_index
 
     @property
@@ -71,8 +72,14 @@ class FolderSegmentation(SegmentationData):
         return image, mask.labels.astype(self.rule.dtype)
 
     def image(self, index: int) -> Image.Image:
-        """The RGB image, pixels as stored (no EXIF orientation); raises DataError for an unreadable file."""
-        return to_color(read_image(self.listing.pairs[index][0]), "RGB")
+        """The RGB image; raises DataError for an unreadable file.
+
+        Turned as its EXIF orientation says, unless `exif` is False or its mask fits only the pixels as stored.
+        """
+        stored = read_image(self.listing.pairs[index][0], exif=False)
+        turned = upright(stored) if self.exif else stored
+        as_stored = turned.size != stored.size and image_size(self.listing.pairs[index][1]) == stored.size
+        return to_color(stored if as_stored else turned, "RGB")
 
     def stored(self, index: int) -> StoredMask:
         """The mask as its file has it, unchecked; raises DataError for an unreadable file or unreadable colours."""
@@ -90,6 +97,7 @@ def open_segmentation(
     val_fraction: float | None = None,
     scene_size: int = 64,
     strict: bool = True,
+    exif: bool = True,
 ) -> SegmentationData:
     """One split ("train" or "val") of a segmentation data set; its layout is read off its folders.
 
@@ -97,10 +105,13 @@ def open_segmentation(
     a folder in the layout of ADE20K, Cityscapes, VOC or COCO-Stuff.
     seed, val_fraction: draw the validation part where neither folders nor lists name it; `seed` also makes the scenes.
     strict: False lets images without masks and masks without images pass, which the doctor reports.
+    exif: images are turned as their EXIF orientation says; False: as stored.
     Raises ConfigError for options and descriptions that cannot work, DataError for folders that are not as they should.
     """
     if split not in SPLITS:
         raise ConfigError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if reason := why_no_path(data):
+        raise DataError(f"data {str(data)!r} {reason}; expected a folder, a dataset.yaml or 'scenes'")
     if str(data) == "scenes":
         from .scenes import Scenes
 
@@ -111,7 +122,7 @@ def open_segmentation(
         raise DataError(missing_pairs(listing, layout))
     if not listing.pairs:
         raise DataError(f"the {split!r} part of {layout.root} has images but not one mask for them; {_pairing(layout)}")
-    return FolderSegmentation(layout, listing, split)
+    return FolderSegmentation(layout, listing, split, exif=exif)
 
 
 def splits_of(data: str | Path) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What runs a network: arrays in, a dict of arrays out; one small class per runtime."""
 
 from .description import Description
-from .exported import ExportedEngine, is_exported, open_exported
+from .exported import ExportedEngine, description_of, is_exported, open_exported
 from .halving import HalvingEngine
 from .names import class_names
 from .opened import ENGINES, Opened, open_classifier
@@ -22,6 +22,7 @@ __all__ = [
     "TorchEngine",
     "class_names",
     "default_workers",
+    "description_of",
     "find_checkpoints",
     "in_order",
     "is_exported",

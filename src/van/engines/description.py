@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .. import jsontext
+from ..checkpoints import checked
 from ..checkpoints.summary import shown
-from ..errors import CheckpointError, VanError
+from ..errors import CheckpointError, ConfigError, VanError
 from ..masks import Palette
 from ..preprocess import Preprocess
+from ..segmenters import SegmenterConfig
+from ..variants import VanConfig, check_number
 
 KEY = "van"  # of the JSON text in ONNX's metadata_props and OpenVINO's rt_info; of pt2's extra file
 TASKS = ("classification", "segmentation")
@@ -77,18 +81,46 @@ class Description:
     def from_json(cls, text: str, path: Any) -> Description:
         """Inverse of `to_json`; raises CheckpointError that names `path`."""
         try:
-            values = json.loads(text)
-            if values.get("preprocess") is not None:
-                values["preprocess"] = Preprocess.from_dict(values["preprocess"])
-            if values.get("classes") is not None:
-                values["classes"] = tuple(map(str, values["classes"]))
-            if values.get("palette") is not None:
-                values["palette"] = tuple((int(r), int(g), int(b)) for r, g, b in values["palette"])
-            told = cls(**values)
-        except (VanError, ValueError, TypeError, AttributeError) as error:
+            told = cls(**_fields_of(jsontext.parse(text)))
+            told._check()
+        except (VanError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"{path}: what it tells about its network cannot be read ({error}); export it again with this version"
             ) from error
         if told.task not in TASKS:
             raise CheckpointError(f"{path} is for {told.task!r}; expected one of {', '.join(TASKS)}; export it again")
         return told
+
+    def _check(self) -> None:
+        """Raises ConfigError for fields of the wrong type, or that contradict each other."""
+        for name in ("num_classes", "in_chans"):
+            check_number(name, getattr(self, name), whole=True)
+        config = VanConfig.from_dict(self.config)
+        width = config.num_classes
+        if self.segmenter is not None:
+            backbone = {"backbone": config.with_options(num_classes=0).to_dict()}
+            width = SegmenterConfig.from_dict({**self.segmenter, **backbone}).num_classes
+        if (width, config.in_chans) != (self.num_classes, self.in_chans):
+            raise ConfigError(f"{self.num_classes} classes of {self.in_chans} channels are not those of its network")
+        for what, values in (("classes", self.classes), ("palette", self.palette)):
+            if values is not None and len(values) != self.num_classes:
+                raise ConfigError(f"{len(values)} {what} for a network of {self.num_classes}")
+        if not isinstance(self.name, str) or not isinstance(self.version, str):
+            raise ConfigError("its name and version are no texts")
+        if self.ignore_index is not None and not 0 <= self.ignore_index < 2**16:
+            raise ConfigError(f"ignore_index is {self.ignore_index!r:.80}; expected a label")
+
+
+def _fields_of(values: Any) -> dict[str, Any]:
+    """The fields of a description in their own types; raises VanError, KeyError or TypeError for what is none."""
+    if not isinstance(values, dict):
+        raise CheckpointError(f"a {type(values).__name__}; expected named values")
+    if values.get("preprocess") is not None:
+        values["preprocess"] = Preprocess.from_dict(values["preprocess"])
+    if (classes := checked.class_names(values.get("classes"))) is not None:
+        values["classes"] = checked.printable(classes)
+    if values.get("palette") is not None:
+        values["palette"] = checked.colors(values["palette"])
+    for name in ("provenance", "inference", "options"):
+        values[name] = checked.provenance(values.get(name) or {})
+    return values

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import jsontext
 from ..errors import DataError, MissingExtraError
+from ..paths import why_no_file
 
 IMAGENET = "imagenet-1k"
 
@@ -34,9 +35,11 @@ def _imagenet() -> list[str]:
 
 
 def _read(path: Path) -> list[str]:
+    if path.exists() and (reason := why_no_file(path)):
+        raise DataError(f"cannot read class names from {path}: it {reason}")
     try:
         text = path.read_text("utf-8")
-        names = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+        names = jsontext.parse(text) if path.suffix.lower() == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read class names from {path}: {' '.join(str(error).split())}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

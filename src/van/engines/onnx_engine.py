@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import MissingExtraError
-from .description import KEY
 from .exported import ExportedEngine, broken
 
 
@@ -14,7 +13,7 @@ class OnnxEngine(ExportedEngine):
 
     runtime = "onnxruntime"
 
-    def _open(self) -> str | None:
+    def _open(self) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -27,7 +26,6 @@ class OnnxEngine(ExportedEngine):
         except Exception as error:  # of many types without a common base
             raise broken(self.path, "an ONNX model", error) from error
         self.input = self.session.get_inputs()[0].name
-        return self.session.get_modelmeta().custom_metadata_map.get(KEY)
 
     def _logits(self, images: np.ndarray) -> np.ndarray:
         return self.session.run(None, {self.input: images})[0]

@@ -53,6 +53,7 @@ def open_classifier(
     ema: bool = False,
     test_time_pool: bool = False,
     optimize: bool = False,
+    trust: bool = False,
     overrides: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> Opened:
@@ -63,6 +64,7 @@ def open_classifier(
     engine: a key of ENGINES; "keras" runs the file's weights in `van.keras.VAN` on Keras's backend and device.
     ema: the averaged weights of a file that holds both.
     test_time_pool: pool over windows of the training size; optimize: through `van.optimize`.
+    trust: open also a .pt2 file that this machine did not write: it runs its author's programs.
     overrides: fields of Preprocess; None entries keep the checkpoint's. name: what to call a model in memory.
     Raises CheckpointError for a file that cannot be loaded, ConfigError for a model that classifies nothing or whose
     channels differ from the preprocessing's.
@@ -77,7 +79,7 @@ def open_classifier(
             raise ConfigError(
                 f"engine {engine!r} takes checkpoints; {source} is an exported file, with its own runtime"
             )
-        return _open_exported(source, overrides, name)
+        return _open_exported(source, overrides, name, trust)
     if engine == "keras":
         _refuse_torch_options(device, test_time_pool=test_time_pool, optimize=optimize)
         return _open_keras(source, precision, ema, overrides, name)
@@ -129,8 +131,8 @@ def _open_keras(
     )
 
 
-def _open_exported(source: Any, overrides: Mapping[str, Any] | None, name: str | None) -> Opened:
-    engine = source if isinstance(source, ExportedEngine) else open_exported(source)
+def _open_exported(source: Any, overrides: Mapping[str, Any] | None, name: str | None, trust: bool) -> Opened:
+    engine = source if isinstance(source, ExportedEngine) else open_exported(source, trust=trust)
     told, name = engine.description, name or str(engine.path)
     if told.task != "classification":
         raise ConfigError(f"{name} is a segmenter, which classifies pixels; expected a classifier of images")

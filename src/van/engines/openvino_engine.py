@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, MissingExtraError
-from .description import KEY
+from ..paths import why_no_file
 from .exported import ExportedEngine, broken
-
-# What stands under KEY in rt_info: the JSON text, and the checksum of the .bin file.
-FIELDS = DESCRIPTION, WEIGHTS = "description", "weights"
-
+from .records import record_of
 
 MOST_SHAPES = 2  # that get a graph of their own, with its copy of the weights
 
@@ -29,30 +26,28 @@ class OpenVinoEngine(ExportedEngine):
 
     runtime = "openvino"
 
-    def _open(self) -> str | None:
+    def _open(self) -> None:
         try:
             core = the_core()
         except ImportError as error:
             raise MissingExtraError.of("openvino", "export", "to run .xml files") from error
         weights = self.path.with_suffix(".bin")
-        if not weights.is_file():
-            raise CheckpointError(f"{weights} does not exist; expected the weights of {self.path.name} beside it")
+        if reason := why_no_file(weights):
+            raise CheckpointError(f"{weights} {reason}; expected the weights of {self.path.name} beside it")
+        if record_of(self.path).weights != checksum(weights):  # asked before OpenVINO looks into a foreign or cut one
+            raise CheckpointError(f"{weights} is not the file that {self.path.name} was written with; export it again")
         try:
             model = core.read_model(self.path, weights)
         except Exception as error:
             raise broken(self.path, "an OpenVINO model", error) from error
-        told = {each: model.get_rt_info([KEY, each]).astype(str) for each in FIELDS if model.has_rt_info([KEY, each])}
-        if WEIGHTS in told and told[WEIGHTS] != checksum(weights):
-            raise CheckpointError(f"{weights} is not the file that {self.path.name} was written with; export it again")
         self.core, self.model = core, model
         self.settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self.threads}
-        if '"precision": "int8"' not in told.get(DESCRIPTION, ""):
+        if self.description.options.get("precision") != "int8":
             # floats as they are: on processors with bfloat16 the default would round them, which int8 has done already
             self.settings["INFERENCE_PRECISION_HINT"] = "f32"
         self.request = core.compile_model(model, "CPU", self.settings).create_infer_request()
         self.fixed: dict[tuple[int, ...], Any] = {}
         self.seen: Counter[tuple[int, ...]] = Counter()
-        return told.get(DESCRIPTION)
 
     def _logits(self, images: np.ndarray) -> np.ndarray:
         request = self.fixed.get(images.shape) or self._request(images.shape)

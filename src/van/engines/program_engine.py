@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import zipfile
-
 import numpy as np
 import torch
 
-from .description import KEY
+from ..errors import UnsafeFileError
+from . import written
 from .exported import ExportedEngine, broken
-
-EXTRA_FILE = f"{KEY}.json"
 
 
 class ProgramEngine(ExportedEngine):
     """Runs an exported program of torch (.pt2), operator by operator, with as many threads as torch uses.
 
-    PyTorch's reader of these files trusts them: open those of strangers no more than you would run their programs.
+    PyTorch's reader runs pickles and expressions that lie in such files. Raises UnsafeFileError for one that this
+    machine did not write, unless `trust` says that its author may run programs here.
     """
 
     runtime = "torch.export"
 
-    def _open(self) -> str | None:
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                extra = [name for name in archive.namelist() if name.endswith(f"extra/{EXTRA_FILE}")]
-                text = archive.read(extra[0]).decode() if extra else None
-            if text:  # a file that is not ours is refused before PyTorch reads it
+    def _open(self) -> None:
+        with self.path.open("rb") as file:
+            if not self.trust and not written.is_ours(file):
+                raise UnsafeFileError(
+                    f"{self.path} was not exported on this machine, or was changed since; PyTorch runs pickles and "
+                    "expressions in such files when it opens them, so nothing was opened: give trust=True (--trust) if "
+                    "its author may run programs here, else take the checkpoint, or an .onnx or .xml file, which run none"
+                )
+            try:
                 # its guards speak of memory layouts, which change no value
-                self.module = torch.export.load(str(self.path)).module(check_guards=False)
-        except Exception as error:
-            raise broken(self.path, "an exported program of torch", error) from error
-        return text
+                self.module = torch.export.load(file).module(check_guards=False)
+            except Exception as error:
+                raise broken(self.path, "an exported program of torch", error) from error
 
     def _logits(self, images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -19,7 +19,7 @@ from ..masks import Palette, default_palette
 from ..nn.segmenter import Segmenter
 from ..preprocess import IMAGENET, Preprocess
 from ..segment import Inference, predict_mask
-from .exported import ExportedEngine, is_exported, open_exported
+from .exported import ExportedEngine, description_of, is_exported, open_exported
 from .opened import refuse_for_exported
 from .torch_engine import PRECISIONS, available_device
 
@@ -77,13 +77,13 @@ class ExportedSegmenter(nn.Module):
 def is_segmenter(source: Any) -> bool:
     """Whether a model, or a checkpoint or exported file by what it holds, is a segmenter.
 
-    Raises what `models.info` or `open_exported` raises.
+    Raises what `models.info` or `description_of` raises.
     """
     if isinstance(source, nn.Module):
         return isinstance(source, Segmenter)
     if isinstance(source, ExportedEngine) or is_exported(source):
-        engine = source if isinstance(source, ExportedEngine) else open_exported(source)
-        return engine.description.task == "segmentation"
+        told = source.description if isinstance(source, ExportedEngine) else description_of(source)
+        return told.task == "segmentation"
     return isinstance(source, str | Path) and models.info(source).task == "segmentation"
 
 
@@ -94,20 +94,21 @@ def open_segmenter(
     precision: str = "fp32",
     ema: bool = False,
     optimize: bool = False,
+    trust: bool = False,
     overrides: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> OpenedSegmenter:
     """Load (or take over) a segmenter and put it on its device.
 
     source: what `van.load` takes, a Segmenter, or an exported file (or what `open_exported` makes of it).
-    ema, optimize: as in `open_classifier`.
+    ema, optimize, trust: as in `open_classifier`.
     name: what to call a model in memory.
     overrides: fields of Inference; without them what training wrote down, else the published single-scale test.
     Raises CheckpointError for a file that cannot be loaded, ConfigError for one that is no segmenter.
     """
     if isinstance(source, ExportedEngine) or is_exported(source):
         refuse_for_exported(device, precision, ema=ema, optimize=optimize)
-        return _open_exported(source, overrides or {}, name)
+        return _open_exported(source, overrides or {}, name, trust)
     if precision not in PRECISIONS:
         raise UnknownNameError.of("precision", precision, PRECISIONS)
     if isinstance(source, nn.Module) and ema:
@@ -134,8 +135,8 @@ def open_segmenter(
     )
 
 
-def _open_exported(source: Any, overrides: Mapping[str, Any], name: str | None) -> OpenedSegmenter:
-    engine = source if isinstance(source, ExportedEngine) else open_exported(source)
+def _open_exported(source: Any, overrides: Mapping[str, Any], name: str | None, trust: bool) -> OpenedSegmenter:
+    engine = source if isinstance(source, ExportedEngine) else open_exported(source, trust=trust)
     told, name = engine.description, name or str(engine.path)
     if told.task != "segmentation":
         raise ConfigError(f"{name} is no segmenter; expected one, e.g. light_ham_van_b0")

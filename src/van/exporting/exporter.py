@@ -6,6 +6,7 @@ import copy
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ import torch
 from torch import nn
 
 from .. import __version__, models, ops
+from ..engines import written
 from ..engines.description import Description
 from ..engines.exported import SUFFIXES, open_exported
 from ..engines.segmenters import inference_of
-from ..errors import ConfigError, UnknownNameError, VanError
+from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..nn import Classifier
 from ..nn.segmenter import Segmenter
+from ..paths import why_no_path
 from ..preprocess import Preprocess
 from ..segmenters import name_of as segmenter_name_of
 from ..variants import name_of
@@ -114,9 +117,20 @@ def export(
         limits = {"tolerance": tolerance, "minimal_agreement": agreement}
         parity = compare(runner(file), reference(model), shown, **limits)
         parity.check(f"the {kind} file")
+        if kind == "torch":
+            _note_written(file, target)
     size_bytes = sum(each.stat().st_size for each in files_of(target))
     seconds = time.perf_counter() - start
     return Export(path=target, format=kind, bytes=size_bytes, parity=parity, description=description, seconds=seconds)
+
+
+def _note_written(file: Path, target: Path) -> None:
+    """Remember the file, so that it opens here without trust; says so where nothing can be remembered."""
+    try:
+        written.note(file)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        warnings.warn(f"opening {target} will need trust=True (--trust): {reason}", VanNotice, stacklevel=3)
 
 
 def _write(program: Program, description: Description, file: Path, kind: str) -> None:
@@ -131,6 +145,8 @@ def _write(program: Program, description: Description, file: Path, kind: str) ->
 
 def destination(path: str | Path, format: str | None = None) -> tuple[Path, str]:  # noqa: A002
     """The file to write and its format; raises ConfigError for a suffix that does not go with it, UnknownNameError."""
+    if reason := why_no_path(path):
+        raise ConfigError(f"cannot write {str(path)!r}: it {reason}; give a file name")
     path = Path(path)
     suffixes = {kind: suffix for suffix, kind in SUFFIXES.items()}
     if format is not None and format not in suffixes:
@@ -217,8 +233,8 @@ def batches(description: Description, images: Images | None = None) -> Iterator[
 
 
 def runner(path: Path) -> Run:
-    """The engine of an exported file: (N, C, H, W) -> logits."""
-    engine = open_exported(path)
+    """The engine of a file that was just exported: (N, C, H, W) -> logits."""
+    engine = open_exported(path, trust=True)
     return lambda images: engine.run(images)["logits"]
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ..engines.description import KEY, Description
-from ..engines.openvino_engine import DESCRIPTION, WEIGHTS, checksum
-from ..engines.program_engine import EXTRA_FILE
+from ..engines.openvino_engine import checksum
+from ..engines.records import DESCRIPTION, EXTRA_FILE, WEIGHTS
 from ..errors import ConfigError, MissingExtraError
 from .graph import INPUT, OUTPUT
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import jsontext
 from ..errors import DataError, UnknownNameError, VanNotice
+from ..paths import why_no_file
 
 Names = tuple[str, ...]
 
@@ -154,10 +155,12 @@ def _read_map(source: Mapping[str, str | int] | str | Path) -> Mapping[str, Any]
 
 def _read_lines_or_json(path: Path) -> Any:
     """JSON content, or the lines of a text file without empty ones and # comments."""
+    if path.exists() and (reason := why_no_file(path)):
+        raise DataError(f"cannot read {path}: it {reason}")
     try:
         text = path.read_text("utf-8")
         if path.suffix.lower() == ".json":
-            return json.loads(text)
+            return jsontext.parse(text)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]

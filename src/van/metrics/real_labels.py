@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import jsontext
 from ..errors import DataError
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
@@ -44,7 +44,7 @@ class RealLabels:
 
 def _read(path: Path) -> list[list[int]]:
     try:
-        labels = json.loads(path.read_text("utf-8"))
+        labels = jsontext.read(path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     whole = isinstance(labels, list) and all(

@@ -8,7 +8,6 @@ it unchanged, and, for a folder of VAN, compares it with the weight's record.
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import transformers
 from transformers import AutoImageProcessor
 from transformers.utils import cached_file, is_torchvision_available
 
+from ... import jsontext
 from ...errors import VanError, VanNotice
 from ...preprocess import INTERPOLATIONS, OFFICIAL, Preprocess
 from ...weights import by_hub_id
@@ -77,7 +77,11 @@ def _record(name: Any, options: dict[str, Any]) -> Preprocess | None:
     try:
         return Preprocess.from_dict(told[RECORD]["preprocess"])
     except (KeyError, TypeError, VanError):
-        return OFFICIAL if len(told.get("id2label") or ()) == PUBLISHED_CLASSES else None
+        return (
+            OFFICIAL
+            if len(told["id2label"] if isinstance(told.get("id2label"), dict) else ()) == PUBLISHED_CLASSES
+            else None
+        )
 
 
 def _config_of(name: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def _config_of(name: Any, options: dict[str, Any]) -> dict[str, Any]:
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     try:
         path = cached_file(name, "config.json", local_files_only=True, **where, **quiet)
-        told = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        told = jsontext.read(Path(path)) if path else {}
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
