@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import hashlib
-import json
 import os
 import re
 import urllib.parse

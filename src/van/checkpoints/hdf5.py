@@ -21,7 +21,7 @@ def datasets(file: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     _walk(file, "", found, {hash(file.id)})
-    left = growth_limit(Path(file.filename).stat().st_size)
+    left = growth_limit(file.id.get_filesize())
     for name, node in found.items():
         left -= node.size * node.dtype.itemsize
         if left < 0:
