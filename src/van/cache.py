@@ -27,7 +27,8 @@ def cache_folder() -> Path:
 def private_cache() -> Path:
     """The cache folder, made where it is missing (mode 700).
 
-    Raises PermissionError, with the remedy, where other users of the machine can write to it; OSError where it cannot be made.
+    Raises PermissionError, with the remedy, where other users of the machine can write to it; OSError where it cannot
+    be made.
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -37,7 +38,7 @@ def private_cache() -> Path:
 
 
 def why_not_private(path: Path) -> str:
-    """Why a file or folder cannot be trusted, in words; "" when it belongs to this user or root and only they can write it.
+    """Why a file or folder cannot be trusted, in words; "" when it is this user's or root's and only they can write it.
 
     A group may write when it is this process's own, as where every user has a group to himself.
     """

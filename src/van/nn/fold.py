@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
-from .heads.layers import ConvNormReLU
 from .foldable import evaluate_parametrizations, refuse_what_folding_loses
+from .heads.layers import ConvNormReLU
 from .layers import can_fuse, depthwise_gelu, why_not_fused
 from .packed import Packed
 
