@@ -79,7 +79,7 @@ class Snapshot:
     def __init__(self, root: nn.Module, inside: Iterable[nn.Module]) -> None:
         self._modules = tuple(inside)
         self._kinds = tuple(map(type, self._modules))
-        self._forwards = {kind: kind.forward for kind in self._kinds}
+        self._forwards: dict[Any, Any] = {type(m): type(m).forward for m in self._modules}
         self._attributes = tuple(m.__dict__ for m in self._modules)
         self._hooks = tuple(h for m in self._modules for h in (m._forward_hooks, m._forward_pre_hooks))
         self._families = tuple(m._modules for m in (root, *self._modules) if m._modules)
@@ -105,11 +105,12 @@ class Snapshot:
         return any(map(attrgetter("requires_grad"), self._current()))
 
     def _current(self) -> tuple[Tensor, ...]:
-        return tuple(filter(partial(is_not, None), chain.from_iterable(map(dict.values, self._owners))))
+        values: Any = map(dict.values, self._owners)
+        return tuple(filter(partial(is_not, None), chain.from_iterable(values)))  # type: ignore[arg-type]
 
 
 def _versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:
-    """How often each tensor was written in place; nothing for tensors of inference_mode, where PyTorch does not count."""
+    """How often each tensor was written in place; nothing for tensors of inference_mode, which are not counted."""
     try:
         return tuple(map(attrgetter("_version"), tensors))
     except RuntimeError:
