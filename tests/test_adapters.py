@@ -193,4 +193,7 @@ def test_fused_with_its_norm():
 def test_a_layer_is_a_convolution_to_those_who_ask():
     layer = depthwise_conv(6, 5)
     assert isinstance(layer, nn.Conv2d)
-    assert gap(layer(images(1, 6, 9, 9)), F.conv2d(images(1, 6, 9, 9), layer.weight, layer.bias, padding=2, groups=6)) < SAME
+    assert (
+        gap(layer(images(1, 6, 9, 9)), F.conv2d(images(1, 6, 9, 9), layer.weight, layer.bias, padding=2, groups=6))
+        < SAME
+    )

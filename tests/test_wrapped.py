@@ -78,7 +78,10 @@ def test_weights_offloaded_by_accelerate(make, way, tmp_path):
     elif way == "disk":
         accelerate.disk_offload(model, tmp_path, execution_device="cpu")
     else:
-        places = {f"backbone.stages.{i}": "disk" if i % 2 else "cpu" for i in range(4)} | {"dropout": "cpu", "head": "disk"}
+        places = {f"backbone.stages.{i}": "disk" if i % 2 else "cpu" for i in range(4)} | {
+            "dropout": "cpu",
+            "head": "disk",
+        }
         accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
     assert any(p.is_meta for p in model.parameters())
     with torch.no_grad():
@@ -202,7 +205,9 @@ CHANGES = {
     "bias in place": lambda m: m.bias.add_(0.5),
     "another parameter": lambda m: setattr(m, "weight", nn.Parameter(1.5 * m.weight)),
     "other data": lambda m: setattr(m.weight, "data", 1.5 * m.weight.data),
-    "vector": lambda m: nn.utils.vector_to_parameters(1.5 * nn.utils.parameters_to_vector(m.parameters()), m.parameters()),
+    "vector": lambda m: nn.utils.vector_to_parameters(
+        1.5 * nn.utils.parameters_to_vector(m.parameters()), m.parameters()
+    ),
     "state_dict": lambda m: m.load_state_dict({k: 1.5 * v for k, v in m.state_dict().items()}),
     "precision and back": lambda m: m.bfloat16().float(),
 }

@@ -6,6 +6,7 @@ import torch
 from networks import images, tiny
 from triton_cases import check, conv, pair
 from van import ops
+from van.errors import ConfigError
 from van.ops import feed_forward, gpu, kernel
 from van.ops.blocks import Blocks
 
@@ -98,3 +99,45 @@ def test_a_network_in_training(on_cpu, monkeypatch, lean):
     monkeypatch.setattr(ops.depthwise, "_available", lambda: False)
     theirs = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
     assert all(torch.allclose(one, two, rtol=1e-4, atol=1e-4) for one, two in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.promise("4")
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("way", ["forward", "hook", "class"])
+def test_wrapped_convolutions_are_called(on_cpu, monkeypatch, lean, way):
+    model, x, calls = tiny(embed_dims=(4,), depths=(1,), mlp_ratios=(2,), strides=(4,), patch_sizes=(7,),
+                           out_indices=(0,)), images(2, 3, 12, 12), []  # fmt: skip
+    monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
+    model.backbone.set_lean(lean)
+    want = model(x)
+    wrapped = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d) and ".blocks." in n]
+    for module in wrapped:
+        if way == "hook":
+            module.register_forward_hook(lambda *call: calls.append(1))
+        elif way == "class":
+            torch.nn.utils.parametrize.register_parametrization(module, "weight", torch.nn.Identity())
+        else:
+            module.forward = lambda x, original=module.forward: calls.append(1) or original(x)
+    if way == "class":
+        monkeypatch.setattr(kernel, "depthwise_pair", None)  # what a fused path would call
+    got = model(x)
+    assert torch.allclose(got, want, rtol=1e-4, atol=1e-4)
+    assert len(calls) == (0 if way == "class" else len(wrapped))
+    got.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.promise("4")
+@pytest.mark.parametrize("fault", ["device", "type", "size"])
+def test_parameters_that_do_not_fit_are_never_read(fault):
+    weight, bias, dilation = conv(4, 3, 1)
+    if fault == "device":
+        weight = weight.to("meta")
+    elif fault == "type":
+        weight, bias = weight.double(), bias.double()
+    else:
+        bias = bias[:2]
+    with pytest.raises(ConfigError, match="do not fit a map"):
+        gpu.forward(images(1, 4, 3, 3), [(weight, bias, dilation)])
+    with pytest.raises(ConfigError, match="do not fit a map"):
+        gpu.parameter_gradients(images(1, 4, 3, 3), images(1, 4, 3, 3), (weight, bias, dilation))

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
-from .heads.layers import ConvNormReLU
 from .foldable import evaluate_parametrizations, refuse_what_folding_loses
+from .heads.layers import ConvNormReLU
 from .layers import can_fuse, depthwise_gelu, why_not_fused
 from .packed import Packed
 
@@ -92,8 +92,8 @@ class FoldedBlock(Packed):
         spatial = self.spatial
         if not _computes(spatial, LargeKernelAttention) or spatial.gate != "multiply":
             return None
-        products = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
-        convolutions = [spatial.near, spatial.far, self.depthwise]
+        products: list[Any] = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
+        convolutions: list[Any] = [spatial.near, spatial.far, self.depthwise]
         if any(map(why_not_fused, [*products, *convolutions])):
             return None
         return ops.pack_block(products, convolutions, self.shortcut)
@@ -131,21 +131,25 @@ class FoldedStage(Packed):
 
     def pack(self) -> ops.PackedBlocks | None:
         """The blocks' packed weights in one tensor, of which theirs become views."""
-        blocks = [block for block in self.blocks if _computes(block, FoldedBlock)]
+        blocks = [cast(FoldedBlock, block) for block in self.blocks if _computes(block, FoldedBlock)]
         for block in blocks:
             block.pack_again()
-        packed = [block.packed for block in blocks]
+        packed: list[Any] = [block.packed for block in blocks]
         alike = {(*one.numbers, one.channels) for one in packed if one is not None}
         if len(blocks) < len(self.blocks) or None in packed or len(alike) != 1:
             return None
-        whole = replace(packed[0], weights=torch.cat([one.weights for one in packed]))
+        whole: ops.PackedBlocks = replace(packed[0], weights=torch.cat([one.weights for one in packed]))
         for i, block in enumerate(blocks):
             block.packed = replace(whole, weights=whole.weights[i : i + 1])
         return whole
 
 
 # What each class computed when it was written: a class that was patched since is called.
-_FORWARDS = {kind: kind.forward for kind in (nn.Conv2d, LargeKernelAttention, FoldedBlock)}
+_FORWARDS: dict[type[nn.Module], Any] = {
+    nn.Conv2d: nn.Conv2d.forward,
+    LargeKernelAttention: LargeKernelAttention.forward,
+    FoldedBlock: FoldedBlock.forward,
+}
 
 
 def _computes(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -21,7 +21,7 @@ _KEPT = {Stage: "norm", Attention: "spatial", FeedForward: "depthwise"}
 
 
 def refuse_what_folding_loses(model: nn.Module) -> None:
-    """Raises ConfigError, naming the module and the remedy, where a folded copy would not compute what the model does."""
+    """Raises ConfigError, naming module and remedy, where a folded copy would not compute what the model does."""
     refuse_replaced_forwards(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
@@ -35,8 +35,8 @@ def refuse_what_folding_loses(model: nn.Module) -> None:
             )
         if why_called(module):
             raise ConfigError(
-                f"{name} has hooks, which folding would lose; remove them (those of weight norm, spectral norm and pruning"
-                " with torch.nn.utils), or use the network as it is"
+                f"{name} has hooks, which folding would lose; remove them (those of weight norm, spectral norm and"
+                " pruning with torch.nn.utils), or use the network as it is"
             )
         if not ordinary(*module.parameters(recurse=False)):
             raise ConfigError(f"{name} has weights that are not plain tensors, which cannot be folded")

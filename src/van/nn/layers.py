@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 # Where a module's weights may be read instead of calling it: its class, what that computes, in which shape.
-_FUSIBLE = {
+_FUSIBLE: dict[type[nn.Module], tuple[Any, Callable[[Any], bool]]] = {
     DepthwiseConv2d: (DepthwiseConv2d.forward, _keeps_size),
     PointwiseConv2d: (PointwiseConv2d.forward, _is_pointwise),
 }
@@ -92,12 +93,14 @@ def why_not_fused(module: nn.Module) -> str:
     Replaced forwards are how offloaded weights arrive; parametrizations and adapters make the module another class.
     """
     kind = type(module)
-    forward, shape = _FUSIBLE.get(kind, (None, None))
-    if shape is None or kind.forward is not forward:
+    if kind not in _FUSIBLE:
         return f"is a {kind.__name__}"
+    forward, has_shape = _FUSIBLE[kind]
+    if kind.forward is not forward:
+        return "has a patched class"
     if reason := why_called(module):
         return reason
-    return "" if shape(module) else "has another stride, padding or grouping"
+    return "" if has_shape(module) else "has another stride, padding or grouping"
 
 
 def why_called(module: nn.Module) -> str:

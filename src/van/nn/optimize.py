@@ -36,8 +36,9 @@ def optimize(
     training: only change the layout, and on CUDA what is kept for the backward pass (Backbone.set_lean); parameters,
     names and train/eval modes stay, so make the optimizer from the copy.
     compile: also torch.compile it, which takes a minute or more for every new kind of input.
-    Raises ConfigError when the model holds no Backbone or has what a copy would lose (see `van.nn.fold`), VanError when the original's output is not
-    finite or one of the copy differs from it by more than TOLERANCE times the largest output.
+    Raises ConfigError when the model holds no Backbone or has what a copy would lose (see `van.nn.fold`), VanError when
+    the original's output is not finite or one of the copy differs from it by more than TOLERANCE times the largest
+    output.
     """
     backbone = next((m for m in model.modules() if isinstance(m, Backbone)), None)
     if backbone is None:

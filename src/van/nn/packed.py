@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain, repeat
-from operator import attrgetter, contains, is_
+from operator import attrgetter, contains, is_, is_not
 from typing import Any
 
 import torch
@@ -16,12 +17,12 @@ from .layers import why_called
 
 
 class Packed(nn.Module):
-    """A module that the C kernel computes in one call, from a packed copy of its weights, without calling what is inside.
+    """A module that the C kernel computes in one call, from a packed copy of its weights, not calling what is inside.
 
     Before each call it is asked whether that makes a difference: weights that were written, replaced or moved are
     packed again; where something inside has hooks, a replaced forward or another class, the modules are called.
-    A graph of torch.compile keeps the weights as they were packed last. A pickled module is packed again where it is read,
-    because the layout is that of the processor.
+    A graph of torch.compile keeps the weights as they were packed last. A pickled module is packed again where it is
+    read, because the layout is that of the processor.
     """
 
     packed: Any
@@ -42,7 +43,7 @@ class Packed(nn.Module):
         self.packed, self.snapshot = (None, None) if called else (self.pack(), Snapshot(self, inside))
 
     def ready(self, x: Tensor) -> Any:
-        """The packed weights where the kernel computes this map and calling the modules would give the same; else None."""
+        """The packed weights where the kernel computes this map and calling the modules would give the same, or None."""
         if not ops.block_kernel_serves(x) or _has_any_global_hook():
             return None
         if torch.compiler.is_compiling():
@@ -78,7 +79,7 @@ class Snapshot:
     def __init__(self, root: nn.Module, inside: Iterable[nn.Module]) -> None:
         self._modules = tuple(inside)
         self._kinds = tuple(map(type, self._modules))
-        self._forwards = {kind: kind.forward for kind in self._kinds}
+        self._forwards: dict[Any, Any] = {type(m): type(m).forward for m in self._modules}
         self._attributes = tuple(m.__dict__ for m in self._modules)
         self._hooks = tuple(h for m in self._modules for h in (m._forward_hooks, m._forward_pre_hooks))
         self._families = tuple(m._modules for m in (root, *self._modules) if m._modules)
@@ -104,11 +105,12 @@ class Snapshot:
         return any(map(attrgetter("requires_grad"), self._current()))
 
     def _current(self) -> tuple[Tensor, ...]:
-        return tuple(tensor for tensor in chain.from_iterable(map(dict.values, self._owners)) if tensor is not None)
+        values: Any = map(dict.values, self._owners)
+        return tuple(filter(partial(is_not, None), chain.from_iterable(values)))  # type: ignore[arg-type]
 
 
 def _versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:
-    """How often each tensor was written in place; nothing where PyTorch does not count, for tensors of inference_mode."""
+    """How often each tensor was written in place; nothing for tensors of inference_mode, which are not counted."""
     try:
         return tuple(map(attrgetter("_version"), tensors))
     except RuntimeError:

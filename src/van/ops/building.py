@@ -121,7 +121,7 @@ def _cached(folder: Path, name: str, flags: Sequence[str]) -> Path:
 
 def _kept(folder: Path, name: str) -> tuple[Path | None, list[str]]:
     """The file that may be loaded, and in words what is wrong with others of the name."""
-    wrong = []
+    wrong: list[str] = []
     for path in sorted(folder.glob(f"{name}-*.so")):
         reason = _why_not_loaded(path)
         if not reason:

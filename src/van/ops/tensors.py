@@ -59,9 +59,9 @@ def require_fitting(x: Tensor, convs: Iterable[tuple[Tensor, Tensor | None, int]
 
 
 def require_loaded(x: Tensor, weight: Tensor) -> None:
-    """Raises ConfigError for weights without values, from which PyTorch's CPU convolutions return whatever memory holds."""
+    """Raises ConfigError for weights without values, with which PyTorch's convolutions return whatever memory holds."""
     if weight.is_meta and not x.is_meta:
         raise ConfigError(
-            f"a convolution's weights lie on the meta device, without values, and its map on {x.device}; load them first,"
-            " or let what moved them there (accelerate's hooks) bring them back at each call"
+            f"a convolution's weights lie on the meta device, without values, and its map on {x.device}; load them"
+            " first, or let what moved them there (accelerate's hooks) bring them back at each call"
         )

@@ -13,9 +13,9 @@ from ..layers import is_observed
 class ConvNormReLU(nn.Module):
     """Convolution without bias, norm, ReLU; size kept. norm: "group" (32 groups) or "batch".
 
-    Several maps stand for their concatenation at the size of the first. It is formed only for a convolution that must be
-    called as a module; otherwise the memory of the heads that join a pyramid is halved, because a convolution of joined
-    channels is the sum of the convolutions of its parts.
+    Several maps stand for their concatenation at the size of the first. It is formed only for a convolution that must
+    be called as a module; otherwise the memory of the heads that join a pyramid is halved, because a convolution of
+    joined channels is the sum of the convolutions of its parts.
     """
 
     def __init__(self, in_channels: int, channels: int, kernel_size: int, *, norm: str) -> None:
