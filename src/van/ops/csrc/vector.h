@@ -1,7 +1,7 @@
-/* Sixteen floats (eight doubles with VAN_DOUBLE) as one value, GELU on them, and work shared out among threads.
+/* A register of floats (of doubles with VAN_DOUBLE) as one value, GELU on them, and work shared out among threads.
  *
- * The compiler lowers the vectors to whatever the machine has: one AVX-512 register, two of AVX2, four of SSE or NEON.
- * All memory layouts are therefore the same everywhere; only the number of accumulators differs.
+ * A vector is exactly one register: 64 bytes with AVX-512, 32 with AVX2, 16 with SSE and NEON. Wider ones the compiler
+ * would keep in memory. Layouts in memory follow: strips of LANES channels, panels of PANEL outputs.
  */
 #ifndef VAN_VECTOR_H
 #define VAN_VECTOR_H
@@ -26,9 +26,16 @@ typedef int64_t lane_int;
 typedef float real;
 typedef int32_t lane_int;
 #endif
-#define LANES ((int)(64 / sizeof(real)))
-typedef real vec __attribute__((vector_size(64)));
-typedef lane_int ivec __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+#define LANES ((int)(VECTOR_BYTES / sizeof(real)))
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef lane_int ivec __attribute__((vector_size(VECTOR_BYTES)));
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
@@ -38,10 +45,12 @@ typedef lane_int ivec __attribute__((vector_size(64)));
 enum { TILE = 8, MATRIX_ROWS = 32 };
 #elif defined(__AVX512F__)
 enum { TILE = 8, MATRIX_ROWS = 14 };
-#elif defined(__AVX2__) || defined(__aarch64__)
-enum { TILE = 4, MATRIX_ROWS = 3 };
+#elif defined(__AVX2__)
+enum { TILE = 8, MATRIX_ROWS = 6 };
+#elif defined(__aarch64__)
+enum { TILE = 8, MATRIX_ROWS = 10 };
 #else
-enum { TILE = 2, MATRIX_ROWS = 1 };
+enum { TILE = 8, MATRIX_ROWS = 5 };
 #endif
 
 INLINE long min_of(long a, long b) { return a < b ? a : b; }
