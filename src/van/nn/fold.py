@@ -22,7 +22,7 @@ from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
-from .layers import depthwise_gelu, watched
+from .layers import depthwise_gelu, streamed_feed_forward, watched
 
 
 class _Packed(nn.Module):
@@ -70,7 +70,7 @@ class FoldedPatchEmbed(_Packed):
         return self.conv(x)
 
     def _pack(self) -> ops.PackedPatch | None:
-        return ops.pack_patch(self.conv)
+        return ops.pack_patch(self.conv) if ops.path_taken("folded_patch") else None
 
 
 class FoldedBlock(_Packed):
@@ -99,10 +99,13 @@ class FoldedBlock(_Packed):
         if self.packed is not None and ops.block_kernel_serves(x):
             return ops.folded_blocks(x, self.packed)
         x = torch.addcmul(self.proj_out(self.spatial(_gelu_(self.proj_in(x)))), x, self.shortcut)
-        return x + self.project(depthwise_gelu(self.depthwise, self.expand(x)))
+        y = streamed_feed_forward(self.expand, self.depthwise, self.project, x)
+        return x + (self.project(depthwise_gelu(self.depthwise, self.expand(x))) if y is None else y)
 
     def _pack(self) -> ops.PackedBlocks | None:
         spatial = self.spatial
+        if not ops.path_taken("folded_blocks"):
+            return None
         if spatial.gate != "multiply" or nn.Identity in {type(m) for m in (spatial.near, spatial.far, spatial.mix)}:
             return None
         products = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]

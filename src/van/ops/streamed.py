@@ -24,6 +24,7 @@ from . import kernel, plain
 from .depthwise import c_kernel_serves, kernel_serves
 from .library import library
 from .plain import Conv
+from .selection import in_mode
 
 # Images are taken together while their expanded map is no larger than this, so that it stays in the caches.
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -205,7 +206,8 @@ def _flops(x: Sequence[int], *weights: Sequence[int]) -> int:
 def streaming_serves(x: Tensor, *parameters: Tensor | None) -> bool:
     """Whether the C kernel computes a feed-forward of x with these weights and biases; not under autocast."""
     same = all(p is None or (p.dtype, p.device) == (x.dtype, x.device) for p in parameters)
-    return c_kernel_serves(x) and kernel_serves(x) and same and not torch.is_autocast_enabled("cpu")
+    path = in_mode("streamed_feed_forward", x, *parameters)
+    return c_kernel_serves(x, path) and kernel_serves(x) and same and not torch.is_autocast_enabled("cpu")
 
 
 def streamed_feed_forward(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> Tensor:
