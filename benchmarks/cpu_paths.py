@@ -1,15 +1,16 @@
 """What each path of the CPU kernel gains on each family of processors over what it replaces: the table of van/ops/measured.py.
 
-    python benchmarks/cpu_paths.py [--ops FAMILY …] [--rounds N] [--quick]
+    python benchmarks/cpu_paths.py [--ops FAMILY …] [--paths PATH …] [--rounds N] [--quick]
 
 A family is the kernel with these instructions at most (`VAN_OPS`), so a processor measures its own and all older ones. PyTorch
 itself stays what it is: beside a kernel with AVX2 it uses AVX-512 where it can. So every older family is measured twice: against
 PyTorch as it is ("AVX2, PyTorch newer"), and against PyTorch kept to the family's instructions as well as it lets itself
 (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA, MKL_ENABLE_INSTRUCTIONS; MKL ignores the last on AMD), as an older processor has it.
 
-A case is a path and B0 or B1 at 224²: one image, or forward and backward pass of four. Its time is the sum over the network's
-blocks, of what it replaces in the faster way (with other paths and without), interleaved with its own, round by round; that of a
-streamed feed-forward is the whole network's, because it spares memory that others then find in the cache. Times are those of
+A case is a path and B0 or B1 at 224²: one image, or forward and backward pass of two. Its time is the sum over the network's
+blocks, interleaved with that of what it replaces, round by round: PyTorch's convolutions and products; for folded blocks the
+modules with or without the other paths, whichever is faster. A streamed feed-forward's is the whole network's, because it
+spares memory that others then find in the cache. Times are those of
 the processor, one thread, so that a busy machine counts little. A path's figure is the smaller median of B0 and B1.
 
 Writes docs/results.json; exit code 1 where the table takes a path that lost here or leaves one that won. --quick: one round,
@@ -44,13 +45,11 @@ KEPT_TO = {
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
     },
 }
-# Path -> sets of other paths; with the fastest of them is computed what it replaces.
+# What else is on while a path and what it replaces are measured: sets of paths, of which the fastest counts for the latter.
+# A streamed feed-forward replaces the library's; the network around it has its other kernels.
 OTHERS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "streamed_feed_forward": (("depthwise_pair",), ("depthwise_pair", "depthwise_gelu")),
-    "streamed_feed_forward_training": (
-        ("depthwise_pair_training",),
-        ("depthwise_pair_training", "depthwise_gelu_training"),
-    ),
+    "streamed_feed_forward": (("depthwise_pair",),),
+    "streamed_feed_forward_training": (("depthwise_pair_training",),),
     "folded_blocks": ((), ("depthwise_pair", "depthwise_gelu"), ("depthwise_pair", "streamed_feed_forward")),
 }
 TRAINING = "_training"
@@ -77,6 +76,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ops", nargs="+", choices=list(INSTRUCTION_FLAGS), default=["AVX512", "AVX2", "baseline"])
+    parser.add_argument("--paths", nargs="+", choices=list(REPLACED), default=list(REPLACED))
     parser.add_argument("--rounds", type=int, default=5, help="rounds of measurements, at least 5 for a result")
     add_options(parser, threads=1, sides=("ours",))
     options = parser.parse_args()
@@ -91,7 +91,7 @@ def _ratios(
     instructions: str, restriction: dict[str, str], options: argparse.Namespace
 ) -> tuple[str, dict[str, float]]:
     """The family's name, and path -> ratio, from one process that is asked for all cases in turn."""
-    cases = [(path, model) for path in REPLACED for model in MODELS]
+    cases = [(path, model) for path in options.paths for model in MODELS]
     times: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
     with worker(__file__, options, "ours", environment={"VAN_OPS": instructions, **restriction}) as ask:
         family = ask(do="family")
@@ -104,7 +104,7 @@ def _ratios(
     for (path, model), ratios in times.items():
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"{family:<24}  {path:<30}  {model}  {median(ratios):5.2f}x  {spread}", flush=True)
-    return family, {path: min(median(times[path, model]) for model in MODELS) for path in REPLACED}
+    return family, {path: min(median(times[path, model]) for model in MODELS) for path in options.paths}
 
 
 def _wrong(found: dict[str, dict[str, float]]) -> Iterator[str]:
@@ -154,8 +154,7 @@ class _Worker:
 
 
 def processor_ms(run: Run) -> float:
-    """Milliseconds that the processor spends on a call, the best of a burst."""
-    run()
+    """Milliseconds that the processor spends on a call, the best of a burst; a cold first round is outvoted by the others."""
     spent: list[float] = []
     while sum(spent) < BURST_S:
         start = time.process_time()
@@ -171,7 +170,7 @@ def _stages(path: str, model: str) -> Iterator[tuple[int, list[Run]]]:
     import van
 
     network, ways = van.create_model(model, seed=0).eval(), [*OTHERS.get(path, ((),)), (path,)]
-    batch = 4 if path.endswith(TRAINING) else 1
+    batch = 2 if path.endswith(TRAINING) else 1
     if path.startswith("streamed"):
         ways[-1] += ways[0]
         yield 1, [_run(network, torch.randn(batch, 3, 224, 224), way, path) for way in ways]

@@ -42,17 +42,19 @@ typedef vec loose_vec __attribute__((aligned(sizeof(real)), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-/* Accumulators that fit the register file: outputs per tile of a depthwise row, rows per tile of a matrix product. */
+/* Accumulators that fit the register file: outputs per tile of a depthwise row; rows per tile of a matrix product, each two
+ * vectors wide, beside the two of weights and what a row gives: 32 registers hold 14 rows, 16 hold 6, or 5 where a product needs
+ * one for itself before it is added. At most so many tiles are one unit of work. */
 #if defined(VAN_TILES)
-enum { TILE = 8, MATRIX_ROWS = 32 };
+enum { TILE = 8, MATRIX_ROWS = 32, UNIT_TILES = 8 };
 #elif defined(__AVX512F__)
-enum { TILE = 8, MATRIX_ROWS = 14 };
+enum { TILE = 8, MATRIX_ROWS = 14, UNIT_TILES = 8 };
 #elif defined(__AVX2__)
-enum { TILE = 8, MATRIX_ROWS = 6 };
+enum { TILE = 8, MATRIX_ROWS = 6, UNIT_TILES = 16 };
 #elif defined(__aarch64__)
-enum { TILE = 8, MATRIX_ROWS = 10 };
+enum { TILE = 8, MATRIX_ROWS = 10, UNIT_TILES = 10 };
 #else
-enum { TILE = 8, MATRIX_ROWS = 5 };
+enum { TILE = 8, MATRIX_ROWS = 5, UNIT_TILES = 20 };
 #endif
 
 INLINE long min_of(long a, long b) { return a < b ? a : b; }
