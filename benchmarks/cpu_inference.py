@@ -1,6 +1,6 @@
 """Milliseconds per batch on this CPU: ours in every form against the VAN of transformers 4.57, on the same weights.
 
-    python benchmarks/cpu_inference.py [--kinds KIND …] [--quick] [--peer-python PYTHON]
+    python benchmarks/cpu_inference.py [--kinds [KIND …]] [--ops [FAMILY …]] [--quick] [--peer-python PYTHON]
 
 The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all but
 int8 must give the same logits.
@@ -10,6 +10,9 @@ OpenVINO, for the very shape; segmenters for any); ours eager (`van.load`), opti
 where there is a compiler), compiled (`van.optimize(compile=True)`), onnx and openvino (`van.export`), onnx-int8 and
 openvino-int8 (`van.quantize`, calibrated on scikit-learn's photographs and digits).
 Segmenters, which transformers does not have: the peer is the plain graph of official_graph.py.
+
+--ops: families of processors, here the kernel kept to their instructions, against the plain path (cpu_families.py): the
+optimised network, and a training step of B0, never slower. `--kinds` without a name measures these alone.
 
 Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round. The
 floor is what the 1x1 convolutions take at the rate of a large float32 product, which is measured in the same rounds.
@@ -24,10 +27,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import cpu_families
 import cpu_results
 import numpy as np
-from interleaved import Ask, add_options, looks_trained, serve, worker
+from interleaved import SIDES, Ask, add_options, looks_trained, serve, worker
 
+from van.ops.library import INSTRUCTION_FLAGS
 from van.timing import burst_ms, in_turn, summary
 
 MODELS = ("van_b0", "van_b1", "van_b2", "van_b3", "light_ham_van_b0")
@@ -42,14 +47,21 @@ def main() -> int:
     """Measure, print, record; returns the exit code."""
     options = _options()
     rows: list[dict[str, Any]] = []
+    families: list[dict[str, Any]] = []
     for threads in options.threads:
-        versions = _measure_all(options, threads, rows)
+        if options.kinds:
+            versions = _measure_all(options, threads, rows)
+        if options.ops:
+            families += cpu_families.measure(__file__, options, threads)
     if options.quick:
         return 0
-    missed = list(cpu_results.missed(rows))
+    missed = [*cpu_results.missed(rows), *cpu_families.missed(families)]
     print(*(missed or ["every requirement is met"]), *cpu_results.below_the_aim(rows), sep="\n")
-    if options.record:
-        cpu_results.record(rows, versions, command=f"python benchmarks/cpu_inference.py {_flags(options)}")
+    command = f"python benchmarks/cpu_inference.py {_flags(options)}"
+    if options.record and rows:
+        cpu_results.record(rows, versions, command=command)
+    if options.record and families:
+        cpu_families.record(families, command=command)
     return 1 if missed else 0
 
 
@@ -57,19 +69,21 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument(
-        "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the peer's eager is always there"
-    )
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), help=f"of {KINDS}; with any, the peer's eager too")
+    parser.add_argument("--ops", nargs="*", default=["AVX2", "baseline"], help=f"of {tuple(INSTRUCTION_FLAGS)}")
     parser.add_argument("--size", type=int, help="side of the images; default: 224, segmenters 512")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of measurements, at least 7 for a result")
-    add_options(parser, threads=[2, 1])
+    add_options(parser, threads=[2, 1], sides=(*SIDES, "family"))
     options = parser.parse_args()
+    for given, known in ((options.kinds, KINDS), (options.ops, INSTRUCTION_FLAGS)):
+        if unknown := set(given) - set(known):
+            parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     if options.worker:
         sys.exit(_serve(options))
     if options.quick:
         options.models, options.batches, options.size, options.rounds = ["van_b0"], [1, 2], 64, 3
         options.threads = options.threads[:1]
-    options.kinds = [kind for kind in KINDS if kind in options.kinds or kind == "peer"]
+    options.kinds = [kind for kind in KINDS if kind in options.kinds or (options.kinds and kind == "peer")]
     return options
 
 
@@ -77,6 +91,7 @@ def _flags(options: argparse.Namespace) -> str:
     given = {"models": options.models, "batches": options.batches, "threads": options.threads}
     if options.kinds != list(KINDS):
         given["kinds"] = options.kinds
+    given["ops"] = options.ops
     lists = " ".join(f"--{name} {' '.join(map(str, values))}" for name, values in given.items())
     return f"{lists} --rounds {options.rounds}"
 
@@ -138,7 +153,7 @@ def _measure(peer: Ask, ours: Ask, options: argparse.Namespace, images: dict[str
 def _serve(options: argparse.Namespace) -> int:
     import torch
 
-    sides = {"peer": _Peer, "plain": _Plain, "ours": _Ours}
+    sides = {"peer": _Peer, "plain": _Plain, "ours": _Ours, "family": cpu_families.Network}
     with torch.inference_mode():
         return serve(sides[options.worker](), *options.threads)
 

@@ -9,6 +9,15 @@ static real *filled(size_t count, unsigned seed) {
     return data;
 }
 
+/* With VALUES: some of the results, a line each, to compare processors by. Weights are packed, so layouts do not matter. */
+static void show(const real *data, size_t count) {
+#ifdef VALUES
+    for (size_t i = 0; i < count; i += 1 + count / 50) printf("%.9g\n", (double)data[i]);
+#else
+    (void)data, (void)count;
+#endif
+}
+
 static long rounded(long value, long unit) { return (value + unit - 1) / unit * unit; }
 
 static void depthwise(long n, long h, long w, long c, int k, int d, int k2, int d2, int gelu) {
@@ -27,6 +36,7 @@ static void depthwise(long n, long h, long w, long c, int k, int d, int k2, int 
         if (van_depthwise(x, shape, options, (const real *const *)parameters, y, threads)) exit(3);
         if (van_depthwise_backward(x, grad, shape, options, (const real *const *)parameters, gradients, groups, threads)) exit(3);
     }
+    show(y, map), show(gradients[0], map);
     free(x), free(grad), free(y);
     for (int i = 0; i < 4; i++) free(parameters[i]);
     for (int i = 0; i < 5; i++) free(gradients[i]);
@@ -40,6 +50,7 @@ static void hidden(long n, long h, long w, long c, int shifted, int threads) {
     real *gradients[3] = {filled((size_t)(9 * groups * wide), 6), filled((size_t)(groups * wide), 7), filled((size_t)(groups * wide), 8)};
     if (van_hidden(x, shift, shape, options, (const real *const *)parameters, threads)) exit(3);
     if (van_hidden_backward(x, shift, shape, options, (const real *const *)parameters, grad, gradients, groups, threads)) exit(3);
+    show(x, map), show(grad, map);
     free(x), free(grad), free(shift);
     for (int i = 0; i < 2; i++) free(parameters[i]);
     for (int i = 0; i < 3; i++) free(gradients[i]);
@@ -54,8 +65,22 @@ static void blocks(long n, long h, long w, long c, long e, int terms, int thread
     long size = 0;
     for (int i = 0; i < 17; i++) size += rounded(parts[i], LANES);
     real *weights = filled((size_t)(2 * size), 1), *x = filled(map, 4), *y = filled(map, 3);
+    const long matrices[5][2] = {{c, c}, {c, c}, {c, c}, {e, c}, {c, e}};
+    for (int block = 0; block < 2; block++) {
+        real *next = weights + block * size;
+        for (int i = 0; i < 17; next += rounded(parts[i++], LANES)) {
+            if (i > 8 || i % 2) continue;
+            const long outputs = matrices[i / 2][0], inputs = matrices[i / 2][1], given = i == 8 ? full : inputs;
+            real *matrix = filled((size_t)(outputs * inputs), 6 + (unsigned)i), *wide_matrix = calloc((size_t)(outputs * given), sizeof(real));
+            for (long o = 0; o < outputs; o++)
+                for (long k = 0; k < inputs; k++) wide_matrix[o * given + k] = matrix[o * inputs + k] / 10;
+            van_pack(wide_matrix, outputs, given, given, 1, next);
+            free(matrix), free(wide_matrix);
+        }
+    }
     real *scratch = filled(map * (size_t)(2 + van_block_groups(h * w, e)), 5);
     if (van_blocks(x, shape, options, weights, 2, size, scratch, y, terms, threads)) exit(3);
+    show(y, map);
     free(weights), free(scratch), free(x), free(y);
 }
 
@@ -67,6 +92,7 @@ static void patch(long n, long h, long w, long c, long outputs, long k, long str
     real *panels = filled((size_t)(k * row), 3), *weight = filled((size_t)(outputs * k * k * c), 5), *bias = filled((size_t)full, 4);
     for (long i = 0; i < k; i++) van_pack(weight + i * k * c, outputs, k * c, k * k * c, 1, panels + i * row);
     if (van_patch(x, shape, options, panels, bias, y, terms, threads)) exit(3);
+    show(y, (size_t)(n * high * wide * outputs));
     free(x), free(y), free(panels), free(weight), free(bias);
 }
 

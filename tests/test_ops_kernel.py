@@ -22,11 +22,19 @@ from van.ops import building, kernel, plain
 from van.ops import library as library_module
 from van.ops.building import SOURCES
 from van.ops.library import COMMON_FLAGS, INSTRUCTION_FLAGS, library
+from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
 ROUNDING = 5e-6  # of the largest value, float32 against float64
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (7, 7), (13, 18), (56, 30)]
+
+
+@pytest.fixture(autouse=True)
+def _every_path():
+    """What the kernel computes, whichever paths were measured to win here (test_ops_families.py)."""
+    with ops.taking(*REPLACED):
+        yield
 
 
 def drawn(*shape, seed=0, dtype=torch.float32):

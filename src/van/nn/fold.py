@@ -25,7 +25,7 @@ from ..errors import ConfigError
 from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
 from .foldable import evaluate_parametrizations, refuse_what_folding_loses
 from .heads.layers import ConvNormReLU
-from .layers import can_fuse, depthwise_gelu, why_not_fused
+from .layers import can_fuse, depthwise_gelu, streamed_feed_forward, why_not_fused
 from .packed import Packed
 
 
@@ -48,7 +48,9 @@ class FoldedPatchEmbed(Packed):
 
     def pack(self) -> ops.PackedPatch | None:
         """See Packed."""
-        return ops.pack_patch(self.conv) if _computes(self.conv, nn.Conv2d) else None
+        if not ops.path_taken("folded_patch") or not _computes(self.conv, nn.Conv2d):
+            return None
+        return ops.pack_patch(self.conv)
 
 
 class FoldedBlock(Packed):
@@ -81,7 +83,8 @@ class FoldedBlock(Packed):
         # in place only where nobody else can hold the map
         hidden = _gelu_(hidden) if can_fuse(self.proj_in) else F.gelu(hidden)
         x = torch.addcmul(self.proj_out(self.spatial(hidden)), x, self.shortcut)
-        return x + self.project(depthwise_gelu(self.depthwise, self.expand(x)))
+        y = streamed_feed_forward(self.expand, self.depthwise, self.project, x)
+        return x + (self.project(depthwise_gelu(self.depthwise, self.expand(x))) if y is None else y)
 
     def inside(self) -> Iterable[nn.Module]:
         """See Packed."""
@@ -90,6 +93,8 @@ class FoldedBlock(Packed):
     def pack(self) -> ops.PackedBlocks | None:
         """See Packed."""
         spatial = self.spatial
+        if not ops.path_taken("folded_blocks"):
+            return None
         if not _computes(spatial, LargeKernelAttention) or spatial.gate != "multiply":
             return None
         products: list[Any] = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]

@@ -27,6 +27,7 @@ from .layout import fast_layout
 from .plain import Conv
 from .pointwise import pointwise_conv2d
 from .report import report
+from .selection import path_taken, taking
 from .streamed import streamed_feed_forward, streaming_serves
 
 __all__ = [
@@ -44,10 +45,12 @@ __all__ = [
     "kernel_serves",
     "pack_block",
     "pack_patch",
+    "path_taken",
     "pointwise_conv2d",
     "recomputing_pays",
     "report",
     "streamed_feed_forward",
     "streaming_serves",
+    "taking",
     "without_kernels",
 ]

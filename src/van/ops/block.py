@@ -22,8 +22,6 @@ from .kernel import _check, _like
 from .library import library
 from .tensors import ordinary
 
-# Outputs of a matrix product that the kernel computes side by side, and floats of a vector.
-PANEL, LANES = 32, 16
 # Fewer channels than this make the rows of a patch too short to gather.
 NARROW = 8
 
@@ -50,7 +48,8 @@ def pack_block(products: Sequence[nn.Conv2d], depthwise: Sequence[nn.Conv2d], sh
         parts += _panels(conv.weight.detach(), _bias_of(conv), whole_inputs=i == 4)
     for conv in depthwise:
         parts += [conv.weight.detach(), _bias_of(conv)]
-    parts = [F.pad(part.flatten(), (0, -part.numel() % LANES)) for part in (*parts, shortcut.detach())]
+    lanes = library().handle.van_lanes()
+    parts = [F.pad(part.flatten(), (0, -part.numel() % lanes)) for part in (*parts, shortcut.detach())]
     numbers = [number for conv in depthwise for number in (conv.kernel_size[0], conv.dilation[0])]
     return PackedBlocks(torch.cat(parts)[None], [products[3].out_channels, *numbers], shortcut.shape[0])
 
@@ -92,15 +91,16 @@ def _readable(*parameters: Tensor | None) -> bool:
 def _panels(weight: Tensor, bias: Tensor, *, whole_inputs: bool) -> tuple[Tensor, Tensor]:
     """(outputs, inputs, …) in the kernel's layout, and the bias as long; zeros at the ends.
 
-    whole_inputs: the inputs are rounded up to PANEL too, because the kernel makes them panel by panel.
+    whole_inputs: the inputs are rounded up to whole panels too, because the kernel makes them panel by panel.
     """
     weight, handle = weight.flatten(1).contiguous(), library().handle
+    panel = handle.van_panel()
     if whole_inputs:
-        weight = F.pad(weight, (0, -weight.shape[1] % PANEL))
+        weight = F.pad(weight, (0, -weight.shape[1] % panel))
     outputs, inputs = weight.shape
     panels = weight.new_empty(handle.van_packed_size(outputs, inputs))
     handle.van_pack(weight.data_ptr(), outputs, inputs, inputs, 1, panels.data_ptr())
-    return panels, F.pad(bias, (0, -outputs % PANEL))
+    return panels, F.pad(bias, (0, -outputs % panel))
 
 
 def _bias_of(conv: nn.Conv2d) -> Tensor:

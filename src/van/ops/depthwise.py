@@ -16,6 +16,7 @@ from . import kernel, plain
 from .gpu import DTYPES, gpu
 from .library import library
 from .plain import Conv
+from .selection import in_mode, path_taken
 from .tensors import fits, ordinary
 
 _kernels_wanted = ContextVar("van_kernels_wanted", default=True)
@@ -28,19 +29,22 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation
     An odd span is padded one more at the bottom and right.
     """
     x, conv = _as_autocast(x), (weight, bias, dilation)
-    return kernel.depthwise(x, *conv, False) if kernel_serves(x, conv) else plain.convolve(x, *conv)
+    served = kernel_serves(x, conv, path=in_mode("depthwise_conv2d", x, weight, bias))
+    return kernel.depthwise(x, *conv, False) if served else plain.convolve(x, *conv)
 
 
 def depthwise_gelu(x: Tensor, conv: Conv) -> Tensor:
     """Exact GELU of a depthwise convolution (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
     x = _as_autocast(x)
-    return kernel.depthwise(x, *conv, True) if kernel_serves(x, conv) else plain.chain(x, [conv], gelu=True)
+    served = kernel_serves(x, conv, path=in_mode("depthwise_gelu", x, *conv[:2]))
+    return kernel.depthwise(x, *conv, True) if served else plain.chain(x, [conv], gelu=True)
 
 
 def depthwise_pair(x: Tensor, near: Conv, far: Conv) -> Tensor:
     """Two depthwise convolutions, first near, then far, each (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
     x = _as_autocast(x)
-    return kernel.depthwise_pair(x, *near, *far) if kernel_serves(x, near, far) else plain.chain(x, [near, far])
+    served = kernel_serves(x, near, far, path=in_mode("depthwise_pair", x, *near[:2], *far[:2]))
+    return kernel.depthwise_pair(x, *near, *far) if served else plain.chain(x, [near, far])
 
 
 @contextmanager
@@ -53,23 +57,25 @@ def without_kernels() -> Iterator[None]:
         _kernels_wanted.reset(token)
 
 
-def kernel_serves(x: Tensor, *convs: Conv) -> bool:
+def kernel_serves(x: Tensor, *convs: Conv, path: str | None = None) -> bool:
     """Whether a kernel computes these convolutions of x: the C kernel float32 on the CPU, Triton's on a GPU.
 
-    Both take square kernels and ordinary tensors; neither is exported.
+    Both take square kernels and ordinary tensors; neither is exported. path: the C kernel's, which its family of
+    processors must gain by; None: whether it can.
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
     if not ordinary(x, *(tensor for weight, bias, _ in convs for tensor in (weight, bias))):
         return False
     x = _as_autocast(x)
-    served = c_kernel_serves(x) if x.device.type == "cpu" else gpu_serves(x)
+    served = c_kernel_serves(x, path) if x.device.type == "cpu" else gpu_serves(x)
     return served and all(fits(x, weight, bias, mixed=x.is_cuda) for weight, bias, _ in convs)
 
 
-def c_kernel_serves(x: Tensor) -> bool:
-    """Whether the C kernel computes maps of this type."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and _available()
+def c_kernel_serves(x: Tensor, path: str | None = None) -> bool:
+    """Whether the C kernel computes maps of this type, and takes this path here."""
+    served = x.device.type == "cpu" and x.dtype == torch.float32 and _available()
+    return served and (path is None or _taken(path))
 
 
 def gpu_serves(x: Tensor) -> bool:
@@ -80,6 +86,11 @@ def gpu_serves(x: Tensor) -> bool:
 @torch.compiler.assume_constant_result
 def _available() -> bool:
     return _kernels_wanted.get() and library().handle is not None
+
+
+@torch.compiler.assume_constant_result
+def _taken(path: str) -> bool:
+    return path_taken(path)
 
 
 @torch.compiler.assume_constant_result

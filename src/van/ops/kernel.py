@@ -25,8 +25,6 @@ from .tensors import require_fitting
 
 # Images are summed in this many groups at most, whatever the number of threads: gradients do not depend on it.
 GROUPS = 16
-# Gradients of weights come in whole vectors of this many bytes.
-VECTOR_BYTES = 64
 
 
 @torch.library.custom_op("van::depthwise", mutates_args=(), device_types="cpu")
@@ -127,7 +125,7 @@ def _described(x: Tensor, convs: Sequence[Conv], gelu: bool) -> tuple[Any, Any, 
 
 def _padded(channels: int, x: Tensor) -> int:
     """That many channels of x in whole vectors."""
-    lanes = VECTOR_BYTES // x.element_size()
+    lanes = library(x.dtype).handle.van_lanes()
     return -(-channels // lanes) * lanes
 
 

@@ -120,6 +120,7 @@ def _load(path: Path) -> ctypes.CDLL:
     if handle.van_ready():
         raise NoKernelError("the system does not let this process use these instructions")
     handle.van_use_threads_of.argtypes = [pointer]
+    handle.van_lanes.restype = handle.van_panel.restype = ctypes.c_long
     handle.van_packed_size.argtypes, handle.van_packed_size.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_pack.argtypes, handle.van_pack.restype = [pointer, *[ctypes.c_long] * 4, pointer], None
     handle.van_depthwise.argtypes = [pointer] * 5 + [number]

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from .blocks import TABLE, read_tuned, tuned_file
 from .gpu import gpu
 from .library import library
+from .measured import RATIOS, REPLACED
+from .selection import family, path_taken, ratio_of
 
 
 def report() -> dict[str, str]:
-    """Primitive -> path and reason, for float32 on the CPU, then for the GPU; finds out what was not needed yet."""
-    found = library()
-    served = found.handle is not None
-    way = f"C kernel: {found.reason}" if served else f"library convolutions: {found.reason}"
+    """Primitive -> path and reason, for float32 on the CPU, then for the GPU; finds out what was not needed yet.
+
+    Under "measured FAMILY" what every family of processors gains by each path, and which are on for that.
+    """
     return {
-        "depthwise_conv2d": way,
-        "depthwise_gelu": way,
-        "depthwise_pair": way,
-        "folded_blocks": way if served else f"its modules one by one: {found.reason}",
-        "folded_patch": way if served else f"library convolution: {found.reason}",
-        "streamed_feed_forward": way if served else f"its modules one by one: {found.reason}",
+        **{path: _way(path) for path in REPLACED},
         "pointwise_conv2d": "matrix product",
         "fast_layout": "channels_last",
         "threads": str(torch.get_num_threads()),
+        **{f"measured {name}": _measured(ratios) for name, ratios in RATIOS.items()},
         **_of_gpu(),
     }
+
+
+def _way(path: str) -> str:
+    found, ratio = library(), ratio_of(path)
+    if found.handle is None:
+        return f"{REPLACED[path]}: {found.reason}"
+    gain = f"never measured on {family()}" if ratio is None else f"measured {ratio:.2f} times as fast as {REPLACED[path]}"
+    if path_taken(path):
+        return f"C kernel: {found.reason}; {gain}"
+    way_out = f"; VAN_OPS={found.instructions} takes it all the same" if ratio is None else ""
+    return f"{REPLACED[path]}, not the C kernel: {found.reason}; {gain}{way_out}"
+
+
+def _measured(ratios: Mapping[str, float | None]) -> str:
+    """`depthwise_pair 1.20 on, …`."""
+    return ", ".join(
+        f"{path} never" if ratio is None else f"{path} {ratio:.2f} {'on' if ratio >= 1 else 'off'}"
+        for path, ratio in ratios.items()
+    )
 
 
 def _of_gpu() -> dict[str, str]:

@@ -24,6 +24,7 @@ from . import kernel, plain
 from .depthwise import c_kernel_serves, kernel_serves
 from .library import library
 from .plain import Conv
+from .selection import in_mode
 from .tensors import LARGEST_KERNEL, ordinary
 
 # Images are taken together while their expanded map is no larger than this, so that it stays in the caches.
@@ -206,7 +207,8 @@ def _flops(x: Sequence[int], *weights: Sequence[int]) -> int:
 def streaming_serves(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> bool:
     """Whether the C kernel computes a feed-forward of x with these weights and biases; not under autocast."""
     parameters = *expand, *conv[:2], *project
-    if not (ordinary(x, *parameters) and c_kernel_serves(x) and kernel_serves(x)):
+    path = in_mode("streamed_feed_forward", x, *parameters)
+    if not (ordinary(x, *parameters) and c_kernel_serves(x, path) and kernel_serves(x)):
         return False
     same = all(p is None or (p.dtype, p.device) == (x.dtype, x.device) for p in parameters)
     return same and not torch.is_autocast_enabled("cpu") and _joined(x, expand[0], conv, project[0])

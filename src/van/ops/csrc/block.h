@@ -16,8 +16,10 @@ enum { GROUPS = 4, SMALL_MAP = 256 };
 /* Of a band: its rows and planes; its hidden channels between expansion and projection. */
 #ifdef VAN_TILES
 enum { BAND_BYTES = 512 * 1024, HIDDEN_BYTES = 512 * 1024 };
-#else
+#elif defined(__AVX512F__)
 enum { BAND_BYTES = 192 * 1024, HIDDEN_BYTES = 0 };
+#else
+enum { BAND_BYTES = 128 * 1024, HIDDEN_BYTES = 128 * 1024 }; /* panels are narrow, and second-level caches may be small */
 #endif
 
 struct block {
@@ -295,7 +297,7 @@ static int finish_unit(const void *opaque, long index) {
 static int run_block(struct block *b, int threads) {
     const long pixels = b->height * b->width, panels = panels_of(b->channels);
     const long rows = (b->batch * pixels + MATRIX_ROWS - 1) / MATRIX_ROWS;
-    b->chunk = MATRIX_ROWS * max_of(2, min_of(8, rows / (2 * threads)));
+    b->chunk = MATRIX_ROWS * max_of(2, min_of(UNIT_TILES, rows / (2 * threads)));
     b->chunks = (b->batch * pixels + b->chunk - 1) / b->chunk;
     b->splits = max_of(1, min_of(panels, 2 * threads / b->chunks));
     b->groups = block_groups(pixels, b->hidden);

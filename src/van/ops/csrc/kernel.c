@@ -19,6 +19,10 @@ EXPORT int van_ready(void) {
 #endif
 }
 
+/* Reals of a vector, and outputs of a panel: what layouts in memory are rounded up to. */
+EXPORT long van_lanes(void) { return LANES; }
+EXPORT long van_panel(void) { return PANEL; }
+
 /* What a packed matrix takes, in reals. */
 EXPORT long van_packed_size(long outputs, long inputs) { return panels_of(outputs) * panel_size(inputs); }
 

@@ -4,7 +4,7 @@
 
 #include "block.h"
 
-enum { PATCH_ROWS = 112 }; /* at most, of a unit */
+enum { PATCH_ROWS = SIDE > 1 ? 112 : 112 / MATRIX_ROWS * MATRIX_ROWS }; /* at most, of a unit */
 
 struct patch {
     const real *x; /* (N, height, width, inputs) */

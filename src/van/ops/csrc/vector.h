@@ -1,12 +1,12 @@
-/* Sixteen floats (eight doubles with VAN_DOUBLE) as one value, GELU on them, and work shared out among threads.
+/* A register of floats (of doubles with VAN_DOUBLE) as one value, GELU on them, and work shared out among threads.
  *
- * The compiler lowers the vectors to whatever the machine has: one AVX-512 register, two of AVX2, four of SSE or NEON.
- * All memory layouts are therefore the same everywhere; only the number of accumulators differs.
+ * A vector is exactly one register: 64 bytes with AVX-512, 32 with AVX2, 16 with SSE and NEON. Wider ones the compiler
+ * would keep in memory. Layouts in memory follow: strips of LANES channels, panels of PANEL outputs.
  */
 #ifndef VAN_VECTOR_H
 #define VAN_VECTOR_H
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 #include <math.h>
@@ -26,22 +26,35 @@ typedef int64_t lane_int;
 typedef float real;
 typedef int32_t lane_int;
 #endif
-#define LANES ((int)(64 / sizeof(real)))
-typedef real vec __attribute__((vector_size(64)));
-typedef lane_int ivec __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+#define LANES ((int)(VECTOR_BYTES / sizeof(real)))
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef lane_int ivec __attribute__((vector_size(VECTOR_BYTES)));
+/* One anywhere in memory. A copy by memcpy would do, but goes through other registers on ARM. */
+typedef vec loose_vec __attribute__((aligned(sizeof(real)), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-/* Accumulators that fit the register file: outputs per tile of a depthwise row, rows per tile of a matrix product. */
+/* Accumulators that fit the register file: outputs per tile of a depthwise row; rows per tile of a matrix product, each two
+ * vectors wide, beside the two of weights and what a row gives: 32 registers hold 14 rows, 16 hold 6, or 5 where a product needs
+ * one for itself before it is added. At most so many tiles are one unit of work. */
 #if defined(VAN_TILES)
-enum { TILE = 8, MATRIX_ROWS = 32 };
+enum { TILE = 8, MATRIX_ROWS = 32, UNIT_TILES = 8 };
 #elif defined(__AVX512F__)
-enum { TILE = 8, MATRIX_ROWS = 14 };
-#elif defined(__AVX2__) || defined(__aarch64__)
-enum { TILE = 4, MATRIX_ROWS = 3 };
+enum { TILE = 8, MATRIX_ROWS = 14, UNIT_TILES = 8 };
+#elif defined(__AVX2__)
+enum { TILE = 8, MATRIX_ROWS = 6, UNIT_TILES = 16 };
+#elif defined(__aarch64__)
+enum { TILE = 8, MATRIX_ROWS = 10, UNIT_TILES = 10 };
 #else
-enum { TILE = 2, MATRIX_ROWS = 1 };
+enum { TILE = 8, MATRIX_ROWS = 5, UNIT_TILES = 20 };
 #endif
 
 INLINE long min_of(long a, long b) { return a < b ? a : b; }
@@ -52,16 +65,14 @@ INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) 
 /* The first `lanes` lanes at p, the rest 0. All of them is one instruction, and the case that must be fast. */
 INLINE vec load(const real *p, long lanes) {
     vec value = {0};
-    if (lanes == LANES)
-        memcpy(&value, p, sizeof value);
-    else
-        memcpy(&value, p, (size_t)lanes * sizeof(real));
+    if (lanes == LANES) return *(const loose_vec *)p;
+    memcpy(&value, p, (size_t)lanes * sizeof(real));
     return value;
 }
 
 INLINE void store(real *p, vec value, long lanes) {
     if (lanes == LANES)
-        memcpy(p, &value, sizeof value);
+        *(loose_vec *)p = value;
     else
         memcpy(p, &value, (size_t)lanes * sizeof(real));
 }
@@ -71,17 +82,47 @@ INLINE vec magnitude(vec x) { return (vec)((ivec)x & ~SIGN); }
 
 /* The smaller of a and a bound; not a number stays that. */
 INLINE vec at_most(vec a, real bound) {
-#if defined(__AVX512F__) && !defined(VAN_DOUBLE)
+#if defined(VAN_DOUBLE)
+    return choose(a > bound, splat(bound), a);
+#elif defined(__AVX512F__)
     return (vec)_mm512_min_ps((__m512)splat(bound), (__m512)a);
+#elif defined(__AVX2__)
+    return (vec)_mm256_min_ps((__m256)splat(bound), (__m256)a);
+#elif defined(__SSE2__)
+    return (vec)_mm_min_ps((__m128)splat(bound), (__m128)a);
 #else
     return choose(a > bound, splat(bound), a);
 #endif
 }
 
-/* 1 / a for ordinary a, to the last bit or two. */
+/* The larger of a and 0; not a number stays that. */
+INLINE vec positive(vec a) {
+#if defined(VAN_DOUBLE)
+    return choose(a < 0, splat(0), a);
+#elif defined(__AVX512F__)
+    return (vec)_mm512_max_ps(_mm512_setzero_ps(), (__m512)a);
+#elif defined(__AVX2__)
+    return (vec)_mm256_max_ps(_mm256_setzero_ps(), (__m256)a);
+#elif defined(__SSE2__)
+    return (vec)_mm_max_ps(_mm_setzero_ps(), (__m128)a);
+#else
+    return choose(a < 0, splat(0), a);
+#endif
+}
+
+/* 1 / a for ordinary a, to the last bit or two: with AVX-512 and less from an estimate of 14 and 12 bits, which is
+ * faster than division. */
 INLINE vec reciprocal(vec a) {
-#if defined(__AVX512F__) && !defined(VAN_DOUBLE)
+#if defined(VAN_DOUBLE)
+    return 1 / a;
+#elif defined(__AVX512F__)
     const vec guess = (vec)_mm512_rcp14_ps((__m512)a);
+    return guess + guess * (1.0f - a * guess);
+#elif defined(__AVX2__)
+    const vec guess = (vec)_mm256_rcp_ps((__m256)a);
+    return guess + guess * (1.0f - a * guess);
+#elif defined(__SSE2__)
+    const vec guess = (vec)_mm_rcp_ps((__m128)a);
     return guess + guess * (1.0f - a * guess);
 #else
     return 1 / a;
@@ -159,7 +200,7 @@ INLINE vec gelu(vec x) {
     const ivec lane = (ivec)shifted;
     vec tail = phi_term(4, lane);
     for (int power = 3; power >= 0; power--) tail = tail * u + phi_term(power, lane);
-    return (vec)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x) - a * tail;
+    return positive(x) - a * tail;
 }
 
 #else
@@ -195,8 +236,8 @@ INLINE vec half_erf(vec a) {
 #endif
 
 INLINE vec gelu(vec x) {
-    const vec size = magnitude(x), a = at_most(size, EDGE);
-    return ((real)0.5 * x + (real)0.5 * size) - a * ((real)0.5 - half_erf(a));
+    const vec a = at_most(magnitude(x), EDGE);
+    return positive(x) - a * ((real)0.5 - half_erf(a));
 }
 
 #endif

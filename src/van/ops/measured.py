@@ -1,0 +1,95 @@
+"""What each path of the CPU kernel was measured to gain on each family of processors; data only.
+
+RATIOS[family][path] is the time of what the path replaces over its own; selection.py takes a path where this is at least 1.
+None: nobody measured it. `python benchmarks/cpu_paths.py` measures the rows of the machine it runs on, prints them in the form
+that they have here, and says where this table would choose differently. Of each path the smaller ratio of B0 and B1 counts.
+
+"AVX2" is an AVX2 processor, or PyTorch kept to what one has; "AVX2, PyTorch newer" is the kernel with AVX2 beside a PyTorch that
+uses AVX-512, as with VAN_OPS=AVX2 on a processor of today.
+"""
+
+from __future__ import annotations
+
+# Path -> what it replaces. In training: values and gradients.
+REPLACED = {
+    "depthwise_conv2d": "library convolution",
+    "depthwise_conv2d_training": "library convolution",
+    "depthwise_gelu": "library convolution and GELU",
+    "depthwise_gelu_training": "library convolution and GELU",
+    "depthwise_pair": "library convolutions",
+    "depthwise_pair_training": "library convolutions",
+    "streamed_feed_forward": "its modules one by one",
+    "streamed_feed_forward_training": "its modules one by one",
+    "folded_blocks": "its modules one by one",
+    "folded_patch": "library convolution",
+}
+NEWER = ", PyTorch newer"
+# Zen 4, one thread, 2026-11-29. AMX was not on the machine: its vector code is AVX-512's, whose figures it has here; the products
+# inside its folded blocks are 1.0 to 1.4 times as fast as AVX-512's where both were measured (docs/performance.md).
+_AVX512 = {
+    "depthwise_conv2d": 0.95,
+    "depthwise_conv2d_training": 2.51,
+    "depthwise_gelu": 1.34,
+    "depthwise_gelu_training": 1.09,
+    "depthwise_pair": 1.59,
+    "depthwise_pair_training": 5.30,
+    "streamed_feed_forward": 1.13,
+    "streamed_feed_forward_training": 1.06,
+    "folded_blocks": 1.41,
+    "folded_patch": 1.24,
+}
+# Family -> path -> ratio.
+RATIOS: dict[str, dict[str, float | None]] = {
+    "AMX": {**_AVX512},
+    "AVX512": {**_AVX512},
+    "AVX2": {
+        "depthwise_conv2d": 1.14,
+        "depthwise_conv2d_training": 1.98,
+        "depthwise_gelu": 1.66,
+        "depthwise_gelu_training": 1.59,
+        "depthwise_pair": 1.87,
+        "depthwise_pair_training": 14.14,
+        "streamed_feed_forward": 1.03,
+        "streamed_feed_forward_training": 0.97,
+        "folded_blocks": 1.41,
+        "folded_patch": 1.30,
+    },
+    "AVX2, PyTorch newer": {
+        "depthwise_conv2d": 0.81,
+        "depthwise_conv2d_training": 2.55,
+        "depthwise_gelu": 1.17,
+        "depthwise_gelu_training": 0.98,
+        "depthwise_pair": 1.41,
+        "depthwise_pair_training": 4.57,
+        "streamed_feed_forward": 1.09,
+        "streamed_feed_forward_training": 1.10,
+        "folded_blocks": 1.34,
+        "folded_patch": 1.25,
+    },
+    "baseline": {
+        "depthwise_conv2d": 0.81,
+        "depthwise_conv2d_training": 4.46,
+        "depthwise_gelu": 3.04,
+        "depthwise_gelu_training": 2.89,
+        "depthwise_pair": 1.50,
+        "depthwise_pair_training": 13.77,
+        "streamed_feed_forward": 1.03,
+        "streamed_feed_forward_training": 0.90,
+        "folded_blocks": 0.64,
+        "folded_patch": 1.82,
+    },
+    "baseline, PyTorch newer": {
+        "depthwise_conv2d": 0.48,
+        "depthwise_conv2d_training": 1.51,
+        "depthwise_gelu": 0.52,
+        "depthwise_gelu_training": 0.47,
+        "depthwise_pair": 0.77,
+        "depthwise_pair_training": 3.05,
+        "streamed_feed_forward": 0.94,
+        "streamed_feed_forward_training": 0.92,
+        "folded_blocks": 0.55,
+        "folded_patch": 0.45,
+    },
+    # Built for it and checked in an emulator, which says nothing about speed.
+    "NEON": dict.fromkeys(REPLACED),
+}
