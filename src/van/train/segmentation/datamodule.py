@@ -35,6 +35,7 @@ class SegmentationDataModule(SampledData):
             scale=augment.scale,
             max_class_share=augment.max_class_share,
             flip=augment.flip,
+            vflip=augment.vflip,
             photometric=augment.photometric,
             ignore_index=train.ignore_index,
         )
