@@ -15,6 +15,8 @@ from .variants import VARIANTS, VanConfig
 from .variants import name_of as backbone_name_of
 
 METHODS = ("light_ham", "hamnet", "upernet", "semantic_fpn")
+# The published tests stretch pictures to sides of a multiple of 32, but for HamNet's.
+SIZE_DIVISORS = {"light_ham": 32, "hamnet": 1, "upernet": 32, "semantic_fpn": 32}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from ..data import open_classification
 from ..data.folder import is_image
 from ..engines.description import Description
-from ..engines.segmenters import inference_of
+from ..engines.segmenters import described_inference
 from ..errors import ConfigError, DataError
 from ..preprocess import read_image
 from .pictures import for_segmenter
@@ -39,7 +39,7 @@ def calibration_images(data: Data, description: Description, count: int) -> list
     images = _images(data, count)
     if description.task == "classification":
         return [preprocess(image)[None] for image in images]
-    inference = inference_of(preprocess, {"inference": description.inference}, {})
+    inference = described_inference(description, preprocess, {})
     return [batch for _, batch in for_segmenter([("", image) for image in images], inference)]
 
 

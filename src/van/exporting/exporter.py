@@ -19,11 +19,12 @@ from torch import nn
 from .. import __version__, models, ops
 from ..engines.description import Description
 from ..engines.exported import SUFFIXES, open_exported
-from ..engines.segmenters import inference_of
+from ..engines.segmenters import described_inference, inference_of
 from ..errors import ConfigError, UnknownNameError, VanError
 from ..nn import Classifier
 from ..nn.segmenter import Segmenter
-from ..preprocess import Preprocess
+from ..preprocess import IMAGENET, Preprocess
+from ..segment import RECORDED
 from ..segmenters import name_of as segmenter_name_of
 from ..variants import name_of
 from .formats import WRITERS, Program
@@ -193,9 +194,19 @@ def describe(
         segmenter={key: value for key, value in model.config.to_dict().items() if key != "backbone"},
         palette=known.get("palette"),
         ignore_index=IGNORE_INDEX,
-        inference=(known.get("provenance") or {}).get("inference") or {},
+        inference=_recorded(model),
         **facts,
     )
+
+
+def _recorded(segmenter: Segmenter) -> dict[str, Any]:
+    """How the network looks at pictures, as plain values: its training's record, else its method's published way."""
+    known = segmenter.__dict__
+    how = inference_of(
+        known.get("preprocess") or IMAGENET, known.get("provenance") or {}, {}, method=segmenter.config.method
+    )
+    values = {name: getattr(how, name) for name in RECORDED}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def batches(description: Description, images: Images | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -213,7 +224,7 @@ def batches(description: Description, images: Images | None = None) -> Iterator[
     if classifies:
         yield from for_classifier(real, preprocess)
     else:
-        yield from for_segmenter(real, inference_of(preprocess, {"inference": description.inference}, {}))
+        yield from for_segmenter(real, described_inference(description, preprocess, {}))
 
 
 def runner(path: Path) -> Run:

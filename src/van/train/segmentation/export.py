@@ -7,6 +7,7 @@ from typing import Any
 
 from ... import __version__
 from ...models import save
+from ...segment import RECORDED
 from ..callbacks import BEST, EpochTable
 from ..checkpoint_io import read_training_checkpoint
 from ..export import kept_row
@@ -49,11 +50,7 @@ def _provenance(job: SegmentationJob, step: int, scores: dict[str, float]) -> di
         "data": Path(data.path or "").name,
         "step": step,
         "scores": scores,
-        "inference": {
-            "resize": None if how.resize is None else list(how.resize),
-            "window": how.window,
-            "stride": how.stride,
-        },
+        "inference": {name: list(v) if isinstance(v := getattr(how, name), tuple) else v for name in RECORDED},
     }
     chosen = {"seed": data.split_seed, "val_fraction": data.val_fraction, "scene_size": data.scene_size}
     split = {name: value for name, value in chosen.items() if value is not None}
