@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import van
-from tiny_segmentation import slim_segmentation
+from tiny_segmentation import make_pictures, slim_segmentation
 from van.cli import main
 from van.engines import open_segmenter
 from van.engines.description import Description
@@ -80,19 +80,7 @@ def test_training_writes_down_what_its_validation_saw(tmp_path):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two pictures of 50 x 70 pixels in eleven classes."""
-    draw = np.random.default_rng(0)
-    for number in range(2):
-        for folder, array in (
-            ("images/val", draw.integers(0, 255, (50, 70, 3), np.uint8)),
-            ("masks/val", draw.integers(0, 11, (50, 70), np.uint8)),
-        ):
-            path = tmp_path / "data" / folder / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(path)
-    text = f"images: {{val: images/val}}\nmasks: {{val: masks/val}}\nnames: {[f'n{i}' for i in range(11)]}\n"
-    (tmp_path / "data" / "dataset.yaml").write_text(text)
-    return tmp_path / "data"
+    return make_pictures(tmp_path / "data", val=2)
 
 
 @pytest.mark.promise("11")

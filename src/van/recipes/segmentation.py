@@ -89,7 +89,7 @@ def light_ham_digits() -> SegmentationRecipe:
             drop_rate=0.0,
             layer_scale_init=0.1,
         ),
-        data=PixelDataSpec(path="scenes", resize=None, val_images=200),
+        data=PixelDataSpec(path="scenes", resize=None),
         augment=JointAugmentSpec(crop=(64, 64), scale=(0.85, 1.2), max_class_share=1.0, flip=0.0, photometric=False),
         loss=LossSpec(class_weights=(0.3, *(1.0,) * 10), average="labelled"),
         optim=PixelOptimSpec(lr=2e-3, weight_decay=0.05, decayed="matrices"),

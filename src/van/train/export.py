@@ -37,6 +37,8 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
             "kept": spec.keep,
             "epoch": int(row["epoch"]) + 1,
             **scores,
+            "val_images": job.data.val_seen[0],
+            "val_images_there": job.data.val_seen[1],
             "epochs": len(table.rows),
             "steps": int(table.rows[-1]["step"]),
             "seconds": round(seconds, 1),
@@ -62,6 +64,7 @@ def _provenance(job: Job, row: dict[str, float], scores: dict[str, float]) -> di
         "data": Path(job.recipe.data.path or "").name,
         "epoch": int(row["epoch"]) + 1,
         "scores": scores,
+        "val_images": job.data.val_seen[0],  # that the scores are over
     }
     spec = job.recipe.data
     if spec.reader is None and not has_own_val(spec.path or ""):  # to evaluate on what was held out

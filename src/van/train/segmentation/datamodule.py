@@ -50,6 +50,11 @@ class SegmentationDataModule(SampledData):
         )
         self.val, self.val_images = val, recipe.data.val_images
 
+    @property
+    def val_seen(self) -> tuple[int, int]:
+        """Images that a validation looks at, and all there are."""
+        return len(spread(len(self.val), self.val_images)), len(self.val)
+
     def val_dataloader(self) -> Any:
         mine = spread(len(self.val), self.val_images)[self.sampler.rank :: self.sampler.ranks]
         return DataLoader(PictureSet(self.val, mine), batch_size=None, **{**self.reading(), "pin_memory": False})

@@ -7,6 +7,7 @@ from typing import Any
 
 from ... import __version__
 from ...models import save
+from ...recipes.segmentation_spec import MONITORS
 from ...segment import RECORDED
 from ..callbacks import BEST, EpochTable
 from ..checkpoint_io import read_training_checkpoint
@@ -21,7 +22,8 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
     row = kept_row(table, spec.monitor, spec.keep)
     if spec.keep == "best":
         job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
-    scores = {name: row[name] for name in ("val/mIoU", "val/aAcc", "val/mAcc")}
+    scores = {name: row[name] for name in MONITORS if name in row}
+    seen, there = job.data.val_seen
     network = job.network.cpu().eval()
     network.__dict__.update(preprocess=job.preprocess, provenance=_provenance(job, int(row["step"]), scores))
     save(network, folder / MODEL)
@@ -33,6 +35,8 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
             "kept": spec.keep,
             "step": int(row["step"]),
             **scores,
+            "val_images": seen,
+            "val_images_there": there,
             "steps": int(table.rows[-1]["step"]),
             "seconds": round(seconds, 1),
             "images_per_s": table.rows[-1]["images_per_s"],
@@ -50,6 +54,7 @@ def _provenance(job: SegmentationJob, step: int, scores: dict[str, float]) -> di
         "data": Path(data.path or "").name,
         "step": step,
         "scores": scores,
+        "val_images": job.data.val_seen[0],  # that the scores are over
         "inference": {name: list(v) if isinstance(v := getattr(how, name), tuple) else v for name in RECORDED},
     }
     chosen = {"seed": data.split_seed, "val_fraction": data.val_fraction, "scene_size": data.scene_size}
