@@ -28,6 +28,8 @@ FORMATS = {
 # Those with a place for segmentation heads.
 SEGMENTER_FORMATS = ("van", "mmseg")
 
+_DETECTOR = "backbone.backbone.stages."  # only torchvision's detectors wrap the backbone so
+
 
 def module_of(name: str) -> Format:
     """The module of a format; raises UnknownNameError."""
@@ -50,7 +52,13 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
         module = module_of(name)
         if module.detect(content):
             return module.read(content, ema=ema, known=known)
-    raise CheckpointError(f"{path} holds no Visual Attention Network; {files.glimpse(content)}")
+    glimpse = files.glimpse(content)
+    if _DETECTOR in glimpse:
+        raise CheckpointError(
+            f"{path} holds a detector's weights, which this package does not read yet; give them to "
+            "load_state_dict of what van.create_model makes"
+        )
+    raise CheckpointError(f"{path} holds no Visual Attention Network; {glimpse}")
 
 
 def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list[str]:  # noqa: A002

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from .. import __version__, models, ops
+from ..detectors import is_detector, only_created
 from ..engines.description import Description
 from ..engines.exported import SUFFIXES, open_exported
 from ..engines.segmenters import described_inference, inference_of
@@ -156,6 +157,8 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Classifier 
         source = models.load(source, ema=ema)
     elif ema:
         raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
+    if is_detector(source):
+        raise ConfigError(only_created(source))
     if not isinstance(source, Classifier | Segmenter) or not source.num_classes:
         found = "has no classification head" if isinstance(source, Classifier) else "is neither"
         raise ConfigError(f"{name} {found}; expected a classifier or a segmenter")

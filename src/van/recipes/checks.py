@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from ..detectors import is_detector, only_created
 from ..errors import ConfigError, UnknownNameError
 
 
@@ -38,6 +39,12 @@ def file_name(name: str) -> None:
     """A name that can be a folder's."""
     if not name or any(not (c.isalnum() or c in "._-") for c in name):
         raise ConfigError(f"recipe name is {name!r}; use letters, digits, '.', '_' and '-': it names the run's folder")
+
+
+def no_detector(name: str) -> None:
+    """A network that there is a recipe for."""
+    if is_detector(name):
+        raise ConfigError(only_created(name))
 
 
 def check_head(model: Any) -> None:

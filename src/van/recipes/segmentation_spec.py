@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..segmenters import SEGMENTERS, resolve
 from ..variants import ATTENTION_OPTIONS
-from .checks import at_least, check_head, file_name, in_range, one_of, ordered
+from .checks import at_least, check_head, file_name, in_range, no_detector, one_of, ordered
 from .optim_spec import OptimSpec
 from .pixel_loss_spec import LossSpec
 from .process_checks import check_frozen, check_processes
@@ -69,6 +69,8 @@ class SegmenterSpec:
     strides: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.name is not None:
+            no_detector(self.name)
         if self.name is not None and resolve(self.name) not in SEGMENTERS:
             raise ConfigError(f"model.name is {self.name!r}, a classifier; a segmenter is e.g. light_ham_{self.name}")
         if self.attention is not None:

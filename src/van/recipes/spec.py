@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..variants import ATTENTION_OPTIONS, resolve
 from .augment_spec import AugmentSpec
-from .checks import at_least, check_head, file_name, in_range, one_of
+from .checks import at_least, check_head, file_name, in_range, no_detector, one_of
 from .data_spec import DataSpec
 from .loss_spec import CriterionSpec
 from .optim_spec import OptimSpec, ScheduleSpec
@@ -64,6 +64,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.name is not None:
+            no_detector(self.name)
             resolve(self.name)
         if self.attention is not None:
             one_of("model.attention", self.attention, ATTENTION_OPTIONS)
