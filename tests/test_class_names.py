@@ -1,6 +1,5 @@
 """Heads survive spelling: names are compared without case, blanks and separators, rows follow their names."""
 
-
 import pytest
 import torch
 
@@ -61,8 +60,6 @@ def segmenter_file(path, classes, **attributes):
 def continued(path, classes, **options):
     spec = SegmenterSpec(checkpoint=str(path), **options)
     return build_segmenter(spec, classes, ((0, 0, 0),) * len(classes), seed=1)
-
-
 
 
 @pytest.mark.promise("9")

@@ -89,7 +89,9 @@ def test_as_segmentation_models_pytorch(ignored, weights):
     own = None if weights is None else torch.tensor(weights)
     options = {"ignore_index": 255, "weights": own}
     theirs = {"mode": "multiclass", "ignore_index": 255, "class_weights": weights}
-    assert dice_loss(logits, labels, **options) == pytest.approx(float(smp.DiceLoss(**theirs)(logits, labels)), rel=1e-5)
+    assert dice_loss(logits, labels, **options) == pytest.approx(
+        float(smp.DiceLoss(**theirs)(logits, labels)), rel=1e-5
+    )
     want = float(smp.FocalLoss(**theirs)(logits, labels))
     assert focal_loss(logits, labels, **options) == pytest.approx(want, rel=1e-5)
     want = float(smp.FocalLoss(**theirs, gamma=0.7, alpha=0.2)(logits, labels))

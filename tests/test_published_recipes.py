@@ -17,8 +17,8 @@ PUBLISHED_NAMES = [name for name in RECIPES if name not in OWN]
 
 # What no configuration of another code base could say: where data and results lie, how a run is watched and resumed.
 MACHINE = {
-    *("name", "task", "data.path", "data.index", "data.classes", "data.prefetch", "data.val_images", "model.reset_head"),
-    *("model.grad_checkpointing", "model.keep_head"),
+    *("name", "task", "data.path", "data.index", "data.classes", "data.prefetch", "data.val_images"),
+    *("model.reset_head", "model.keep_head", "model.grad_checkpointing"),
     *(f"data.{name}" for name in ("reader", "train_split", "val_split", "train_images", "image_key", "label_key")),
     *(f"data.{name}" for name in ("shuffle_buffer", "split_seed", "scene_size")),
     *(f"trainer.{name}" for name in ("device", "workers", "threads", "out", "resume", "progress", "log_every_steps")),
@@ -69,7 +69,8 @@ PIPELINE = {
     "augment.crop": (512, 512), "augment.scale": (0.5, 2.0), "augment.max_class_share": 0.75,
     "augment.flip": 0.5, "augment.vflip": 0.0, "augment.photometric": True,
     "loss.auxiliary_weight": 0.4, "loss.class_weights": None, "loss.average": "pixels",
-    "loss.cross_entropy": 1.0, "loss.dice": 0.0, "loss.lovasz": 0.0, "loss.focal": 0.0, "loss.focal_gamma": None, "loss.focal_alpha": None,
+    "loss.cross_entropy": 1.0, "loss.dice": 0.0, "loss.lovasz": 0.0,
+    "loss.focal": 0.0, "loss.focal_gamma": None, "loss.focal_alpha": None,
     "loss.ohem_threshold": None, "loss.ohem_min_kept": None, "loss.ohem_top_k": None,
     "optim.name": "adamw", "optim.lr_batch": None, "optim.layer_decay": None,
     "optim.betas": None, "optim.eps": None, "optim.momentum": None,  # AdamW's own: 0.9, 0.999 and 1e-8
@@ -172,9 +173,11 @@ def flat(recipe):
     values = {}
     for section in vars(recipe):
         group = getattr(recipe, section)
-        values |= {f"{section}.{key}": value for key, value in vars(group).items()} if hasattr(group, "__dict__") else {
-            section: group
-        }
+        values |= (
+            {f"{section}.{key}": value for key, value in vars(group).items()}
+            if hasattr(group, "__dict__")
+            else {section: group}
+        )
     return values
 
 

@@ -42,7 +42,9 @@ def seen_sizes(model, **overrides):
 
 
 @pytest.mark.promise("11")
-@pytest.mark.parametrize(("method", "seen"), [("hamnet", (50, 70)), ("light_ham", (64, 96)), ("semantic_fpn", (64, 96))])
+@pytest.mark.parametrize(
+    ("method", "seen"), [("hamnet", (50, 70)), ("light_ham", (64, 96)), ("semantic_fpn", (64, 96))]
+)
 def test_each_method_as_published(method, seen):
     assert seen_sizes(slim(method)) == [seen]
 
@@ -98,7 +100,9 @@ def test_eval_and_predict(tmp_path, data, capsys):
     assert (masks[0] != masks[1]).any()
     assert main(["eval", checkpoint, "--data", str(data), "--size-divisor", "0"]) == 2
     assert "size_divisor is 0" in capsys.readouterr().err
-    van.save(van.create_model("van_b0", num_classes=2, embed_dims=(8, 8, 8, 8), depths=(1, 1, 1, 1)), tmp_path / "c.pth")
+    van.save(
+        van.create_model("van_b0", num_classes=2, embed_dims=(8, 8, 8, 8), depths=(1, 1, 1, 1)), tmp_path / "c.pth"
+    )
     assert main(["predict", str(tmp_path / "c.pth"), image, "--size-divisor", "1"]) == 2
     assert "--size-divisor belongs to segmenters" in capsys.readouterr().err
 

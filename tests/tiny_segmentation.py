@@ -33,7 +33,10 @@ def make_pictures(root, *, size=(50, 70), **counts):
     draw = np.random.default_rng(0)
     for split, count in counts.items():
         for number in range(count):
-            arrays = {"images": draw.integers(0, 256, (*size, 3), np.uint8), "masks": draw.integers(0, 11, size, np.uint8)}
+            arrays = {
+                "images": draw.integers(0, 256, (*size, 3), np.uint8),
+                "masks": draw.integers(0, 11, size, np.uint8),
+            }
             for folder, array in arrays.items():
                 path = root / folder / split / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)

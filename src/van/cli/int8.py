@@ -23,7 +23,9 @@ def add_int8_arguments(parser: Any) -> None:
     group.add_argument("--int8", action="store_true", help="matrix products in int8, with a report on what that costs")
     group.add_argument("--calibration", help="images like those the network will see: a folder, digits or scenes")
     group.add_argument("--validation", help="labelled data to lose nothing on, as van eval takes them")
-    group.add_argument("--max-drop", type=float, help="largest loss of top-1, as a share of the images, or of mIoU (0.01)")
+    group.add_argument(
+        "--max-drop", type=float, help="largest loss of top-1, as a share of the images, or of mIoU (0.01)"
+    )
     group.add_argument("--samples", type=int, help="images to calibrate on, at most (300)")
 
 

@@ -36,7 +36,8 @@ class JointTransform:
     crop: (height, width) in pixels.
     base: (long side, short side) that an image is fitted into before scaling; None keeps its own size.
     scale: range of the random factor; max_class_share: a crop's largest class stays below it (1: any crop will do).
-    flip, vflip: probability of mirroring left to right, and top to bottom; photometric: distort brightness, contrast, saturation and hue.
+    flip, vflip: probability of mirroring left to right, and top to bottom.
+    photometric: distort brightness, contrast, saturation and hue.
     pad: what is smaller than the crop is padded at the right and bottom, as published; False makes it an error.
     Raises ConfigError for options that cannot work; calling raises DataError when the crop does not fit and pad is off.
     Source: mmseg's ADE20K training pipeline (Resize, RandomCrop, RandomFlip, PhotoMetricDistortion, Normalize, Pad).

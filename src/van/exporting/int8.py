@@ -77,8 +77,8 @@ def quantize(
     calibration: images like those the network will see: a folder (searched to any depth), "digits" or PIL images; at
     most `samples` of them, spread over all, are looked at.
     validation: labelled data as `van eval` takes them. max_drop: the largest loss of top-1 on them as a share of the
-    images, of a segmenter's mIoU; without them the largest share of the calibration images, of a segmenter their pixels,
-    whose class changes.
+    images, of a segmenter's mIoU; without them the largest share of the calibration images, of a segmenter their
+    pixels, whose class changes.
     Raises VanError, and writes nothing, when the drop stays larger; ConfigError and DataError for what cannot be;
     MissingExtraError without NNCF or ONNX Runtime.
     """

@@ -37,7 +37,7 @@ class Report:
     data where there are any, else of those that it was calibrated on. sqnr_db: signal to noise of the logits on them.
     top1, fp32_top1: of a classifier, percent, on all validation data; None without.
     miou, fp32_miou: of a segmenter, 0 … 1, on all validation data; None without.
-    miou_agreement: of a segmenter: mIoU of its classes of `compared` images' pixels, those in float32 taken for the truth.
+    miou_agreement: of a segmenter: mIoU of the pixels' classes in `compared` images, float32's taken for the truth.
     drop: fp32_top1 - top1 as a share of the images, fp32_miou - miou, without validation data 1 - agreement; max_drop:
     what was allowed.
     ms, fp32_ms: of one image, medians; speedup: the median of their ratios, round by round.
@@ -80,7 +80,7 @@ def agreement(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
 
 
 def miou_agreement(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
-    """mIoU of the likeliest classes of the pixels in two lists of logits (1, K, h, w), the second taken for the truth."""
+    """mIoU of the pixels' likeliest classes in two lists of logits (1, K, h, w), the second taken for the truth."""
     matrix = ConfusionMatrix(want[0].shape[1], ignore_index=None)
     for ours, truth in zip(got, want, strict=True):
         matrix.update(ours.argmax(1)[0], truth.argmax(1)[0])

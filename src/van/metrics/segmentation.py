@@ -130,7 +130,9 @@ class ConfusionMatrix:
         names = [row["class"] for row in rows]
         per_class = {f"{key}.{row['class']}": row[key] for key in ("IoU", "Acc") for row in rows}
         more = {"Dice": self.dice, "Fscore": self.fscore, "Precision": self.precision, "Recall": self.accuracy}
-        added = {f"{key}.{name}": float(v) for key, values in more.items() for name, v in zip(names, values, strict=True)}
+        added = {
+            f"{key}.{name}": float(v) for key, values in more.items() for name, v in zip(names, values, strict=True)
+        }
         parts = {"mPrecision": _mean(self.precision), "mRecall": _mean(self.accuracy)}
         return self.summary() | per_class | self.means() | parts | added
 

@@ -27,8 +27,8 @@ def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Cl
     """A classifier for `classes` in training mode; its `classes` attribute is set.
 
     From a checkpoint every weight is the file's; the head too, its rows in the order of `classes`, unless the number or
-    the names of the classes differ (spelling apart) or `spec.reset_head`. Raises what `models.load` and `models.create_model` raise, ConfigError for a checkpoint of
-    another variant than `spec.name`.
+    the names of the classes differ (spelling apart) or `spec.reset_head`. Raises what `models.load` and
+    `models.create_model` raise, ConfigError for a checkpoint of another variant than `spec.name`.
     """
     if spec.checkpoint is None:
         name = spec.name or DEFAULT_MODEL
@@ -118,8 +118,8 @@ def why_reset(
         return ""
     at = first_difference(known, classes)
     return (
-        f"its classes have other names (number {at} is {known[at]!r}, here {classes[at]!r}); model.keep_head true keeps "
-        "the checkpoint's"
+        f"its classes have other names (number {at} is {known[at]!r}, here {classes[at]!r}); model.keep_head true "
+        "keeps the checkpoint's"
     )
 
 

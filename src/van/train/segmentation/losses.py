@@ -40,10 +40,19 @@ class PixelLoss(nn.Module):
         if spec.lovasz:
             terms.append(spec.lovasz * lovasz_loss(logits, labels, ignore_index=self.ignore_index, weights=weights))
         if spec.focal:
-            gamma = DEFAULT_GAMMA if spec.focal_gamma is None else spec.focal_gamma
-            options = {"gamma": gamma, "alpha": spec.focal_alpha, "weights": weights}
-            terms.append(spec.focal * focal_loss(logits, labels, ignore_index=self.ignore_index, **options))
+            terms.append(spec.focal * self._focal(logits, labels, weights))
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+
+    def _focal(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        spec = self.spec
+        return focal_loss(
+            logits,
+            labels,
+            ignore_index=self.ignore_index,
+            gamma=DEFAULT_GAMMA if spec.focal_gamma is None else spec.focal_gamma,
+            alpha=spec.focal_alpha,
+            weights=weights,
+        )
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         losses = F.cross_entropy(logits, labels, weight=weights, ignore_index=self.ignore_index, reduction="none")
