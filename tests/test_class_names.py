@@ -165,3 +165,10 @@ def test_options_that_contradict_each_other(recipe):
         recipe.with_options(**{"model.keep_head": True})
     with pytest.raises(ConfigError, match="contradict"):
         recipe.with_options(**{"model.keep_head": True, "model.reset_head": True, "model.checkpoint": "x"})
+
+
+@pytest.mark.promise("9")
+def test_a_classifier_has_no_pixel_classifiers_to_keep(tmp_path):
+    van.save(van.create_model("van_b0", seed=1, num_classes=3, **SLIM), tmp_path / "c.safetensors")
+    with pytest.raises(ConfigError, match="no pixel classifiers to keep"):
+        continued(tmp_path / "c.safetensors", ANIMALS, name="light_ham_van_b0", keep_head=True)

@@ -57,6 +57,10 @@ def _on_backbone(found: Any, spec: SegmenterSpec, generator: torch.Generator) ->
         raise ConfigError(
             f"{spec.checkpoint} is no segmenter, so it gives a backbone only; set model.name, e.g. {DEFAULT_MODEL}"
         )
+    if spec.keep_head:
+        raise ConfigError(
+            f"{spec.checkpoint} is no segmenter, so it has no pixel classifiers to keep; leave model.keep_head out"
+        )
     options, theirs = spec.options(), found.config
     config = SEGMENTERS[resolve(spec.name)].with_options(**options)
     _same_sizes(config.backbone, theirs, spec)
