@@ -37,9 +37,8 @@ def _classified(folder: Path, recipe: Recipe, device: str) -> str:
     batch_size = recipe.trainer.eval_batch_size or 32
     images = validation_images(val, recipe)
     meter, misses = look(folder / MODEL, images, val.classes, device=device, batch_size=batch_size)
-    return _matrix(meter.confusion(), val.classes, f"{meter.count} images, top-1 {meter.top1:.2f}%") + _worst(
-        misses, meter
-    )
+    title = f"{meter.count} images, top-1 {meter.top1:.2f}%"
+    return _matrix(meter.confusion(), val.classes, title) + _worst(misses, meter)
 
 
 def _segmented(folder: Path, recipe: SegmentationRecipe, device: str) -> str:

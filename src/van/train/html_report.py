@@ -96,11 +96,9 @@ def _head(folder: Path, recipe: AnyRecipe, table: dict[str, list[float]]) -> str
             figures[name.removeprefix("val/")] = text.format(summary[name])
     if "seconds" in summary:
         figures["minutes"] = f"{summary['seconds'] / 60:.1f}"
-    state = (
-        f"finished; scores over {held_out(summary)}"
-        if summary
-        else f"under way: {len(table.get('epoch', []))} of {recipe.total_epochs} epochs"
-    )
+    state = f"under way: {len(table.get('epoch', []))} of {recipe.total_epochs} epochs"
+    if summary:
+        state = f"finished; scores over {held_out(summary)}"
     cards = "".join(f'<div class="figure"><b>{value}</b>{name}</div>' for name, value in figures.items())
     cards = f'<div class="figures">{cards}</div>' if cards else ""
     line = html.escape(f"{recipe.model.name or recipe.model.checkpoint} on {recipe.data.path}; {state}")

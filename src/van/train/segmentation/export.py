@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
     row = kept_row(table, spec.monitor, spec.keep)
     if spec.keep == "best":
         job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
-    scores = {name: row[name] for name in MONITORS if name in row}
+    # F-scores may be undefined, which JSON has no number for
+    scores = {name: row[name] for name in MONITORS if name in row and (name == "val/mIoU" or isfinite(row[name]))}
     seen, there = job.data.val_seen
     network = job.network.cpu().eval()
     network.__dict__.update(preprocess=job.preprocess, provenance=_provenance(job, int(row["step"]), scores))
