@@ -12,7 +12,8 @@ from van.metrics import plan_classes
 from van.metrics.class_names import first_difference, places
 from van.recipes import Recipe, get_recipe
 from van.recipes.segmentation_spec import SegmenterSpec
-from van.recipes.spec import ModelSpec
+from van.recipes.spec import CriterionSpec, ModelSpec
+from van.train.losses import Teacher
 from van.train.network import build_network
 from van.train.segmentation.network import build_segmenter
 
@@ -172,3 +173,18 @@ def test_a_classifier_has_no_pixel_classifiers_to_keep(tmp_path):
     van.save(van.create_model("van_b0", seed=1, num_classes=3, **SLIM), tmp_path / "c.safetensors")
     with pytest.raises(ConfigError, match="no pixel classifiers to keep"):
         continued(tmp_path / "c.safetensors", ANIMALS, name="light_ham_van_b0", keep_head=True)
+
+
+@pytest.mark.promise("9")
+def test_a_teacher_is_taken_by_its_classes_names(tmp_path):
+    model = van.create_model("van_b0", seed=1, num_classes=3, **SLIM).eval()
+    model.__dict__["classes"] = ("TRAFFIC_LIGHT", "cat", "strasse")
+    van.save(model, tmp_path / "t.safetensors")
+    teacher = Teacher(CriterionSpec(teacher=str(tmp_path / "t.safetensors")), classes=ANIMALS, student=model.preprocess)
+    assert torch.equal(teacher.model.head.weight, model.head.weight[[1, 0, 2]])
+    with pytest.raises(ConfigError, match="calls class 1 'cat', the data 'dog'"):
+        Teacher(
+            CriterionSpec(teacher=str(tmp_path / "t.safetensors")),
+            classes=("traffic light", "dog", "straße"),
+            student=model.preprocess,
+        )
