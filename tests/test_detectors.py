@@ -134,3 +134,36 @@ def test_configuration_round_trips_through_json():
 
     config = DETECTORS["mask_rcnn_van_b1"].with_options(num_classes=5, in_chans=1, mean=(0.5,), std=(0.5,))
     assert DetectorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.promise("22")
+def test_what_there_is_not_yet_is_said(tmp_path, capsys):
+    import van
+    from van.cli import main
+    from van.errors import CheckpointError
+    from van.evaluate import evaluate
+    from van.recipes import get_recipe
+    from van.recipes.spec import ModelSpec
+
+    model = create("retinanet_van_b0", seed=0, **TINY).eval()
+    for refused in (
+        lambda: van.save(model, tmp_path / "d.safetensors"),
+        lambda: van.Predictor(model),
+        lambda: van.export(model, tmp_path / "d.onnx"),
+        lambda: evaluate(model, "digits"),
+        lambda: get_recipe("retinanet_van_b0"),
+        lambda: ModelSpec(name="mask-rcnn-van-tiny"),
+    ):
+        with pytest.raises(ConfigError, match=r"is a detector: van\.create_model makes it and torchvision's tools"):
+            refused()
+    for read in (van.load, van.info, van.Predictor):
+        with pytest.raises(CheckpointError, match="retinanet_van_b0 is a detector"):
+            read("retinanet_van_b0")
+    torch.save(model.state_dict(), tmp_path / "d.pth")
+    with pytest.raises(CheckpointError, match="holds a detector's weights"):
+        van.load(tmp_path / "d.pth")
+    create("retinanet_van_b0", **TINY).load_state_dict(torch.load(tmp_path / "d.pth"))  # the remedy
+    for words in (["info"], ["predict", "x.png"], ["eval", "--data", "digits"], ["export", "x.onnx"], ["train"]):
+        verb, *rest = words
+        assert main([verb, "mask_rcnn_van_b0", *rest]) == 2
+        assert "mask_rcnn_van_b0 is a detector" in capsys.readouterr().err

@@ -258,3 +258,79 @@ def test_legend_and_sheet_grow_with_their_entries():
     one, four = (contact_sheet([tile] * count, entries[:3], title="t") for count in (1, 4))
     assert four.height > one.height
     assert contact_sheet([], []).width > 0
+
+
+# --- parts that cannot be opened, pictures met twice, captions ---
+
+
+@pytest.mark.promise("22")
+def test_an_empty_val_does_not_hide_train(tmp_path, capsys):
+    dataset(tmp_path, {"a": [0, 1, 2, 0, 1, 2]})
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "val").mkdir()
+    text = (tmp_path / "dataset.yaml").read_text().replace("images/train}", "images/train, val: images/val}")
+    (tmp_path / "dataset.yaml").write_text(text.replace("masks/train}", "masks/train, val: masks/val}"))
+    report = examine(tmp_path)
+    assert report.parts["train"].pixels.tolist() == [16, 16, 16]
+    assert not report.healthy
+    assert "val: the 'val' part" in words(report, "error")
+    assert run(tmp_path, "--sheet", tmp_path / "s.png") == 1
+    assert "train: 1 images" in capsys.readouterr().out
+    assert (tmp_path / "s.png").is_file()
+    with pytest.raises(DataError, match="'val' part"):
+        examine(tmp_path, ["val"])
+
+
+@pytest.mark.promise("22")
+def test_a_single_image_is_reported_on(tmp_path, capsys):
+    dataset(tmp_path, {"a": [0, 1, 2, 0, 1, 2]})
+    (tmp_path / "dataset.yaml").write_text(
+        "images: images/train\nmasks: masks/train\nnames: [ground, cat, dog]\nval_fraction: 0.2\n"
+    )
+    assert run(tmp_path) == 1
+    out = capsys.readouterr().out
+    assert "train: 1 images of 8 x 6 pixels" in out
+    assert "error: val: the 'val' part" in out
+
+
+@pytest.mark.promise("22")
+def test_pictures_in_train_and_val_are_found_by_their_pixels(tmp_path, capsys):
+    dataset(tmp_path, {"a": [0] * 6, "b": [1] * 6})
+    dataset(tmp_path, {"c": [2] * 6, "d": [0] * 6}, part="val")
+    colors = {"train/a": 10, "train/b": 90, "val/c": 90, "val/d": 200}
+    for name, value in colors.items():
+        Image.new("RGB", (8, 6), (value,) * 3).save(tmp_path / "images" / f"{name}.jpg", quality=100)
+    with Image.open(tmp_path / "images/train/b.jpg") as same:  # other bytes, the same pixels
+        same.load()
+    (tmp_path / "images/val/c.jpg").unlink()
+    same.save(tmp_path / "images/val/c.png")
+    report = examine(tmp_path)
+    warned = words(report, "warning")
+    assert "1 image(s) of val are in train too" in warned
+    assert "c.png = " in warned
+    assert "b.jpg" in warned
+    pairs = report.to_dict()["duplicates"]["train, val"]
+    assert [tuple(name.rsplit("/", 1)[1] for name in pair) for pair in pairs] == [("b.jpg", "c.png")]
+    assert report.healthy  # it breaks no training, only the scores
+    same.save(tmp_path / "images/train/a.jpg".replace(".jpg", ".png"))
+    (tmp_path / "images/train/a.jpg").unlink()
+    assert "train: 1 image(s) are there more than once" in words(examine(tmp_path), "note")
+
+
+@pytest.mark.promise("22")
+def test_captions_share_a_frame_with_their_pictures():
+    """Wide, flat pictures: the caption is above its own pair, in one frame, and the frames do not touch."""
+    from van.doctor.pictures import BACKGROUND, CAPTION, CARD, FRAME, GAP, INSIDE
+
+    tiles = [(f"number {i}", Image.new("RGB", (400, 40), (i, 0, 0)), Image.new("RGB", (400, 40))) for i in range(2)]
+    pixels = np.asarray(contact_sheet(tiles, [], side=100, columns=1))
+    column = [tuple(pixel) for pixel in pixels[:, GAP + INSIDE + 90].tolist()]  # through pictures, beside the captions
+    frames = [row for row, color in enumerate(column) if color == FRAME]
+    assert len(frames) == 4  # two frames, a top and a bottom each
+    for top, bottom, number in ((frames[0], frames[1], 0), (frames[2], frames[3], 1)):
+        inside = column[top + 1 : bottom]
+        assert inside.count((number, 0, 0)) == 10  # its own picture, and no other
+        assert inside.index((number, 0, 0)) == CAPTION - 1
+        assert set(inside) <= {CARD, (number, 0, 0)}
+    assert frames[2] - frames[1] == GAP + 1
+    assert all(color == BACKGROUND for color in column[frames[1] + 1 : frames[2]])

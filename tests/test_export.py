@@ -1,6 +1,7 @@
 """van.export: what is written computes what the network does, and nothing else is ever written."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -289,3 +290,27 @@ def test_gray_networks(tmp_path):
     done = van.export(classifier(in_chans=1), tmp_path / "m.pt2", images=PICTURES)
     assert done.description.preprocess == Preprocess(size=(48, 40), crop_pct=1.0, mean=(0.4,), std=(0.2,))
     assert van.Predictor(done.path)(PICTURES[0]).label in CLASSES
+
+
+@pytest.mark.promise("22")
+@pytest.mark.parametrize("make", [classifier, segmenter])
+def test_axes_have_names(make):
+    import openvino
+
+    from van.exporting import onnx_model, openvino_model
+
+    program = trace(prepared(make()), 3)
+    graph = onnx_model(program).graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    names = {dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim if dim.dim_param}
+    assert {"batch", "height", "width"} <= names
+    assert not [name for name in names if re.search(r"s\d", name)]
+    first, last = ([dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+                   for value in (graph.input[0], graph.output[0]))  # fmt: skip
+    assert first == ["batch", 3, "height", "width"]
+    assert last[:2] == ["batch", 5]
+    assert all("height" in each or "width" in each for each in last[2:])
+    model = openvino_model(program)
+    assert openvino.layout_helpers.batch_idx(model.get_parameters()[0].layout) == 0
+    assert openvino.layout_helpers.width_idx(model.get_parameters()[0].layout) == 3
+    assert openvino.layout_helpers.batch_idx(model.get_results()[0].layout) == 0

@@ -3,25 +3,15 @@
 The default suite tries some three hundred files; `pytest -m slow tests/test_fuzz.py` thousands.
 """
 
-import io
-import json
-import random
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import van
-from mutations import check, damaged, swapped, text_of
 from networks import TINY, lived_in
-from van import checkpoints
-from van.checkpoints import layout
-from van.data import read_folder
-from van.engines.exported import description_of
 from van.nn import Classifier
-from van.preprocess import Preprocess, read_image, to_color
+from van.preprocess import Preprocess
 
 SMALL = TINY.with_options(embed_dims=(4, 8), depths=(1, 1), mlp_ratios=(2, 2), patch_sizes=(7, 3), strides=(4, 2),
                           out_indices=(0, 1))  # fmt: skip

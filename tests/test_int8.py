@@ -8,6 +8,7 @@ import torch
 
 import van
 from exported import PICTURES, segmenter
+from tiny_segmentation import make_pictures
 from van.cli import main
 from van.errors import ConfigError, DataError, UnknownNameError, VanError
 
@@ -23,7 +24,7 @@ from van.exporting import int8
 from van.exporting.graph import prepared, trace
 from van.exporting.int8_onnx import OnnxInt8
 from van.exporting.int8_openvino import OpenVinoInt8
-from van.exporting.int8_report import agreement, layer_errors, sqnr_db
+from van.exporting.int8_report import agreement, layer_errors, miou_agreement, sqnr_db
 from van.exporting.products import weights_of
 
 FILES = ("net.onnx", "net.xml")
@@ -193,6 +194,8 @@ def test_segmenters_are_compared_by_their_pixels(tmp_path, file):
     assert done.report.calibration == "images in memory"
     assert done.report.images == len(PICTURES)
     assert done.report.sqnr_db > 10
+    assert (done.report.top1, done.report.miou) == (None, None)
+    assert 0 < done.report.miou_agreement <= 1
     mask = van.Predictor(tmp_path / file)(PICTURES[0]).mask
     assert mask.shape == (50, 70)
 
@@ -204,6 +207,37 @@ def test_validation_decides_by_top1(tmp_path, monkeypatch):
     assert (done.report.fp32_top1, done.report.top1) == (90.0, 89.9)
     assert done.report.drop == pytest.approx(0.001)
     assert len(done.report.float_layers) == 1
+
+
+@pytest.mark.promise("22")
+def test_a_segmenter_reports_miou(tmp_path, capsys):
+    model = segmenter(num_classes=11)
+    model.__dict__.update(classes=None, palette=None, provenance={"inference": {"resize": None, "window": None}})
+    van.save(model, tmp_path / "s.safetensors")
+    data, told = make_pictures(tmp_path / "data", val=2), tmp_path / "r.json"
+    options = ["--calibration", str(data / "images"), "--validation", str(data), "--max-drop", "1", "--json", str(told)]
+    assert main(["export", str(tmp_path / "s.safetensors"), str(tmp_path / "s.onnx"), "--int8", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "mIoU %" in printed
+    assert "top-1" not in printed
+    assert "mIoU against float32's" in printed
+    report = json.loads(told.read_text())["report"]
+    assert (report["top1"], report["fp32_top1"]) == (None, None)
+    assert report["drop"] == pytest.approx(report["fp32_miou"] - report["miou"])
+    assert f"{100 * report['miou']:.2f}" in printed
+    from van.evaluate_masks import evaluate_masks
+
+    assert report["miou"] == pytest.approx(evaluate_masks(tmp_path / "s.onnx", data)["mIoU"])
+
+
+@pytest.mark.promise("22")
+def test_agreement_as_miou_by_hand():
+    def logits(classes):
+        return np.eye(3)[np.array(classes)].transpose(2, 0, 1)[None]
+
+    want, got = logits([[0, 0], [1, 1]]), logits([[0, 1], [1, 1]])
+    assert miou_agreement([got], [want]) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert miou_agreement([want, want], [want, want]) == 1
 
 
 def test_too_large_a_drop_writes_nothing(tmp_path, monkeypatch):
@@ -236,8 +270,8 @@ def test_wrong_inputs(tmp_path):
         van.quantize(model, tmp_path / "a.onnx", calibration=tmp_path)
     with pytest.raises(DataError, match="is no folder"):
         van.quantize(model, tmp_path / "a.onnx", calibration=tmp_path / "missing")
-    with pytest.raises(ConfigError, match="validation is for classifiers"):
-        van.quantize(segmenter(), tmp_path / "a.onnx", calibration="digits", validation="digits")
+    with pytest.raises(DataError, match="digits"):  # no data of a segmenter
+        van.quantize(segmenter(), tmp_path / "a.onnx", calibration="digits", validation="digits", samples=2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,6 +28,30 @@ def test_by_hand():
     assert matrix.pixels == 6
 
 
+@pytest.mark.promise("22")
+def test_dice_and_fscore_by_hand():
+    # as in the first test; precision 2/2, 1/2, 1/2, recall 2/3, 1/2, 1
+    matrix = counted([[0, 0, 1], [1, 2, 2]], [[0, 0, 0], [1, 1, 2]])
+    np.testing.assert_allclose(matrix.dice, [4 / 5, 2 / 4, 2 / 3])
+    np.testing.assert_allclose(matrix.precision, [1, 1 / 2, 1 / 2])
+    np.testing.assert_allclose(matrix.fscore, matrix.dice)  # the same where both precision and recall are known
+    assert matrix.means()["mDice"] == pytest.approx((4 / 5 + 2 / 4 + 2 / 3) / 3)
+    assert matrix.scores()["Recall.0"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.promise("22")
+def test_a_class_without_precision_or_recall_has_no_fscore_as_in_mmseg():
+    never_predicted = counted([[0, 0, 0]], [[0, 0, 1]])
+    np.testing.assert_allclose(never_predicted.dice, [4 / 5, 0, math.nan])
+    np.testing.assert_allclose(never_predicted.fscore, [4 / 5, math.nan, math.nan])
+    assert never_predicted.means() == pytest.approx(
+        {"aAcc": 2 / 3, "mIoU": 1 / 3, "mAcc": 1 / 2, "mDice": 2 / 5, "mFscore": 4 / 5}
+    )
+    all_wrong = counted([[1, 0]], [[0, 1]], num_classes=2)  # precision and recall are 0
+    np.testing.assert_allclose(all_wrong.dice, [0, 0])
+    assert math.isnan(all_wrong.means()["mFscore"])
+
+
 def test_ignored_pixels_count_nowhere_not_even_in_the_prediction():
     matrix = counted([[0, 0, 1], [1, 2, 2]], [[0, 255, 255], [1, 255, 2]])
     np.testing.assert_array_equal(matrix.counts, np.eye(3))
@@ -105,7 +129,10 @@ def test_key_names_and_json():
     matrix = counted([[0, 0, 1]], [[0, 0, 0]])
     scores = matrix.scores(["wall", "floor, flooring", "sky"])
     names = ["wall", "floor, flooring", "sky"]
-    assert list(scores) == ["aAcc", "mIoU", "mAcc", *(f"{k}.{n}" for k in ("IoU", "Acc") for n in names)]
+    first = ["aAcc", "mIoU", "mAcc", *(f"{k}.{n}" for k in ("IoU", "Acc") for n in names)]
+    added = ["mDice", "mFscore", "mPrecision", "mRecall"]
+    added += [f"{k}.{n}" for k in ("Dice", "Fscore", "Precision", "Recall") for n in names]
+    assert list(scores) == first + added
     assert scores["IoU.wall"] == pytest.approx(2 / 3)
     document = json.loads(json.dumps(matrix.to_dict(names), allow_nan=False))
     assert document["IoU.sky"] is None

@@ -53,7 +53,7 @@ class TestRecipes:
     @pytest.mark.parametrize("name", PUBLISHED)
     def test_published_values(self, name):
         r = get_recipe(name)
-        fpn, four = name.startswith("semantic_fpn"), name.startswith(("semantic_fpn", "hamnet"))
+        fpn, four = name.startswith("semantic_fpn"), name.startswith(("semantic_fpn", "hamnet", "upernet_van_b4"))
         assert (r.trainer.steps, r.trainer.devices, r.trainer.batch_size) == (
             40_000 if fpn else 160_000,
             8,
@@ -70,13 +70,14 @@ class TestRecipes:
         assert (r.data.resize, r.augment.crop, r.augment.scale) == ((2048, 512), (512, 512), (0.5, 2.0))
         assert (r.augment.max_class_share, r.augment.flip, r.augment.photometric) == (0.75, 0.5, True)
         assert (r.loss.auxiliary_weight, r.trainer.batch_norm) == (0.4, "sync")
+        assert (r.trainer.val_every, r.trainer.keep) == (4_000 if fpn else 16_000, "last")
 
     @pytest.mark.parametrize(
         ("name", "rate"),
         [
-            ("light_ham_van_b0", 0.1), ("light_ham_van_b3", 0.3), ("light_ham_van_b4", 0.4),
-            ("semantic_fpn_van_b2", 0.2),
-            ("upernet_van_b5_22k", 0.4), ("upernet_van_b6_22k", 0.5), ("semantic_fpn_van_b1", 0.1),
+            ("light_ham_van_b0", 0.1), ("light_ham_van_b3", 0.25), ("light_ham_van_b4", 0.3), ("hamnet_van_b3", 0.25),
+            ("semantic_fpn_van_b2", 0.2), ("upernet_van_b3", 0.3),
+            ("upernet_van_b5_22k", 0.4), ("upernet_van_b6_22k", 0.5), ("semantic_fpn_van_b1", 0.2),
         ],
     )  # fmt: skip
     def test_drop_path(self, name, rate):

@@ -107,3 +107,23 @@ def resolve(name: str) -> str:
     if key not in DETECTORS:
         raise UnknownNameError.of("detector", name, DETECTORS)
     return key
+
+
+def is_detector(model: Any) -> bool:
+    """Whether a model, or a name, is a detector's; anything may be asked about."""
+    if isinstance(model, str):
+        try:
+            return bool(resolve(model))
+        except UnknownNameError:
+            return False
+    return isinstance(getattr(model, "config", None), DetectorConfig)
+
+
+def only_created(model: Any) -> str:
+    """What can be done with a detector (a model or its name) until there is more, for an error."""
+    name = model if isinstance(model, str) else f"this {type(model).__name__}"
+    return (
+        f"{name} is a detector: van.create_model makes it and torchvision's tools train and run it; saving, loading, "
+        "prediction, evaluation and export by this package come with the detection task. Keep its weights with "
+        "torch.save(model.state_dict(), FILE)"
+    )

@@ -17,6 +17,7 @@ from .data.segmentation import SegmentationData, open_segmentation
 from .engines.segmenters import ExportedSegmenter, OpenedSegmenter, open_segmenter
 from .engines.torch_engine import available_device
 from .errors import ConfigError, DataError, VanNotice
+from .metrics.class_names import first_difference, places
 from .metrics.segmentation import ConfusionMatrix
 from .nn.hamburger import factorisations
 from .segment import Inference, spread
@@ -80,8 +81,8 @@ def open_masks(opened: OpenedSegmenter, data: str | Path, split: str | None = No
             "set it was trained for"
         )
     named = opened.classes != tuple(map(str, range(opened.num_classes)))
-    if named and opened.classes != pictures.classes:
-        at = next(i for i, (a, b) in enumerate(zip(opened.classes, pictures.classes, strict=True)) if a != b)
+    if named and places(opened.classes, pictures.classes) != tuple(range(opened.num_classes)):
+        at = first_difference(opened.classes, pictures.classes)
         warnings.warn(
             f"classes are compared by number, but number {at} is {opened.classes[at]!r} for the segmenter and "
             f"{pictures.classes[at]!r} in {data}",

@@ -19,7 +19,7 @@ from .checkpoints.compare import compare
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
-from .detectors import DETECTORS
+from .detectors import DETECTORS, is_detector, only_created
 from .detectors import resolve as resolve_detector
 from .dtypes import AUTO, dtype_of
 from .errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
@@ -38,7 +38,11 @@ Model = Classifier | Segmenter
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Classifiers, segmenters and detectors that match a shell-style pattern; aliases when nothing else does."""
+    """Classifiers, segmenters and detectors that match a shell-style pattern; aliases when nothing else does.
+
+    Detectors ("retinanet_…", "mask_rcnn_…") can be created only: torchvision's tools train and run them, and this
+    package neither writes nor reads their files yet.
+    """
     for names in ((*VARIANTS, *SEGMENTERS, *DETECTORS), (*ALIASES, *SEGMENTER_ALIASES)):
         if found := [name for name in names if fnmatch.fnmatch(name, pattern)]:
             return found
@@ -341,6 +345,8 @@ def _checkpoint_of(model: nn.Module) -> Checkpoint:
         model = inner
     if any(isinstance(module, FoldedBlock) for module in model.modules()):
         raise CheckpointError("a folded network cannot be saved; save the original and fold it after loading")
+    if is_detector(model):
+        raise ConfigError(only_created(model))
     if not isinstance(model, Classifier | Segmenter | Backbone):
         raise ConfigError(f"cannot save a {type(model).__name__}; expected a van.nn.Classifier, Segmenter or Backbone")
     arrays, notes = _arrays(model, "backbone." if isinstance(model, Backbone) else "")

@@ -58,7 +58,9 @@ def quickstart(out: Path, *, epochs: int | None = None) -> Path:
         f"evaluated: top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}%, loss {result.loss:.4f}, {result.count} digits"
     )
     _predict_files(model, out / "digits")
-    _draw(model, folder, out / "quickstart.png", title=f"VAN-B0, held-out digits: top-1 {result.top1:.2f}%")
+    _draw(
+        model, folder, out / "quickstart.png", title=f"VAN-B0, {result.count} held-out digits: top-1 {result.top1:.2f}%"
+    )
     print(f"done in {time.perf_counter() - started:.0f} s: {out / 'quickstart.png'}, {model}")
     print(f"next: van predict {model} {out / 'digits'}")
     return model

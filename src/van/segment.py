@@ -29,6 +29,9 @@ from .nn.hamburger import factorisations, reseed_bases
 from .preprocess import IMAGENET, to_color
 from .resize import fit_within, resize_bilinear, round_up
 
+# What a checkpoint says of how it is to look at pictures: these fields of Inference, as its training set them.
+RECORDED = ("resize", "window", "stride", "size_divisor")
+
 PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 # Pictures too large for one piece are cut into these; 512 is the crop that every published segmenter learned from.
@@ -46,7 +49,8 @@ class Inference:
     flip: every scale also mirrored.
     window, stride: square windows of `window` pixels every `stride` pixels, their logits averaged; stride defaults
         to two thirds of the window. None: the whole picture at once.
-    size_divisor: sides are rounded up to a multiple by stretching the picture, not by padding it; 1: left alone.
+    size_divisor: sides are rounded up to a multiple by stretching the picture, not by padding it; 1: left alone, as in
+        HamNet's published test.
     mean, std: per channel, on the 0 … 1 scale.
     whole_limit_pixels: with neither `window` nor `resize`, larger pictures are cut into windows and a VanNotice says
         so; None: never.
@@ -84,8 +88,8 @@ class Inference:
             raise ConfigError(
                 f"stride is {self.stride}; expected 1 to {self.window}, the window, or pixels would be left out"
             )
-        if self.size_divisor < 1:
-            raise ConfigError(f"size_divisor is {self.size_divisor}; expected 1 or more, e.g. 32")
+        if isinstance(self.size_divisor, bool) or not isinstance(self.size_divisor, int) or self.size_divisor < 1:
+            raise ConfigError(f"size_divisor is {self.size_divisor!r}; expected a whole number, e.g. 32, or 1 for none")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
             raise ConfigError(
                 f"mean is {self.mean}, std is {self.std}; expected three entries each or one each, std positive"

@@ -18,6 +18,8 @@ from .variants import name_of as backbone_name_of
 _SIZES = ("num_classes", "channels", "ham_channels", "ham_rank", "neck_channels", "auxiliary_channels")
 _MOST = 2**16
 METHODS = ("light_ham", "hamnet", "upernet", "semantic_fpn")
+# The published tests stretch pictures to sides of a multiple of 32, but for HamNet's.
+SIZE_DIVISORS = {"light_ham": 32, "hamnet": 1, "upernet": 32, "semantic_fpn": 32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +93,20 @@ def _backbone(size: str, **options: Any) -> VanConfig:
     return VARIANTS[f"van_{size}"].with_options(num_classes=0, **options)
 
 
+# Drop path of the published configurations; tests/test_published_recipes.py names the file of each.
+_DROP_PATH = {
+    "light_ham": {"b0": 0.1, "b1": 0.1, "b2": 0.1, "b3": 0.25, "b4": 0.3},
+    "hamnet": {"b0": 0.1, "b1": 0.1, "b2": 0.1, "b3": 0.25},
+    "upernet": {"b0": 0.1, "b1": 0.1, "b2": 0.1, "b3": 0.3, "b4": 0.4, "b5": 0.4, "b6": 0.5},
+    "semantic_fpn": {"b0": 0.2, "b1": 0.2, "b2": 0.2, "b3": 0.3, "b4": 0.4},
+}
+
+
 def _published() -> dict[str, SegmenterConfig]:
-    # Drop path as in the published configurations: 0.1, B3 0.3 (Light-Ham, HamNet), B4 and B5 0.4, B6 0.5.
-    drop_path = {"b0": 0.1, "b1": 0.1, "b2": 0.1, "b3": 0.3, "b4": 0.4, "b5": 0.4, "b6": 0.5}
+    light_ham, hamnet, upernet, semantic_fpn = (_DROP_PATH[method] for method in METHODS)
     table = {
         f"light_ham_van_{size}_d256": SegmenterConfig(
-            backbone=_backbone(size, drop_path_rate=drop_path[size]),
+            backbone=_backbone(size, drop_path_rate=light_ham[size]),
             method="light_ham",
             channels=256,
             ham_channels=256,
@@ -104,24 +114,23 @@ def _published() -> dict[str, SegmenterConfig]:
         )
         for size in ("b0", "b1")
     }
-    for size in ("b0", "b1", "b2", "b3", "b4"):
+    for size, rate in light_ham.items():
         table[f"light_ham_van_{size}"] = SegmenterConfig(
-            backbone=_backbone(size, drop_path_rate=drop_path[size]),
+            backbone=_backbone(size, drop_path_rate=rate),
             method="light_ham",
             ham_channels=480 if size == "b0" else 512,
         )
-    for size in ("b0", "b1", "b2", "b3"):
+    for size, rate in hamnet.items():
         table[f"hamnet_van_{size}"] = SegmenterConfig(
-            backbone=_backbone(size, drop_path_rate=drop_path[size], strides=(4, 2, 1, 1)),
+            backbone=_backbone(size, drop_path_rate=rate, strides=(4, 2, 1, 1)),
             method="hamnet",
             auxiliary=True,
         )
-    for size in ("b0", "b1", "b2", "b3", "b4", "b5", "b6"):
+    for size, rate in upernet.items():
         table[f"upernet_van_{size}"] = SegmenterConfig(
-            backbone=_backbone(size, drop_path_rate=drop_path[size]), method="upernet", auxiliary=True
+            backbone=_backbone(size, drop_path_rate=rate), method="upernet", auxiliary=True
         )
-    for size in ("b0", "b1", "b2", "b3", "b4"):
-        rate = 0.2 if size == "b2" else drop_path[size]
+    for size, rate in semantic_fpn.items():
         table[f"semantic_fpn_van_{size}"] = SegmenterConfig(
             backbone=_backbone(size, drop_path_rate=rate), method="semantic_fpn", channels=128
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import weights
+from .detectors import is_detector, only_created
 from .detectors import resolve as resolve_detector
 from .errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
 from .paths import why_no_path
@@ -32,6 +33,8 @@ def find(source: str | Path, *, revision: str | None = None, pretrained: bool = 
     Warns with VanNotice about published weights: what they are, and from where.
     Raises CheckpointError for what cannot be had, ConfigError for options that do not go with the source.
     """
+    if is_detector(str(source)) and not _exists(source):
+        raise CheckpointError(only_created(str(source)))
     if reason := why_no_path(source):
         raise CheckpointError(f"{str(source)!r} {reason}; expected a checkpoint file, a folder or a hub id")
     there = not pretrained and _exists(source)

@@ -30,6 +30,8 @@ FORMATS = {
 # Those with a place for segmentation heads.
 SEGMENTER_FORMATS = ("van", "mmseg")
 
+_DETECTOR = "backbone.backbone.stages."  # only torchvision's detectors wrap the backbone so
+
 
 def module_of(name: str) -> Format:
     """The module of a format; raises UnknownNameError."""
@@ -57,7 +59,13 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
                 found = module.read(content, ema=ema, known=known)
                 # transformers' own format is these files as much as the weights
                 return found if name == "transformers" or not content.beside else beside.complete(found, content)
-        raise CheckpointError(f"{path} holds no Visual Attention Network; {files.glimpse(content)}")
+        glimpse = files.glimpse(content)
+        if _DETECTOR in glimpse:
+            raise CheckpointError(
+                f"{path} holds a detector's weights, which this package does not read yet; give them to "
+                "load_state_dict of what van.create_model makes"
+            )
+        raise CheckpointError(f"{path} holds no Visual Attention Network; {glimpse}")
 
 
 def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list[str]:  # noqa: A002

@@ -196,5 +196,6 @@ def _picture(evaluation: Evaluation) -> bytes:
     if evaluation.confusion is None:
         raise VanError(f"{len(evaluation.classes)} classes are too many for a confusion matrix; take a subset")
     name = evaluation.checkpoint
-    title = f"{name if len(name) <= 60 else '…' + name[-59:]}\n{evaluation.data}, {evaluation.split}: "
+    title = f"{name if len(name) <= 60 else '…' + name[-59:]}\n"
+    title += f"{evaluation.data}, {evaluation.split}, {evaluation.count} images: "
     return confusion_picture(evaluation.confusion, evaluation.classes, f"{title}top-1 {evaluation.top1:.2f}%")

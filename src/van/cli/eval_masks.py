@@ -202,5 +202,7 @@ def _write(done: list[MaskEvaluation], failed: list[tuple[str, str]], options: A
     if options.confusion:
         from ..metrics.pictures import confusion_picture
 
-        title = f"{Path(done[0].checkpoint).name} on {done[0].data}, {done[0].split}: mIoU {done[0]['mIoU']:.2%}"
+        only = done[0]
+        title = f"{Path(only.checkpoint).name} on {only.data}, {only.split}, {only.count} images: "
+        title += f"mIoU {only['mIoU']:.2%}"
         write_file(options.confusion, confusion_picture(done[0].matrix.counts, done[0].classes, title))

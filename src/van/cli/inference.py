@@ -57,7 +57,7 @@ def inference_options(options: Any) -> dict[str, Any]:
     return values
 
 
-OF_MASKS = ("scales", "flip", "window", "stride", "fit")
+OF_MASKS = ("scales", "flip", "window", "stride", "fit", "size_divisor")
 OF_LABELS = ("batch_size", "test_time_pool", "size", "crop_pct", "interpolation", "resize")
 
 
@@ -71,12 +71,18 @@ def add_mask_arguments(parser: Any) -> None:
     group.add_argument("--window", type=int, help="side of sliding windows, pixels")
     group.add_argument("--stride", type=int, help="a window every so many pixels (default: two thirds of the window)")
     group.add_argument("--fit", help="longest x shortest side that a picture is scaled into: 2048x512, or none")
+    group.add_argument(
+        "--size-divisor",
+        type=int,
+        help="stretch sides to a multiple of it; 1: leave them alone (published: HamNet 1, all others 32)",
+    )
 
 
 def mask_options(options: Any) -> dict[str, Any]:
     """The fields of Inference that are given; raises ConfigError."""
     given: dict[str, Any] = {"flip": True} if options.flip else {}
-    given |= {name: getattr(options, name) for name in ("window", "stride") if getattr(options, name) is not None}
+    passed = ("window", "stride", "size_divisor")
+    given |= {name: getattr(options, name) for name in passed if getattr(options, name) is not None}
     if options.scales is not None:
         given["scales"] = channels("scales", options.scales)
     for name in ("mean", "std"):

@@ -21,9 +21,11 @@ def add_int8_arguments(parser: Any) -> None:
     """Calibration and accuracy control."""
     group = parser.add_argument_group("int8 (.onnx, .xml): refused when it loses more accuracy than is allowed")
     group.add_argument("--int8", action="store_true", help="matrix products in int8, with a report on what that costs")
-    group.add_argument("--calibration", help="images like those the network will see: a folder, or digits")
-    group.add_argument("--validation", help="classifiers: labelled data to lose nothing on, as van eval takes them")
-    group.add_argument("--max-drop", type=float, help="largest loss of top-1, as a share of the images (0.01)")
+    group.add_argument("--calibration", help="images like those the network will see: a folder, digits or scenes")
+    group.add_argument("--validation", help="labelled data to lose nothing on, as van eval takes them")
+    group.add_argument(
+        "--max-drop", type=float, help="largest loss of top-1, as a share of the images, or of mIoU (0.01)"
+    )
     group.add_argument("--samples", type=int, help="images to calibrate on, at most (300)")
 
 
@@ -62,16 +64,19 @@ def _print(done: Quantized) -> None:
     told, report = done.description, done.report
     print(f"{done.path}: {told.name}, {told.task}, {done.format} int8, {done.seconds:.1f} s")
     table = Table(box=None, pad_edge=False)
-    for word in ("", "MB", "ms per image", "top-1 %"):
+    classifies = told.task == "classification"
+    for word in ("", "MB", "ms per image", "top-1 %" if classifies else "mIoU %"):
         table.add_column(word, justify="right" if word else "left")
-    top1 = ["" if value is None else f"{value:.2f}" for value in (report.fp32_top1, report.top1)]
-    table.add_row("float32", f"{done.fp32_bytes / 1e6:.2f}", f"{report.fp32_ms:.2f}", top1[0])
-    table.add_row("int8", f"{done.bytes / 1e6:.2f}", f"{report.ms:.2f} ({report.speedup:.2f}x)", top1[1])
+    scores = (report.fp32_top1, report.top1) if classifies else (report.fp32_miou, report.miou)
+    fp32, int8 = ("" if value is None else f"{value if classifies else 100 * value:.2f}" for value in scores)
+    table.add_row("float32", f"{done.fp32_bytes / 1e6:.2f}", f"{report.fp32_ms:.2f}", fp32)
+    table.add_row("int8", f"{done.bytes / 1e6:.2f}", f"{report.ms:.2f} ({report.speedup:.2f}x)", int8)
     print_table(table)
-    what = "images" if told.task == "classification" else "pixels"
+    what = "images" if classifies else "pixels"
+    against = "" if report.miou_agreement is None else f", mIoU against float32's {report.miou_agreement:.2%}"
     print(
         f"calibrated on {report.images} images ({report.calibration}); {report.agreement:.2%} of the {what} of"
-        f" {report.compared} images keep their class, logits {report.sqnr_db:.1f} dB"
+        f" {report.compared} images keep their class{against}, logits {report.sqnr_db:.1f} dB"
     )
     print(f"drop {report.drop:.2%} of at most {report.max_drop:.2%}; in float32: {len(report.float_layers)} products")
     worst = Table("largest errors", box=None, pad_edge=False)

@@ -1,4 +1,7 @@
-"""List the models this package knows, or with --weights the published weights."""
+"""List the models this package knows, or with --weights the published weights.
+
+Detectors (retinanet_…, mask_rcnn_…) can be created from Python only; the other verbs do not take them yet.
+"""
 
 from __future__ import annotations
 

@@ -92,6 +92,7 @@ def run(options: Any) -> int:
     kind = SegmentationRecipe if "task" in values else Recipe
     recipe = recipe_of({name: value for name, value in values.items() if name in ("task", "name", *kind.sections())})
     from ..train import run as train
+    from ..train.folder import held_out
     from ..train.ranks import is_first
 
     folder = train(recipe)
@@ -99,7 +100,7 @@ def run(options: Any) -> int:
         return 0
     figures = json.loads((folder / "summary.json").read_text())
     score = f"top-1 {figures['val/top1']:.2f}%" if kind is Recipe else f"mIoU {figures['val/mIoU']:.2%}"
-    print(f"{folder}: {score} on held-out images, {figures['seconds']:.0f} s")
+    print(f"{folder}: {score} on {held_out(figures)}, {figures['seconds']:.0f} s")
     print(f"next: van predict {folder / figures['model']} IMAGE")
     return 0
 

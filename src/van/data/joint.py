@@ -36,7 +36,8 @@ class JointTransform:
     crop: (height, width) in pixels.
     base: (long side, short side) that an image is fitted into before scaling; None keeps its own size.
     scale: range of the random factor; max_class_share: a crop's largest class stays below it (1: any crop will do).
-    flip: probability of mirroring left to right; photometric: distort brightness, contrast, saturation and hue.
+    flip, vflip: probability of mirroring left to right, and top to bottom.
+    photometric: distort brightness, contrast, saturation and hue.
     pad: what is smaller than the crop is padded at the right and bottom, as published; False makes it an error.
     Raises ConfigError for options that cannot work; calling raises DataError when the crop does not fit and pad is off.
     Source: mmseg's ADE20K training pipeline (Resize, RandomCrop, RandomFlip, PhotoMetricDistortion, Normalize, Pad).
@@ -48,6 +49,7 @@ class JointTransform:
     scale: tuple[float, float] = (0.5, 2.0)
     max_class_share: float = 0.75
     flip: float = 0.5
+    vflip: float = 0.0
     photometric: bool = True
     pad: bool = True
     ignore_index: int = 255
@@ -61,8 +63,9 @@ class JointTransform:
             raise ConfigError(f"scale is {self.scale!r}; expected a range of positive factors, e.g. (0.5, 2.0)")
         if not 0 < self.max_class_share <= 1:
             raise ConfigError(f"max_class_share is {self.max_class_share}; expected a share in (0, 1]")
-        if not 0 <= self.flip <= 1:
-            raise ConfigError(f"flip is {self.flip}; expected a probability in [0, 1]")
+        for name in ("flip", "vflip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected a probability in [0, 1]")
 
     def __call__(self, image: Image.Image, labels: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         tv, v2 = _torchvision()
@@ -74,6 +77,8 @@ class JointTransform:
         picture, mask = self._cropped(picture, mask, rng, v2)
         if rng.random() < self.flip:
             picture, mask = v2.horizontal_flip(picture), v2.horizontal_flip(mask)
+        if self.vflip and rng.random() < self.vflip:  # without it the random numbers stay those of before
+            picture, mask = v2.vertical_flip(picture), v2.vertical_flip(mask)
         values = picture.as_subclass(Tensor).float() / 255
         if self.photometric:
             values = distort(values, rng)

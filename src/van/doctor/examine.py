@@ -15,6 +15,7 @@ import numpy as np
 from ..data.masks import UNKNOWN, StoredMask, show
 from ..data.segmentation import FolderSegmentation, SegmentationData, open_segmentation, splits_of
 from ..errors import ConfigError, DataError
+from .duplicates import across, digest
 from .findings import Finding, class_weights, findings
 from .part import LISTED, Part, UnknownValue
 
@@ -69,6 +70,7 @@ class Report:
             "healthy": self.healthy,
             "findings": [{"level": each.level, "text": each.text} for each in self.findings],
             "splits": {split: part.to_dict() for split, part in self.parts.items()},
+            "duplicates": {f"{one}, {two}": pairs for (one, two), pairs in across(self.parts).items()},
             "classes": self.table(),
         }
 
@@ -83,12 +85,12 @@ def examine(
     """Reads every image and mask of a data set, or `limit` per split spread evenly over it.
 
     splits: all that the data set has by default; progress: called with (done, total) after each pair.
-    Broken files, wrong sizes and unknown values are collected, not raised.
-    Raises DataError or ConfigError when the data set cannot be opened at all.
+    Broken files, wrong sizes, unknown values, and a split that cannot be opened beside one that can, are collected,
+    not raised. Raises DataError or ConfigError when the data set cannot be opened at all.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; expected at least one image per split")
-    opened = _open(data, splits or splits_of(data))
+    opened, closed = _open(data, splits or splits_of(data))
     chosen = {split: _spread(len(each), limit) for split, each in opened.items()}
     total, done = sum(map(len, chosen.values())), 0
     parts = {}
@@ -110,13 +112,23 @@ def examine(
         ignore_index=first.ignore_index,
         reduce_zero_label=rule is not None and rule.reduce_zero_label,
         parts=parts,
-        findings=findings(parts, first.classes, rule),
+        findings=findings(parts, first.classes, rule, closed=closed),
         weights=weights,
     )
 
 
-def _open(data: str | Path, splits: Sequence[str]) -> dict[str, SegmentationData]:
-    return {split: open_segmentation(data, split, strict=False) for split in splits}
+def _open(data: str | Path, splits: Sequence[str]) -> tuple[dict[str, SegmentationData], dict[str, str]]:
+    """The splits that can be read, and what is wrong with the others; raises DataError when none can."""
+    opened: dict[str, SegmentationData] = {}
+    failed: dict[str, DataError] = {}
+    for split in splits:
+        try:
+            opened[split] = open_segmentation(data, split, strict=False)
+        except DataError as error:
+            failed[split] = error
+    if not opened:
+        raise next(iter(failed.values()))
+    return opened, {split: str(error) for split, error in failed.items()}
 
 
 def _spread(length: int, limit: int | None) -> list[int]:
@@ -143,8 +155,10 @@ def _look(data: SegmentationData, index: int, part: Part) -> None:
     mask: StoredMask | None = None
     try:
         if isinstance(data, FolderSegmentation):
-            size = data.image(index).size
+            picture = data.image(index)
+            size = picture.size
             part.sizes[size] += 1
+            part.pictures.setdefault(digest(picture), []).append(data.name(index))
     except DataError as error:
         _trouble(part, index, "unreadable", str(error))
     try:

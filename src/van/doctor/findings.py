@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.masks import MaskRule
+from .duplicates import in_words
 from .part import Part
 
 LEVELS = ("error", "warning", "note")
@@ -24,15 +25,18 @@ class Finding:
     text: str
 
 
-def findings(parts: Mapping[str, Part], classes: Sequence[str], rule: MaskRule | None) -> tuple[Finding, ...]:
-    """All conclusions, the worst first."""
-    found: list[Finding] = []
+def findings(
+    parts: Mapping[str, Part], classes: Sequence[str], rule: MaskRule | None, *, closed: Mapping[str, str]
+) -> tuple[Finding, ...]:
+    """All conclusions, the worst first. closed: splits that could not be opened, and why."""
+    found = [Finding("error", f"{split}: {reason}") for split, reason in closed.items()]
     for split, part in parts.items():
         found += [Finding(level, f"{split}: {text}") for level, text in _of_part(part)]
     if rule is not None:
         used = {value for part in parts.values() for value in part.stored}
         found += [Finding("warning", text) for text in numbering(used, rule, classes)]
     found += [Finding(level, text) for level, text in _absences(parts, classes)]
+    found += [Finding(level, text) for level, text in in_words(parts)]
     return tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level)))
 
 

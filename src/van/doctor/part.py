@@ -33,7 +33,8 @@ class Part:
     pixels, images: labelled pixels and images of each class, (K,); image_pixels: all labelled pixels of those images.
     ignored, labelled: pixels without and with a class; unlabelled: images without a single class.
     stored: pixels of every stored index; kinds: masks by kind (index, palette, color); disputed: palette images whose
-    colours name other classes than their indices; present: classes of every image looked at.
+    colours name other classes than their indices; present: classes of every image looked at; pictures: names of the
+    images with the same pixels, by these pixels' digest.
     """
 
     total: int
@@ -53,6 +54,7 @@ class Part:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     present: dict[int, frozenset[int]] = field(default_factory=dict)
     troubled: list[int] = field(default_factory=list)
+    pictures: dict[bytes, list[str]] = field(default_factory=dict)
     pixels: np.ndarray = field(init=False)
     images: np.ndarray = field(init=False)
     image_pixels: np.ndarray = field(init=False)

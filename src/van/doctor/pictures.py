@@ -15,6 +15,9 @@ from ..masks import overlay as paint
 
 BACKGROUND: Color = (255, 255, 255)
 INK: Color = (30, 30, 30)
+CARD: Color = (242, 244, 246)
+FRAME: Color = (175, 184, 193)
+GAP, INSIDE, CAPTION = 12, 6, 24  # pixels between frames, within them, and of the line above the pictures
 # Pixels without a label are striped, so that they cannot be taken for a class of any colour.
 STRIPES: tuple[Color, Color] = ((255, 255, 255), (90, 90, 90))
 ALARM: tuple[Color, Color] = ((255, 0, 0), (255, 255, 0))
@@ -61,24 +64,39 @@ def contact_sheet(
     side: int = 192,
     columns: int = 3,
 ) -> Image.Image:
-    """Pairs of pictures (image and overlay) with a caption each, above a legend.
+    """Pairs of pictures (image and overlay), each pair in a frame of its own under its caption, above a legend.
 
     side: longest side of each picture in pixels; small ones are enlarged by whole factors, pixel by pixel.
     """
     columns = max(1, min(columns, len(tiles)))
-    wide, high, top = 2 * side + 16, side + 26, 26 if title else 6
-    width = columns * wide + 6
+    cards = [_card(*tile, side=side) for tile in tiles]
+    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
+    heights = [max(card.height for card in row) + GAP for row in rows]
+    top, width = 26 if title else GAP, columns * (_card_width(side) + GAP) + GAP
     key = legend(entries, width)
-    sheet = Image.new("RGB", (width, top + -(-len(tiles) // columns) * high + key.height), BACKGROUND)
-    draw, font = ImageDraw.Draw(sheet), _font()
-    draw.text((8, 5), title, INK, font)
-    for index, (caption, left, right) in enumerate(tiles):
-        x, y = index % columns * wide + 6, index // columns * high + top
-        sheet.paste(_fit(left, side), (x, y))
-        sheet.paste(_fit(right, side), (x + side + 4, y))
-        draw.text((x, y + side + 3), _shorten(caption, font, 2 * side), INK, font)
+    sheet = Image.new("RGB", (width, top + sum(heights) + key.height), BACKGROUND)
+    ImageDraw.Draw(sheet).text((GAP, 5), title, INK, _font())
+    for number, row in enumerate(rows):
+        for column, card in enumerate(row):
+            sheet.paste(card, (GAP + column * (_card_width(side) + GAP), top + sum(heights[:number])))
     sheet.paste(key, (0, sheet.height - key.height))
     return sheet
+
+
+def _card(caption: str, left: Image.Image, right: Image.Image, *, side: int) -> Image.Image:
+    """Caption, and below it image and overlay side by side, all in one frame."""
+    pair, font = (_fit(left, side), _fit(right, side)), _font()
+    card = Image.new("RGB", (_card_width(side), CAPTION + max(each.height for each in pair) + INSIDE), CARD)
+    draw = ImageDraw.Draw(card)
+    draw.rectangle((0, 0, card.width - 1, card.height - 1), outline=FRAME)
+    draw.text((INSIDE, 4), _shorten(caption, font, card.width - 2 * INSIDE), INK, font)
+    for place, picture in enumerate(pair):
+        card.paste(picture, (INSIDE + place * (side + INSIDE), CAPTION))
+    return card
+
+
+def _card_width(side: int) -> int:
+    return 2 * side + 3 * INSIDE
 
 
 def _fit(picture: Image.Image, side: int) -> Image.Image:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from .. import models
+from ..detectors import is_detector, only_created
 from ..dtypes import in_float32
 from ..errors import ConfigError, UnknownNameError
 from ..nn import Classifier, TestTimePool
@@ -69,6 +70,8 @@ def open_classifier(
     Raises CheckpointError for a file that cannot be loaded, ConfigError for a model that classifies nothing or whose
     channels differ from the preprocessing's.
     """
+    if is_detector(source):
+        raise ConfigError(only_created(source))
     if isinstance(source, Opened):
         return replace(source, preprocess=source.preprocess.with_overrides(**(overrides or {})))
     if engine not in ENGINES:

@@ -18,7 +18,9 @@ from ..errors import ConfigError, UnknownNameError
 from ..masks import Palette, default_palette
 from ..nn.segmenter import Segmenter
 from ..preprocess import IMAGENET, Preprocess
-from ..segment import Inference, predict_mask
+from ..segment import RECORDED, Inference, predict_mask
+from ..segmenters import SIZE_DIVISORS
+from .description import Description
 from .exported import ExportedEngine, description_of, is_exported, open_exported
 from .opened import refuse_for_exported
 from .torch_engine import PRECISIONS, available_device
@@ -119,7 +121,9 @@ def open_segmenter(
         raise ConfigError(f"{name} is no segmenter; expected one, e.g. light_ham_van_b0")
     classes, palette = model.__dict__.get("classes"), model.__dict__.get("palette")
     provenance = model.__dict__.get("provenance") or {}
-    inference = inference_of(model.__dict__.get("preprocess") or IMAGENET, provenance, overrides or {})
+    inference = inference_of(
+        model.__dict__.get("preprocess") or IMAGENET, provenance, overrides or {}, method=model.config.method
+    )
     number, target = model.num_classes, available_device(device)
     model = in_float32(model, name)
     ready = (models.optimize(model) if optimize else model).to(target).eval()
@@ -142,7 +146,7 @@ def _open_exported(source: Any, overrides: Mapping[str, Any], name: str | None, 
         raise ConfigError(f"{name} is no segmenter; expected one, e.g. light_ham_van_b0")
     return OpenedSegmenter(
         model=ExportedSegmenter(engine).eval(),
-        inference=inference_of(told.preprocess or IMAGENET, {"inference": told.inference}, overrides),
+        inference=described_inference(told, told.preprocess or IMAGENET, overrides),
         classes=told.classes or tuple(map(str, range(told.num_classes))),
         palette=told.palette or default_palette(told.num_classes),
         provenance=told.provenance,
@@ -152,10 +156,23 @@ def _open_exported(source: Any, overrides: Mapping[str, Any], name: str | None, 
     )
 
 
-def inference_of(preprocess: Preprocess, provenance: Mapping[str, Any], overrides: Mapping[str, Any]) -> Inference:
-    """How a segmenter looks at pictures: the published way, what its training wrote down, then the overrides."""
+def described_inference(told: Description, preprocess: Preprocess, overrides: Mapping[str, Any]) -> Inference:
+    """`inference_of` an exported file, from its description."""
+    method = (told.segmenter or {}).get("method", "light_ham")
+    return inference_of(preprocess, {"inference": told.inference}, overrides, method=method)
+
+
+def inference_of(
+    preprocess: Preprocess, provenance: Mapping[str, Any], overrides: Mapping[str, Any], *, method: str
+) -> Inference:
+    """How a segmenter looks at pictures: as its method is published, what its training wrote down, then the overrides.
+
+    method: of segmenters.METHODS.
+    """
     own = provenance.get("inference") or {}
-    known: dict[str, Any] = {name: own[name] for name in ("resize", "window", "stride") if name in own}
+    # a record without a divisor is of a version that knew one for all methods
+    known: dict[str, Any] = {"size_divisor": Inference.size_divisor if own else SIZE_DIVISORS[method]}
+    known |= {name: own[name] for name in RECORDED if name in own}
     if "window" in overrides:  # another window has another stride
         known.pop("stride", None)
     return replace(Inference(mean=preprocess.mean, std=preprocess.std), **{**known, **overrides})

@@ -5,7 +5,7 @@ Shapes: N batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from PIL import Image
 
 from ..data import open_classification
 from ..data.folder import is_image
+from ..data.scenes import Scenes
+from ..data.segmentation import open_segmentation
 from ..engines.description import Description
-from ..engines.segmenters import inference_of
+from ..engines.segmenters import described_inference
 from ..errors import ConfigError, DataError
 from ..preprocess import read_image
 from .pictures import for_segmenter
@@ -26,28 +28,32 @@ Data = str | Path | Sequence[Image.Image]
 def calibration_images(data: Data, description: Description, count: int) -> list[np.ndarray]:
     """At most `count` images, spread over the data, preprocessed: (1, C, H, W) each.
 
-    data: "digits" (the embedded ones' training split), a folder (searched to any depth), or PIL images.
+    data: "digits" or "scenes" (the embedded ones' training split), a folder (searched to any depth), or PIL images.
     Raises DataError for a folder without images, ConfigError for a network that takes none.
     """
     if count < 1:
         raise ConfigError(f"samples is {count}; expected at least 1")
-    preprocess = description.preprocess
-    if preprocess is None:
+    if description.preprocess is None:
         raise ConfigError(
             f"int8 is calibrated on images, which a network of {description.in_chans} channels cannot see"
         )
-    images = _images(data, count)
-    if description.task == "classification":
-        return [preprocess(image)[None] for image in images]
-    inference = inference_of(preprocess, {"inference": description.inference}, {})
-    return [batch for _, batch in for_segmenter([("", image) for image in images], inference)]
+    return _preprocessed(_images(data, count), description)
 
 
 def validation_images(data: str | Path, description: Description, count: int) -> list[np.ndarray]:
     """At most `count` images, spread over labelled data's validation split, preprocessed: (1, C, H, W) each."""
-    found, preprocess = open_classification(data, "val"), description.preprocess
+    segments = description.task == "segmentation"
+    found: Any = open_segmentation(data, "val") if segments else open_classification(data, "val")
+    return _preprocessed((found.load(i)[0] for i in _spread(range(len(found)), count)), description)
+
+
+def _preprocessed(images: Iterable[Image.Image], description: Description) -> list[np.ndarray]:
+    preprocess = description.preprocess
     assert preprocess is not None  # or there would be nothing to calibrate on
-    return [preprocess(found.load(i)[0])[None] for i in _spread(range(len(found)), count)]
+    if description.task == "classification":
+        return [preprocess(image)[None] for image in images]
+    inference = described_inference(description, preprocess, {})
+    return [batch for _, batch in for_segmenter([("", image) for image in images], inference)]
 
 
 def _images(data: Data, count: int) -> Iterator[Image.Image]:
@@ -55,9 +61,9 @@ def _images(data: Data, count: int) -> Iterator[Image.Image]:
         if not data:
             raise DataError("no images to calibrate on; give at least one")
         yield from _spread(data, count)
-    elif str(data) == "digits":
-        digits = open_classification("digits", "train")
-        yield from (digits.load(i)[0] for i in _spread(range(len(digits)), count))
+    elif str(data) in ("digits", "scenes"):
+        embedded = open_classification("digits", "train") if str(data) == "digits" else Scenes("train")
+        yield from (embedded.load(i)[0] for i in _spread(range(len(embedded)), count))
     else:
         folder = Path(data)
         if not folder.is_dir():

@@ -18,15 +18,17 @@ import torch
 from torch import nn
 
 from .. import __version__, models, ops
+from ..detectors import is_detector, only_created
 from ..engines import written
 from ..engines.description import Description
 from ..engines.exported import SUFFIXES, open_exported
-from ..engines.segmenters import inference_of
+from ..engines.segmenters import described_inference, inference_of
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..nn import Classifier
 from ..nn.segmenter import Segmenter
 from ..paths import why_no_path
-from ..preprocess import Preprocess
+from ..preprocess import IMAGENET, Preprocess
+from ..segment import RECORDED
 from ..segmenters import name_of as segmenter_name_of
 from ..variants import name_of
 from .formats import WRITERS, Program
@@ -171,6 +173,8 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Classifier 
         source = models.load(source, ema=ema)
     elif ema:
         raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
+    if is_detector(source):
+        raise ConfigError(only_created(source))
     if not isinstance(source, Classifier | Segmenter) or not source.num_classes:
         found = "has no classification head" if isinstance(source, Classifier) else "is neither"
         raise ConfigError(f"{name} {found}; expected a classifier or a segmenter")
@@ -209,9 +213,19 @@ def describe(
         segmenter={key: value for key, value in model.config.to_dict().items() if key != "backbone"},
         palette=known.get("palette"),
         ignore_index=IGNORE_INDEX,
-        inference=(known.get("provenance") or {}).get("inference") or {},
+        inference=_recorded(model),
         **facts,
     )
+
+
+def _recorded(segmenter: Segmenter) -> dict[str, Any]:
+    """How the network looks at pictures, as plain values: its training's record, else its method's published way."""
+    known = segmenter.__dict__
+    how = inference_of(
+        known.get("preprocess") or IMAGENET, known.get("provenance") or {}, {}, method=segmenter.config.method
+    )
+    values = {name: getattr(how, name) for name in RECORDED}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def batches(description: Description, images: Images | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -229,7 +243,7 @@ def batches(description: Description, images: Images | None = None) -> Iterator[
     if classifies:
         yield from for_classifier(real, preprocess)
     else:
-        yield from for_segmenter(real, inference_of(preprocess, {"inference": description.inference}, {}))
+        yield from for_segmenter(real, described_inference(description, preprocess, {}))
 
 
 def runner(path: Path) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..errors import ConfigError, MissingExtraError
 from .graph import INPUT, OUTPUT
 
 Program = torch.export.ExportedProgram
+AXES = {0: "batch", 2: "height", 3: "width"}  # free sizes of the images
 ONNX_LIMIT_BYTES = 2**31 - 2**20  # of one file, which is a protocol buffer; a little is the graph
 
 
@@ -46,9 +48,21 @@ def onnx_model(program: Program) -> Any:
         made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False)
     assert made is not None  # it is without a file name
     proto = made.model_proto
-    for index, name in ((0, "batch"), (2, "height"), (3, "width")):
-        proto.graph.input[0].type.tensor_type.shape.dim[index].dim_param = name
+    _name_axes(proto.graph)
     return proto
+
+
+def _name_axes(graph: Any) -> None:
+    """Free sizes under their own names, where tracing numbered them: of the input, the output and all between."""
+    free = [dim.dim_param for dim in graph.input[0].type.tensor_type.shape.dim]
+    names = {free[index]: name for index, name in AXES.items() if free[index]}
+    if not names:
+        return
+    numbered = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = numbered.sub(lambda found: names[found[1]], dim.dim_param)
 
 
 def write_openvino(program: Program, description: Description, path: Path) -> None:
@@ -66,6 +80,8 @@ def openvino_model(program: Program) -> Any:
         model = openvino.convert_model(program)
     model.input(0).set_names({INPUT})
     model.output(0).set_names({OUTPUT})
+    model.get_parameters()[0].set_layout(openvino.Layout("NCHW"))  # the names that it has for axes
+    model.get_results()[0].set_layout(openvino.Layout("NCHW" if len(model.output(0).partial_shape) == 4 else "NC"))
     return model
 
 

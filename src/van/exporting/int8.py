@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +14,16 @@ import numpy as np
 from torch import nn
 
 from ..engines.description import Description
-from ..errors import ConfigError, UnknownNameError, VanError
+from ..errors import ConfigError, DataError, UnknownNameError, VanError
 from ..evaluate import evaluate
+from ..evaluate_masks import evaluate_masks
 from ..timing import burst_ms, in_turn, summary
 from .calibration import Data, calibration_images, validation_images
 from .exporter import describe, destination, files_of, network, runner, staged
 from .graph import prepared, trace
 from .int8_onnx import OnnxInt8
 from .int8_openvino import OpenVinoInt8
-from .int8_report import LayerError, Report, agreement, layer_errors, logits_of, sqnr_db
+from .int8_report import LayerError, Report, agreement, layer_errors, logits_of, miou_agreement, sqnr_db
 
 QUANTIZERS: dict[str, type[OnnxInt8] | type[OpenVinoInt8]] = {"onnx": OnnxInt8, "openvino": OpenVinoInt8}
 MAX_DROP = 0.01
@@ -74,8 +76,9 @@ def quantize(
     source, path, format, size, ema: as in `van.export`; path ends in .onnx or .xml.
     calibration: images like those the network will see: a folder (searched to any depth), "digits" or PIL images; at
     most `samples` of them, spread over all, are looked at.
-    validation: labelled data as `van eval` takes them, for classifiers. max_drop: the largest loss of top-1 on them as
-    a share of the images; without them the largest share of the calibration images whose class changes.
+    validation: labelled data as `van eval` takes them. max_drop: the largest loss of top-1 on them as a share of the
+    images, of a segmenter's mIoU; without them the largest share of the calibration images, of a segmenter their
+    pixels, whose class changes.
     Raises VanError, and writes nothing, when the drop stays larger; ConfigError and DataError for what cannot be;
     MissingExtraError without NNCF or ONNX Runtime.
     """
@@ -83,7 +86,7 @@ def quantize(
     target, kind = destination(path, format)
     model = network(source, ema=ema)
     description = describe(model, size=size, options=_OPTIONS)
-    _check(kind, description, max_drop, validation)
+    _check(kind, max_drop)
     images = calibration_images(calibration, description, samples)
     trial = _Trial(
         quantizer=QUANTIZERS[kind](trace(prepared(model), description.in_chans)),
@@ -108,23 +111,24 @@ def quantize(
     )
 
 
-def _check(kind: str, description: Description, max_drop: float, validation: object) -> None:
+def _check(kind: str, max_drop: float) -> None:
     if kind not in QUANTIZERS:
         raise UnknownNameError.of("int8 format", kind, QUANTIZERS)
     if not 0 <= max_drop <= 1:
         raise ConfigError(f"max_drop is {max_drop}; expected a share of the images from 0 to 1, e.g. {MAX_DROP:g}")
-    if validation is not None and description.task != "classification":
-        raise ConfigError("validation is for classifiers; a segmenter is compared on the calibration images' pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drop:
-    """agreement, sqnr_db, top1, fp32_top1, drop: see Report."""
+    """agreement, sqnr_db, top1, fp32_top1, miou, fp32_miou, miou_agreement, drop: see Report."""
 
     agreement: float
     sqnr_db: float
     top1: float | None
     fp32_top1: float | None
+    miou: float | None
+    fp32_miou: float | None
+    miou_agreement: float | None
     drop: float
 
 
@@ -146,13 +150,13 @@ class _Trial:
         options = _OPTIONS | {"precision": "fp32"}
         self.quantizer.write(self.quantizer.graph, replace(self.description, options=options), fp32)
         want = logits_of(runner(fp32), self.compared)
-        top1 = self._top1(fp32)
+        score = self._score(fp32)
         kept, count = set[str](), 1
         while True:
             chosen = [layer for layer in layers if layer not in kept]
             graph = self.quantizer.quantized(self.images, chosen)
             self.quantizer.write(graph, self.description, file)
-            found = self._drop(file, want, top1)
+            found = self._drop(file, want, score)
             errors = self._errors(graph, chosen)
             if found.drop <= self.max_drop:
                 break
@@ -176,14 +180,35 @@ class _Trial:
         """The float32 graph beside a file, which is not kept."""
         return file.with_name(f"fp32{file.suffix}")
 
-    def _drop(self, file: Path, want: Sequence[np.ndarray], fp32_top1: float | None) -> _Drop:
-        got = logits_of(runner(file), self.compared)
-        same, top1 = agreement(got, want), self._top1(file)
-        drop = 1 - same if top1 is None or fp32_top1 is None else (fp32_top1 - top1) / 100
-        return _Drop(agreement=same, sqnr_db=sqnr_db(got, want), top1=top1, fp32_top1=fp32_top1, drop=drop)
+    @property
+    def segments(self) -> bool:
+        """Whether the network is a segmenter."""
+        return self.description.task == "segmentation"
 
-    def _top1(self, file: Path) -> float | None:
-        return None if self.validation is None else evaluate(file, self.validation).top1
+    def _drop(self, file: Path, want: Sequence[np.ndarray], fp32: float | None) -> _Drop:
+        got = logits_of(runner(file), self.compared)
+        same, score = agreement(got, want), self._score(file)
+        drop = 1 - same if score is None or fp32 is None else (fp32 - score) / (1 if self.segments else 100)
+        unknown = dict.fromkeys(("top1", "fp32_top1", "miou", "fp32_miou"))
+        known = {"miou": score, "fp32_miou": fp32} if self.segments else {"top1": score, "fp32_top1": fp32}
+        return _Drop(
+            agreement=same,
+            sqnr_db=sqnr_db(got, want),
+            miou_agreement=miou_agreement(got, want) if self.segments else None,
+            drop=drop,
+            **{**unknown, **known},
+        )
+
+    def _score(self, file: Path) -> float | None:
+        """Top-1 in percent or, of a segmenter, mIoU on the validation data, where there are any."""
+        if self.validation is None:
+            return None
+        if not self.segments:
+            return evaluate(file, self.validation).top1
+        score = evaluate_masks(file, self.validation)["mIoU"]
+        if math.isnan(score):
+            raise DataError(f"{self.validation} has no labelled pixel to validate on; give other data")
+        return score
 
     def _errors(self, graph: Any, int8: Sequence[str]) -> tuple[LayerError, ...]:
         got, want = (self.quantizer.outputs(each, self.images[:LAYER_IMAGES]) for each in (graph, self.quantizer.graph))

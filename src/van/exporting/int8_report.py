@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.segmentation import ConfusionMatrix
 from .parity import Run
 
 
@@ -34,8 +35,11 @@ class Report:
 
     agreement: share of `compared` images, of a segmenter their pixels, with the same likeliest class; of the validation
     data where there are any, else of those that it was calibrated on. sqnr_db: signal to noise of the logits on them.
-    top1, fp32_top1: percent, on all validation data; None without.
-    drop: fp32_top1 - top1 as a share of the images, without validation data 1 - agreement; max_drop: what was allowed.
+    top1, fp32_top1: of a classifier, percent, on all validation data; None without.
+    miou, fp32_miou: of a segmenter, 0 … 1, on all validation data; None without.
+    miou_agreement: of a segmenter: mIoU of the pixels' classes in `compared` images, float32's taken for the truth.
+    drop: fp32_top1 - top1 as a share of the images, fp32_miou - miou, without validation data 1 - agreement; max_drop:
+    what was allowed.
     ms, fp32_ms: of one image, medians; speedup: the median of their ratios, round by round.
     images: that it was calibrated on; layers: in the network's order, the stem left out.
     """
@@ -44,6 +48,9 @@ class Report:
     sqnr_db: float
     top1: float | None
     fp32_top1: float | None
+    miou: float | None
+    fp32_miou: float | None
+    miou_agreement: float | None
     drop: float
     max_drop: float
     ms: float
@@ -70,6 +77,14 @@ def agreement(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
     """Share of the images, or pixels, whose likeliest class is the same in two lists of logits."""
     same = [(a.argmax(1) == b.argmax(1)).ravel() for a, b in zip(got, want, strict=True)]
     return float(np.concatenate(same).mean())
+
+
+def miou_agreement(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
+    """mIoU of the pixels' likeliest classes in two lists of logits (1, K, h, w), the second taken for the truth."""
+    matrix = ConfusionMatrix(want[0].shape[1], ignore_index=None)
+    for ours, truth in zip(got, want, strict=True):
+        matrix.update(ours.argmax(1)[0], truth.argmax(1)[0])
+    return matrix.summary()["mIoU"]
 
 
 def sqnr_db(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:

@@ -113,6 +113,8 @@ def _scores(checkpoint: Checkpoint, row: Weight | None) -> str:
         lines += [f"| {dataset} top-1 / top-5 | {row.scores} | published: {row.score_from} |"]
     own = checkpoint.provenance.get("scores") or {}
     data = checkpoint.provenance.get("data") or "held-out data"
+    images = checkpoint.provenance.get("val_images")
+    data = f"{data}, {images} images" if images else data
     lines += [f"| {name} | {_number(value)} | measured in training, on {data} |" for name, value in own.items()]
     if not lines:
         return "None is known."

@@ -13,6 +13,7 @@ import numpy as np
 from .. import jsontext
 from ..errors import DataError, UnknownNameError, VanNotice
 from ..paths import why_no_file
+from .class_names import places
 
 Names = tuple[str, ...]
 
@@ -71,12 +72,13 @@ def _by_name(folders: Names, names: Names | None, num_classes: int, wanted: tupl
     """Model index of every folder, from the names alone."""
     if names and len(set(names)) == len(names):
         place = {name: index for index, name in enumerate(names)}
-        if len(folders) == num_classes and set(folders) == set(names):
-            if folders != names:
+        found = places(names, folders)
+        if found is not None:
+            if found != tuple(range(num_classes)):
                 warnings.warn(
                     "the data set has the model's classes in another order; matched by name", VanNotice, stacklevel=4
                 )
-            return [place[folder] for folder in folders]
+            return list(found)
         if wanted is not None and set(folders) <= set(names):
             return [place[folder] for folder in folders]
         if set(folders) & set(names):

@@ -1,8 +1,9 @@
-"""Scores of a segmentation from one integer confusion matrix: aAcc, mIoU, mAcc, and both per class.
+"""Scores of a segmentation from one integer confusion matrix: aAcc, mIoU, mAcc, mDice, mFscore, and all per class.
 
 Definitions and key names are those of the MMSegmentation project: ignored pixels are dropped, from the prediction
-too; a class without a pixel in label or prediction has no IoU (nan) and is left out of the mean, as is the accuracy
-of a class that no label has.
+too; a class without a pixel in label or prediction has no IoU and no Dice (nan) and is left out of the mean, as is the
+accuracy (the recall) of a class that no label has and the precision of one that is never predicted. F-score is the
+harmonic mean of precision and recall, so a class that lacks either has none, where its Dice is 0.
 
 Shapes: H height, W width, K classes.
 """
@@ -96,15 +97,44 @@ class ConfusionMatrix:
         """Share of each class's label pixels that were found, (K,) float64; nan where no label has the class."""
         return _ratio(np.diagonal(self.counts), self.counts.sum(1))
 
+    @property
+    def dice(self) -> np.ndarray:
+        """Twice the intersection over both areas per class, (K,) float64; nan where neither has the class."""
+        return _ratio(2 * np.diagonal(self.counts), self.counts.sum(0) + self.counts.sum(1))
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Share of each class's predicted pixels that are right, (K,) float64; nan where it is never predicted."""
+        return _ratio(np.diagonal(self.counts), self.counts.sum(0))
+
+    @property
+    def fscore(self) -> np.ndarray:
+        """Harmonic mean of precision and recall per class, (K,) float64; nan where either is nan, or both are 0."""
+        precision, recall = self.precision, self.accuracy
+        return _ratio(2 * precision * recall, precision + recall)
+
     def summary(self) -> dict[str, float]:
         """aAcc, mIoU and mAcc in [0, 1]; nan when nothing was counted."""
         return {"aAcc": self.overall_accuracy, "mIoU": _mean(self.iou), "mAcc": _mean(self.accuracy)}
 
+    def means(self) -> dict[str, float]:
+        """`summary` and mDice and mFscore."""
+        return self.summary() | {"mDice": _mean(self.dice), "mFscore": _mean(self.fscore)}
+
     def scores(self, classes: Sequence[str] | None = None) -> dict[str, float]:
-        """`summary`, then `IoU.<class>` and `Acc.<class>` for every class, under MMSegmentation's key names."""
+        """`summary`, `IoU.<class>` and `Acc.<class>` for every class; then mDice, mFscore, mPrecision, mRecall.
+
+        These four for every class too, all under MMSegmentation's key names; `Recall` is `Acc` again.
+        """
         rows = self.table(classes)
+        names = [row["class"] for row in rows]
         per_class = {f"{key}.{row['class']}": row[key] for key in ("IoU", "Acc") for row in rows}
-        return self.summary() | per_class
+        more = {"Dice": self.dice, "Fscore": self.fscore, "Precision": self.precision, "Recall": self.accuracy}
+        added = {
+            f"{key}.{name}": float(v) for key, values in more.items() for name, v in zip(names, values, strict=True)
+        }
+        parts = {"mPrecision": _mean(self.precision), "mRecall": _mean(self.accuracy)}
+        return self.summary() | per_class | self.means() | parts | added
 
     def table(self, classes: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One row per class: class, IoU, Acc, and the pixels of it in the labels and in the predictions."""

@@ -5,6 +5,8 @@ Shapes: N batch, C channels of the last stage, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -70,6 +72,12 @@ class Classifier(nn.Module):
         nn.init.trunc_normal_(head.weight, std=0.02, generator=generator)
         nn.init.zeros_(head.bias)
         self.head = head.train(self.training)
+
+    def reorder_classes(self, order: Sequence[int]) -> None:
+        """Row `order[i]` of the head becomes row i: the same logits in another order."""
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter.copy_(parameter[list(order)])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See Backbone.set_grad_checkpointing."""

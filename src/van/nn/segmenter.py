@@ -6,6 +6,7 @@ Shape legend: N batch, H height, W width of the image, h and w of the head's log
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,6 +84,13 @@ class Segmenter(nn.Module):
         for classifier in self._classifiers():
             classifier.resize(num_classes)
             classifier.reset_parameters(generator)
+
+    def reorder_classes(self, order: Sequence[int]) -> None:
+        """Row `order[i]` of every pixel classifier becomes row i: the same logits in another order."""
+        with torch.no_grad():
+            for classifier in self._classifiers():
+                for parameter in classifier.parameters():
+                    parameter.copy_(parameter[list(order)])
 
     def _classifiers(self) -> list[PixelClassifier]:
         return [module for module in self.modules() if isinstance(module, PixelClassifier)]

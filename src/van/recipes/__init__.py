@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..detectors import is_detector, only_created
 from ..errors import ConfigError, UnknownNameError
 from .digits import digits_van_b0
 from .finetune import finetune, finetune_few, finetune_head
@@ -62,6 +63,8 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {**CLASSIFICATION_RECIPES, **SEGME
 def get_recipe(name: str) -> Any:
     """The recipe of that name (dashes allowed); raises UnknownNameError with a suggestion."""
     key = name.lower().replace("-", "_")
+    if is_detector(key):
+        raise ConfigError(only_created(key))
     if key not in RECIPES:
         raise UnknownNameError.of("recipe", name, RECIPES)
     return RECIPES[key]()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
+from ..detectors import is_detector, only_created
 from ..errors import ConfigError, UnknownNameError
 
 
@@ -37,3 +39,19 @@ def file_name(name: str) -> None:
     """A name that can be a folder's."""
     if not name or any(not (c.isalnum() or c in "._-") for c in name):
         raise ConfigError(f"recipe name is {name!r}; use letters, digits, '.', '_' and '-': it names the run's folder")
+
+
+def no_detector(name: str) -> None:
+    """A network that there is a recipe for."""
+    if is_detector(name):
+        raise ConfigError(only_created(name))
+
+
+def check_head(model: Any) -> None:
+    """The options of a network's section that choose between the checkpoint's head and a fresh one."""
+    if model.reset_head and model.checkpoint is None:
+        raise ConfigError("model.reset_head needs model.checkpoint; a fresh network has a fresh head anyway")
+    if model.keep_head and model.checkpoint is None:
+        raise ConfigError("model.keep_head needs model.checkpoint; a fresh network has no head to keep")
+    if model.keep_head and model.reset_head:
+        raise ConfigError("model.keep_head and model.reset_head contradict each other; leave one of them out")

@@ -13,14 +13,15 @@ from typing import Any
 from ..errors import ConfigError
 from ..segmenters import SEGMENTERS, resolve
 from ..variants import ATTENTION_OPTIONS
-from .checks import at_least, file_name, in_range, one_of, ordered
+from .checks import at_least, check_head, file_name, in_range, no_detector, one_of, ordered
 from .optim_spec import OptimSpec
+from .pixel_loss_spec import LossSpec
 from .process_checks import check_frozen, check_processes
 from .sections import Sectioned
 from .spec import PRECISIONS
 from .track_spec import TrackSpec
 
-MONITORS = ("val/mIoU", "val/aAcc", "val/mAcc")
+MONITORS = ("val/mIoU", "val/aAcc", "val/mAcc", "val/mDice", "val/mFscore")
 DECAYED = ("all_but_backbone_norms", "matrices", "everything")
 
 
@@ -32,6 +33,8 @@ class SegmenterSpec:
     checkpoint: file, folder or hub id to start from: a classifier's gives the backbone, a segmenter's everything;
     None: fresh weights.
     reset_head: fresh pixel classifiers even if the checkpoint's fit the classes.
+    keep_head: the checkpoint's pixel classifiers whatever its classes are called, in the order of the data's; without
+    it they stay where both name the same classes: letter case, blanks, "-" and "_" apart, in any order.
     grad_checkpointing: recompute blocks in the backward pass: less memory, more time.
     channels, ham_channels, ham_rank, neck_channels, auxiliary, auxiliary_channels, drop_rate: as in SegmenterConfig.
     drop_path_rate, frozen_stages, norm_eval, layer_norm_eps, layer_scale_init, attention, kernel_size, dilation,
@@ -42,6 +45,7 @@ class SegmenterSpec:
     name: str | None = None
     checkpoint: str | None = None
     reset_head: bool = False
+    keep_head: bool = False
     grad_checkpointing: bool = False
     channels: int | None = None
     ham_channels: int | None = None
@@ -65,18 +69,19 @@ class SegmenterSpec:
     strides: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.name is not None:
+            no_detector(self.name)
         if self.name is not None and resolve(self.name) not in SEGMENTERS:
             raise ConfigError(f"model.name is {self.name!r}, a classifier; a segmenter is e.g. light_ham_{self.name}")
         if self.attention is not None:
             one_of("model.attention", self.attention, ATTENTION_OPTIONS)
-        if self.reset_head and self.checkpoint is None:
-            raise ConfigError("model.reset_head needs model.checkpoint; a fresh network has a fresh head anyway")
+        check_head(self)
         if self.layer_scale_init is not None and self.checkpoint is not None:
             raise ConfigError("model.layer_scale_init has no effect on a checkpoint's weights; leave one of them out")
 
     def options(self) -> dict[str, Any]:
         """The fields of SegmenterConfig and its backbone that are set."""
-        own = ("name", "checkpoint", "reset_head", "grad_checkpointing")
+        own = ("name", "checkpoint", "reset_head", "keep_head", "grad_checkpointing")
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in own}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -91,6 +96,8 @@ class PixelDataSpec:
     mean, std: per channel, on the 0 … 1 scale; None: the checkpoint's, else ImageNet's.
     resize: (longest, shortest) side in pixels into which an image is scaled, its shape kept; null keeps its size.
     window, stride: test by windows of so many pixels every so many; null: the whole image at once.
+    size_divisor: test with sides stretched to a multiple of it; 1 leaves them alone; None: the network's published
+    value (HamNet 1, all others 32).
     val_images: how many validation images the validations while training look at, spread over all; None: every one.
     """
 
@@ -103,6 +110,7 @@ class PixelDataSpec:
     resize: tuple[int, int] | None = (2048, 512)
     window: int | None = None
     stride: int | None = None
+    size_divisor: int | None = None
     val_images: int | None = None
 
     def __post_init__(self) -> None:
@@ -112,7 +120,7 @@ class PixelDataSpec:
             )
         if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
             raise ConfigError(f"data.resize is {self.resize}; expected (longest, shortest) side, e.g. (2048, 512)")
-        for name in ("scene_size", "window", "stride", "val_images"):
+        for name in ("scene_size", "window", "stride", "size_divisor", "val_images"):
             at_least(f"data.{name}", getattr(self, name), 1)
         if self.scene_size is not None and self.path != "scenes":
             raise ConfigError(f"data.scene_size belongs to the digit scenes, not to {self.path}; leave it out")
@@ -125,7 +133,7 @@ class JointAugmentSpec:
     crop: (height, width) in pixels.
     scale: range of the random factor on top of data.resize.
     max_class_share: a crop's largest class stays below this share of its labelled pixels, in ten tries; 1: any crop.
-    flip: probability of mirroring left to right.
+    flip, vflip: probability of mirroring left to right, and top to bottom.
     photometric: distort brightness, contrast, saturation and hue.
     """
 
@@ -133,6 +141,7 @@ class JointAugmentSpec:
     scale: tuple[float, float] = (0.5, 2.0)
     max_class_share: float = 0.75
     flip: float = 0.5
+    vflip: float = 0.0
     photometric: bool = True
 
     def __post_init__(self) -> None:
@@ -140,37 +149,9 @@ class JointAugmentSpec:
             raise ConfigError(f"augment.crop is {self.crop}; expected (height, width) in pixels, e.g. (512, 512)")
         ordered("augment.scale", self.scale)
         in_range("augment.flip", self.flip, 0, 1)
+        in_range("augment.vflip", self.vflip, 0, 1)
         if not 0 < self.max_class_share <= 1:
             raise ConfigError(f"augment.max_class_share is {self.max_class_share}; expected a share in (0, 1]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSpec:
-    """Cross-entropy per pixel at the size of the crop, of the head and of the auxiliary head.
-
-    auxiliary_weight: of the auxiliary head's loss; networks without that head have none.
-    class_weights: one factor per class (`van doctor` suggests some); None: all alike.
-    ohem_threshold: online hard example mining: only pixels whose right class has a lower probability count; None: all.
-    ohem_min_kept: as many pixels per image as count at least, the hardest; needs ohem_threshold.
-    average: "pixels" divides by all pixels, the ignored included, as published; "labelled" by those with a label.
-    """
-
-    auxiliary_weight: float = 0.4
-    class_weights: tuple[float, ...] | None = None
-    ohem_threshold: float | None = None
-    ohem_min_kept: int | None = None
-    average: str = "pixels"
-
-    def __post_init__(self) -> None:
-        in_range("loss.auxiliary_weight", self.auxiliary_weight, 0, math.inf)
-        one_of("loss.average", self.average, ("pixels", "labelled"))
-        for weight in self.class_weights or ():
-            in_range("loss.class_weights", weight, 0, math.inf)
-        if self.ohem_threshold is not None:
-            in_range("loss.ohem_threshold", self.ohem_threshold, 0, 1)
-        at_least("loss.ohem_min_kept", self.ohem_min_kept, 1)
-        if self.ohem_min_kept is not None and self.ohem_threshold is None:
-            raise ConfigError("loss.ohem_min_kept belongs to mining; set loss.ohem_threshold too, e.g. 0.7")
 
 
 @dataclass(frozen=True, kw_only=True)

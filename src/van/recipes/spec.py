@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..variants import ATTENTION_OPTIONS, resolve
 from .augment_spec import AugmentSpec
-from .checks import at_least, file_name, in_range, one_of
+from .checks import at_least, check_head, file_name, in_range, no_detector, one_of
 from .data_spec import DataSpec
 from .loss_spec import CriterionSpec
 from .optim_spec import OptimSpec, ScheduleSpec
@@ -32,6 +32,8 @@ class ModelSpec:
     name: a variant of `van list`; None: the checkpoint's own, or van_b0 without a checkpoint.
     checkpoint: file, folder or hub id of any published format to start from; None: fresh weights.
     reset_head: start with a fresh head even if the checkpoint's fits the classes.
+    keep_head: the checkpoint's head whatever its classes are called, in the order of the data's; without it the head
+    stays where both name the same classes: letter case, blanks, "-" and "_" apart, in any order.
     grad_checkpointing: recompute blocks in the backward pass: less memory, more time.
     in_chans, drop_path_rate, drop_rate, head_drop_rate, frozen_stages, norm_eval, layer_norm_eps, layer_scale_init,
     attention, kernel_size, dilation, embed_dims, depths, mlp_ratios, patch_sizes, strides: as in VanConfig; None keeps
@@ -41,6 +43,7 @@ class ModelSpec:
     name: str | None = None
     checkpoint: str | None = None
     reset_head: bool = False
+    keep_head: bool = False
     grad_checkpointing: bool = False
     in_chans: int | None = None
     drop_path_rate: float | None = None
@@ -61,17 +64,17 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.name is not None:
+            no_detector(self.name)
             resolve(self.name)
         if self.attention is not None:
             one_of("model.attention", self.attention, ATTENTION_OPTIONS)
-        if self.reset_head and self.checkpoint is None:
-            raise ConfigError("model.reset_head needs model.checkpoint; a fresh network has a fresh head anyway")
+        check_head(self)
         if self.layer_scale_init is not None and self.checkpoint is not None:
             raise ConfigError("model.layer_scale_init has no effect on a checkpoint's weights; leave one of them out")
 
     def options(self) -> dict[str, Any]:
         """The fields of VanConfig that are set."""
-        own = ("name", "checkpoint", "reset_head", "grad_checkpointing")
+        own = ("name", "checkpoint", "reset_head", "keep_head", "grad_checkpointing")
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in own}
         return {name: value for name, value in values.items() if value is not None}
 

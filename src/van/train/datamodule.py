@@ -61,6 +61,11 @@ class ClassificationDataModule(SampledData):
         batch = self.batch_size * self.devices
         return len(self.train_set) // self.devices // self.batch_size * batch
 
+    @property
+    def val_seen(self) -> tuple[int, int]:
+        """Images that a validation looks at, and all there are."""
+        return len(self.val_set), len(self.val_set)
+
     def probe(self) -> None:
         """Read the first image of each part: a wrong transform or an unreadable file shows here."""
         self.images[0, 0], self.val_set[0]

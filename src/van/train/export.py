@@ -24,6 +24,7 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
         job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
     scores: dict[str, float] = {name: row[name] for name in ("val/top1", "val/top5", "val/loss") if name in row}
     provenance = {**provenance_of(job), "epoch": int(row["epoch"]) + 1, "scores": scores}
+    provenance["val_images"] = job.data.val_seen[0]  # that the scores are over
     evaluated: Any = job.module.evaluated
     if evaluated is not job.network:
         _write(job, job.network, folder / MODEL_WITHOUT_EMA, {**provenance, "averaged": False, "scores": {}})
@@ -37,6 +38,8 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
             "kept": spec.keep,
             "epoch": int(row["epoch"]) + 1,
             **scores,
+            "val_images": job.data.val_seen[0],
+            "val_images_there": job.data.val_seen[1],
             "epochs": len(table.rows),
             "steps": int(table.rows[-1]["step"]),
             "seconds": round(seconds, 1),

@@ -146,6 +146,14 @@ def write_environment(folder: Path, device: str) -> None:
     write_text(folder / ENVIRONMENT, json.dumps(facts, indent=2) + "\n")
 
 
+def held_out(summary: dict[str, Any]) -> str:
+    """What a run's scores are over: "400 held-out images", or "200 of 400 held-out images"."""
+    seen, there = summary.get("val_images"), summary.get("val_images_there")
+    if seen is None:  # of an older version
+        return "held-out images"
+    return f"{seen} held-out images" if seen == there else f"{seen} of {there} held-out images"
+
+
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """summary.json."""
     write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")

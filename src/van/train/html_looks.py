@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.segmentation import SegmentationData
+from ..data.stream import spread
 from ..masks import overlay
 from ..metrics import ClassificationMeter
 from ..metrics.pictures import confusion_picture
@@ -36,14 +37,16 @@ def _classified(folder: Path, recipe: Recipe, device: str) -> str:
     batch_size = recipe.trainer.eval_batch_size or 32
     images = validation_images(val, recipe)
     meter, misses = look(folder / MODEL, images, val.classes, device=device, batch_size=batch_size)
-    return _matrix(meter.confusion(), val.classes, f"top-1 {meter.top1:.2f}%") + _worst(misses, meter)
+    title = f"{meter.count} images, top-1 {meter.top1:.2f}%"
+    return _matrix(meter.confusion(), val.classes, title) + _worst(misses, meter)
 
 
 def _segmented(folder: Path, recipe: SegmentationRecipe, device: str) -> str:
     """Scores per class, confusion matrix and worst pictures of a segmenter."""
     _, val = open_pictures(recipe.data)
     matrix, misses = look_at_masks(folder / MODEL, val, images=recipe.data.val_images, device=device)
-    title = f"pixels, mIoU {matrix.summary()['mIoU']:.2%}"
+    count = len(spread(len(val), recipe.data.val_images))
+    title = f"pixels of {count} images, mIoU {matrix.summary()['mIoU']:.2%}"
     return _classes(matrix, val) + _matrix(matrix.counts, val.classes, title) + _worst_masks(misses, val)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..recipes import AnyRecipe
-from .folder import ENVIRONMENT, MODEL, RECIPE, SUMMARY, read_recipe, write_text
+from .folder import ENVIRONMENT, MODEL, RECIPE, SUMMARY, held_out, read_recipe, write_text
 from .html_looks import evaluation
 from .report import read_table
 
@@ -96,7 +96,9 @@ def _head(folder: Path, recipe: AnyRecipe, table: dict[str, list[float]]) -> str
             figures[name.removeprefix("val/")] = text.format(summary[name])
     if "seconds" in summary:
         figures["minutes"] = f"{summary['seconds'] / 60:.1f}"
-    state = "finished" if summary else f"under way: {len(table.get('epoch', []))} of {recipe.total_epochs} epochs"
+    state = f"under way: {len(table.get('epoch', []))} of {recipe.total_epochs} epochs"
+    if summary:
+        state = f"finished; scores over {held_out(summary)}"
     cards = "".join(f'<div class="figure"><b>{value}</b>{name}</div>' for name, value in figures.items())
     cards = f'<div class="figures">{cards}</div>' if cards else ""
     line = html.escape(f"{recipe.model.name or recipe.model.checkpoint} on {recipe.data.path}; {state}")

@@ -14,6 +14,7 @@ from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, SoftTargetCrossEntrop
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..metrics.class_names import first_difference, places
 from ..models import load
 from ..nn import Classifier
 from ..preprocess import Preprocess
@@ -59,7 +60,7 @@ class Teacher:
         model = load(spec.teacher)
         if not isinstance(model, Classifier):
             raise ConfigError(f"loss.teacher is {spec.teacher}, a segmenter; give a classifier's checkpoint")
-        _same_classes(spec.teacher, model, classes)
+        _fit_classes(spec.teacher, model, classes)
         self.hard = spec.distill == "hard"
         self.weight = DISTILL_WEIGHT if spec.distill_weight is None else spec.distill_weight
         self.temperature = spec.temperature or 1.0
@@ -122,12 +123,17 @@ def join_splits(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return images.transpose(0, 1).flatten(0, 1), labels.repeat(images.shape[1])
 
 
-def _same_classes(source: str, model: Any, classes: tuple[str, ...]) -> None:
+def _fit_classes(source: str, model: Any, classes: tuple[str, ...]) -> None:
+    """Put the teacher's classes into the data's order; raises ConfigError where they are others, spelling apart."""
     if model.num_classes != len(classes):
         raise ConfigError(f"loss.teacher {source} knows {model.num_classes} classes, the data have {len(classes)}")
-    if model.classes is not None and tuple(model.classes) != classes:
-        different = next(i for i, (a, b) in enumerate(zip(model.classes, classes, strict=True)) if a != b)
+    if model.classes is None:
+        return
+    order = places(model.classes, classes)
+    if order is None:
+        different = first_difference(model.classes, classes)
         raise ConfigError(
             f"loss.teacher {source} calls class {different} {model.classes[different]!r}, the data "
             f"{classes[different]!r}; use a teacher of these classes"
         )
+    model.reorder_classes(order)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from ..errors import ConfigError, VanNotice
+from ..metrics.class_names import first_difference, places
 from ..models import create_model, load
 from ..nn import Classifier, optimize
 from ..nn.segmenter import Segmenter
@@ -24,9 +26,9 @@ Net = TypeVar("Net", bound=nn.Module)
 def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Classifier:
     """A classifier for `classes` in training mode; its `classes` attribute is set.
 
-    From a checkpoint every weight is the file's; the head too, unless the number or the names of the classes differ
-    or `spec.reset_head`. Raises what `models.load` and `models.create_model` raise, ConfigError for a checkpoint of
-    another variant than `spec.name`.
+    From a checkpoint every weight is the file's; the head too, its rows in the order of `classes`, unless the number or
+    the names of the classes differ (spelling apart) or `spec.reset_head`. Raises what `models.load` and
+    `models.create_model` raise, ConfigError for a checkpoint of another variant than `spec.name`.
     """
     if spec.checkpoint is None:
         name = spec.name or DEFAULT_MODEL
@@ -40,6 +42,8 @@ def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Cl
                 f"{spec.checkpoint}: a fresh head of {len(classes)} classes, as {reason}", VanNotice, stacklevel=2
             )
             model.reset_classifier(len(classes), torch.Generator().manual_seed(seed))
+        elif order := new_order(model.__dict__["classes"], classes, spec):
+            model.reorder_classes(order)
     model.__dict__["classes"] = classes
     model.set_grad_checkpointing(spec.grad_checkpointing)
     return model.train()
@@ -88,18 +92,58 @@ def _same_variant(model: Classifier, spec: ModelSpec) -> None:
 def _why_reset(model: Classifier, classes: tuple[str, ...], spec: ModelSpec) -> str:
     """Why the checkpoint's head cannot stay; empty when it can."""
     known: tuple[str, ...] | None = model.__dict__["classes"]
+    if known is None and not (spec.reset_head or spec.keep_head) and model.num_classes == len(classes):
+        tell_unnamed(spec.checkpoint, len(classes), "head is", stacklevel=4)
+    return why_reset(known, model.num_classes, classes, spec)
+
+
+def why_reset(
+    known: Sequence[str] | None, found: int, classes: tuple[str, ...], spec: Any, *, verb: str = "has"
+) -> str:
+    """Why a checkpoint's classifier of `found` classes cannot serve `classes`; empty when it can.
+
+    known: the names of the checkpoint's classes. spec: the recipe's section of the network. verb: "have" of several.
+    Raises ConfigError for a head that is to be kept and has another number of classes.
+    """
     if spec.reset_head:
         return "model.reset_head asks for"
-    if model.num_classes != len(classes):
-        return f"the checkpoint's has {model.num_classes}"
-    if known is not None and tuple(known) != classes:
-        different = next(i for i, (a, b) in enumerate(zip(known, classes, strict=True)) if a != b)
-        return f"its classes have other names (number {different} is {known[different]!r}, here {classes[different]!r})"
-    if known is None:
-        warnings.warn(
-            f"{spec.checkpoint} does not name its classes; its head is kept for the {len(classes)} classes of the data "
-            "in their order (model.reset_head true starts afresh)",
-            VanNotice,
-            stacklevel=3,
-        )
-    return ""
+    if found != len(classes):
+        if spec.keep_head:
+            raise ConfigError(
+                f"model.keep_head: {spec.checkpoint} has {found} classes, the data {len(classes)}; expected as many: "
+                "leave keep_head out for a fresh head"
+            )
+        return f"the checkpoint's {verb} {found} classes, the data {len(classes)}"
+    if known is None or spec.keep_head or places(known, classes) is not None:
+        return ""
+    at = first_difference(known, classes)
+    return (
+        f"its classes have other names (number {at} is {known[at]!r}, here {classes[at]!r}); model.keep_head true "
+        "keeps the checkpoint's"
+    )
+
+
+def new_order(known: Sequence[str] | None, classes: tuple[str, ...], spec: Any) -> list[int] | None:
+    """The checkpoint's rows in the order of the data's classes; None where they are so already.
+
+    Warns with VanNotice about another order.
+    """
+    order = None if known is None or spec.keep_head else places(known, classes)
+    if order is None or order == tuple(range(len(classes))):
+        return None
+    warnings.warn(
+        f"{spec.checkpoint} has the data's classes in another order; its head is kept, class by class (by their names)",
+        VanNotice,
+        stacklevel=4,
+    )
+    return list(order)
+
+
+def tell_unnamed(checkpoint: str | None, count: int, what: str, *, stacklevel: int) -> None:
+    """Say that a head is kept on trust."""
+    warnings.warn(
+        f"{checkpoint} does not name its classes; its {what} kept for the {count} classes of the data in their order "
+        "(model.reset_head true starts afresh, model.keep_head true keeps it without this note)",
+        VanNotice,
+        stacklevel=stacklevel,
+    )

@@ -76,6 +76,13 @@ class Sight(Callback):
         done = trainer.current_epoch + 1
         left = (time.perf_counter() - self.started) / (done - self.first_epoch) * (epochs - done)
         parts = [f"epoch {done:>{len(str(epochs))}}/{epochs}", f"loss {row['train/loss']:.4f}"]
-        parts += [text.format(row[name]) for name, text in FIGURES.items() if name in row] + [f"lr {row['lr']:.2e}"]
+        parts += [text.format(row[name]) for name, text in FIGURES.items() if name in row]
+        parts += [*_partly(trainer), f"lr {row['lr']:.2e}"]
         parts += [f"{row['images_per_s']:.0f} images/s", f"ETA {int(left) // 60}:{int(left) % 60:02d}"]
         return "  ".join(parts)
+
+
+def _partly(trainer: Trainer) -> list[str]:
+    """How many images the validation looked at, where these are not all."""
+    seen, there = getattr(getattr(trainer, "datamodule", None), "val_seen", (0, 0))
+    return [f"on {seen} of {there} images"] if seen < there else []

@@ -19,6 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from ..data.seeding import seeded
 from ..errors import DataError, LostProcessError, PreemptedError, VanError, VanNotice
 from ..recipes import AnyRecipe, SegmentationRecipe
+from ..recipes.segmentation_spec import MONITORS
 from .batch_norm import BatchNormPolicy, sync_on_cpu
 from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
 from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
@@ -80,8 +81,7 @@ def _prepared(recipe: AnyRecipe) -> Job | SegmentationJob:
 def _table(job: Job | SegmentationJob, folder: Path, state: ProcessState) -> EpochTable:
     columns = [*COLUMNS]
     if isinstance(job, SegmentationJob):
-        figures = ("val/mIoU", "val/aAcc", "val/mAcc")
-        columns = [*(name for name in COLUMNS if not name.startswith("val/")), *figures]
+        columns = [*(name for name in COLUMNS if not name.startswith("val/")), *MONITORS]
     return EpochTable(folder, state, images_per_epoch=job.data.images_per_epoch, columns=columns)
 
 

@@ -57,6 +57,11 @@ class StreamDataModule(LightningDataModule):
         """Training images of an epoch, over all devices."""
         return len(self.train_set) * self.devices
 
+    @property
+    def val_seen(self) -> tuple[int, int]:
+        """Images that a validation looks at, and all there are."""
+        return len(self.val_set.data), len(self.val_set.data)
+
     def probe(self) -> None:
         """Read the first image of each part; raises DataError where there is none."""
         for images in (self.train_set, self.val_set):

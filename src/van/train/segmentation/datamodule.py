@@ -35,6 +35,7 @@ class SegmentationDataModule(SampledData):
             scale=augment.scale,
             max_class_share=augment.max_class_share,
             flip=augment.flip,
+            vflip=augment.vflip,
             photometric=augment.photometric,
             ignore_index=train.ignore_index,
         )
@@ -48,6 +49,11 @@ class SegmentationDataModule(SampledData):
             pin_memory=pin_memory,
         )
         self.val, self.val_images = val, recipe.data.val_images
+
+    @property
+    def val_seen(self) -> tuple[int, int]:
+        """Images that a validation looks at, and all there are."""
+        return len(spread(len(self.val), self.val_images)), len(self.val)
 
     def val_dataloader(self) -> Any:
         mine = spread(len(self.val), self.val_images)[self.sampler.rank :: self.sampler.ranks]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
 from ...models import save
+from ...recipes.segmentation_spec import MONITORS
+from ...segment import RECORDED
 from ..callbacks import BEST, EpochTable
 from ..checkpoint_io import read_training_checkpoint
 from ..export import kept_row
@@ -20,9 +23,11 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
     row = kept_row(table, spec.monitor, spec.keep)
     if spec.keep == "best":
         job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
-    scores = {name: row[name] for name in ("val/mIoU", "val/aAcc", "val/mAcc")}
+    # F-scores may be undefined, which JSON has no number for
+    scores = {name: row[name] for name in MONITORS if name in row and (name == "val/mIoU" or isfinite(row[name]))}
+    seen, there = job.data.val_seen
     network = job.network.cpu().eval()
-    provenance = {**provenance_of_segmenter(job), "step": int(row["step"]), "scores": scores}
+    provenance = {**provenance_of_segmenter(job), "step": int(row["step"]), "scores": scores, "val_images": seen}
     network.__dict__.update(preprocess=job.preprocess, provenance=provenance)
     save(network, folder / MODEL)
     write_summary(
@@ -33,6 +38,8 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
             "kept": spec.keep,
             "step": int(row["step"]),
             **scores,
+            "val_images": seen,
+            "val_images_there": there,
             "steps": int(table.rows[-1]["step"]),
             "seconds": round(seconds, 1),
             "images_per_s": table.rows[-1]["images_per_s"],
@@ -49,11 +56,7 @@ def provenance_of_segmenter(job: SegmentationJob) -> dict[str, Any]:
         "trained_by": f"van {__version__}",
         "recipe": job.recipe.name,
         "data": Path(data.path or "").name,
-        "inference": {
-            "resize": None if how.resize is None else list(how.resize),
-            "window": how.window,
-            "stride": how.stride,
-        },
+        "inference": {name: list(v) if isinstance(v := getattr(how, name), tuple) else v for name in RECORDED},
     }
     chosen = {"seed": data.split_seed, "val_fraction": data.val_fraction, "scene_size": data.scene_size}
     split = {name: value for name, value in chosen.items() if value is not None}

@@ -69,7 +69,7 @@ class SegmentationModule(LightningModule):
         counts = torch.from_numpy(self.matrix.counts).to(self.device)
         total = self.trainer.strategy.reduce(counts, reduce_op="sum")
         self.matrix.counts = total.cpu().numpy() if isinstance(total, Tensor) else self.matrix.counts
-        self.log_dict({f"val/{name}": value for name, value in self.matrix.summary().items()})
+        self.log_dict({f"val/{name}": value for name, value in self.matrix.means().items()})
 
     def configure_optimizers(self) -> Any:
         optimizer = build_pixel_optimizer(self.model, self.recipe)

@@ -14,6 +14,7 @@ from ...nn.segmenter import Segmenter
 from ...recipes.segmentation_spec import SegmenterSpec
 from ...segmenters import SEGMENTERS, name_of, resolve
 from ...variants import VanConfig
+from ..network import new_order, tell_unnamed, why_reset
 
 DEFAULT_MODEL = "light_ham_van_b0"
 # What a classifier and the segmenter on its backbone must share; strides are the segmenter's own.
@@ -26,7 +27,8 @@ def build_segmenter(
     """A segmenter for `classes` in training mode; its `classes`, `palette` and `provenance` attributes are set.
 
     From a classifier every weight of the backbone is the file's and neck and heads are fresh; from a segmenter
-    everything is the file's, except pixel classifiers that do not fit the classes or that `spec.reset_head` renews.
+    everything is the file's, except pixel classifiers that do not fit the classes or that `spec.reset_head` renews;
+    those whose classes stand in another order are put into that of `classes`.
     Raises what `models.load` raises, ConfigError for a checkpoint of another network than `spec.name`.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -54,6 +56,10 @@ def _on_backbone(found: Any, spec: SegmenterSpec, generator: torch.Generator) ->
     if spec.name is None:
         raise ConfigError(
             f"{spec.checkpoint} is no segmenter, so it gives a backbone only; set model.name, e.g. {DEFAULT_MODEL}"
+        )
+    if spec.keep_head:
+        raise ConfigError(
+            f"{spec.checkpoint} is no segmenter, so it has no pixel classifiers to keep; leave model.keep_head out"
         )
     options, theirs = spec.options(), found.config
     config = SEGMENTERS[resolve(spec.name)].with_options(**options)
@@ -95,25 +101,16 @@ def _continued(
                 f"{spec.checkpoint} does not fit the options {', '.join(changed)}; leave out what changes its sizes"
             ) from error
         model.__dict__.update({name: found.__dict__.get(name) for name in ("classes", "palette", "provenance")})
-    reason = _why_reset(model, classes, spec)
-    if reason:
+    known = model.__dict__.get("classes")
+    if known is None and not (spec.reset_head or spec.keep_head) and model.num_classes == len(classes):
+        tell_unnamed(spec.checkpoint, len(classes), "pixel classifiers are", stacklevel=5)
+    if reason := why_reset(known, model.num_classes, classes, spec, verb="have"):
         warnings.warn(f"{spec.checkpoint}: fresh pixel classifiers, as {reason}", VanNotice, stacklevel=4)
         model.reset_classifier(len(classes), generator)
+    elif order := new_order(known, classes, spec):
+        model.reorder_classes(order)
     return model
 
 
 def _of(model: Segmenter, name: str) -> Any:
     return getattr(model.config, name, getattr(model.config.backbone, name, None))
-
-
-def _why_reset(model: Segmenter, classes: tuple[str, ...], spec: SegmenterSpec) -> str:
-    """Why the checkpoint's pixel classifiers cannot stay; empty when they can."""
-    known = model.__dict__.get("classes")
-    if spec.reset_head:
-        return "model.reset_head asks for"
-    if model.num_classes != len(classes):
-        return f"the checkpoint's have {model.num_classes} classes, the data {len(classes)}"
-    if known is not None and tuple(known) != classes:
-        different = next(i for i, (a, b) in enumerate(zip(known, classes, strict=True)) if a != b)
-        return f"its classes have other names (number {different} is {known[different]!r}, here {classes[different]!r})"
-    return ""

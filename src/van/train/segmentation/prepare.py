@@ -11,7 +11,8 @@ from ...nn.segmenter import Segmenter
 from ...preprocess import IMAGENET, Preprocess
 from ...recipes import SegmentationRecipe
 from ...recipes.segmentation_spec import PixelDataSpec
-from ...segment import Inference
+from ...segment import RECORDED, Inference
+from ...segmenters import SIZE_DIVISORS
 from ..network import laid_out
 from ..prepare import check_resume, fit_devices, pick_device, tell_lr
 from .datamodule import SegmentationDataModule
@@ -46,7 +47,7 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     resume = check_resume(recipe, train.classes)
     network = build_segmenter(recipe.model, train.classes, train.palette, seed=recipe.trainer.seed)
     preprocess = _preprocess(network, recipe)
-    inference = inference_of(recipe.data, preprocess)
+    inference = inference_of(recipe.data, preprocess, method=network.config.method)
     data = SegmentationDataModule(
         train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda")
     )
@@ -71,11 +72,11 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     )
 
 
-def inference_of(data: PixelDataSpec, preprocess: Preprocess) -> Inference:
-    """How validation, and later `van eval`, looks at a picture."""
-    return Inference(
-        resize=data.resize, window=data.window, stride=data.stride, mean=preprocess.mean, std=preprocess.std
-    )
+def inference_of(data: PixelDataSpec, preprocess: Preprocess, *, method: str) -> Inference:
+    """How validation, and later `van eval`, looks at a picture; what the recipe leaves open is the method's own."""
+    divisor = SIZE_DIVISORS[method] if data.size_divisor is None else data.size_divisor
+    views: dict[str, Any] = {name: getattr(data, name) for name in RECORDED} | {"size_divisor": divisor}
+    return Inference(**views, mean=preprocess.mean, std=preprocess.std)
 
 
 def open_pictures(spec: PixelDataSpec) -> tuple[SegmentationData, SegmentationData]:
