@@ -15,6 +15,7 @@ from torch import nn
 
 from .data import ClassificationData, has_own_val, open_classification
 from .data.split import VAL_FRACTION
+from .data.split_folders import is_split_name
 from .engines import HalvingEngine, Opened, default_workers, find_checkpoints, in_order, open_classifier, reason_of
 from .errors import DataError, UnknownNameError, VanNotice
 from .metrics import ClassificationMeter, ClassPlan, ClassScore, RealLabels, RealMeter, plan_classes
@@ -24,7 +25,6 @@ Source = str | Path | nn.Module | Opened
 Data = str | Path | ClassificationData
 Progress = Callable[[int, int], None]
 
-_VAL_FOLDERS = ("val", "validation", "test")
 MAX_CONFUSION_CLASSES = 5000  # beyond, the matrix alone would take hundreds of megabytes
 
 
@@ -224,7 +224,7 @@ class _Source:
             return "all"
         options = self.options
         foreign = (options.real_labels, options.classes_subset, options.class_map) != (None, None, None)
-        return "all" if self.automatic and (Path(data).resolve().name in _VAL_FOLDERS or foreign) else "val"
+        return "all" if self.automatic and (is_split_name(Path(data).resolve().name, "val") or foreign) else "val"
 
     def _drawn(self, provenance: Mapping[str, Any]) -> tuple[int, float]:
         """(seed, fraction) of the automatic split: as told, as trained, else the defaults."""

@@ -26,10 +26,10 @@ from ..recipes import DataSpec
 from .augment import Transform
 from .classification import ClassificationData
 from .seeding import seeded
+from .split_folders import split_folder, split_tar
 
 _EXTRA = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets"}
-_DEFAULT_SPLITS = {"tar": {"train": "train", "val": "val"}}
-_OTHER_SPLITS = {"train": "train", "val": "validation"}
+_DEFAULT_SPLITS = {"train": "train", "val": "validation"}
 
 
 class ReaderData(ClassificationData):
@@ -156,7 +156,7 @@ def open_reader(spec: DataSpec, split: str, *, seed: int, batch_size: int) -> Cl
     """
     assert spec.reader is not None
     assert spec.path is not None
-    part = getattr(spec, f"{split}_split") or _DEFAULT_SPLITS.get(spec.reader, _OTHER_SPLITS)[split]
+    part = getattr(spec, f"{split}_split") or _default_split(spec, split)
     options: dict[str, Any] = {"input_key": spec.image_key, "target_key": spec.label_key}
     if spec.streams:
         images = getattr(spec, f"{split}_images")
@@ -182,6 +182,14 @@ def read_classes(path: str) -> tuple[str, ...]:
     if len(names) < 2 or len(set(names)) != len(names):
         raise DataError(f"data.classes {path} has {len(names)} names, {len(set(names))} different; expected one a line")
     return names
+
+
+def _default_split(spec: DataSpec, split: str) -> str:
+    if spec.reader != "tar":
+        return _DEFAULT_SPLITS[split]
+    root = Path(str(spec.path))
+    found = split_tar(root, split) or split_folder(root, split)
+    return split if found is None else found.name.removesuffix(".tar")
 
 
 def _create(spec: DataSpec, part: str, options: dict[str, Any]) -> Any:

@@ -35,7 +35,7 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
             "recipe": job.recipe.name,
             "model": MODEL,
             "kept": spec.keep,
-            "epoch": int(row["epoch"]) + 1,
+            "epoch": int(row["epoch"]),
             **scores,
             "epochs": len(table.rows),
             "steps": int(table.rows[-1]["step"]),
@@ -60,7 +60,7 @@ def _provenance(job: Job, row: dict[str, float], scores: dict[str, float]) -> di
         "trained_by": f"van {__version__}",
         "recipe": job.recipe.name,
         "data": Path(job.recipe.data.path or "").name,
-        "epoch": int(row["epoch"]) + 1,
+        "epoch": int(row["epoch"]),
         "scores": scores,
     }
     spec = job.recipe.data

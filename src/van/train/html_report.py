@@ -108,8 +108,7 @@ def _charts(table: dict[str, list[float]]) -> str:
     for title, columns in _CHARTS.items():
         lines = {label: table[name] for name, label in columns.items() if name in table}
         if lines and "epoch" in table:
-            epochs = [epoch + 1 for epoch in table["epoch"]]
-            charts.append(f'<div class="chart"><b>{title}</b>{chart(epochs, lines)}</div>')
+            charts.append(f'<div class="chart"><b>{title}</b>{chart(table["epoch"], lines)}</div>')
     return f'<h2>Curves</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
@@ -157,8 +156,7 @@ def _epochs(table: dict[str, list[float]]) -> str:
     """The last epochs' numbers."""
     names = list(table)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    counted = {**table, "epoch": [epoch + 1 for epoch in table.get("epoch", [])]}  # from 1, as in the curves
-    rows = list(zip(*(counted[name] for name in names), strict=True))[-10:]
+    rows = list(zip(*(table[name] for name in names), strict=True))[-10:]
     body = "".join("<tr>" + "".join(f"<td>{value:.6g}</td>" for value in row) + "</tr>" for row in rows)
     return f'<h2>Last epochs</h2><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError, VanError, VanNotice
+from .callbacks import loss_of
 from .optimizer import base_lr
 
 # How many names of a batch an error shows.
@@ -33,7 +34,7 @@ class LossWatch(Callback):
     ) -> None:
         self._look(trainer)
         where = {"epoch": trainer.current_epoch, "batch": batch_idx, "step": trainer.global_step}
-        self.last = outputs["loss"].detach(), {**where, "lr": base_lr(trainer.optimizers[0])}
+        self.last = loss_of(trainer, outputs), {**where, "lr": base_lr(trainer.optimizers[0])}
         if trainer.is_last_batch or outputs["loss"].device.type == "cpu":
             self._look(trainer)
 
@@ -47,7 +48,7 @@ class LossWatch(Callback):
         files = trainer.datamodule.names_of(where["epoch"], where["batch"])
         shown = ", ".join(files[:SHOWN]) + (f", … ({len(files)} in all)" if len(files) > SHOWN else "")
         raise VanError(
-            f"the loss is {value} at epoch {where['epoch']}, step {where['step']}, learning rate {where['lr']:.3g}, "
+            f"the loss is {value} at epoch {where['epoch'] + 1}, step {where['step']}, learning rate {where['lr']:.3g}, "
             f"images {shown}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32; the "
             "checkpoints are of before"
         )
