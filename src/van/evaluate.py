@@ -85,9 +85,10 @@ class EvalOptions:
 class Evaluation:
     """What came out; iterating yields (name, value) of every figure.
 
-    top1, top5: percent; loss: mean cross-entropy in nats; count: images; batch_size: what fitted into memory.
+    top1, top5: percent; loss: mean cross-entropy in nats; count: images; macro_precision, macro_recall, macro_f1: means
+    over the classes that have images or were predicted, in percent; batch_size: what fitted into memory.
     With real labels top1, top5 and count are theirs, and original_* those of the data set's own labels, to which loss,
-    per_class and confusion always refer.
+    per_class, macro_* and confusion always refer.
     classes: names of the evaluated classes; confusion: (K, K) counts, row true and column predicted, None beyond
     5000 classes. non_finite: images whose logits were not all numbers.
     """
@@ -103,6 +104,9 @@ class Evaluation:
     original_top1: float | None
     original_top5: float | None
     original_count: int | None
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
     non_finite: int
     seconds: float
     batch_size: int
@@ -125,6 +129,9 @@ class Evaluation:
             "original_top1",
             "original_top5",
             "original_count",
+            "macro_precision",
+            "macro_recall",
+            "macro_f1",
             "images_per_second",
         ]
         yield from ((name, getattr(self, name)) for name in names if getattr(self, name) is not None)
@@ -340,6 +347,7 @@ class _Run:
             original_top1=original[0],
             original_top5=original[1],
             original_count=original[2],
+            **self.meter.macro(),
             non_finite=self.meter.non_finite,
             seconds=self.seconds,
             batch_size=self.engine.batch_size,

@@ -10,6 +10,7 @@ from .checks import at_least, one_of
 
 STREAMS = ("wds", "hfids")
 READERS = ("tar", "hfds", *STREAMS)
+SAMPLINGS = ("balanced",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class DataSpec:
     classes: text file, a class per line in label order: the names of a stream's labels, or the class folders to use
     and their order.
     index: folder for the lists of image files, so that a data set of millions is not listed at every start.
+    sampling: which images an epoch draws; None: every one once; "balanced": equally many of every class, those of small
+    classes several times, each time augmented anew; an epoch keeps its length.
     val_fraction, split_seed: of the split of a data set that has no val/ of its own (0.2 of every class, seed 0).
     prefetch: batches that every worker prepares ahead; None: 2.
     size, crop_pct, interpolation, mean, std, resize: fields of the Preprocess record (size in pixels, one number for
@@ -45,6 +48,7 @@ class DataSpec:
     shuffle_buffer: int | None = None
     classes: str | None = None
     index: str | None = None
+    sampling: str | None = None
     val_fraction: float | None = None
     split_seed: int | None = None
     prefetch: int | None = None
@@ -62,6 +66,8 @@ class DataSpec:
             )
         for name in ("train_images", "val_images", "shuffle_buffer", "prefetch"):
             at_least(f"data.{name}", getattr(self, name), 1)
+        if self.sampling is not None:
+            one_of("data.sampling", self.sampling, SAMPLINGS)
         if self.reader is not None:
             one_of("data.reader", self.reader, READERS)
         self._check_reader()
@@ -78,6 +84,7 @@ class DataSpec:
             "train_images": not self.streams,
             "val_images": not self.streams,
             "shuffle_buffer": not self.streams,
+            "sampling": self.streams,
             "image_key": reader in (None, "tar"),
             "label_key": reader in (None, "tar"),
         }

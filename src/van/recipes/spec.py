@@ -22,7 +22,7 @@ from .together import check_together
 from .track_spec import TrackSpec
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-MONITORS = ("val/top1", "val/top5", "val/loss")
+MONITORS = ("val/top1", "val/top5", "val/loss", "val/macro_f1", "val/macro_precision", "val/macro_recall")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,8 @@ class TrainerSpec:
     channels_last: memory format of network and images; on CUDA the network is what `van.optimize` makes of it.
     ema_decay: of an average of the weights, which is then what is validated and exported; None: no average. The decay
     grows from 0 towards this value, so that short runs have a useful average too.
-    monitor: metric for best.ckpt and early stopping, "val/top1", "val/top5" or "val/loss".
+    monitor: metric for best.ckpt and early stopping: "val/top1", "val/top5", "val/loss", or the mean over classes
+    "val/macro_f1", "val/macro_precision" or "val/macro_recall".
     early_stopping: stop after so many epochs without improvement; None: never.
     keep: which weights become model.safetensors, "best" or "last".
     history: so many of the best checkpoints stay in history/; None: best.ckpt alone.

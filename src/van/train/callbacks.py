@@ -29,6 +29,9 @@ COLUMNS: tuple[str, ...] = (
     "val/loss",
     "val/top1",
     "val/top5",
+    "val/macro_f1",
+    "val/macro_precision",
+    "val/macro_recall",
     "seconds",
     "images_per_s",
 )

@@ -16,13 +16,16 @@ from .folder import MODEL, MODEL_WITHOUT_EMA, write_summary
 from .prepare import Job
 
 
+SCORES = ("val/top1", "val/top5", "val/loss", "val/macro_f1", "val/macro_precision", "val/macro_recall")
+
+
 def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None:
     """model.safetensors (the averaged weights with EMA, the plain ones beside them) and summary.json."""
     spec = job.recipe.trainer
     row = kept_row(table, spec.monitor, spec.keep)
     if spec.keep == "best":
         job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
-    scores: dict[str, float] = {name: row[name] for name in ("val/top1", "val/top5", "val/loss") if name in row}
+    scores: dict[str, float] = {name: row[name] for name in SCORES if name in row}
     provenance = _provenance(job, row, scores)
     evaluated: Any = job.module.evaluated
     if evaluated is not job.network:

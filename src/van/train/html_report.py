@@ -27,6 +27,11 @@ _COLORS = ("#8250df", "#0969da", "#1a7f37", "#bc4c00")
 _CHARTS = {
     "loss": {"train/loss": "training", "val/loss": "held out"},
     "accuracy (%)": {"val/top1": "top-1", "val/top5": "top-5"},
+    "mean over classes (%)": {
+        "val/macro_f1": "F1",
+        "val/macro_precision": "precision",
+        "val/macro_recall": "recall",
+    },
     "segmentation": {"val/mIoU": "mIoU", "val/aAcc": "aAcc", "val/mAcc": "mAcc"},
     "learning rate": {"lr": "learning rate"},
     "images per second": {"images_per_s": "training"},
@@ -89,6 +94,7 @@ def _head(folder: Path, recipe: AnyRecipe, table: dict[str, list[float]]) -> str
     for name, text in (
         ("val/top1", "{:.2f}%"),
         ("val/top5", "{:.2f}%"),
+        ("val/macro_f1", "{:.2f}%"),
         ("val/mIoU", "{:.2%}"),
         ("val/loss", "{:.4f}"),
     ):

@@ -25,9 +25,18 @@ class ClassificationModule(LightningModule):
     """A classifier in training by a recipe.
 
     model: (N, C, H, W) -> (N, K) logits; updates_per_epoch: optimizer steps in one epoch, for the schedule.
+    weights: of the classes in the loss, (K,); None: all alike.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, *, classes: tuple[str, ...], updates_per_epoch: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        classes: tuple[str, ...],
+        updates_per_epoch: int,
+        weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.classes = classes
         self.model, self.recipe, self.updates_per_epoch = model, recipe, updates_per_epoch
@@ -36,7 +45,7 @@ class ClassificationModule(LightningModule):
             self.ema = ModelEmaV3(model, decay=recipe.trainer.ema_decay, use_warmup=True)
             self.ema.requires_grad_(False)
         self.mixup = build_mixup(recipe, len(classes))
-        self.criterion = Criterion(recipe)
+        self.criterion = Criterion(recipe, weights)
         self.teacher = build_teacher(recipe, model, classes)
         self.accuracy = accuracy(len(classes), prefix="val/")
         self.val_loss = MeanMetric()  # Lightning's own mean is wrong where processes have different numbers of images

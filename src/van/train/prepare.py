@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..data import ClassificationData
 from ..data.readers import StreamData
@@ -18,6 +19,7 @@ from ..recipes import AnyRecipe, Recipe, SegmentationRecipe, TrackSpec, recipe_o
 from .checkpoint_io import read_last
 from .datamodule import ClassificationDataModule
 from .folder import resume_source
+from .losses import class_weights
 from .module import ClassificationModule
 from .network import build_network, laid_out, resolve_preprocess
 from .optimizer import build_optimizer
@@ -67,7 +69,13 @@ def prepare(recipe: Recipe) -> Job:
     data = _data_module(train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda"))
     data.probe()
     network = laid_out(network, device, channels_last=recipe.trainer.channels_last)
-    module = ClassificationModule(network, recipe, classes=train.classes, updates_per_epoch=data.updates_per_epoch)
+    module = ClassificationModule(
+        network,
+        recipe,
+        classes=train.classes,
+        updates_per_epoch=data.updates_per_epoch,
+        weights=_class_weights(recipe, train),
+    )
     build_optimizer(network, recipe)  # raises for options it cannot have
     tell_lr(recipe)
     if recipe.trainer.compile:
@@ -183,6 +191,15 @@ def _fit_warmup(recipe: Recipe) -> Recipe:
         f"schedule.warmup_epochs {before:g} becomes {after:g}: trainer.epochs is {epochs}", VanNotice, stacklevel=4
     )
     return recipe.with_options(**{"schedule.warmup_epochs": after})
+
+
+def _class_weights(recipe: Recipe, train: Images) -> Tensor | None:
+    if recipe.loss.class_weights == "balanced" and isinstance(train, StreamData):
+        raise ConfigError(
+            f"loss.class_weights balanced counts the labels before training, and data.reader {recipe.data.reader} has "
+            "them in a stream; give the numbers"
+        )
+    return class_weights(recipe.loss, () if isinstance(train, StreamData) else train.labels, train.classes)
 
 
 def _check_map(recipe: Recipe, network: Classifier, preprocess: Preprocess) -> None:
