@@ -60,7 +60,9 @@ class TestWeights:
         shares = F.one_hot(labels, 3).float()
         expected = F.cross_entropy(logits, labels, weights)
         assert Criterion(recipe, weights)(logits, shares) == pytest.approx(float(expected), rel=1e-6)
-        assert torch.equal(Criterion(recipe)(logits, labels), F.cross_entropy(logits, labels, label_smoothing=smoothing))
+        assert torch.equal(
+            Criterion(recipe)(logits, labels), F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        )
 
     @pytest.mark.promise("21")
     @pytest.mark.parametrize(
@@ -141,7 +143,9 @@ class TestScores:
         guesses = logits.argmax(1)
         theirs = precision_recall_fscore_support(truth, guesses, labels=range(4), zero_division=0)
         for number, score in enumerate(meter.per_class()):
-            assert (score.precision, score.recall, score.f1) == pytest.approx([100 * column[number] for column in theirs[:3]])
+            assert (score.precision, score.recall, score.f1) == pytest.approx(
+                [100 * column[number] for column in theirs[:3]]
+            )
             assert score.recall == score.top1
         assert meter.macro()["macro_f1"] == pytest.approx(100 * f1_score(truth, guesses, average="macro"))
         scores = accuracy(5)

@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         print(f"van: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code if isinstance(error, VanError) else 2
-    except KeyboardInterrupt:
-        print("van: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(": ".join(filter(None, ("van: interrupted", str(stop)))), file=sys.stderr)
         return 130
 
 

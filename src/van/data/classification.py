@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import ConfigError, DataError, VanNotice
 from ..preprocess import read_image
+from .fingerprint import Fingerprint, fingerprint
 from .folder import ImageList, class_folders, holds_images, read_folder
 from .index import PathTable
 from .split import VAL_FRACTION, stratified_split
@@ -39,6 +40,14 @@ class ClassificationData(ABC):
     def name(self, index: int) -> str:
         """What to call the image in tables and errors: its path, or `digits/val/12`."""
 
+    def key(self, index: int) -> str:
+        """The image's name wherever the data set lies, to notice that the data set has changed."""
+        return self.name(index)
+
+    def fingerprint(self) -> Fingerprint:
+        """Number and names of the images of every class."""
+        return fingerprint((self.classes[label], self.key(index)) for index, label in enumerate(self.labels))
+
 
 class FolderData(ClassificationData):
     """The images of an ImageList."""
@@ -51,6 +60,9 @@ class FolderData(ClassificationData):
 
     def name(self, index: int) -> str:
         return str(self.paths[index])
+
+    def key(self, index: int) -> str:
+        return self.paths.relative(index) if isinstance(self.paths, PathTable) else self.name(index)
 
 
 def open_classification(

@@ -25,6 +25,7 @@ from ..errors import ConfigError, DataError, MissingExtraError
 from ..recipes import DataSpec
 from .augment import Transform
 from .classification import ClassificationData
+from .fingerprint import Fingerprint
 from .seeding import seeded
 from .split_folders import split_folder, split_tar
 
@@ -55,6 +56,9 @@ class ReaderData(ClassificationData):
     def name(self, index: int) -> str:
         return f"{self.source}/{self.reader.filename(index) or index}"
 
+    def key(self, index: int) -> str:
+        return str(self.reader.filename(index) or index)
+
 
 class StreamData:
     """One part of a data set that is read in order.
@@ -68,6 +72,10 @@ class StreamData:
 
     def __len__(self) -> int:
         return self.count
+
+    def fingerprint(self) -> Fingerprint:
+        """How many images there are; their names show only when they are read."""
+        return {"images": [self.count, ""]}
 
     def check_workers(self, workers: int) -> None:
         """Raise ConfigError when some of `workers`, over all processes, would have no shard to read."""

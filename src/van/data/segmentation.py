@@ -5,6 +5,7 @@ H, W height and width of an image.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from ..errors import ConfigError, DataError
 from ..preprocess import read_image, to_color
 from .described import description_of, read_description
+from .fingerprint import Fingerprint, fingerprint
 from .layouts import Layout, Listing, find_layout
 from .masks import MaskRule, StoredMask, check_mask, read_mask
 from .palettes import Color
@@ -45,6 +47,14 @@ class SegmentationData(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """What to call the image in tables and errors: its path, or `scenes/val/12`."""
+
+    def key(self, index: int) -> str:
+        """The image's name wherever the data set lies, to notice that the data set has changed."""
+        return self.name(index)
+
+    def fingerprint(self) -> Fingerprint:
+        """Number and names of the images."""
+        return fingerprint(("images", self.key(index)) for index in range(len(self)))
 
 
 class FolderSegmentation(SegmentationData):
@@ -80,6 +90,9 @@ class FolderSegmentation(SegmentationData):
 
     def name(self, index: int) -> str:
         return str(self.listing.pairs[index][0])
+
+    def key(self, index: int) -> str:
+        return os.path.relpath(self.listing.pairs[index][0], self.layout.root)
 
 
 def open_segmentation(

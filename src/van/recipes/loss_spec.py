@@ -56,7 +56,9 @@ class CriterionSpec:
 
     def _check_weights(self, weights: tuple[float, ...] | dict[str, float] | str) -> None:
         if self.name != "cross_entropy":
-            raise ConfigError(f"loss.class_weights belongs to loss.name cross_entropy, not to {self.name}; leave it out")
+            raise ConfigError(
+                f"loss.class_weights belongs to loss.name cross_entropy, not to {self.name}; leave it out"
+            )
         if isinstance(weights, str):
             one_of("loss.class_weights", weights, ("balanced",))
             return

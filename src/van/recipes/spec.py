@@ -109,6 +109,8 @@ class TrainerSpec:
     threads: CPU threads; None: torch's choice.
     out: the run's folder; None: runs/NAME-DATE-TIME.
     resume: a run's folder, or its last.ckpt, to continue; "auto": the run in trainer.out, where there is one.
+    resume_with_changed_data: go on also where files were added to the data set or removed since, which is said; the
+    run then no longer ends as if it had never been interrupted.
     checkpoint_every_steps, checkpoint_every_s: how often last.ckpt is written between epochs, in optimizer steps, and
     in seconds (15 minutes); None: not by this measure.
     log_every_steps: steps between entries of TensorBoard.
@@ -138,6 +140,7 @@ class TrainerSpec:
     threads: int | None = None
     out: str | None = None
     resume: str | None = None
+    resume_with_changed_data: bool = False
     checkpoint_every_steps: int | None = None
     checkpoint_every_s: float | None = 900.0
     log_every_steps: int = 50

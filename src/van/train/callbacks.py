@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from ..data.seeding import rng_state, set_rng_state
+from ..errors import VanNotice
 from ..recipes import TrainerSpec
 from ..recipes.segmentation_spec import PixelTrainerSpec
+from .checkpoint_io import BEST
+from .folder import TABLE
 from .keeping import LastCheckpoint, Preemption
 from .ranks import Talk
 
-BEST = "best.ckpt"
-TABLE = "metrics.csv"
 COLUMNS: tuple[str, ...] = (
     "epoch",
     "step",
@@ -152,11 +154,18 @@ class EpochTable(Callback):
 
     def _write(self) -> None:
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(self.path)
+        try:
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns, restval="")
+                writer.writeheader()
+                writer.writerows(self.rows)
+            temporary.replace(self.path)
+        except OSError as error:
+            warnings.warn(
+                f"cannot write {self.path}: {error.strerror}; its rows are in the checkpoints too",
+                VanNotice,
+                stacklevel=2,
+            )
 
 
 def _log_epoch(trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,6 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from ..data.fingerprint import Fingerprint
 from ..metrics.accuracy import accuracy
 from ..recipes import Recipe
 from .losses import Criterion, build_mixup, build_teacher, join_splits
@@ -39,6 +40,7 @@ class ClassificationModule(LightningModule):
     ) -> None:
         super().__init__()
         self.classes = classes
+        self.contents: dict[str, Fingerprint] = {}  # what the data set held when the run began
         self.model, self.recipe, self.updates_per_epoch = model, recipe, updates_per_epoch
         self.ema: ModelEmaV3 | None = None
         if recipe.trainer.ema_decay is not None:
@@ -103,6 +105,7 @@ class ClassificationModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["van_recipe"] = self.recipe.to_dict()
         checkpoint["van_classes"] = list(self.classes)
+        checkpoint["van_data"] = self.contents
 
     def _layout(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=torch.channels_last) if self.recipe.trainer.channels_last else images

@@ -12,7 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from .callbacks import EpochTable, loss_of
 
 # What a line shows of the validation.
-FIGURES = {"val/loss": "val {:.4f}", "val/top1": "top1 {:.2f}%", "val/macro_f1": "F1 {:.2f}%", "val/mIoU": "mIoU {:.2%}", "val/aAcc": "aAcc {:.2%}"}
+FIGURES = {
+    "val/loss": "val {:.4f}",
+    "val/top1": "top1 {:.2f}%",
+    "val/macro_f1": "F1 {:.2f}%",
+    "val/mIoU": "mIoU {:.2%}",
+    "val/aAcc": "aAcc {:.2%}",
+}
 EVERY_STEPS = 10  # reading the loss waits for the device
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from ... import __version__
 from ...models import save
-from ..callbacks import BEST, EpochTable
-from ..checkpoint_io import read_training_checkpoint
-from ..export import kept_row
+from ..callbacks import EpochTable
+from ..export import load_kept
 from ..folder import MODEL, write_summary
 from .prepare import SegmentationJob
 
@@ -17,9 +16,7 @@ from .prepare import SegmentationJob
 def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, seconds: float) -> None:
     """model.safetensors with classes, palette, preprocessing and provenance, and summary.json."""
     spec = job.recipe.trainer
-    row = kept_row(table, spec.monitor, spec.keep)
-    if spec.keep == "best":
-        job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
+    row = load_kept(job.module, folder, table, spec)
     scores = {name: row[name] for name in ("val/mIoU", "val/aAcc", "val/mAcc")}
     network = job.network.cpu().eval()
     network.__dict__.update(preprocess=job.preprocess, provenance=_provenance(job, int(row["step"]), scores))
