@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -81,10 +82,10 @@ class EpochSampler(Sampler[tuple[int, ...]]):
         if self.repeats == 1 and self.members is None:
             return [(epoch, index) for index in indices]
         keys, seen = list[tuple[int, ...]](), Counter[int]()
-        for index in (index for index in indices for _ in range(self.repeats)):
+        for index in islice((index for index in indices for _ in range(self.repeats)), self.length):
             keys.append((epoch, index, *((seen[index],) if seen[index] else ())))
             seen[index] += 1
-        return keys[: self.length]
+        return keys
 
     def _balanced(self, members: list[Tensor], generator: torch.Generator) -> list[int]:
         """As many indices of every class as of the others, give or take one; a small class is gone through again."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from .checks import at_least, one_of
+from .checks import MAX_SIDE, at_least, one_of
 
 STREAMS = ("wds", "hfids")
 READERS = ("tar", "hfds", *STREAMS)
@@ -66,6 +66,8 @@ class DataSpec:
             )
         for name in ("train_images", "val_images", "shuffle_buffer", "prefetch"):
             at_least(f"data.{name}", getattr(self, name), 1)
+        for side in self.size if isinstance(self.size, tuple) else (self.size,):
+            at_least("data.size", side, 1, MAX_SIDE)
         if self.sampling is not None:
             one_of("data.sampling", self.sampling, SAMPLINGS)
         if self.reader is not None:

@@ -8,6 +8,8 @@ from typing import Any
 from ..errors import ConfigError
 from .checks import at_least, in_range, one_of
 
+# Of data workers and threads; and the largest seed from which every order of an epoch still fits into 64 bits.
+MAX_PROCESSES, MAX_SEED = 4096, 10**13
 BATCH_NORMS = ("reduce", "sync", "frozen", "recalibrate")
 
 

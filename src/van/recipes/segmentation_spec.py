@@ -13,9 +13,9 @@ from typing import Any
 from ..errors import ConfigError
 from ..segmenters import SEGMENTERS, resolve
 from ..variants import ATTENTION_OPTIONS
-from .checks import at_least, file_name, in_range, one_of, ordered
+from .checks import MAX_SIDE, at_least, file_name, in_range, one_of, ordered
 from .optim_spec import OptimSpec
-from .process_checks import check_frozen, check_processes
+from .process_checks import MAX_PROCESSES, MAX_SEED, check_frozen, check_processes
 from .sections import Sectioned
 from .spec import PRECISIONS
 from .track_spec import TrackSpec
@@ -112,8 +112,9 @@ class PixelDataSpec:
             )
         if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
             raise ConfigError(f"data.resize is {self.resize}; expected (longest, shortest) side, e.g. (2048, 512)")
-        for name in ("scene_size", "window", "stride", "val_images"):
-            at_least(f"data.{name}", getattr(self, name), 1)
+        for name in ("scene_size", "window", "stride"):
+            at_least(f"data.{name}", getattr(self, name), 1, MAX_SIDE)
+        at_least("data.val_images", self.val_images, 1)
         if self.scene_size is not None and self.path != "scenes":
             raise ConfigError(f"data.scene_size belongs to the digit scenes, not to {self.path}; leave it out")
 
@@ -294,9 +295,9 @@ class PixelTrainerSpec:
         for name in ("steps", "val_every", "batch_size", "accumulate", "early_stopping", "log_every_steps"):
             at_least(f"trainer.{name}", getattr(self, name), 1)
         check_processes(self)
-        at_least("trainer.threads", self.threads, 1)
-        at_least("trainer.workers", self.workers, 0)
-        at_least("trainer.seed", self.seed, 0)
+        at_least("trainer.threads", self.threads, 1, MAX_PROCESSES)
+        at_least("trainer.workers", self.workers, 0, MAX_PROCESSES)
+        at_least("trainer.seed", self.seed, 0, MAX_SEED)
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.monitor", self.monitor, MONITORS)
         one_of("trainer.keep", self.keep, ("best", "last"))

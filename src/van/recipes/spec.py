@@ -6,6 +6,7 @@ raises ConfigError.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,13 +17,19 @@ from .checks import at_least, file_name, in_range, one_of
 from .data_spec import DataSpec
 from .loss_spec import CriterionSpec
 from .optim_spec import OptimSpec, ScheduleSpec
-from .process_checks import check_frozen, check_processes
+from .process_checks import MAX_PROCESSES, MAX_SEED, check_frozen, check_processes
 from .sections import Sectioned
 from .together import check_together
 from .track_spec import TrackSpec
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 MONITORS = ("val/top1", "val/top5", "val/loss", "val/macro_f1", "val/macro_precision", "val/macro_recall")
+
+# Far beyond every network; larger ones would fill the memory before anything could be said.
+_LARGEST = {
+    "in_chans": 10_000, "embed_dims": 100_000, "depths": 1000, "mlp_ratios": 1000, "patch_sizes": 1000, "strides": 1000,
+    "kernel_size": 1000, "dilation": 1000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +71,10 @@ class ModelSpec:
             resolve(self.name)
         if self.attention is not None:
             one_of("model.attention", self.attention, ATTENTION_OPTIONS)
+        for name, high in _LARGEST.items():
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,) if value is not None else ():
+                in_range(f"model.{name}", number, 0, high)
         if self.reset_head and self.checkpoint is None:
             raise ConfigError("model.reset_head needs model.checkpoint; a fresh network has a fresh head anyway")
         if self.layer_scale_init is not None and self.checkpoint is not None:
@@ -159,9 +170,9 @@ class TrainerSpec:
             at_least(f"trainer.{name}", getattr(self, name), 1)
         check_processes(self)
         at_least("trainer.max_unreadable", self.max_unreadable, 0)
-        at_least("trainer.threads", self.threads, 1)
-        at_least("trainer.workers", self.workers, 0)
-        at_least("trainer.seed", self.seed, 0)
+        at_least("trainer.threads", self.threads, 1, MAX_PROCESSES)
+        at_least("trainer.workers", self.workers, 0, MAX_PROCESSES)
+        at_least("trainer.seed", self.seed, 0, MAX_SEED)
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.monitor", self.monitor, MONITORS)
         one_of("trainer.keep", self.keep, ("best", "last"))
@@ -187,7 +198,16 @@ class Recipe(Sectioned):
     def __post_init__(self) -> None:
         file_name(self.name)
         check_frozen(self)
+        self._check_length()
         check_together(self)
+
+    def _check_length(self) -> None:
+        try:
+            epochs: float = self.total_epochs
+        except OverflowError:
+            epochs = math.inf
+        if epochs > 10**9:
+            raise ConfigError("trainer.epochs with schedule.cycles and cycle_mul make more than a thousand million epochs")
 
     @property
     def global_batch(self) -> int:

@@ -26,6 +26,7 @@ import yaml
 
 from ..errors import ConfigError, DataError
 from ..recipes import AnyRecipe, recipe_of
+from ..recipes.reading import read_settings
 from .checkpoint_io import BEST, LAST, PREVIOUS
 from .lock import RunLock
 from .ranks import is_first, place
@@ -169,13 +170,7 @@ def write_recipe(folder: Path, recipe: AnyRecipe) -> None:
 
 def read_recipe(path: Path) -> AnyRecipe:
     """The recipe in a YAML file; raises ConfigError when it is none."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is no recipe; expected keys such as model, data, optim")
-    return recipe_of(values)
+    return recipe_of(read_settings(path))
 
 
 def write_environment(folder: Path, device: str) -> None:
