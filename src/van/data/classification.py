@@ -89,7 +89,7 @@ def open_classification(
         from .digits import Digits
 
         return Digits(split, seed=seed, val_fraction=val_fraction)
-    train, val = _layout(Path(data))
+    train, val = layout_of(Path(data))
     if val is not None:
         return _own_split(Path(data), train, val, split, classes=classes, index=index)
     assert train is not None
@@ -102,10 +102,10 @@ def open_classification(
 
 def has_own_val(data: str | Path) -> bool:
     """Whether the data set comes with its own validation part, so that nothing is split off by a seed."""
-    return str(data) != "digits" and _layout(Path(data))[1] is not None
+    return str(data) != "digits" and layout_of(Path(data))[1] is not None
 
 
-def _layout(root: Path) -> tuple[Path | None, Path | None]:
+def layout_of(root: Path) -> tuple[Path | None, Path | None]:
     """Folders of the training and validation images; (root, None) for one folder of classes.
 
     Raises DataError for parts that are there twice, or that hold images without class folders.

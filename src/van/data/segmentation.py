@@ -127,6 +127,17 @@ def open_segmentation(
     return FolderSegmentation(layout, listing, split)
 
 
+def is_label_maps(data: str | Path) -> bool:
+    """Whether a path is a segmentation data set by its layout, its dataset.yaml, or its name."""
+    if str(data) == "scenes" or description_of(Path(data)) is not None:
+        return True
+    try:
+        find_layout(Path(data))
+    except DataError:
+        return False
+    return True
+
+
 def splits_of(data: str | Path) -> tuple[str, ...]:
     """The splits that a data set has; raises as `open_segmentation` does."""
     return SPLITS if str(data) == "scenes" else tuple(_layout(Path(data), 0, None).splits)

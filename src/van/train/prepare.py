@@ -35,7 +35,7 @@ _FREE = (
     "resume", "out", "workers", "device", "threads", "progress", "log_every_steps", "eval_batch_size",
     "checkpoint_every_steps", "checkpoint_every_s", "max_unreadable", "resume_with_changed_data",
 )  # fmt: skip
-_FREE_DATA = ("data.path", "data.index", "data.prefetch", *(f"track.{item.name}" for item in fields(TrackSpec)))
+_FREE_DATA = ("data.path", "data.index", "data.prefetch", "data.check", *(f"track.{item.name}" for item in fields(TrackSpec)))
 FREE_ON_RESUME = frozenset((*_FREE_DATA, *(f"trainer.{name}" for name in _FREE)))
 
 Fitted = TypeVar("Fitted", Recipe, SegmentationRecipe)

@@ -22,8 +22,10 @@ from ..recipes import AnyRecipe, SegmentationRecipe
 from .batch_norm import BatchNormPolicy, sync_on_cpu
 from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
 from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
+from .datamodule import ClassificationDataModule
 from .export import export
 from .folder import RECIPE, has_finished, known_folder, open_folder, write_environment, write_recipe
+from .image_check import check_run
 from .keeping import Preemption
 from .lock import RunLock
 from .prepare import Job, prepare
@@ -65,6 +67,8 @@ def run(recipe: AnyRecipe) -> Path:
         job = _prepared(recipe)
         folder = shared_folder(lambda: open_folder(job.recipe, lock), several=job.recipe.trainer.devices > 1)
         if is_first():
+            if isinstance(job, Job) and isinstance(job.data, ClassificationDataModule):
+                check_run(job.recipe, job.data.images, job.data.val_set.data, folder, preemption)
             write_recipe(folder, job.recipe)
             write_environment(folder, job.device)
             if job.resume == str(folder / PREVIOUS):

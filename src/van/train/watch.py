@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -63,10 +64,21 @@ class Substituting(Dataset[Any]):
 
     def __init__(self, dataset: Any, *, limit: int) -> None:
         self.dataset, self.limit = dataset, limit
+        self.reported: list[int] = []  # before training
         self.unreadable = torch.zeros(len(dataset) if limit else 0, dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def mark(self, unreadable: Iterable[int]) -> None:
+        """These are known not to be readable, and have been reported."""
+        self.reported += unreadable
+        if self.limit:
+            self.unreadable[self.reported] = True
+
+    def told(self, name: str, number: int) -> str:
+        """What is said of an unreadable image."""
+        return f"{name} cannot be read; another image stands in for it (number {number} of at most {self.limit})"
 
     def __getitem__(self, key: Any) -> Any:
         if not self.limit:
@@ -88,13 +100,13 @@ class ImageWatch(Callback):
 
     def __init__(self, images: Substituting) -> None:
         self.images = images
-        self.reported: list[int] = []
+        self.reported = [*images.reported]
 
     def state_dict(self) -> dict[str, Any]:
         return {"reported": self.reported}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.reported = [*state_dict["reported"]]
+        self.reported = [*dict.fromkeys((*state_dict["reported"], *self.reported))]
 
     def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
         found = self.images.unreadable
@@ -112,8 +124,4 @@ class ImageWatch(Callback):
                 f"{len(self.reported)} training images cannot be read, trainer.max_unreadable is {limit}; the last is "
                 f"{name}; repair or remove them, or raise the limit"
             )
-        warnings.warn(
-            f"{name} cannot be read; another image stands in for it (number {len(self.reported)} of at most {limit})",
-            VanNotice,
-            stacklevel=2,
-        )
+        warnings.warn(self.images.told(name, len(self.reported)), VanNotice, stacklevel=2)
