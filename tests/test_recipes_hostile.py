@@ -3,8 +3,6 @@
 import os
 import random
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -110,13 +108,10 @@ def test_the_recipe_of_a_run_that_is_resumed(tmp_path, capsys):
 
 @pytest.mark.promise("recipes")
 @pytest.mark.parametrize("path", ["/proc", "/sys", "/dev", "/"])
-def test_folders_of_the_system_are_no_data_sets(path):
+def test_folders_of_the_system_are_no_data_sets(path, capsys):
     with pytest.raises(DataError):
         read_folder(path)
-    code = f"import sys; from van.cli import main; sys.exit(main(['train', 'finetune', '--data.path', {path!r}]))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("van: error: ")
+    assert "folder" in error_of(capsys, "finetune", "--data.path", path)
 
 
 @pytest.mark.promise("recipes")
@@ -240,7 +235,7 @@ def test_three_hundred_mutated_files(tmp_path):
 @pytest.mark.promise("recipes")
 def test_mutated_files_on_the_command_line(tmp_path, capsys):
     rng, path = random.Random(2), tmp_path / "recipe.yaml"
-    for number in range(25):
+    for number in range(12):
         values = mutated_values(rng)
         path.write_text(yaml.safe_dump(values))
         try:

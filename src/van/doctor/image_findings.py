@@ -77,9 +77,9 @@ def _classes(parts: Mapping[str, ImagePart]) -> Iterator[tuple[str, str]]:
 def _copies(parts: Mapping[str, ImagePart], duplicates: Duplicates) -> Iterator[tuple[str, str]]:
     """The same bytes twice: across the parts a score is not of held-out images, across classes a label is wrong."""
     across = [group for group in duplicates if len({split for split, _ in group}) > 1]
-    within = [group for group in duplicates if len({split for split, _ in group}) < len(group)]
     label = {each.path: part.classes[each.label] for part in parts.values() for each in part.looked}
     torn = [group for group in duplicates if len({label[path] for _, path in group}) > 1]
+    within = [group for group in duplicates if len({split for split, _ in group}) < len(group) and group not in torn]
     if across:
         yield "error", f"{len(across)} image(s) are in train and in val: {_pair(across[0])}; remove them from one"
     if torn:

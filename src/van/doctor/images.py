@@ -6,10 +6,8 @@ K classes.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,14 @@ from PIL import Image
 
 from ..data.classification import layout_of
 from ..data.folder import class_folders, list_class
+from ..engines import default_workers, in_order
 from ..errors import ConfigError, DataError
 from ..preprocess import read_image
 from .findings import Finding
 from .image_findings import image_findings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LookedAt:
     """One image file: its class, digest of its bytes, (width, height), PIL mode; what is wrong when it is unreadable."""
 
@@ -118,12 +117,12 @@ class ImageReport:
         return {
             "data": self.data,
             "layout": "class folders",
-            "classes": list(self.classes),
-            "splits": {split: part.to_dict() for split, part in self.parts.items()},
-            "table": self.table(),
-            "duplicates": [[list(each) for each in group] for group in self.duplicates],
-            "findings": [vars(finding) for finding in self.findings],
+            "num_classes": len(self.classes),
             "healthy": self.healthy,
+            "findings": [vars(finding) for finding in self.findings],
+            "splits": {split: part.to_dict() for split, part in self.parts.items()},
+            "classes": self.table(),
+            "duplicates": [[list(each) for each in group] for group in self.duplicates],
         }
 
 
@@ -143,13 +142,15 @@ def examine_images(
     parts = {split: _listed(folder) for split, folder in folders.items()}
     every = {split: list(_spread(_files(folders[split], parts[split]), limit)) for split in folders}
     done, total = 0, sum(map(len, every.values()))
-    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
-        for split, files in every.items():
-            for looked in pool.map(_look, files):
-                parts[split].looked.append(looked)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+    workers = default_workers()
+    for split, files in every.items():
+        for _, looked in in_order(_look, files, workers=workers, ahead=8 * workers):
+            if isinstance(looked, Exception):
+                raise looked
+            parts[split].looked.append(looked)
+            done += 1
+            if progress is not None:
+                progress(done, total)
     classes = tuple(dict.fromkeys(name for part in parts.values() for name in part.classes))
     duplicates = _duplicates(parts)
     return ImageReport(str(data), classes, parts, duplicates, image_findings(parts, duplicates))
