@@ -55,7 +55,9 @@ def test_all_are_named_before_training(data, monkeypatch):
     monkeypatch.setattr(ClassificationModule, "training_step", None)
     names = [f"train/{label}/{i}.png" for label in ("across", "along") for i in range(6)]
     damage(data, *names)
-    expected = r"12 training images cannot be read, trainer\.max_unreadable is 10: .*across/0\.png.*, …; all are in .*unreadable\.txt"
+    expected = (
+        r"12 training images cannot be read, trainer\.max_unreadable is 10: .*across/0\.png.*, …; all are in .*\.txt"
+    )
     with pytest.warns(VanNotice, match="of at most 10") as said, pytest.raises(DataError, match=expected):
         run(recipe(data))
     assert len(said) <= image_check.SHOWN
@@ -177,7 +179,7 @@ def test_options_without_effect():
 def test_the_command_says_it_on_one_line(data, capsys):
     damage(data, "val/along/1.png")
     options = ["--data.path", str(data), "--trainer.out", str(data.parent / "run"), "--data.size", "32"]
-    slim = ["--model.embed_dims=[8,16,24,32]", "--model.depths=[1,1,1,1]", "--trainer.batch_size=4", "--trainer.device=cpu"]
+    slim = ["--model.embed_dims=[8,16,24,32]", "--model.depths=[1,1,1,1]", "--trainer.batch_size=4"]
     assert main(["train", "finetune", *options, *slim]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(r"van: error: 1 validation image\(s\) cannot be read, .*along/1\.png; all are in .*", last)

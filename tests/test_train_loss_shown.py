@@ -17,8 +17,9 @@ from van.train.segmentation.module import SegmentationModule
 
 # Weights stay as they are, so that only the counting of passes can differ.
 STILL = {
-    "optim.name": "sgd", "optim.lr": 0.0, "schedule.name": "constant", "schedule.min_lr": 0.0, "optim.weight_decay": 0.0,
-    "trainer.batch_size": 2, "trainer.epochs": 2, "trainer.log_every_steps": 1, "model.drop_path_rate": 0.0,
+    "optim.name": "sgd", "optim.lr": 0.0, "optim.weight_decay": 0.0, "schedule.name": "constant",
+    "schedule.min_lr": 0.0, "trainer.batch_size": 2, "trainer.epochs": 2, "trainer.log_every_steps": 1,
+    "model.drop_path_rate": 0.0,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Read a data set before training, and tell what is wrong with it.
 
-Label maps: label histogram, unknown and off-by-one labels, missing pairs, suggested weights. Labelled images: unreadable
-files, duplicates, imbalance, tiny images, other modes, classes that differ between the parts.
+Label maps: label histogram, unknown and off-by-one labels, missing pairs, suggested weights. Labelled images:
+unreadable files, duplicates, imbalance, tiny images, other modes, classes that differ between the parts.
 
 Exit code 1 when something was found that would break training or evaluation.
 """

@@ -76,9 +76,9 @@ def open_classification(
 ) -> ClassificationData:
     """One split ("train", "val", or "all" of what is not split) of a data set.
 
-    data: "digits" (embedded); a folder with train/ and val/ (or training/, valid/, validation/, test/, in any case); or
-    one folder of class folders, which `seed` and `val_fraction` split class by class. "all" is the whole folder or the whole digits; of an
-    ImageNet layout it is val/.
+    data: "digits" (embedded); a folder with train/ and val/ (or training/, valid/, validation/, test/, in any case);
+    or one folder of class folders, which `seed` and `val_fraction` split class by class. "all" is the whole folder or
+    the whole digits; of a folder with parts it is val/.
     classes: the class folders to use, in label order; index: folder that keeps the lists of files (data/index.py).
     Raises ConfigError for an unknown split, DataError for folders that do not hold what they should, among them
     train/ and val/ with different classes.

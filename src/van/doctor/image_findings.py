@@ -30,7 +30,8 @@ def _of_part(part: ImagePart) -> Iterator[tuple[str, str]]:
     if empty:
         yield "error", f"{len(empty)} class(es) have no image: {_some(empty)}; add images or remove the folders"
     if part.only_folders:
-        yield "error", f"{len(part.only_folders)} class(es) hold folders and no image of their own: {_some(part.only_folders)}"
+        names = _some(part.only_folders)
+        yield "error", f"{len(part.only_folders)} class(es) hold folders and no image of their own: {names}"
     filled = [count for count in part.total if count]
     if len(part.classes) < 2:
         yield "error", f"there is one class, {part.classes[0]!r}; training needs two"
@@ -38,8 +39,8 @@ def _of_part(part: ImagePart) -> Iterator[tuple[str, str]]:
         largest, smallest = (part.classes[part.total.index(end(filled))] for end in (max, min))
         yield (
             "warning",
-            f"the largest class, {largest} ({max(filled)} images), has {max(filled) / min(filled):.0f} times as many as "
-            f"the smallest, {smallest} ({min(filled)}): see loss.class_weights balanced and data.sampling balanced",
+            f"the largest class, {largest} ({max(filled)} images), has {max(filled) / min(filled):.0f} times as many "
+            f"as the smallest, {smallest} ({min(filled)}): see loss.class_weights balanced and data.sampling balanced",
         )
     yield from _pictures(part)
     if part.others:

@@ -26,7 +26,7 @@ from .image_findings import image_findings
 
 @dataclass(frozen=True, slots=True)
 class LookedAt:
-    """One image file: its class, digest of its bytes, (width, height), PIL mode; what is wrong when it is unreadable."""
+    """One image file: class, digest of its bytes, (width, height), PIL mode; what is wrong when it is unreadable."""
 
     path: str
     label: int
@@ -162,7 +162,8 @@ def is_image_folder(data: str | Path) -> bool:
     if not root.is_dir():
         return False
     try:
-        return any(list_class(folder, name)[0].names for folder in _folders(root, None).values() for name in _names(folder))
+        folders = _folders(root, None).values()
+        return any(list_class(folder, name)[0].names for folder in folders for name in class_folders(folder))
     except (DataError, OSError):
         return False
 
@@ -177,12 +178,8 @@ def _folders(root: Path, splits: Sequence[str] | None) -> dict[str, Path]:
     return {split: folder for split, folder in folders.items() if splits is None or split in splits}
 
 
-def _names(folder: Path) -> tuple[str, ...]:
-    return class_folders(folder)
-
-
 def _listed(root: Path) -> ImagePart:
-    part = ImagePart(_names(root), [])
+    part = ImagePart(class_folders(root), [])
     for name in part.classes:
         folders = list_class(root, name)
         part.total.append(sum(len(folder.names) for folder in folders))
@@ -230,5 +227,3 @@ def _duplicates(parts: dict[str, ImagePart]) -> tuple[tuple[tuple[str, str], ...
         for each in part.readable:
             groups.setdefault(each.digest, []).append((split, each.path))
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
-
-

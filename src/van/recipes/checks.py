@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from ..errors import ConfigError, UnknownNameError
 
-
 MAX_SIDE = 16_384  # pixels
 
 

@@ -30,9 +30,9 @@ class DataSpec:
     classes: text file, a class per line in label order: the names of a stream's labels, or the class folders to use
     and their order.
     index: folder for the lists of image files, so that a data set of millions is not listed at every start.
-    check: whether every image of a folder is decoded before training, so that all that cannot be read are named at once;
-    files that were whole are remembered, see data.index. None: for up to five minutes; "all": however long it takes;
-    "none": unreadable images show when they are met.
+    check: whether every image of a folder is decoded before training, so that all that cannot be read are named at
+    once; files that were whole are remembered, see data.index. None: for up to five minutes; "all": however long it
+    takes; "none": unreadable images show when they are met.
     sampling: which images an epoch draws; None: every one once; "balanced": equally many of every class, those of small
     classes several times, each time augmented anew; an epoch keeps its length.
     val_fraction, split_seed: of the split of a data set that has no val/ of its own (0.2 of every class, seed 0).

@@ -87,7 +87,8 @@ def _check_events(text: str, path: Path) -> None:
         if depth > MAX_DEPTH:
             raise ConfigError(f"cannot read {path}: more than {MAX_DEPTH} levels of lists and keys; settings have two")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR:
-            where = f"line {event.start_mark.line + 1} has a value of {len(event.value):,} characters"
+            line = 0 if event.start_mark is None else event.start_mark.line + 1
+            where = f"line {line} has a value of {len(event.value):,} characters"
             raise ConfigError(f"cannot read {path}: {where}; settings are short")
 
 

@@ -207,7 +207,7 @@ class Recipe(Sectioned):
         except OverflowError:
             epochs = math.inf
         if epochs > 10**9:
-            raise ConfigError("trainer.epochs with schedule.cycles and cycle_mul make more than a thousand million epochs")
+            raise ConfigError("trainer.epochs, schedule.cycles and cycle_mul make more than a thousand million epochs")
 
     @property
     def global_batch(self) -> int:

@@ -28,7 +28,7 @@ def check_types(kind: type, values: Mapping[str, Any], section: str = "") -> Non
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a declared type; numbers are finite and of 64 bits, texts of one line of reasonable length."""
+    """Whether a value is of a declared type; numbers are finite and of 64 bits, texts of reasonable length."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, each) for each in arguments)

@@ -65,8 +65,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise
             if (refuge := self._refuge(checkpoint, error)) is not None:
                 raise CheckpointError(
-                    f"cannot write {target}: {reason}; step {checkpoint['global_step']} was kept in {refuge}: go on with "
-                    f"trainer.resume {refuge}"
+                    f"cannot write {target}: {reason}; step {checkpoint['global_step']} was kept in {refuge}: go on "
+                    f"with trainer.resume {refuge}"
                 ) from error
             raise CheckpointError(
                 f"cannot write {target}: {reason}; the checkpoints before it are whole: make room, then continue with "

@@ -87,7 +87,7 @@ def _new_folder(name: str) -> Path:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run left something in a folder that a new one would destroy: a checkpoint to go on from, or a result."""
+    """Whether a run left something in a folder that a new one would destroy: a checkpoint to go on from, a result."""
     return any((folder / name).exists() for name in (LAST, PREVIOUS, SUMMARY, MODEL))
 
 

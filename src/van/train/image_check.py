@@ -22,9 +22,7 @@ UNREADABLE = "unreadable.txt"
 SHOWN = 8  # names on the screen; the file has all
 
 
-def check_run(
-    recipe: Recipe, train: Substituting, val: object, folder: Path, preemption: Preemption
-) -> None:
+def check_run(recipe: Recipe, train: Substituting, val: object, folder: Path, preemption: Preemption) -> None:
     """Look at the images of a run, as `data.check` says; those of training that may be replaced are marked.
 
     unreadable.txt in the run's folder names every one that was found. Raises DataError for unreadable validation
@@ -45,15 +43,18 @@ def check_run(
                 check_images(data, index=index, limit_s=left, stop=lambda: preemption.asked, progress=progress)
             )
     if preemption.asked and any(each.left for each in found):
-        raise PreemptedError("asked to stop before the first step: there is nothing to resume, run the same command again")
+        raise PreemptedError(
+            "asked to stop before the first step: there is nothing to resume, run the same command again"
+        )
     _tell(found, val, images, folder, train)
 
 
 def _tell(found: list[Checked], val: FolderData, images: FolderData, folder: Path, train: Substituting) -> None:
-    of_val, of_train = ([data.name(place) for place in each.unreadable] for data, each in zip((val, images), found, strict=True))
+    parts = zip((val, images), found, strict=True)
+    of_val, of_train = ([data.name(place) for place in each.unreadable] for data, each in parts)
     if of_val or of_train:
-        reasons = [reason for each in found for reason in each.unreadable.values()]
-        lines = (f"{name!r}\t{' '.join(reason.split())}\n" for name, reason in zip((*of_val, *of_train), reasons, strict=True))
+        reasons = [" ".join(reason.split()) for each in found for reason in each.unreadable.values()]
+        lines = [f"{name!r}\t{reason}\n" for name, reason in zip((*of_val, *of_train), reasons, strict=True)]
         write_text(folder / UNREADABLE, "".join(lines))
     where = f"all are in {folder / UNREADABLE}"
     if of_val:
@@ -66,17 +67,18 @@ def _tell(found: list[Checked], val: FolderData, images: FolderData, folder: Pat
         warnings.warn(train.told(name, number), VanNotice, stacklevel=4)
     if len(of_train) > train.limit:
         raise DataError(
-            f"{len(of_train)} training images cannot be read, trainer.max_unreadable is {train.limit}: {_some(of_train)}; "
-            f"{where}; repair or remove them, or raise the limit"
+            f"{len(of_train)} training images cannot be read, trainer.max_unreadable is {train.limit}: "
+            f"{_some(of_train)}; {where}; repair or remove them, or raise the limit"
         )
     if len(of_train) > SHOWN:
-        warnings.warn(f"{len(of_train)} training images cannot be read and are replaced; {where}", VanNotice, stacklevel=4)
+        text = f"{len(of_train)} training images cannot be read and are replaced; {where}"
+        warnings.warn(text, VanNotice, stacklevel=4)
     left = sum(each.left for each in found)
     if left:
         done = sum(each.decoded for each in found)
         warnings.warn(
-            f"{done} images were checked in {LIMIT_S:.0f} s, {left} were not; the next start goes on there (data.check all "
-            "looks at every one, none at none)",
+            f"{done} images were checked in {LIMIT_S:.0f} s, {left} were not; the next start goes on there (data.check "
+            "all looks at every one, none at none)",
             VanNotice,
             stacklevel=4,
         )

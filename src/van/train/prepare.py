@@ -35,7 +35,10 @@ _FREE = (
     "resume", "out", "workers", "device", "threads", "progress", "log_every_steps", "eval_batch_size",
     "checkpoint_every_steps", "checkpoint_every_s", "max_unreadable", "resume_with_changed_data",
 )  # fmt: skip
-_FREE_DATA = ("data.path", "data.index", "data.prefetch", "data.check", *(f"track.{item.name}" for item in fields(TrackSpec)))
+_FREE_DATA = (
+    "data.path", "data.index", "data.prefetch", "data.check",
+    *(f"track.{item.name}" for item in fields(TrackSpec)),
+)  # fmt: skip
 FREE_ON_RESUME = frozenset((*_FREE_DATA, *(f"trainer.{name}" for name in _FREE)))
 
 Fitted = TypeVar("Fitted", Recipe, SegmentationRecipe)
@@ -239,12 +242,12 @@ def check_resume(recipe: AnyRecipe, classes: tuple[str, ...], contents: Mapping[
         return None
     path, state = read_last(source)
     if tuple(state["van_classes"]) != classes:
-        before = set(state["van_classes"])
-        gone, new = sorted(before - {*classes}), sorted({*classes} - before)
+        known = {*state["van_classes"]}
+        gone, new = sorted(known - {*classes}), sorted({*classes} - known)
         parts = [f"{word} {', '.join(names[:5])}" for word, names in (("without", gone), ("new:", new)) if names]
         raise ConfigError(
-            f"{path} was trained on other classes than those of {recipe.data.path} ({'; '.join(parts) or 'other order'}); "
-            "resume with its data"
+            f"{path} was trained on other classes than those of {recipe.data.path} "
+            f"({'; '.join(parts) or 'other order'}); resume with its data"
         )
     before = _flat(recipe_of(state["van_recipe"]).to_dict())
     now = _flat(recipe.to_dict())
@@ -269,12 +272,13 @@ def _check_contents(
     found = differences(before, now)
     if found and not going_on:
         raise DataError(
-            f"the data set has changed since {path} was written ({some(found)}), so the run cannot be continued exactly; "
-            "bring the files back, or go on all the same with trainer.resume_with_changed_data true"
+            f"the data set has changed since {path} was written ({some(found)}), so the run cannot be continued "
+            "exactly; bring the files back, or go on all the same with trainer.resume_with_changed_data true"
         )
     if found:
         warnings.warn(
-            f"the data set has changed since {path} was written ({some(found)}): the run goes on with what is there now",
+            f"the data set has changed since {path} was written ({some(found)}): the run goes on with what is "
+            "there now",
             VanNotice,
             stacklevel=5,
         )

@@ -49,9 +49,9 @@ class LossWatch(Callback):
         files = trainer.datamodule.names_of(where["epoch"], where["batch"])
         shown = ", ".join(files[:SHOWN]) + (f", … ({len(files)} in all)" if len(files) > SHOWN else "")
         raise VanError(
-            f"the loss is {value} at epoch {where['epoch'] + 1}, step {where['step']}, learning rate {where['lr']:.3g}, "
-            f"images {shown}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32; the "
-            "checkpoints are of before"
+            f"the loss is {value} at epoch {where['epoch'] + 1}, step {where['step']}, learning rate "
+            f"{where['lr']:.3g}, images {shown}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or "
+            "fp32; the checkpoints are of before"
         )
 
 
