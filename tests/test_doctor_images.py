@@ -110,6 +110,28 @@ def test_parts_and_limits(data, capsys):
     assert "--sheet draws label maps" in capsys.readouterr().err
 
 
+@pytest.mark.promise("3")
+def test_parts_that_are_no_classes(tmp_path, capsys):
+    for name in ("Train set", "Val set"):
+        make_stripes(tmp_path / "deep" / name, count=2)
+    assert main(["doctor", str(tmp_path / "deep")]) == 1
+    assert "2 class(es) hold folders and no image of their own: Train set, Val set" in capsys.readouterr().out
+    for name in ("train", "Train", "val"):
+        make_stripes(tmp_path / "twice" / name, count=2)
+    assert main(["doctor", str(tmp_path / "twice")]) == 2
+    assert "holds Train and train" in capsys.readouterr().err
+
+
+@pytest.mark.promise("15")
+def test_images_and_masks_are_no_classes(tmp_path, capsys):
+    make_stripes(tmp_path / "source", count=2)
+    (tmp_path / "source" / "across").rename(tmp_path / "images")
+    (tmp_path / "source" / "along").rename(tmp_path / "Masks")
+    (tmp_path / "source").rmdir()
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert "no known segmentation layout" in capsys.readouterr().err
+
+
 @pytest.mark.promise("15")
 def test_what_is_no_folder_of_images(tmp_path, capsys):
     assert not is_image_folder(tmp_path)

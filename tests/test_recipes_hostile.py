@@ -10,6 +10,7 @@ import yaml
 from tiny_training import make_stripes
 from van.cli import main
 from van.data import read_folder
+from van.data.segmentation import open_segmentation
 from van.errors import ConfigError, DataError, VanError
 from van.recipes import RECIPES, get_recipe, recipe_of
 from van.recipes.reading import read_settings
@@ -158,6 +159,22 @@ def test_workers_that_no_machine_has():
 def test_options(option, value, capsys):
     said = error_of(capsys, "finetune", "--data.path", "nowhere", option, value)
     assert option.removeprefix("--").split(".")[1] in said
+
+
+@pytest.mark.promise("recipes")
+def test_a_section_from_a_file(tmp_path, capsys):
+    os.mkfifo(tmp_path / "optim.yaml")
+    assert "no regular file" in error_of(capsys, "finetune", "--optim", str(tmp_path / "optim.yaml"))
+
+
+@pytest.mark.promise("recipes")
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"names: [a, b]\nnames: [c, d]\n", b"a: &a [*a]\n", b"x: " + b"[" * 9999]
+)
+def test_descriptions_of_data_sets_are_read_alike(content, tmp_path):
+    (tmp_path / "dataset.yaml").write_bytes(content)
+    with pytest.raises(DataError, match=r"dataset\.yaml"):
+        open_segmentation(tmp_path, "train")
 
 
 @pytest.mark.promise("recipes")

@@ -164,6 +164,18 @@ def until(true, seconds=30):
 
 
 @pytest.mark.promise("run-folder")
+def test_the_quickstart_does_not_remove_a_run_that_goes_on(stripes, tmp_path):
+    from van.quickstart import _fresh
+
+    write_recipe(tmp_path, slim_recipe(stripes, tmp_path))
+    with RunLock() as lock:
+        lock.take(tmp_path)
+        with pytest.raises(ConfigError, match="in use by another training"):
+            _fresh(tmp_path)
+    assert [*_fresh(tmp_path).iterdir()] == []
+
+
+@pytest.mark.promise("run-folder")
 def test_what_killed_runs_left_half_written_is_cleared(stripes, tmp_path):
     folder = tmp_path / "run"
     (folder / "history").mkdir(parents=True)

@@ -139,6 +139,13 @@ def _base(arguments: list[str]) -> AnyRecipe | None:
 
 def _settings(arguments: list[str]) -> list[dict[str, Any]]:
     """What the YAML files among the arguments hold; raises ConfigError for one that is none, or cannot be read."""
+    for section in (
+        *Recipe.sections(),
+        *SegmentationRecipe.sections(),
+    ):
+        for file in _values(arguments, f"--{section}"):
+            if len(file) < 1000 and Path(file).exists():
+                read_settings(Path(file))
     return [read_settings(Path(file)) for file in _values(arguments, "--config")]
 
 

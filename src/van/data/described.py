@@ -26,6 +26,7 @@ from typing import Any
 
 from ..errors import ConfigError, DataError, UnknownNameError, VanNotice
 from ..masks import default_palette
+from ..recipes.reading import read_settings
 from .layouts import Layout, Lister, Listing, match, read_names
 from .masks import MaskRule
 from .palettes import Color
@@ -78,14 +79,10 @@ def read_description(path: Path, *, seed: int = 0, val_fraction: float | None = 
 
 
 def _load(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        d = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(d, dict):
-        raise DataError(f"{path} holds no keys; expected images, masks and names, e.g. 'images: images'")
+        d = read_settings(path, numbered=True)
+    except ConfigError as error:
+        raise DataError(f"{error} (a dataset.yaml has images, masks and names)") from error
     for key in d:
         if key not in KEYS:
             raise UnknownNameError.of(f"key in {path.name}", str(key), KEYS)

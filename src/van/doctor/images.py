@@ -16,12 +16,16 @@ import numpy as np
 from PIL import Image
 
 from ..data.classification import layout_of
-from ..data.folder import class_folders, list_class
+from ..data.folder import class_folders, holds_images, list_class
+from ..data.split_folders import folder_names
 from ..engines import default_workers, in_order
 from ..errors import ConfigError, DataError
 from ..preprocess import read_image
 from .findings import Finding
 from .image_findings import image_findings
+
+# Folders that are no classes: a segmentation data set without a dataset.yaml.
+_OF_LABEL_MAPS = frozenset(("images", "masks", "labels", "annotations", "img", "imgs", "mask", "jpegimages", "gtfine"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +161,19 @@ def examine_images(
 
 
 def is_image_folder(data: str | Path) -> bool:
-    """Whether a path is a folder of class folders, or of parts with class folders, with an image in it."""
+    """Whether a path is a folder of class folders, or of parts with class folders, with images in it.
+
+    Raises DataError where it is, but its parts are there twice or have no classes.
+    """
     root = Path(data)
-    if not root.is_dir():
+    if not folder_names(root):
         return False
-    try:
-        folders = _folders(root, None).values()
-        return any(list_class(folder, name)[0].names for folder in folders for name in class_folders(folder))
-    except (DataError, OSError):
+    names = {folder: folder_names(folder) for folder in _folders(root, None).values()}
+    if any(name.casefold() in _OF_LABEL_MAPS for each in names.values() for name in each):
         return False
+    classes = [folder / name for folder, each in names.items() for name in each]
+    deeper = (folder / name for folder in classes for name in folder_names(folder))  # a level too many, which is said
+    return any(holds_images(folder) for folder in (*classes, *deeper))
 
 
 def _folders(root: Path, splits: Sequence[str] | None) -> dict[str, Path]:

@@ -18,8 +18,11 @@ LARGEST = 2**63 - 1
 _FLOAT = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+")
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file; raises ConfigError, on one line, for whatever is wrong with it."""
+def read_settings(path: Path, *, numbered: bool = False) -> dict[str, Any]:
+    """The keys and values of a YAML file; raises ConfigError, on one line, for whatever is wrong with it.
+
+    numbered: numbers may be keys, below the first level.
+    """
     text = _text(path)
     import yaml
 
@@ -37,7 +40,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         found = "is empty" if values is None else f"holds {reprlib.repr(values)}"
         raise ConfigError(f"{path} {found}; expected keys and values, such as 'optim:' and below it '  lr: 1e-4'")
-    _check_values(values, path, "")
+    _check_values(values, path, "", numbered=numbered)
     return values
 
 
@@ -124,16 +127,16 @@ def _check_twice(node: Any, path: Path, name: str) -> None:
         lines[word] = line
 
 
-def _check_values(value: Any, path: Path, name: str) -> None:
+def _check_values(value: Any, path: Path, name: str, *, numbered: bool) -> None:
     """Keys are words; numbers are finite and of an ordinary size."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str) and not (numbered and name and type(key) is int):
                 raise ConfigError(f"{path}: the key {reprlib.repr(key)} of {name or 'the file'} is no word")
-            _check_values(item, path, f"{name}.{key}" if name else key)
+            _check_values(item, path, f"{name}.{key}" if name else key, numbered=numbered)
     elif isinstance(value, list):
         for item in value:
-            _check_values(item, path, name)
+            _check_values(item, path, name, numbered=numbered)
     elif isinstance(value, int) and abs(value) > LARGEST:
         raise ConfigError(f"{path}: {name} is a number of {value.bit_length()} bits; expected at most 64")
     elif isinstance(value, float) and not math.isfinite(value):
