@@ -162,7 +162,13 @@ class TestScores:
         assert {"val/macro_f1", "val/macro_precision", "val/macro_recall"} <= summary.keys()
         assert "val/macro_f1" in (folder / "metrics.csv").read_text().splitlines()[0]
         page = write_report(folder).read_text()
-        for part in ("<h2>Classes</h2>", "<th>F1</th>", "<th>precision</th>", "mean over classes"):
+        for part in (
+            "<h3>Classes</h3>",
+            "mean over classes (%)",
+            "<th>F1</th>",
+            "<th>precision</th>",
+            "mean over classes",
+        ):
             assert part in page
         command = ["eval", str(folder / "model.safetensors"), "--data", str(rare), "--per-class", "--split", "all"]
         assert main([*command, "--json", str(tmp_path / "out.json")]) == 0

@@ -133,7 +133,7 @@ def _check_values(value: Any, path: Path, name: str, *, numbered: bool) -> None:
         for key, item in value.items():
             if not isinstance(key, str) and not (numbered and name and type(key) is int):
                 raise ConfigError(f"{path}: the key {reprlib.repr(key)} of {name or 'the file'} is no word")
-            _check_values(item, path, f"{name}.{key}" if name else key, numbered=numbered)
+            _check_values(item, path, f"{name}.{key}" if name else str(key), numbered=numbered)
     elif isinstance(value, list):
         for item in value:
             _check_values(item, path, name, numbered=numbered)

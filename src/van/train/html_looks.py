@@ -37,7 +37,7 @@ def _classified(folder: Path, recipe: Recipe, device: str) -> str:
     images = validation_images(val, recipe)
     meter, misses = look(folder / MODEL, images, val.classes, device=device, batch_size=batch_size)
     matrix = _matrix(meter.confusion(), val.classes, f"top-1 {meter.top1:.2f}%")
-    return _class_scores(meter) + matrix + _worst(misses, meter)
+    return matrix + _class_scores(meter) + _worst(misses, meter)
 
 
 def _segmented(folder: Path, recipe: SegmentationRecipe, device: str) -> str:
@@ -69,7 +69,7 @@ def _class_scores(meter: ClassificationMeter) -> str:
     )
     names = ("class", "F1", "precision", "recall", "images", "most confused with")
     head = "".join(f"<th>{name}</th>" for name in names)
-    return f'<h2>Classes</h2><div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+    return f'<h3>Classes</h3><div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def _worst(misses: Sequence[Miss], meter: ClassificationMeter) -> str:

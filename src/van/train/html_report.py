@@ -23,11 +23,12 @@ from .report import read_table
 
 REPORT = "report.html"
 _COLORS = ("#8250df", "#0969da", "#1a7f37", "#bc4c00")
+_MACRO = "mean over classes (%)"  # drawn where the run is steered by one of them
 # Title of a chart -> columns of metrics.csv and what to call them.
 _CHARTS = {
     "loss": {"train/loss": "training", "val/loss": "held out"},
     "accuracy (%)": {"val/top1": "top-1", "val/top5": "top-5"},
-    "mean over classes (%)": {
+    _MACRO: {
         "val/macro_f1": "F1",
         "val/macro_precision": "precision",
         "val/macro_recall": "recall",
@@ -71,7 +72,7 @@ def write_report(folder: Path, out: Path | None = None, *, device: str = "cpu") 
     if not (folder / RECIPE).is_file():
         raise DataError(f"{folder} is no run: it has no {RECIPE}; give the folder that `van train` made")
     recipe, table = read_recipe(folder / RECIPE), read_table(folder)
-    parts = [_head(folder, recipe, table), _charts(table)]
+    parts = [_head(folder, recipe, table), _charts(table, recipe.trainer.monitor)]
     if (folder / MODEL).is_file():
         parts.append(evaluation(folder, recipe, device=device))
     parts += [_epochs(table), _text("Recipe", (folder / RECIPE).read_text(encoding="utf-8")), _environment(folder)]
@@ -109,9 +110,11 @@ def _head(folder: Path, recipe: AnyRecipe, table: dict[str, list[float]]) -> str
     return f'<h1>{html.escape(recipe.name)}</h1><div class="soft">{line}</div>{cards}'
 
 
-def _charts(table: dict[str, list[float]]) -> str:
+def _charts(table: dict[str, list[float]], monitor: str) -> str:
     charts = []
     for title, columns in _CHARTS.items():
+        if title == _MACRO and monitor not in columns:
+            continue
         lines = {label: table[name] for name, label in columns.items() if name in table}
         if lines and "epoch" in table:
             charts.append(f'<div class="chart"><b>{title}</b>{chart(table["epoch"], lines)}</div>')

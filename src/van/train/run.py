@@ -67,12 +67,7 @@ def run(recipe: AnyRecipe) -> Path:
         job = _prepared(recipe)
         folder = shared_folder(lambda: open_folder(job.recipe, lock), several=job.recipe.trainer.devices > 1)
         if is_first():
-            if isinstance(job, Job) and isinstance(job.data, ClassificationDataModule):
-                check_run(job.recipe, job.data.images, job.data.val_set.data, folder, preemption)
-            write_recipe(folder, job.recipe)
-            write_environment(folder, job.device)
-            if job.resume == str(folder / PREVIOUS):
-                (folder / LAST).unlink(missing_ok=True)  # damaged: it must not become the previous one
+            _begin(job, folder, preemption)
         state = ProcessState()
         table = _table(job, folder, state)
         trainer = _trainer(job, folder, state, table, preemption)
@@ -82,6 +77,16 @@ def run(recipe: AnyRecipe) -> Path:
         if is_first():
             _export(job, folder, table, seconds)
     return folder
+
+
+def _begin(job: Job | SegmentationJob, folder: Path, preemption: Preemption) -> None:
+    """What the first process does before training: look at the images, write down what is about to happen."""
+    if isinstance(job, Job) and isinstance(job.data, ClassificationDataModule):
+        check_run(job.recipe, job.data.images, job.data.val_set.data, folder, preemption)
+    write_recipe(folder, job.recipe)
+    write_environment(folder, job.device)
+    if job.resume == str(folder / PREVIOUS):
+        (folder / LAST).unlink(missing_ok=True)  # damaged: it must not become the previous one
 
 
 @contextmanager
@@ -131,7 +136,7 @@ def _trainer(
     kept = [*history(folder, spec), *keepers(folder, spec, preemption)]
     return Trainer(
         accelerator=kind,
-        **_processes(job, folder, kind, int(index or 0)),
+        **_processes(job, kind, int(index or 0), folder),
         precision=_PRECISION[spec.precision],  # type: ignore[arg-type]
         max_epochs=job.recipe.total_epochs,
         accumulate_grad_batches=spec.accumulate,
@@ -154,7 +159,7 @@ def _watches(job: Job | SegmentationJob) -> list[Callback]:
     return watches if isinstance(job, SegmentationJob) else [ImageWatch(job.data.images), *watches]
 
 
-def _processes(job: Job | SegmentationJob, folder: Path, kind: str, index: int) -> dict[str, Any]:
+def _processes(job: Job | SegmentationJob, kind: str, index: int, folder: Path | None = None) -> dict[str, Any]:
     """Which devices train together, and how; a launcher's processes are all used."""
     spec, here = job.recipe.trainer, place()
     plugins: list[Any] = [AtomicCheckpointIO(folder)]
