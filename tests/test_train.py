@@ -62,7 +62,7 @@ def test_a_run_leaves_everything_about_it(finished):
         "tensorboard", "model.safetensors", "model-without-ema.safetensors",
     }  # fmt: skip
     assert read_recipe(folder / "recipe.yaml") == recipe
-    assert [row["epoch"] for row in table(folder)] == ["0", "1", "2", "3"]
+    assert [row["epoch"] for row in table(folder)] == ["1", "2", "3", "4"]
     assert all(float(row["train/loss"]) > 0 and float(row["images_per_s"]) > 0 for row in table(folder))
     assert any(path.name.startswith("events.out") for path in (folder / "tensorboard").iterdir())
     environment = json.loads((folder / "environment.json").read_text())
@@ -78,7 +78,7 @@ def test_the_result_loads_and_evaluates_as_in_training(finished, stripes):
     assert (model.provenance["recipe"], model.provenance["averaged"]) == ("slim", True)
     summary = json.loads((folder / "summary.json").read_text())
     best = max(table(folder), key=lambda row: float(row["val/top1"]))
-    assert summary["epoch"] == int(best["epoch"]) + 1
+    assert summary["epoch"] == int(best["epoch"])
     result = evaluate(model, stripes, split="val")
     assert result.top1 == pytest.approx(summary["val/top1"], abs=1e-4)
     assert result.loss == pytest.approx(summary["val/loss"], abs=1e-5)

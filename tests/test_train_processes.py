@@ -370,7 +370,7 @@ class TestWatches:
 
         monkeypatch.setattr(ClassificationModule, "training_step", poisoned)
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.checkpoint_every_steps": 1})
-        with pytest.raises(VanError, match=r"loss is nan at epoch 1, step 6, learning rate 0\.0\d+, images") as caught:
+        with pytest.raises(VanError, match=r"loss is nan at epoch 2, step 6, learning rate 0\.0\d+, images") as caught:
             run(recipe)
         order = list(EpochSampler(16, seed=0, epoch=1))[4:8]
         data = prepare(recipe).data.train_set.data

@@ -15,6 +15,7 @@ from torch import nn
 
 from .data import ClassificationData, has_own_val, open_classification
 from .data.split import VAL_FRACTION
+from .data.split_folders import is_split_name
 from .engines import HalvingEngine, Opened, default_workers, find_checkpoints, in_order, open_classifier, reason_of
 from .errors import ConfigError, DataError, UnknownOptionError, VanNotice
 from .metrics import ClassificationMeter, ClassPlan, ClassScore, RealLabels, RealMeter, plan_classes
@@ -25,7 +26,6 @@ Source = str | Path | nn.Module | Opened
 Data = str | Path | ClassificationData
 Progress = Callable[[int, int], None]
 
-_VAL_FOLDERS = ("val", "validation", "test")
 MAX_CONFUSION_CLASSES = 5000  # beyond, the matrix alone would take hundreds of megabytes
 
 
@@ -89,9 +89,10 @@ class EvalOptions:
 class Evaluation:
     """What came out; iterating yields (name, value) of every figure.
 
-    top1, top5: percent; loss: mean cross-entropy in nats; count: images; batch_size: what fitted into memory.
+    top1, top5: percent; loss: mean cross-entropy in nats; count: images; macro_precision, macro_recall, macro_f1: means
+    over the classes that have images or were predicted, in percent; batch_size: what fitted into memory.
     With real labels top1, top5 and count are theirs, and original_* those of the data set's own labels, to which loss,
-    per_class and confusion always refer.
+    per_class, macro_* and confusion always refer.
     classes: names of the evaluated classes; confusion: (K, K) counts, row true and column predicted, None beyond
     5000 classes. non_finite: images whose logits were not all numbers.
     """
@@ -107,6 +108,9 @@ class Evaluation:
     original_top1: float | None
     original_top5: float | None
     original_count: int | None
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
     non_finite: int
     seconds: float
     batch_size: int
@@ -129,6 +133,9 @@ class Evaluation:
             "original_top1",
             "original_top5",
             "original_count",
+            "macro_precision",
+            "macro_recall",
+            "macro_f1",
             "images_per_second",
         ]
         yield from ((name, getattr(self, name)) for name in names if getattr(self, name) is not None)
@@ -232,7 +239,7 @@ class _Source:
             return "all"
         options = self.options
         foreign = (options.real_labels, options.classes_subset, options.class_map) != (None, None, None)
-        return "all" if self.automatic and (Path(data).resolve().name in _VAL_FOLDERS or foreign) else "val"
+        return "all" if self.automatic and (is_split_name(Path(data).resolve().name, "val") or foreign) else "val"
 
     def _drawn(self, provenance: Mapping[str, Any]) -> tuple[int, float]:
         """(seed, fraction) of the automatic split: as told, as trained, else the defaults."""
@@ -351,6 +358,7 @@ class _Run:
             original_top1=original[0],
             original_top5=original[1],
             original_count=original[2],
+            **self.meter.macro(),
             non_finite=self.meter.non_finite,
             seconds=self.seconds,
             batch_size=self.engine.batch_size,

@@ -67,9 +67,13 @@ def quickstart(out: Path, *, epochs: int | None = None) -> Path:
 
 
 def _fresh(folder: Path) -> Path:
-    """`folder`, without the run of an earlier quickstart."""
+    """`folder`, without the run of an earlier quickstart; raises ConfigError when one is running there."""
+    from .train.lock import RunLock
+
     if (folder / "recipe.yaml").exists():
-        shutil.rmtree(folder)
+        with RunLock() as lock:
+            lock.take(folder)  # another quickstart may still be at it
+            shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

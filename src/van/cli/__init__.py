@@ -23,7 +23,7 @@ VERBS = {
     "report": ("report", "a training run as one HTML page: curves, confusion matrix, worst images, recipe"),
     "eval": ("eval", "evaluate checkpoints: top-1, top-5, mIoU, per-class table, confusion matrix"),
     "predict": ("predict", "label images, folders of images and globs; segmenters paint them"),
-    "doctor": ("doctor", "read a segmentation data set before training, and tell what is wrong with it"),
+    "doctor": ("doctor", "read a data set before training, and tell what is wrong with it"),
     "convert": ("convert", "convert a checkpoint to another format and verify the result"),
     "export": ("export", "export to ONNX, OpenVINO or torch.export, and prove that it computes the same"),
     "bench": ("bench", "measure how fast a network is on this CPU, in torch, ONNX Runtime, OpenVINO and int8"),
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         print(f"van: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code if isinstance(error, VanError) else 2
-    except KeyboardInterrupt:
-        print("van: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(": ".join(filter(None, ("van: interrupted", str(stop)))), file=sys.stderr)
         return 130
 
 

@@ -1,4 +1,7 @@
-"""Read a segmentation data set before training: label histogram, unknown and off-by-one labels, missing pairs, weights.
+"""Read a data set before training, and tell what is wrong with it.
+
+Label maps: label histogram, unknown and off-by-one labels, missing pairs, suggested weights. Labelled images:
+unreadable files, duplicates, imbalance, tiny images, other modes, classes that differ between the parts.
 
 Exit code 1 when something was found that would break training or evaluation.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from .doctor_images import run_images
 from .output import check_writable, print_table, progress_bar, to_json, write_file
 
 if TYPE_CHECKING:
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Any) -> None:
     """Options of `van doctor`."""
-    parser.add_argument("data", help="a data set's folder, its dataset.yaml, or 'scenes'")
+    parser.add_argument("data", help="a data set's folder, its dataset.yaml, or 'scenes'; a folder of class folders")
     parser.add_argument("--split", choices=("train", "val"), help="this part only (default: all there are)")
     parser.add_argument("--limit", type=int, help="look at so many images per split, spread over it")
     parser.add_argument("--json", help="write everything here")
@@ -27,7 +31,12 @@ def run(options: Any) -> int:
     """Examine, print what was found, write what was asked for."""
     for path in (options.json, options.sheet):
         check_writable(path)
+    from ..data.segmentation import is_label_maps
     from ..doctor import draw, examine
+    from ..doctor.images import is_image_folder
+
+    if not is_label_maps(options.data) and is_image_folder(options.data):
+        return run_images(options)
 
     with progress_bar() as bar:
         task = bar.add_task("reading")

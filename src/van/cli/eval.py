@@ -164,12 +164,16 @@ def _per_class(evaluation: Evaluation) -> Any:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold")
-    for word in ("images", "top-1 %", "top-5 %"):
+    for word in ("images", "top-1 %", "top-5 %", "precision %", "recall %", "F1 %"):
         table.add_column(word, justify="right")
     table.add_column("most confused with", overflow="fold")
     for score in evaluation.per_class:
         confused = f"{score.confused_with} ({score.confused_count})" if score.confused_with is not None else ""
-        table.add_row(escape(score.name), str(score.count), f"{score.top1:.2f}", f"{score.top5:.2f}", escape(confused))
+        figures = (score.top1, score.top5, score.precision, score.recall, score.f1)
+        cells = (f"{figure:.2f}" for figure in figures)
+        table.add_row(escape(score.name), str(score.count), *cells, escape(confused))
+    means = (evaluation.macro_precision, evaluation.macro_recall, evaluation.macro_f1)
+    table.add_row("mean over classes", "", "", "", *(f"{mean:.2f}" for mean in means), "")
     return table
 
 

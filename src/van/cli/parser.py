@@ -23,7 +23,9 @@ class Parser(jsonargparse.ArgumentParser):
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().parse_args(*args, **kwargs)
-        except (jsonargparse.ArgumentError, TypeError) as error:
+        except ConfigError:
+            raise
+        except (jsonargparse.ArgumentError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ConfigError(f"{self.prog}: {error}{self._suggestion(str(error))}") from error
 
     def _suggestion(self, message: str) -> str:

@@ -32,6 +32,7 @@ from ..recipes import (
     summary,
     with_preset,
 )
+from ..recipes.reading import read_settings
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -65,6 +66,7 @@ def set_defaults(parser: Any, arguments: list[str]) -> None:
     """Defaults of the recipe that is named first, of the run that is resumed, or of the one a YAML file names."""
     if not arguments:
         arguments.append("--list")
+    _settings(arguments)  # before anybody else reads them
     base = _preset(_base(arguments), _value(arguments, "--preset"))
     kind = SegmentationRecipe if isinstance(base, SegmentationRecipe) or _is_segmentation(arguments) else Recipe
     _add_sections(parser, kind)
@@ -116,14 +118,11 @@ def _preset(base: AnyRecipe | None, name: str | None) -> AnyRecipe | None:
 
 def _is_segmentation(arguments: list[str]) -> bool:
     """Whether a YAML file without a known recipe's name is a segmentation's."""
-    config = _value(arguments, "--config")
-    if config is None or not Path(config).is_file():
-        return False
-    return re.search(r"^task:\s*['\"]?segmentation", Path(config).read_text(), re.MULTILINE) is not None
+    return any(settings.get("task") == "segmentation" for settings in _settings(arguments))
 
 
 def _base(arguments: list[str]) -> AnyRecipe | None:
-    resume, config = _value(arguments, "--trainer.resume"), _value(arguments, "--config")
+    resume = _value(arguments, "--trainer.resume")
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     recipe = get_recipe(named) if named else None
     late = next((word for word in arguments[1:] if word in RECIPES), None)
@@ -133,21 +132,38 @@ def _base(arguments: list[str]) -> AnyRecipe | None:
         from ..train.folder import RECIPE, read_recipe, resume_file
 
         return read_recipe(resume_file(resume).parent / RECIPE).with_options(**{"trainer.out": None})
-    if recipe is None and config is not None and Path(config).is_file():
-        found = re.search(r"^(?:name|recipe):\s*['\"]?([\w.-]+)", Path(config).read_text(), re.MULTILINE)
-        if found and found[1] in RECIPES:
-            return get_recipe(found[1])
+    if recipe is None:
+        names = [settings.get(key) for settings in _settings(arguments) for key in ("name", "recipe")]
+        return next((get_recipe(name) for name in names if isinstance(name, str) and name in RECIPES), None)
     return recipe
+
+
+def _settings(arguments: list[str]) -> list[dict[str, Any]]:
+    """What the YAML files among the arguments hold; raises ConfigError for one that is none, or cannot be read."""
+    for section in (
+        *Recipe.sections(),
+        *SegmentationRecipe.sections(),
+    ):
+        for file in _values(arguments, f"--{section}"):
+            if len(file) < 1000 and Path(file).exists():
+                read_settings(Path(file))
+    return [read_settings(Path(file)) for file in _values(arguments, "--config")]
 
 
 def _value(arguments: list[str], option: str) -> str | None:
     """What follows `option`, before the arguments are parsed."""
+    return next(iter(_values(arguments, option)), None)
+
+
+def _values(arguments: list[str], option: str) -> list[str]:
+    """What follows `option`, every time."""
+    found = []
     for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         if word == option:
-            return following
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
+            found.append(following)
+        elif word.startswith(f"{option}="):
+            found.append(word.partition("=")[2])
+    return found
 
 
 def _listing() -> str:

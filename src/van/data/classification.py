@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,12 +12,13 @@ from PIL import Image
 from ..errors import ConfigError, DataError, VanNotice
 from ..paths import why_no_path
 from ..preprocess import read_image
-from .folder import ImageList, class_folders, read_folder
+from .fingerprint import Fingerprint, fingerprint
+from .folder import ImageList, class_folders, holds_images, read_folder
 from .index import PathTable
 from .split import VAL_FRACTION, stratified_split
+from .split_folders import folder_names, is_split_name, split_folder
 
 SPLITS = ("train", "val", "all")
-_VAL_NAMES = ("val", "validation", "test")
 
 
 class ClassificationData(ABC):
@@ -41,6 +41,14 @@ class ClassificationData(ABC):
     def name(self, index: int) -> str:
         """What to call the image in tables and errors: its path, or `digits/val/12`."""
 
+    def key(self, index: int) -> str:
+        """The image's name wherever the data set lies, to notice that the data set has changed."""
+        return self.name(index)
+
+    def fingerprint(self) -> Fingerprint:
+        """Number and names of the images of every class."""
+        return fingerprint((self.classes[label], self.key(index)) for index, label in enumerate(self.labels))
+
 
 class FolderData(ClassificationData):
     """The images of an ImageList."""
@@ -53,6 +61,9 @@ class FolderData(ClassificationData):
 
     def name(self, index: int) -> str:
         return str(self.paths[index])
+
+    def key(self, index: int) -> str:
+        return self.paths.relative(index) if isinstance(self.paths, PathTable) else self.name(index)
 
 
 def open_classification(
@@ -67,9 +78,9 @@ def open_classification(
 ) -> ClassificationData:
     """One split ("train", "val", or "all" of what is not split) of a data set.
 
-    data: "digits" (embedded); a folder with train/ and val/ (or validation/, test/); or one folder of class folders,
-    which `seed` and `val_fraction` split class by class. "all" is the whole folder or the whole digits; of an
-    ImageNet layout it is val/.
+    data: "digits" (embedded); a folder with train/ and val/ (or training/, valid/, validation/, test/, in any case);
+    or one folder of class folders, which `seed` and `val_fraction` split class by class. "all" is the whole folder or
+    the whole digits; of a folder with parts it is val/.
     classes: the class folders to use, in label order; index: folder that keeps the lists of files (data/index.py).
     exif: images are turned as their EXIF orientation says; False: as stored (`preprocess.read_image`).
     Raises ConfigError for an unknown split, DataError for folders that do not hold what they should, among them
@@ -83,7 +94,7 @@ def open_classification(
         from .digits import Digits
 
         return Digits(split, seed=seed, val_fraction=val_fraction)
-    train, val = _layout(Path(data))
+    train, val = layout_of(Path(data))
     if val is not None:
         return _own_split(Path(data), train, val, split, classes=classes, index=index, exif=exif)
     assert train is not None
@@ -96,22 +107,36 @@ def open_classification(
 
 def has_own_val(data: str | Path) -> bool:
     """Whether the data set comes with its own validation part, so that nothing is split off by a seed."""
-    return str(data) != "digits" and _layout(Path(data))[1] is not None
+    return str(data) != "digits" and layout_of(Path(data))[1] is not None
 
 
-def _layout(root: Path) -> tuple[Path | None, Path | None]:
-    """Folders of the training and validation images; (root, None) for one folder of classes."""
-    train = root / "train" if _holds_folders(root / "train") else None
-    val = next((root / name for name in _VAL_NAMES if _holds_folders(root / name)), None)
-    if train is not None and val is None and class_folders(root) == ("train",):
+def layout_of(root: Path) -> tuple[Path | None, Path | None]:
+    """Folders of the training and validation images; (root, None) for one folder of classes.
+
+    Raises DataError for parts that are there twice, or that hold images without class folders.
+    """
+    there = folder_names(root)
+    train, val = (split_folder(root, split) for split in ("train", "val"))
+    _no_loose_images(root, there, train, val)
+    train, val = (part if part is not None and folder_names(part) else None for part in (train, val))
+    if train is not None and val is None and there == [train.name]:
         return train, None  # train/ alone: split it
-    if val is not None and (train is not None or class_folders(root) == (val.name,)):
+    if val is not None and (train is not None or there == [val.name]):
         return train, val
     return root, None
 
 
-def _holds_folders(path: Path) -> bool:
-    return path.is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path))
+def _no_loose_images(root: Path, there: Sequence[str], train: Path | None, val: Path | None) -> None:
+    """train/ and val/ with images in them, and nothing else, are parts without classes, not classes."""
+    named = all(is_split_name(name, "train") or is_split_name(name, "val") for name in there)
+    if train is None or val is None or not named:
+        return
+    loose = [part for part in (train, val) if not folder_names(part) and holds_images(part)]
+    if loose:
+        raise DataError(
+            f"{loose[0]} holds images, but no class folders; expected {loose[0].name}/CLASS/IMAGE (if {train.name} and "
+            f"{val.name} are the classes, rename them)"
+        )
 
 
 def _own_split(

@@ -9,7 +9,9 @@ Shapes: C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -53,11 +55,16 @@ class EvaluationSet(Dataset[tuple[Tensor, int]]):
 class EpochSampler(Sampler[tuple[int, ...]]):
     """(epoch, index) of every image in an order drawn from (seed, epoch); `set_epoch` as DistributedSampler has it.
 
-    repeats: so many copies of an image in a row, (epoch, index, copy) from the second on; the epoch keeps its length.
+    repeats: so many copies of an image in a row; the epoch keeps its length.
+    labels: of every image, for an epoch in which each class is drawn equally often; None: every image once.
+    An image that comes again has the number of the copy in its key, (epoch, index, copy), from the second on.
     """
 
-    def __init__(self, length: int, *, seed: int, epoch: int = 0, repeats: int = 1) -> None:
+    def __init__(
+        self, length: int, *, seed: int, epoch: int = 0, repeats: int = 1, labels: Sequence[int] | None = None
+    ) -> None:
         self.length, self.seed, self.epoch, self.repeats = length, seed, epoch, repeats
+        self.members = None if labels is None else _members(labels)
 
     def __len__(self) -> int:
         return self.length
@@ -68,12 +75,37 @@ class EpochSampler(Sampler[tuple[int, ...]]):
     def order(self, epoch: int) -> list[tuple[int, ...]]:
         """All keys of an epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        indices = torch.randperm(self.length, generator=generator).tolist()
-        if self.repeats == 1:
+        if self.members is None:
+            indices = torch.randperm(self.length, generator=generator).tolist()
+        else:
+            indices = self._balanced(self.members, generator)
+        if self.repeats == 1 and self.members is None:
             return [(epoch, index) for index in indices]
-        copies = [(epoch, index, *((copy,) if copy else ())) for index in indices for copy in range(self.repeats)]
-        return copies[: self.length]
+        keys, seen = list[tuple[int, ...]](), Counter[int]()
+        for index in islice((index for index in indices for _ in range(self.repeats)), self.length):
+            keys.append((epoch, index, *((seen[index],) if seen[index] else ())))
+            seen[index] += 1
+        return keys
+
+    def _balanced(self, members: list[Tensor], generator: torch.Generator) -> list[int]:
+        """As many indices of every class as of the others, give or take one; a small class is gone through again."""
+        share, rest = divmod(self.length, len(members))
+        one_more = set(torch.randperm(len(members), generator=generator)[:rest].tolist())
+        drawn = []
+        for number, own in enumerate(members):
+            count = share + (number in one_more)
+            rounds = -(-count // len(own))
+            passes = [own[torch.randperm(len(own), generator=generator)] for _ in range(rounds)]
+            drawn.append(torch.cat([*passes, own[:0]])[:count])
+        chosen = torch.cat(drawn)
+        return chosen[torch.randperm(len(chosen), generator=generator)].tolist()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentations of the next iteration."""
         self.epoch = epoch
+
+
+def _members(labels: Sequence[int]) -> list[Tensor]:
+    """The indices of every class that has images."""
+    every = torch.tensor(labels)
+    return [(every == label).nonzero().flatten() for label in every.unique().tolist()]

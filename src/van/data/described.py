@@ -26,17 +26,18 @@ from typing import Any
 
 from ..errors import ConfigError, DataError, UnknownNameError, VanNotice
 from ..masks import default_palette
+from ..recipes.reading import read_settings
 from .layouts import Layout, Lister, Listing, match, read_names
 from .masks import MaskRule
 from .palettes import Color
 from .split import stratified_split
+from .split_folders import PARTS, split_folder
 
 FILE_NAMES = ("dataset.yaml", "dataset.yml")
 KEYS = (
     *("images", "masks", "names", "palette", "ignore_index", "ignore_color", "reduce_zero_label", "values", "by_color"),
     *("image_suffix", "mask_suffix", "lists", "val_fraction"),
 )
-_PARTS = {"train": ("train", "training"), "val": ("val", "validation", "test")}
 
 
 def description_of(data: Path) -> Path | None:
@@ -78,14 +79,10 @@ def read_description(path: Path, *, seed: int = 0, val_fraction: float | None = 
 
 
 def _load(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        d = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(d, dict):
-        raise DataError(f"{path} holds no keys; expected images, masks and names, e.g. 'images: images'")
+        d = read_settings(path, numbered=True)
+    except ConfigError as error:
+        raise DataError(f"{error} (a dataset.yaml has images, masks and names)") from error
     for key in d:
         if key not in KEYS:
             raise UnknownNameError.of(f"key in {path.name}", str(key), KEYS)
@@ -158,7 +155,7 @@ def _splits(d: dict[str, Any], path: Path, seed: int, fraction: float | None) ->
     suffixes = {key: str(d.get(key) or "") for key in ("image_suffix", "mask_suffix")}
     lists = d.get("lists")
     if lists is not None:
-        if not isinstance(lists, dict) or not lists or not {*lists} <= {*_PARTS}:
+        if not isinstance(lists, dict) or not lists or not {*lists} <= {*PARTS}:
             raise ConfigError(f"{path}: lists is {lists!r}; expected {{train: train.txt, val: val.txt}}")
         images, masks = _single(d, "images", path), _single(d, "masks", path)
         return {split: partial(_listed, images, masks, root / str(file), suffixes) for split, file in lists.items()}
@@ -169,7 +166,7 @@ def _splits(d: dict[str, Any], path: Path, seed: int, fraction: float | None) ->
         return {split: partial(match, images_of[split], masks_of[split], **suffixes) for split in images_of}
 
     everything = partial(match, images_of["all"], masks_of["all"], **suffixes)
-    return {split: partial(_drawn, everything, split, path, seed, fraction) for split in _PARTS}
+    return {split: partial(_drawn, everything, split, path, seed, fraction) for split in PARTS}
 
 
 def _listed(images: Path, masks: Path, file: Path, suffixes: dict[str, str]) -> Listing:
@@ -185,14 +182,11 @@ def _single(d: dict[str, Any], key: str, path: Path) -> Path:
 def _folders(value: Any, root: Path) -> dict[str, Path]:
     """Folder of each split; {"all": folder} when nothing tells the splits apart."""
     if isinstance(value, dict):
-        if not value or not {*value} <= {*_PARTS}:
+        if not value or not {*value} <= {*PARTS}:
             raise ConfigError(f"{value!r} are no folders of splits; expected {{train: …, val: …}}")
         return {split: root / str(folder) for split, folder in value.items()}
     folder = root / str(value)
-    inside = {
-        split: next((folder / name for name in names if (folder / name).is_dir()), None)
-        for split, names in _PARTS.items()
-    }
+    inside = {split: split_folder(folder, split) for split in PARTS}
     if inside["train"] is None or inside["val"] is None:
         return {"all": folder}
     return {split: part for split, part in inside.items() if part is not None}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError, VanNotice
 from .index import Folder, PathTable, believable, list_classes, now_ns
+from .split_folders import folder_names
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
@@ -34,11 +35,14 @@ def read_folder(root: str | Path, *, classes: Sequence[str] | None = None, index
     Classes are sorted; when every name is a number, numerically, as ImageNet-V2 needs. Hidden files and folders are
     ignored; other files that are not images are left out with a VanNotice.
     classes: the folders to use, in label order. index: folder that keeps the list, see data/index.py.
-    Raises DataError for a missing folder, no class folders, or a class folder without a single image.
+    Raises DataError for a missing folder, no class folders, a class folder without a single image, or one that holds
+    folders and no image of its own, which is a level too many.
     """
     root = Path(root)
     names = chosen_folders(root, classes)
-    found = list_classes(root, names, lambda name: _files(root, name), index=index)
+    for name in names:
+        _check_class(root, name)
+    found = list_classes(root, names, lambda name: list_class(root, name), index=index)
     labels: list[int] = []
     for label, name in enumerate(names):
         count = sum(len(folder.names) for folder in found[name])
@@ -80,14 +84,33 @@ def class_folders(root: str | Path) -> tuple[str, ...]:
     if not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
         raise DataError(f"data folder {root} {found}; expected a folder with one sub-folder of images per class")
-    names = [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
+    names = folder_names(root)
     if not names:
         images = sum(is_image(Path(entry.name)) for entry in os.scandir(root))
         found = f"holds {images} image(s) but no class folders" if images else "is empty"
         raise DataError(f"data folder {root} {found}; expected one sub-folder of images per class")
     if all(name.isascii() and name.isdigit() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
+    return tuple(names)
+
+
+def _check_class(root: Path, name: str) -> None:
+    """A class folder has images of its own: one with folders alone is a part, or a level too many (`data/train`)."""
+    folder = root / name
+    below = folder_names(folder)
+    if not below or holds_images(folder):
+        return
+    shown = ", ".join(below[:3]) + (", …" if len(below) > 3 else "")
+    raise DataError(
+        f"class folder {folder} holds folders ({shown}) and no image of its own; expected CLASS/IMAGE: give {folder} "
+        "as the data set if its folders are the classes, or train/ and val/; else move the images up"
+    )
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether images lie in the folder itself."""
+    with os.scandir(folder) as entries:
+        return any(is_image(Path(entry.name)) for entry in entries)
 
 
 def is_image(path: Path) -> bool:
@@ -95,7 +118,7 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _files(root: Path, name: str) -> list[Folder]:
+def list_class(root: Path, name: str) -> list[Folder]:
     """The folders of a class with their sorted images; linked folders are followed once."""
     folders: list[Folder] = []
     seen: set[str] = set()

@@ -63,9 +63,13 @@ class PathTable(Sequence[Path]):
     def __getitem__(self, place: int | slice) -> Path | PathTable:
         if isinstance(place, slice):
             return self.subset(self.chosen[place].tolist(), absolute=True)
+        return self.root / self.relative(place)
+
+    def relative(self, place: int) -> str:
+        """A path as it counts from the root."""
         i = int(self.chosen[place])
         start = int(self.ends[i - 1]) if i else 0
-        return self.root / self.folders[self.owner[i]] / os.fsdecode(self.names[start : int(self.ends[i])])
+        return os.path.join(self.folders[self.owner[i]], os.fsdecode(self.names[start : int(self.ends[i])]))  # noqa: PTH118
 
     def subset(self, places: Sequence[int], *, absolute: bool = False) -> PathTable:
         """Some of the paths, in the order of `places`; names are shared, not copied."""

@@ -16,6 +16,7 @@ from . import palettes
 from .folder import IMAGE_SUFFIXES
 from .masks import MASK_SUFFIXES, MaskRule
 from .palettes import Color
+from .split_folders import folder_of
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,12 @@ def _files(folder: Path, suffix: str, known: frozenset[str]) -> dict[str, Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             path = Path(here, file)
-            if file.startswith(".") or path.suffix.lower() not in known or not file.endswith(suffix):
+            if file.startswith(".") or path.suffix.lower() not in known:
+                continue
+            if not file.casefold().endswith(suffix.casefold()):
                 continue
             relative = path.relative_to(folder).as_posix()
-            key = relative.removesuffix(suffix) if suffix else _stem(relative)
+            key = relative[: -len(suffix)] if suffix else _stem(relative)
             if key in found:
                 raise DataError(f"{found[key]} and {path} have the same name; keep one of them")
             found[key] = path
@@ -131,7 +134,12 @@ def _stem(name: str) -> str:
 
 def _shows(root: Path, signs: tuple[str, ...]) -> bool:
     """Whether one alternative of every sign is a folder: `images/(train|val)`."""
-    return all(any((root / path).is_dir() for path in _alternatives(sign)) for sign in signs)
+    return all(any(folder_of(root, path) is not None for path in _alternatives(sign)) for sign in signs)
+
+
+def _folder(root: Path, path: str) -> Path:
+    """As it is spelled on disk; as it is asked for where it is missing."""
+    return folder_of(root, path) or root / path
 
 
 def _alternatives(sign: str) -> list[str]:
@@ -144,11 +152,12 @@ def _alternatives(sign: str) -> list[str]:
 
 def _two_folders(root: Path, images: str, masks: str, parts: Mapping[str, str], **suffixes: str) -> dict[str, Lister]:
     """Splits of `images/<part>` and `masks/<part>`, for the parts that exist on either side."""
-    return {
-        split: partial(match, root / images / part, root / masks / part, **suffixes)
-        for split, part in parts.items()
-        if (root / images / part).is_dir() or (root / masks / part).is_dir()
-    }
+    splits: dict[str, Lister] = {}
+    for split, part in parts.items():
+        left, right = folder_of(root, f"{images}/{part}"), folder_of(root, f"{masks}/{part}")
+        if left is not None or right is not None:
+            splits[split] = partial(match, left or root / images / part, right or root / masks / part, **suffixes)
+    return splits
 
 
 def _ade20k(root: Path) -> Layout:
@@ -167,7 +176,7 @@ def _ade20k(root: Path) -> Layout:
 def _cityscapes(root: Path) -> Layout:
     """Train-id masks where the data set's preparation script has made them, else label ids through its table."""
     classes = palettes.CITYSCAPES_CLASSES
-    prepared = any((root / "gtFine").glob("*/*/*_gtFine_labelTrainIds.png"))
+    prepared = any(_folder(root, "gtFine").glob("*/*/*_gtFine_labelTrainIds.png"))
     values = None if prepared else palettes.CITYSCAPES_TRAIN_IDS | dict.fromkeys(palettes.CITYSCAPES_VOID_IDS, 255)
     mask_suffix = "_gtFine_labelTrainIds.png" if prepared else "_gtFine_labelIds.png"
     suffixes = {"image_suffix": "_leftImg8bit.png", "mask_suffix": mask_suffix}
@@ -183,10 +192,11 @@ def _cityscapes(root: Path) -> Layout:
 
 def _voc(root: Path) -> Layout:
     """Source: PASCAL VOC 2012 development kit: palette images, 255 on the border of objects."""
-    lists = root / "ImageSets" / "Segmentation"
+    lists = _folder(root, "ImageSets/Segmentation")
+    images, masks = _folder(root, "JPEGImages"), _folder(root, "SegmentationClass")
 
     def listed(split: str) -> Listing:
-        return match(root / "JPEGImages", root / "SegmentationClass", names=read_names(lists / f"{split}.txt"))
+        return match(images, masks, names=read_names(lists / f"{split}.txt"))
 
     return Layout(
         name="VOC",
@@ -202,8 +212,8 @@ def _coco_stuff(root: Path) -> Layout:
     """164k (2017) or 10k (2014): train-id masks, which 10k counts from 1, or 164k's own maps through its table."""
     classes = palettes.COCO_STUFF_CLASSES
     year = "2017" if _shows(root, ("images/(train2017|val2017)",)) else "2014"
-    masks = "stuffthingmaps" if (root / "stuffthingmaps").is_dir() else "annotations"
-    prepared = any((root / masks).glob("*/*_labelTrainIds.png"))
+    masks = "stuffthingmaps" if folder_of(root, "stuffthingmaps") is not None else "annotations"
+    prepared = any(_folder(root, masks).glob("*/*_labelTrainIds.png"))
     if prepared or year == "2014":
         rule, suffix = MaskRule(num_classes=len(classes), reduce_zero_label=year == "2014"), "_labelTrainIds.png"
     else:

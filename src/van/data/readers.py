@@ -26,11 +26,12 @@ from ..preprocess import read_image, upright
 from ..recipes import DataSpec
 from .augment import Transform
 from .classification import ClassificationData
+from .fingerprint import Fingerprint
 from .seeding import seeded
+from .split_folders import split_folder, split_tar
 
 _EXTRA = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets"}
-_DEFAULT_SPLITS = {"tar": {"train": "train", "val": "val"}}
-_OTHER_SPLITS = {"train": "train", "val": "validation"}
+_DEFAULT_SPLITS = {"train": "train", "val": "validation"}
 
 
 class ReaderData(ClassificationData):
@@ -54,6 +55,9 @@ class ReaderData(ClassificationData):
     def name(self, index: int) -> str:
         return f"{self.source}/{self.reader.filename(index) or index}"
 
+    def key(self, index: int) -> str:
+        return str(self.reader.filename(index) or index)
+
 
 class StreamData:
     """One part of a data set that is read in order.
@@ -67,6 +71,10 @@ class StreamData:
 
     def __len__(self) -> int:
         return self.count
+
+    def fingerprint(self) -> Fingerprint:
+        """How many images there are; their names show only when they are read."""
+        return {"images": [self.count, ""]}
 
     def check_workers(self, workers: int) -> None:
         """Raise ConfigError when some of `workers`, over all processes, would have no shard to read."""
@@ -155,7 +163,7 @@ def open_reader(spec: DataSpec, split: str, *, seed: int, batch_size: int) -> Cl
     """
     assert spec.reader is not None
     assert spec.path is not None
-    part = getattr(spec, f"{split}_split") or _DEFAULT_SPLITS.get(spec.reader, _OTHER_SPLITS)[split]
+    part = getattr(spec, f"{split}_split") or _default_split(spec, split)
     options: dict[str, Any] = {"input_key": spec.image_key, "target_key": spec.label_key}
     if spec.streams:
         images = getattr(spec, f"{split}_images")
@@ -175,12 +183,24 @@ def open_reader(spec: DataSpec, split: str, *, seed: int, batch_size: int) -> Cl
 def read_classes(path: str) -> tuple[str, ...]:
     """Names of a text file, one a line, in label order; raises DataError for no file, no names or one twice."""
     try:
+        if not Path(path).is_file() and Path(path).exists():  # a FIFO or a device would never end
+            raise DataError(f"cannot read data.classes {path}: it is no regular file; expected a text file")
         names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
     except OSError as error:
         raise DataError(f"cannot read data.classes {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read data.classes {path}: it is not UTF-8; expected a text file") from error
     if len(names) < 2 or len(set(names)) != len(names):
         raise DataError(f"data.classes {path} has {len(names)} names, {len(set(names))} different; expected one a line")
     return names
+
+
+def _default_split(spec: DataSpec, split: str) -> str:
+    if spec.reader != "tar":
+        return _DEFAULT_SPLITS[split]
+    root = Path(str(spec.path))
+    found = split_tar(root, split) or split_folder(root, split)
+    return split if found is None else found.name.removesuffix(".tar")
 
 
 def _create(spec: DataSpec, part: str, options: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ H, W height and width of an image.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..errors import ConfigError, DataError
 from ..paths import why_no_path
 from ..preprocess import image_size, read_image, to_color, upright
 from .described import description_of, read_description
+from .fingerprint import Fingerprint, fingerprint
 from .layouts import Layout, Listing, find_layout
 from .masks import MaskRule, StoredMask, check_mask, read_mask
 from .palettes import Color
@@ -46,6 +48,14 @@ class SegmentationData(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """What to call the image in tables and errors: its path, or `scenes/val/12`."""
+
+    def key(self, index: int) -> str:
+        """The image's name wherever the data set lies, to notice that the data set has changed."""
+        return self.name(index)
+
+    def fingerprint(self) -> Fingerprint:
+        """Number and names of the images."""
+        return fingerprint(("images", self.key(index)) for index in range(len(self)))
 
 
 class FolderSegmentation(SegmentationData):
@@ -88,6 +98,9 @@ class FolderSegmentation(SegmentationData):
     def name(self, index: int) -> str:
         return str(self.listing.pairs[index][0])
 
+    def key(self, index: int) -> str:
+        return os.path.relpath(self.listing.pairs[index][0], self.layout.root)
+
 
 def open_segmentation(
     data: str | Path,
@@ -123,6 +136,17 @@ def open_segmentation(
     if not listing.pairs:
         raise DataError(f"the {split!r} part of {layout.root} has images but not one mask for them; {_pairing(layout)}")
     return FolderSegmentation(layout, listing, split, exif=exif)
+
+
+def is_label_maps(data: str | Path) -> bool:
+    """Whether a path is a segmentation data set by its layout, its dataset.yaml, or its name."""
+    if str(data) == "scenes" or description_of(Path(data)) is not None:
+        return True
+    try:
+        find_layout(Path(data))
+    except DataError:
+        return False
+    return True
 
 
 def splits_of(data: str | Path) -> tuple[str, ...]:

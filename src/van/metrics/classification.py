@@ -1,4 +1,4 @@
-"""Top-1, top-5, cross-entropy, confusion matrix and per-class scores of a classifier.
+"""Top-1, top-5, cross-entropy, confusion matrix, precision, recall and F1 of a classifier, overall and per class.
 
 Scores are in percent. Shapes: N images, K classes.
 """
@@ -16,7 +16,10 @@ from ..errors import DataError
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fared: number of images, top-1 and top-5 in percent, the wrong class it is most taken for."""
+    """How one class fared: number of images, top-1 and top-5 in percent, the wrong class it is most taken for.
+
+    precision, recall, f1: in percent; recall is top-1, and precision 0 where the class was never predicted.
+    """
 
     name: str
     count: int
@@ -24,6 +27,9 @@ class ClassScore:
     top5: float
     confused_with: str | None
     confused_count: int
+    precision: float
+    recall: float
+    f1: float
 
 
 class ClassificationMeter:
@@ -80,6 +86,7 @@ class ClassificationMeter:
         counts = np.bincount(truth, minlength=len(self.classes))
         hits = [np.bincount(truth[rank < k], minlength=len(self.classes)) for k in (1, 5)]
         confused = _most_confused(truth, predicted)
+        precision, recall, f1 = self._by_class()
         return tuple(
             ClassScore(
                 name=self.classes[i],
@@ -88,9 +95,27 @@ class ClassificationMeter:
                 top5=float(100 * hits[1][i] / counts[i]),
                 confused_with=self.classes[confused[i][0]] if i in confused else None,
                 confused_count=confused[i][1] if i in confused else 0,
+                precision=float(precision[i]),
+                recall=float(recall[i]),
+                f1=float(f1[i]),
             )
             for i in np.flatnonzero(counts).tolist()
         )
+
+    def macro(self) -> dict[str, float]:
+        """macro_precision, macro_recall and macro_f1: means over the classes that have images or were predicted."""
+        occur = np.unique(np.concatenate([self._column(0), self._column(1)]))
+        names = ("macro_precision", "macro_recall", "macro_f1")
+        means = [float(scores[occur].mean()) if len(occur) else float("nan") for scores in self._by_class()]
+        return dict(zip(names, means, strict=True))
+
+    def _by_class(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Precision, recall and F1 of every class in percent, (K,) each; 0 where nothing was found or asked for."""
+        truth, predicted, size = self._column(0), self._column(1), len(self.classes)
+        hits = np.bincount(truth[truth == predicted], minlength=size)
+        asked, said = (np.bincount(labels, minlength=size) for labels in (truth, predicted))
+        precision, recall = (100 * hits / np.maximum(count, 1) for count in (said, asked))
+        return precision, recall, 200 * hits / np.maximum(said + asked, 1)
 
     def _column(self, index: int) -> np.ndarray:
         dtype: Any = np.float64 if index == 3 else np.int64

@@ -34,7 +34,7 @@ class AugmentSpec:
     mix_prob: share of batches that are mixed.
     switch_prob: share of CutMix among them when both are on.
     mix_mode: draw once per "batch", per "pair" of images or per image ("elem").
-    mix_off_epoch: no mixing from this epoch on, the first is 0; None: mix to the end.
+    mix_off_epoch: mixing ends after so many epochs; None: mix to the end.
     label_smoothing: share of the target given to all classes alike.
     """
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
 from ..detectors import is_detector, only_created
 from ..errors import ConfigError, UnknownNameError
+
+MAX_SIDE = 16_384  # pixels
 
 
 def one_of(name: str, value: str, known: Iterable[str]) -> None:
@@ -23,10 +26,14 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"{name} is {value!r}; expected a number, {low} {end}")
 
 
-def at_least(name: str, value: int | None, low: int) -> None:
-    """A whole number, or None."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-        raise ConfigError(f"{name} is {value!r}; expected a whole number of at least {low}")
+def at_least(name: str, value: int | None, low: int, high: int = 10**9) -> None:
+    """A whole number up to `high`, or None."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; expected a whole number of at least {low}")
+    if value > high:
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; expected a whole number of at most {high}")
 
 
 def ordered(name: str, value: tuple[float, float] | None) -> None:
@@ -37,7 +44,7 @@ def ordered(name: str, value: tuple[float, float] | None) -> None:
 
 def file_name(name: str) -> None:
     """A name that can be a folder's."""
-    if not name or any(not (c.isalnum() or c in "._-") for c in name):
+    if not name or len(name) > 100 or any(not (c.isalnum() or c in "._-") for c in name):
         raise ConfigError(f"recipe name is {name!r}; use letters, digits, '.', '_' and '-': it names the run's folder")
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from .checks import at_least, one_of
+from .checks import MAX_SIDE, at_least, one_of
 
 STREAMS = ("wds", "hfids")
 READERS = ("tar", "hfds", *STREAMS)
+SAMPLINGS = ("balanced",)
+CHECKS = ("all", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,11 @@ class DataSpec:
     classes: text file, a class per line in label order: the names of a stream's labels, or the class folders to use
     and their order.
     index: folder for the lists of image files, so that a data set of millions is not listed at every start.
+    check: whether every image of a folder is decoded before training, so that all that cannot be read are named at
+    once; files that were whole are remembered, see data.index. None: for up to five minutes; "all": however long it
+    takes; "none": unreadable images show when they are met.
+    sampling: which images an epoch draws; None: every one once; "balanced": equally many of every class, those of small
+    classes several times, each time augmented anew; an epoch keeps its length.
     val_fraction, split_seed: of the split of a data set that has no val/ of its own (0.2 of every class, seed 0).
     prefetch: batches that every worker prepares ahead; None: 2.
     size, crop_pct, interpolation, mean, std, resize: fields of the Preprocess record (size in pixels, one number for
@@ -45,6 +52,8 @@ class DataSpec:
     shuffle_buffer: int | None = None
     classes: str | None = None
     index: str | None = None
+    check: str | None = None
+    sampling: str | None = None
     val_fraction: float | None = None
     split_seed: int | None = None
     prefetch: int | None = None
@@ -62,6 +71,12 @@ class DataSpec:
             )
         for name in ("train_images", "val_images", "shuffle_buffer", "prefetch"):
             at_least(f"data.{name}", getattr(self, name), 1)
+        for side in self.size if isinstance(self.size, tuple) else (self.size,):
+            at_least("data.size", side, 1, MAX_SIDE)
+        if self.check is not None:
+            one_of("data.check", self.check, CHECKS)
+        if self.sampling is not None:
+            one_of("data.sampling", self.sampling, SAMPLINGS)
         if self.reader is not None:
             one_of("data.reader", self.reader, READERS)
         self._check_reader()
@@ -78,6 +93,8 @@ class DataSpec:
             "train_images": not self.streams,
             "val_images": not self.streams,
             "shuffle_buffer": not self.streams,
+            "sampling": self.streams,
+            "check": reader is not None,
             "image_key": reader in (None, "tar"),
             "label_key": reader in (None, "tar"),
         }
@@ -87,8 +104,8 @@ class DataSpec:
                 raise ConfigError(f"data.{name} has no effect on {what}; leave it out, or choose another data.reader")
         if reader is not None and self.path == "digits":
             raise ConfigError(f"data.reader {reader} cannot read the embedded digits; leave it out")
-        if self.path == "digits" and (self.index or self.classes):
-            raise ConfigError("data.index and data.classes belong to files; the embedded digits have none")
+        if self.path == "digits" and (self.index or self.classes or self.check):
+            raise ConfigError("data.index, classes and check belong to files; the embedded digits have none")
 
     @property
     def streams(self) -> bool:

@@ -16,6 +16,9 @@ DISTILLATIONS = ("soft", "hard")
 class CriterionSpec:
     """What training minimises; label smoothing and mixed labels come from `augment`.
 
+    class_weights: of cross_entropy, which becomes the weighted mean: "balanced" (images / (classes x images of the
+    class), so that every class weighs the same in an epoch), a number per class in label order, or numbers by class
+    name, the others 1; None: every image weighs the same. Validation's loss stays unweighted.
     name: "cross_entropy"; "bce", a yes or no for every class; "jsd", cross-entropy of the clean version of an image
     and the Jensen-Shannon divergence between all versions (AugMix; needs augment.splits).
     bce_threshold: targets above it count as 1, the others as 0; None: targets as they are.
@@ -28,6 +31,7 @@ class CriterionSpec:
     """
 
     name: str = "cross_entropy"
+    class_weights: tuple[float, ...] | dict[str, float] | str | None = None
     bce_threshold: float | None = None
     bce_sum: bool = False
     jsd_alpha: float | None = None
@@ -46,7 +50,23 @@ class CriterionSpec:
             if self.name != "jsd":
                 raise ConfigError("loss.jsd_alpha belongs to loss.name jsd; leave it out")
             in_range("loss.jsd_alpha", self.jsd_alpha, 0, math.inf)
+        if self.class_weights is not None:
+            self._check_weights(self.class_weights)
         self._check_teacher()
+
+    def _check_weights(self, weights: tuple[float, ...] | dict[str, float] | str) -> None:
+        if self.name != "cross_entropy":
+            raise ConfigError(
+                f"loss.class_weights belongs to loss.name cross_entropy, not to {self.name}; leave it out"
+            )
+        if isinstance(weights, str):
+            one_of("loss.class_weights", weights, ("balanced",))
+            return
+        numbers = tuple(weights.values()) if isinstance(weights, dict) else tuple(weights)
+        for number in numbers:
+            in_range("loss.class_weights", number, 0, math.inf)
+        if not any(numbers):
+            raise ConfigError(f"loss.class_weights is {weights}; expected numbers of which some are above 0")
 
     def _check_teacher(self) -> None:
         options = {name: getattr(self, name) for name in ("distill", "distill_weight", "temperature")}

@@ -138,7 +138,7 @@ class ScheduleSpec:
                 )
             if name not in ("cycles", "milestones") and not value > 0:
                 raise ConfigError(f"schedule.{name} is {value}; expected a positive number")
-        at_least("schedule.cycles", self.cycles, 2)
+        at_least("schedule.cycles", self.cycles, 2, 1000)
         if self.name == "poly" and self.power is None:
             raise ConfigError("schedule.power belongs to the poly schedule: give it there, e.g. 1.0")
         if (self.cycle_mul is not None or self.cycle_decay is not None) and self.cycles is None:

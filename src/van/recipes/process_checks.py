@@ -8,6 +8,8 @@ from typing import Any
 from ..errors import ConfigError
 from .checks import at_least, in_range, one_of
 
+# Of data workers and threads; and the largest seed from which every order of an epoch still fits into 64 bits.
+MAX_PROCESSES, MAX_SEED = 4096, 10**13
 BATCH_NORMS = ("reduce", "sync", "frozen", "recalibrate")
 
 
@@ -20,6 +22,8 @@ def check_processes(spec: Any) -> None:
     one_of("trainer.batch_norm", spec.batch_norm, BATCH_NORMS)
     if spec.recalibrate_images is not None and spec.batch_norm != "recalibrate":
         raise ConfigError("trainer.recalibrate_images belongs to trainer.batch_norm recalibrate; leave it out")
+    if spec.resume_with_changed_data and spec.resume is None:
+        raise ConfigError("trainer.resume_with_changed_data needs trainer.resume, the run to go on with; leave it out")
     if spec.resume == "auto" and spec.out is None:
         raise ConfigError("trainer.resume auto continues the run in trainer.out; give trainer.out")
 

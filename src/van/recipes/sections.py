@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields, replace
 from typing import Any, Self
 
 from ..errors import ConfigError, UnknownNameError
+from .types import check_types
 
 
 class Sectioned:
@@ -26,11 +27,11 @@ class Sectioned:
             group, _, key = name.rpartition(".")
             groups.setdefault(group, {})[key] = value
         changes = {
-            group: replace(getattr(self, group), **known(type(getattr(self, group)), values, group))
+            group: replace(getattr(self, group), **_checked(type(getattr(self, group)), values, group))
             for group, values in groups.items()
             if group and known(type(self), {group: None})
         }
-        return replace(self, **known(type(self), groups.get("", {})), **changes)  # type: ignore[type-var]
+        return replace(self, **_checked(type(self), groups.get("", {})), **changes)  # type: ignore[type-var]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, tuples as lists: what recipe.yaml holds."""
@@ -44,7 +45,8 @@ class Sectioned:
             section = given.get(name, {})
             if not isinstance(section, Mapping):
                 raise ConfigError(f"recipe section {name!r} is {section!r}; expected keys and values")
-            given[name] = kind(**{key: _frozen(value) for key, value in known(kind, section, name).items()})
+            given[name] = kind(**{key: _frozen(value) for key, value in _checked(kind, section, name).items()})
+        check_types(cls, {key: value for key, value in given.items() if key not in cls.sections()})
         return cls(**given)
 
 
@@ -55,6 +57,12 @@ def known(kind: type, values: Mapping[str, Any], section: str = "") -> Mapping[s
         if name not in names:
             prefix = f"{section}." if section else ""
             raise UnknownNameError.of("recipe key", prefix + name, [prefix + other for other in names])
+    return values
+
+
+def _checked(kind: type, values: Mapping[str, Any], section: str = "") -> Mapping[str, Any]:
+    """`values`, once they are fields of `kind` and of the declared types."""
+    check_types(kind, known(kind, values, section), section)
     return values
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from ..errors import ConfigError
 from ..segmenters import SEGMENTERS, resolve
 from ..variants import ATTENTION_OPTIONS
-from .checks import at_least, check_head, file_name, in_range, no_detector, one_of, ordered
+from .checks import MAX_SIDE, at_least, check_head, file_name, in_range, no_detector, one_of, ordered
 from .optim_spec import OptimSpec
 from .pixel_loss_spec import LossSpec
-from .process_checks import check_frozen, check_processes
+from .process_checks import MAX_PROCESSES, MAX_SEED, check_frozen, check_processes
 from .sections import Sectioned
 from .spec import PRECISIONS
 from .track_spec import TrackSpec
@@ -120,8 +120,9 @@ class PixelDataSpec:
             )
         if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
             raise ConfigError(f"data.resize is {self.resize}; expected (longest, shortest) side, e.g. (2048, 512)")
-        for name in ("scene_size", "window", "stride", "size_divisor", "val_images"):
-            at_least(f"data.{name}", getattr(self, name), 1)
+        for name in ("scene_size", "window", "stride", "size_divisor"):
+            at_least(f"data.{name}", getattr(self, name), 1, MAX_SIDE)
+        at_least("data.val_images", self.val_images, 1)
         if self.scene_size is not None and self.path != "scenes":
             raise ConfigError(f"data.scene_size belongs to the digit scenes, not to {self.path}; leave it out")
 
@@ -237,6 +238,8 @@ class PixelTrainerSpec:
     threads: CPU threads; None: torch's choice.
     out: the run's folder; None: runs/NAME-DATE-TIME.
     resume: a run's folder, or its last.ckpt, to continue; "auto": the run in trainer.out, where there is one.
+    resume_with_changed_data: go on also where files were added to the data set or removed since, which is said; the
+    run then no longer ends as if it had never been interrupted.
     checkpoint_every_steps, checkpoint_every_s: how often last.ckpt is written between validations, in iterations, and
     in seconds (15 minutes); None: not by this measure.
     log_every_steps: steps between entries of TensorBoard.
@@ -263,6 +266,7 @@ class PixelTrainerSpec:
     threads: int | None = None
     out: str | None = None
     resume: str | None = None
+    resume_with_changed_data: bool = False
     checkpoint_every_steps: int | None = None
     checkpoint_every_s: float | None = 900.0
     log_every_steps: int = 50
@@ -272,9 +276,9 @@ class PixelTrainerSpec:
         for name in ("steps", "val_every", "batch_size", "accumulate", "early_stopping", "log_every_steps"):
             at_least(f"trainer.{name}", getattr(self, name), 1)
         check_processes(self)
-        at_least("trainer.threads", self.threads, 1)
-        at_least("trainer.workers", self.workers, 0)
-        at_least("trainer.seed", self.seed, 0)
+        at_least("trainer.threads", self.threads, 1, MAX_PROCESSES)
+        at_least("trainer.workers", self.workers, 0, MAX_PROCESSES)
+        at_least("trainer.seed", self.seed, 0, MAX_SEED)
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.monitor", self.monitor, MONITORS)
         one_of("trainer.keep", self.keep, ("best", "last"))

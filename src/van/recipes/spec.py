@@ -6,6 +6,7 @@ raises ConfigError.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,13 +17,19 @@ from .checks import at_least, check_head, file_name, in_range, no_detector, one_
 from .data_spec import DataSpec
 from .loss_spec import CriterionSpec
 from .optim_spec import OptimSpec, ScheduleSpec
-from .process_checks import check_frozen, check_processes
+from .process_checks import MAX_PROCESSES, MAX_SEED, check_frozen, check_processes
 from .sections import Sectioned
 from .together import check_together
 from .track_spec import TrackSpec
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-MONITORS = ("val/top1", "val/top5", "val/loss")
+MONITORS = ("val/top1", "val/top5", "val/loss", "val/macro_f1", "val/macro_precision", "val/macro_recall")
+
+# Far beyond every network; larger ones would fill the memory before anything could be said.
+_LARGEST = {
+    "in_chans": 10_000, "embed_dims": 100_000, "depths": 1000, "mlp_ratios": 1000, "patch_sizes": 1000, "strides": 1000,
+    "kernel_size": 1000, "dilation": 1000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,10 @@ class ModelSpec:
             resolve(self.name)
         if self.attention is not None:
             one_of("model.attention", self.attention, ATTENTION_OPTIONS)
+        for name, high in _LARGEST.items():
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,) if value is not None else ():
+                in_range(f"model.{name}", number, 0, high)
         check_head(self)
         if self.layer_scale_init is not None and self.checkpoint is not None:
             raise ConfigError("model.layer_scale_init has no effect on a checkpoint's weights; leave one of them out")
@@ -98,7 +109,8 @@ class TrainerSpec:
     channels_last: memory format of network and images; on CUDA the network is what `van.optimize` makes of it.
     ema_decay: of an average of the weights, which is then what is validated and exported; None: no average. The decay
     grows from 0 towards this value, so that short runs have a useful average too.
-    monitor: metric for best.ckpt and early stopping, "val/top1", "val/top5" or "val/loss".
+    monitor: metric for best.ckpt and early stopping: "val/top1", "val/top5", "val/loss", or the mean over classes
+    "val/macro_f1", "val/macro_precision" or "val/macro_recall".
     early_stopping: stop after so many epochs without improvement; None: never.
     keep: which weights become model.safetensors, "best" or "last".
     history: so many of the best checkpoints stay in history/; None: best.ckpt alone.
@@ -111,6 +123,8 @@ class TrainerSpec:
     threads: CPU threads; None: torch's choice.
     out: the run's folder; None: runs/NAME-DATE-TIME.
     resume: a run's folder, or its last.ckpt, to continue; "auto": the run in trainer.out, where there is one.
+    resume_with_changed_data: go on also where files were added to the data set or removed since, which is said; the
+    run then no longer ends as if it had never been interrupted.
     checkpoint_every_steps, checkpoint_every_s: how often last.ckpt is written between epochs, in optimizer steps, and
     in seconds (15 minutes); None: not by this measure.
     log_every_steps: steps between entries of TensorBoard.
@@ -140,6 +154,7 @@ class TrainerSpec:
     threads: int | None = None
     out: str | None = None
     resume: str | None = None
+    resume_with_changed_data: bool = False
     checkpoint_every_steps: int | None = None
     checkpoint_every_s: float | None = 900.0
     log_every_steps: int = 50
@@ -158,9 +173,9 @@ class TrainerSpec:
             at_least(f"trainer.{name}", getattr(self, name), 1)
         check_processes(self)
         at_least("trainer.max_unreadable", self.max_unreadable, 0)
-        at_least("trainer.threads", self.threads, 1)
-        at_least("trainer.workers", self.workers, 0)
-        at_least("trainer.seed", self.seed, 0)
+        at_least("trainer.threads", self.threads, 1, MAX_PROCESSES)
+        at_least("trainer.workers", self.workers, 0, MAX_PROCESSES)
+        at_least("trainer.seed", self.seed, 0, MAX_SEED)
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.monitor", self.monitor, MONITORS)
         one_of("trainer.keep", self.keep, ("best", "last"))
@@ -186,7 +201,16 @@ class Recipe(Sectioned):
     def __post_init__(self) -> None:
         file_name(self.name)
         check_frozen(self)
+        self._check_length()
         check_together(self)
+
+    def _check_length(self) -> None:
+        try:
+            epochs: float = self.total_epochs
+        except OverflowError:
+            epochs = math.inf
+        if epochs > 10**9:
+            raise ConfigError("trainer.epochs, schedule.cycles and cycle_mul make more than a thousand million epochs")
 
     @property
     def global_batch(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
 
 from ..data.seeding import rng_state, set_rng_state
+from ..errors import VanNotice
 from ..recipes import TrainerSpec
 from ..recipes.segmentation_spec import PixelTrainerSpec
+from .checkpoint_io import BEST
+from .folder import TABLE
 from .keeping import LastCheckpoint, Preemption
 from .ranks import Talk
 
-BEST = "best.ckpt"
-TABLE = "metrics.csv"
 COLUMNS: tuple[str, ...] = (
     "epoch",
     "step",
@@ -28,9 +31,24 @@ COLUMNS: tuple[str, ...] = (
     "val/loss",
     "val/top1",
     "val/top5",
+    "val/macro_f1",
+    "val/macro_precision",
+    "val/macro_recall",
     "seconds",
     "images_per_s",
 )
+
+
+def counted_from_one(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Rows of metrics.csv whose epochs count from 1; version 0.1 counted them from 0."""
+    if rows and float(rows[0]["epoch"]) == 0:
+        return [{**row, "epoch": row["epoch"] + 1} for row in rows]
+    return rows
+
+
+def loss_of(trainer: Trainer, outputs: Any) -> Tensor:
+    """The loss of a training step's images; Lightning hands it to callbacks divided by `trainer.accumulate`."""
+    return outputs["loss"].detach() * trainer.accumulate_grad_batches
 
 
 class ProcessState(Callback):
@@ -76,7 +94,7 @@ class ProcessState(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"].detach().float()
+        loss = loss_of(trainer, outputs).float()
         self.losses, self.batches = self.losses.to(loss.device) + loss, self.batches + 1
 
     def epoch_loss(self) -> float:
@@ -87,7 +105,7 @@ class ProcessState(Callback):
 
 
 class EpochTable(Callback):
-    """metrics.csv: one row per epoch, kept across resumes; `rows` holds the same numbers.
+    """metrics.csv: one row per epoch, counted from 1, kept across resumes; `rows` holds the same numbers.
 
     state: has the loss over an epoch that was interrupted in the middle, which Lightning's own mean has not.
     """
@@ -101,7 +119,7 @@ class EpochTable(Callback):
         self.started, self.trained_s = time.perf_counter(), 0.0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = [dict(row) for row in state_dict["rows"]]
+        self.rows = counted_from_one([dict(row) for row in state_dict["rows"]])
         self.started = time.perf_counter() - state_dict["spent_s"]
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,6 +128,12 @@ class EpochTable(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.perf_counter()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        _log_epoch(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _log_epoch(trainer, pl_module)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trained_s = time.perf_counter() - self.started
 
@@ -117,8 +141,9 @@ class EpochTable(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics["train/loss"] = self.state.epoch_loss()
         pl_module.log("train/loss_epoch", metrics["train/loss"], rank_zero_only=True)
+        _log_epoch(trainer, pl_module)
         row: dict[str, float] = {
-            "epoch": trainer.current_epoch,
+            "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "seconds": round(time.perf_counter() - self.started, 3),
             "images_per_s": round(self.images_per_epoch / max(self.trained_s, 1e-9), 1),
@@ -129,11 +154,23 @@ class EpochTable(Callback):
 
     def _write(self) -> None:
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(self.path)
+        try:
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns, restval="")
+                writer.writeheader()
+                writer.writerows(self.rows)
+            temporary.replace(self.path)
+        except OSError as error:
+            warnings.warn(
+                f"cannot write {self.path}: {error.strerror}; its rows are in the checkpoints too",
+                VanNotice,
+                stacklevel=2,
+            )
+
+
+def _log_epoch(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Trackers, and the names of files in history/, count epochs from 1 too; Lightning's own count is from 0."""
+    pl_module.log("epoch", float(trainer.current_epoch + 1), rank_zero_only=True)
 
 
 def monitor_mode(monitor: str) -> str:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import tempfile
 import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ..errors import CheckpointError, VanError, VanNotice
 
 # What is left behind when `last` is written anew, for the day on which it turns out damaged.
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+# The folder is gone or closed, which another folder may not be.
+_GONE = (
+    errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EIO, errno.ENODEV,
+    errno.ENOTCONN,
+)  # fmt: skip
 
 
 class DamagedError(CheckpointError):
@@ -26,13 +36,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     last.ckpt becomes previous.ckpt when it is replaced. Raises CheckpointError when the disk does not take the file,
     VanError when the weights are no numbers; what was there before stays.
+    run: the run's folder. Where it has vanished or can no longer be written to, the checkpoint goes to a temporary
+    folder from which the run can be resumed, and the error says so.
     """
+
+    def __init__(self, run: Path | None = None) -> None:
+        super().__init__()
+        self.run = None if run is None else run.resolve()  # as Lightning has it
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         _check_finite(checkpoint, target)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
+            if self.run is not None and not self.run.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "the run's folder has vanished")
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -45,12 +63,53 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             reason = _disk_error(error)
             if reason is None:
                 raise
+            if (refuge := self._refuge(checkpoint, error)) is not None:
+                raise CheckpointError(
+                    f"cannot write {target}: {reason}; step {checkpoint['global_step']} was kept in {refuge}: go on "
+                    f"with trainer.resume {refuge}"
+                ) from error
             raise CheckpointError(
                 f"cannot write {target}: {reason}; the checkpoints before it are whole: make room, then continue with "
                 f"trainer.resume {target.parent}"
             ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """As Lightning's; of a run whose folder was moved, the best checkpoint and its score are found again."""
+        state = super().load_checkpoint(path, *arguments, **options)
+        for callback in state.get("callbacks", {}).values():
+            before = callback.get("dirpath") if isinstance(callback, dict) else None
+            if self.run is None or not isinstance(before, str):
+                continue
+            now = self.run / Path(before).name if Path(before).name == "history" else self.run
+            callback.update(_relocated(callback, before, str(now)))
+        return state
+
+    def _refuge(self, checkpoint: dict[str, Any], error: BaseException) -> Path | None:
+        """A temporary folder that holds what the run's folder does not take any more; None where that did not work."""
+        if self.run is None or _errno(error) not in _GONE:
+            return None
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{self.run.name}-rescued-"))
+            torch.save(checkpoint, folder / LAST)
+            if (self.run / BEST).is_file():
+                shutil.copy(self.run / BEST, folder / BEST)
+            (folder / "recipe.yaml").write_text(yaml.safe_dump(checkpoint["van_recipe"]), encoding="utf-8")
+        except (OSError, RuntimeError):
+            return None
+        return folder
+
+
+def _relocated(value: Any, before: str, now: str) -> Any:
+    """Paths in a folder that was moved, where they are now; those of files that are not there stay as they were."""
+    if isinstance(value, dict):
+        return {_relocated(key, before, now): _relocated(item, before, now) for key, item in value.items()}
+    if not isinstance(value, str) or not value.startswith(before):
+        return value
+    moved = now + value[len(before) :]
+    return moved if Path(moved).exists() else value
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:
@@ -107,11 +166,23 @@ def _check_finite(checkpoint: dict[str, Any], target: Path) -> None:
             )
 
 
-def _disk_error(error: BaseException) -> str | None:
-    """What the system said when a file could not be written, for anything else None."""
+def _system_error(error: BaseException) -> OSError | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
-            return cause.strerror or str(cause)
+            return cause
         cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _errno(error: BaseException) -> int | None:
+    cause = _system_error(error)
+    return None if cause is None else cause.errno
+
+
+def _disk_error(error: BaseException) -> str | None:
+    """What the system said when a file could not be written, for anything else None."""
+    cause = _system_error(error)
+    if cause is not None:
+        return cause.strerror or str(cause)
     return "the file could not be written whole" if "PytorchStreamWriter failed" in str(error) else None

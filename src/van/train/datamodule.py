@@ -35,10 +35,11 @@ class ClassificationDataModule(SampledData):
     ) -> None:
         spec = recipe.trainer
         self.train_set = TrainingSet(train, TrainingTransform(recipe.augment, preprocess), seed=spec.seed)
+        labels = train.labels if recipe.data.sampling == "balanced" else None
         limit = MAX_UNREADABLE if spec.max_unreadable is None else spec.max_unreadable
         super().__init__(
             Substituting(self.train_set, limit=limit),
-            RankShare(EpochSampler(len(train), seed=spec.seed, repeats=recipe.augment.repeats)),
+            RankShare(EpochSampler(len(train), seed=spec.seed, repeats=recipe.augment.repeats, labels=labels)),
             data=train,
             batch_size=spec.batch_size,
             workers=workers_of(spec.workers, embedded=recipe.data.path == "digits"),

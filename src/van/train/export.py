@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
+
+from pytorch_lightning import LightningModule
 
 from .. import __version__
 from ..data import has_own_val
 from ..data.split import VAL_FRACTION
+from ..errors import VanNotice
 from ..models import save
 from ..nn import Classifier
-from .callbacks import BEST, EpochTable, monitor_mode
-from .checkpoint_io import read_training_checkpoint
+from .callbacks import EpochTable
+from .checkpoint_io import BEST, read_training_checkpoint
 from .folder import MODEL, MODEL_WITHOUT_EMA, write_summary
 from .prepare import Job
+
+SCORES = ("val/top1", "val/top5", "val/loss", "val/macro_f1", "val/macro_precision", "val/macro_recall")
 
 
 def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None:
     """model.safetensors (the averaged weights with EMA, the plain ones beside them) and summary.json."""
     spec = job.recipe.trainer
-    row = kept_row(table, spec.monitor, spec.keep)
-    if spec.keep == "best":
-        job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
-    scores: dict[str, float] = {name: row[name] for name in ("val/top1", "val/top5", "val/loss") if name in row}
-    provenance = {**provenance_of(job), "epoch": int(row["epoch"]) + 1, "scores": scores}
+    row = load_kept(job.module, folder, table, spec)
+    scores: dict[str, float] = {name: row[name] for name in SCORES if name in row}
+    provenance = {**provenance_of(job), "epoch": int(row["epoch"]), "scores": scores}
     provenance["val_images"] = job.data.val_seen[0]  # that the scores are over
     evaluated: Any = job.module.evaluated
     if evaluated is not job.network:
@@ -36,7 +40,7 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
             "recipe": job.recipe.name,
             "model": MODEL,
             "kept": spec.keep,
-            "epoch": int(row["epoch"]) + 1,
+            "epoch": int(row["epoch"]),
             **scores,
             "val_images": job.data.val_seen[0],
             "val_images_there": job.data.val_seen[1],
@@ -49,12 +53,19 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
     )
 
 
-def kept_row(table: EpochTable, monitor: str, keep: str) -> dict[str, float]:
-    """The row of the table whose weights are kept."""
-    if keep == "last":
+def load_kept(module: LightningModule, folder: Path, table: EpochTable, spec: Any) -> dict[str, float]:
+    """Give the module the weights that the recipe keeps; returns their row of the table.
+
+    Where best.ckpt was lost with an earlier folder, the last weights are kept, which is said.
+    """
+    if spec.keep == "last":
         return table.rows[-1]
-    choose = min if monitor_mode(monitor) == "min" else max
-    return choose(table.rows, key=lambda row: row[monitor])  # the first of equals, as best.ckpt
+    if not (folder / BEST).is_file():
+        warnings.warn(f"{folder / BEST} is gone: the last weights are kept", VanNotice, stacklevel=3)
+        return table.rows[-1]
+    state = read_training_checkpoint(folder / BEST)
+    module.load_state_dict(state["state_dict"])
+    return next(row for row in table.rows if row["epoch"] == state["epoch"] + 1)
 
 
 def provenance_of(job: Job) -> dict[str, Any]:

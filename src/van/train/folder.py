@@ -6,13 +6,16 @@ metrics.csv         one row per epoch; tensorboard/ has the steps
 best.ckpt last.ckpt training state, for trainer.resume; previous.ckpt is the last.ckpt before, should that be damaged
 model.safetensors   the result: weights with classes, preprocessing and provenance, for `van predict`
 summary.json        the figures of the run
+run.lock            while it trains: which process on which machine
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -23,15 +26,22 @@ import yaml
 
 from ..errors import ConfigError, DataError
 from ..recipes import AnyRecipe, recipe_of
-from .checkpoint_io import LAST, PREVIOUS
+from ..recipes.reading import read_settings
+from .checkpoint_io import BEST, LAST, PREVIOUS
+from .lock import RunLock
 from .ranks import is_first, place
 
 MODEL, MODEL_WITHOUT_EMA = "model.safetensors", "model-without-ema.safetensors"
 RECIPE, ENVIRONMENT, SUMMARY = "recipe.yaml", "environment.json", "summary.json"
+TABLE = "metrics.csv"
+_WRITTEN = (MODEL, MODEL_WITHOUT_EMA, RECIPE, ENVIRONMENT, SUMMARY)
 
 
-def open_folder(recipe: AnyRecipe) -> Path:
-    """The run's folder, created and writable; raises ConfigError when it already holds a run, or cannot be written."""
+def open_folder(recipe: AnyRecipe, lock: RunLock | None = None) -> Path:
+    """The run's folder, created, writable, and this run's alone; what killed runs left half-written is removed.
+
+    Raises ConfigError when it already holds a run, is in use, or cannot be written.
+    """
     spec = recipe.trainer
     if place().launcher and place().ranks > 1 and spec.out is None and spec.resume is None:
         raise ConfigError(f"{place().ranks} processes need one folder that all of them see; give trainer.out")
@@ -42,19 +52,61 @@ def open_folder(recipe: AnyRecipe) -> Path:
         if spec.out is not None and Path(spec.out).resolve() != folder.resolve():
             raise ConfigError(f"trainer.out is {spec.out}, but a resumed run stays in {folder}; leave trainer.out out")
     else:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = Path(spec.out) if spec.out else Path("runs", f"{recipe.name}-{stamp}")
-        if (folder / RECIPE).exists():
-            raise ConfigError(f"{folder} holds a run already; use another trainer.out, or trainer.resume {folder}")
+        folder = Path(spec.out) if spec.out else _new_folder(recipe.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        if is_first() and lock is not None:
+            lock.take(folder)
     except OSError as error:
         raise ConfigError(
             f"cannot write to the output folder {folder}: {error.strerror}; choose trainer.out"
         ) from error
+    if is_first():
+        if spec.resume is None and holds_run(folder):
+            raise ConfigError(f"{folder} holds a run already; use another trainer.out, or trainer.resume {folder}")
+        _clear(folder)
     return folder
+
+
+def _new_folder(name: str) -> Path:
+    """A folder of this run's own, also where two begin in the same second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    names = itertools.chain([f"{name}-{stamp}"], (f"{name}-{stamp}-{number}" for number in itertools.count(2)))
+    for each in names:
+        folder = Path("runs", each)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:
+            pass  # open_folder says why
+        return folder
+    raise AssertionError
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run left something in a folder that a new one would destroy: a checkpoint to go on from, a result."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS, SUMMARY, MODEL))
+
+
+def _clear(folder: Path) -> None:
+    """Remove the temporary files of runs that were killed; the lock says that no other run is using them."""
+    names = "|".join(re.escape(name) for name in (*_WRITTEN, LAST, PREVIOUS, BEST, TABLE))
+    ours = re.compile(rf"\.(?:{names}|epoch-\d+\.ckpt)\.(?:(?:\d+\.)?tmp|[a-z0-9_]{{8}})")
+    for path in (*folder.glob(".*"), *folder.glob("history/.*")):
+        if ours.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+    if not holds_run(folder):
+        (folder / TABLE).unlink(missing_ok=True)  # of a run that was stopped before its first checkpoint
+
+
+def known_folder(spec: Any) -> Path | None:
+    """The folder that a run will have, where its settings say so."""
+    if spec.resume not in (None, "auto"):
+        return Path(spec.resume) if Path(spec.resume).is_dir() else Path(spec.resume).parent
+    return None if spec.out is None else Path(spec.out)
 
 
 def resume_source(spec: Any) -> Path | None:
@@ -79,6 +131,12 @@ def resume_file(source: str) -> Path:
     if path.is_dir():
         path = path / LAST
     if not path.is_file() and not (path.name == LAST and path.with_name(PREVIOUS).is_file()):
+        folder = path.parent
+        if (folder / RECIPE).is_file() and not has_finished(folder):
+            raise DataError(
+                f"nothing to resume: the run in {folder} was stopped before its first checkpoint; start it again with "
+                f"the same command, or van train --config {folder / RECIPE} --trainer.out {folder}"
+            )
         raise DataError(f"nothing to resume: {path} does not exist; expected a run's folder or its {LAST}")
     if has_finished(path.parent):
         raise ConfigError(
@@ -88,10 +146,13 @@ def resume_file(source: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; raises ConfigError when that fails."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class _Dumper(yaml.SafeDumper):
@@ -109,13 +170,7 @@ def write_recipe(folder: Path, recipe: AnyRecipe) -> None:
 
 def read_recipe(path: Path) -> AnyRecipe:
     """The recipe in a YAML file; raises ConfigError when it is none."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is no recipe; expected keys such as model, data, optim")
-    return recipe_of(values)
+    return recipe_of(read_settings(path))
 
 
 def write_environment(folder: Path, device: str) -> None:

@@ -38,7 +38,7 @@ def _classified(folder: Path, recipe: Recipe, device: str) -> str:
     images = validation_images(val, recipe)
     meter, misses = look(folder / MODEL, images, val.classes, device=device, batch_size=batch_size)
     title = f"{meter.count} images, top-1 {meter.top1:.2f}%"
-    return _matrix(meter.confusion(), val.classes, title) + _worst(misses, meter)
+    return _matrix(meter.confusion(), val.classes, title) + _class_scores(meter) + _worst(misses, meter)
 
 
 def _segmented(folder: Path, recipe: SegmentationRecipe, device: str) -> str:
@@ -53,6 +53,25 @@ def _segmented(folder: Path, recipe: SegmentationRecipe, device: str) -> str:
 def _matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> str:
     picture = _inline(confusion_picture(counts, classes, title))
     return f'<h2>Confusion matrix</h2><img class="matrix" alt="confusion matrix" src="{picture}">'
+
+
+def _class_scores(meter: ClassificationMeter) -> str:
+    """Precision, recall and F1 of every class, and their means."""
+    rows = "".join(
+        f"<tr><td>{html.escape(score.name)}</td>"
+        f'<td><span class="bar"><i style="width:{score.f1:.1f}%"></i></span>{score.f1:.1f}%</td>'
+        f"<td>{score.precision:.1f}%</td><td>{score.recall:.1f}%</td><td>{score.count:,}</td>"
+        f"<td>{html.escape(score.confused_with or '')}</td></tr>"
+        for score in meter.per_class()
+    )
+    mean = meter.macro()
+    rows += (
+        f"<tr><td>mean over classes</td><td>{mean['macro_f1']:.1f}%</td><td>{mean['macro_precision']:.1f}%</td>"
+        f"<td>{mean['macro_recall']:.1f}%</td><td>{meter.count:,}</td><td></td></tr>"
+    )
+    names = ("class", "F1", "precision", "recall", "images", "most confused with")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return f'<h3>Classes</h3><div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def _worst(misses: Sequence[Miss], meter: ClassificationMeter) -> str:

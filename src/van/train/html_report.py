@@ -23,10 +23,16 @@ from .report import read_table
 
 REPORT = "report.html"
 _COLORS = ("#8250df", "#0969da", "#1a7f37", "#bc4c00")
+_MACRO = "mean over classes (%)"  # drawn where the run is steered by one of them
 # Title of a chart -> columns of metrics.csv and what to call them.
 _CHARTS = {
     "loss": {"train/loss": "training", "val/loss": "held out"},
     "accuracy (%)": {"val/top1": "top-1", "val/top5": "top-5"},
+    _MACRO: {
+        "val/macro_f1": "F1",
+        "val/macro_precision": "precision",
+        "val/macro_recall": "recall",
+    },
     "segmentation": {"val/mIoU": "mIoU", "val/aAcc": "aAcc", "val/mAcc": "mAcc"},
     "learning rate": {"lr": "learning rate"},
     "images per second": {"images_per_s": "training"},
@@ -66,7 +72,7 @@ def write_report(folder: Path, out: Path | None = None, *, device: str = "cpu") 
     if not (folder / RECIPE).is_file():
         raise DataError(f"{folder} is no run: it has no {RECIPE}; give the folder that `van train` made")
     recipe, table = read_recipe(folder / RECIPE), read_table(folder)
-    parts = [_head(folder, recipe, table), _charts(table)]
+    parts = [_head(folder, recipe, table), _charts(table, recipe.trainer.monitor)]
     if (folder / MODEL).is_file():
         parts.append(evaluation(folder, recipe, device=device))
     parts += [_epochs(table), _text("Recipe", (folder / RECIPE).read_text(encoding="utf-8")), _environment(folder)]
@@ -89,6 +95,7 @@ def _head(folder: Path, recipe: AnyRecipe, table: dict[str, list[float]]) -> str
     for name, text in (
         ("val/top1", "{:.2f}%"),
         ("val/top5", "{:.2f}%"),
+        ("val/macro_f1", "{:.2f}%"),
         ("val/mIoU", "{:.2%}"),
         ("val/loss", "{:.4f}"),
     ):
@@ -105,13 +112,14 @@ def _head(folder: Path, recipe: AnyRecipe, table: dict[str, list[float]]) -> str
     return f'<h1>{html.escape(recipe.name)}</h1><div class="soft">{line}</div>{cards}'
 
 
-def _charts(table: dict[str, list[float]]) -> str:
+def _charts(table: dict[str, list[float]], monitor: str) -> str:
     charts = []
     for title, columns in _CHARTS.items():
+        if title == _MACRO and monitor not in columns:
+            continue
         lines = {label: table[name] for name, label in columns.items() if name in table}
         if lines and "epoch" in table:
-            epochs = [epoch + 1 for epoch in table["epoch"]]
-            charts.append(f'<div class="chart"><b>{title}</b>{chart(epochs, lines)}</div>')
+            charts.append(f'<div class="chart"><b>{title}</b>{chart(table["epoch"], lines)}</div>')
     return f'<h2>Curves</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
@@ -159,8 +167,7 @@ def _epochs(table: dict[str, list[float]]) -> str:
     """The last epochs' numbers."""
     names = list(table)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    counted = {**table, "epoch": [epoch + 1 for epoch in table.get("epoch", [])]}  # from 1, as in the curves
-    rows = list(zip(*(counted[name] for name in names), strict=True))[-10:]
+    rows = list(zip(*(table[name] for name in names), strict=True))[-10:]
     body = "".join("<tr>" + "".join(f"<td>{value:.6g}</td>" for value in row) + "</tr>" for row in rows)
     return f'<h2>Last epochs</h2><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 

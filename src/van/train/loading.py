@@ -12,6 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from ..errors import ConfigError
 from .batch_norm import calibration_loader
 
 MAX_WORKERS = 8
@@ -87,6 +88,9 @@ class SampledData(LightningDataModule):
 
 def workers_of(asked: int | None, *, embedded: bool) -> int:
     """Processes that read images, per device; embedded: the images are made in memory."""
+    most = max(64, 16 * (os.cpu_count() or 1))
+    if asked is not None and asked > most:
+        raise ConfigError(f"trainer.workers is {asked}; more than {most} only get in each other's way on this machine")
     if asked is not None:
         return asked
     return 0 if embedded else min(MAX_WORKERS, os.cpu_count() or 1)

@@ -5,6 +5,7 @@ Shapes: N batch, S versions of an image, C channels, H height, W width, K classe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from timm.data.mixup import Mixup
 from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, UnknownNameError
 from ..metrics.class_names import first_difference, places
 from ..models import load
 from ..nn import Classifier
@@ -24,10 +25,16 @@ JSD_ALPHA, DISTILL_WEIGHT = 12.0, 0.5
 
 
 class Criterion(nn.Module):
-    """The loss of a recipe: (N, K) logits and labels, (N,) indices or (N, K) shares -> a scalar."""
+    """The loss of a recipe: (N, K) logits and labels, (N,) indices or (N, K) shares -> a scalar.
 
-    def __init__(self, recipe: Recipe) -> None:
+    weights: of the classes, (K,), for a weighted mean; None: all alike.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, recipe: Recipe, weights: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
         loss, smoothing = recipe.loss, recipe.augment.label_smoothing
         self.smoothing = smoothing
         self.soft = SoftTargetCrossEntropy()
@@ -43,9 +50,37 @@ class Criterion(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.special is not None:
             return self.special(logits, labels)
+        if labels.ndim == 2 and self.weights is not None:
+            weighted = labels * self.weights
+            return -(weighted * F.log_softmax(logits, 1)).sum() / weighted.sum()
         if labels.ndim == 2:
             return self.soft(logits, labels)
-        return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        return F.cross_entropy(logits, labels, self.weights, label_smoothing=self.smoothing)
+
+
+def class_weights(spec: CriterionSpec, labels: Sequence[int], classes: Sequence[str]) -> Tensor | None:
+    """The weights of a recipe's loss, (K,) float32; "balanced" counts the training labels, absent classes weigh 1.
+
+    Raises ConfigError for another number of weights than classes, and for names that are no classes.
+    """
+    given = spec.class_weights
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        unknown = [name for name in given if name not in classes]
+        if unknown:
+            raise UnknownNameError.of("class in loss.class_weights:", unknown[0], classes)
+        return torch.tensor([float(given.get(name, 1.0)) for name in classes])
+    if not isinstance(given, str):
+        if len(given) != len(classes):
+            raise ConfigError(
+                f"loss.class_weights has {len(given)} numbers, the data {len(classes)} classes; give one each"
+            )
+        return torch.tensor(given, dtype=torch.float32)
+    counts = torch.bincount(torch.tensor(labels), minlength=len(classes)).double()
+    present = counts > 0
+    balanced = counts.sum() / (present.sum() * counts.clamp_min(1))
+    return torch.where(present, balanced, 1.0).float()
 
 
 class Teacher:

@@ -15,6 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from ..data.fingerprint import Fingerprint
 from ..metrics.accuracy import accuracy
 from ..recipes import Recipe
 from .losses import Criterion, build_mixup, build_teacher, join_splits
@@ -25,18 +26,28 @@ class ClassificationModule(LightningModule):
     """A classifier in training by a recipe.
 
     model: (N, C, H, W) -> (N, K) logits; updates_per_epoch: optimizer steps in one epoch, for the schedule.
+    weights: of the classes in the loss, (K,); None: all alike.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, *, classes: tuple[str, ...], updates_per_epoch: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        classes: tuple[str, ...],
+        updates_per_epoch: int,
+        weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.classes = classes
+        self.contents: dict[str, Fingerprint] = {}  # what the data set held when the run began
         self.model, self.recipe, self.updates_per_epoch = model, recipe, updates_per_epoch
         self.ema: ModelEmaV3 | None = None
         if recipe.trainer.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=recipe.trainer.ema_decay, use_warmup=True)
             self.ema.requires_grad_(False)
         self.mixup = build_mixup(recipe, len(classes))
-        self.criterion = Criterion(recipe)
+        self.criterion = Criterion(recipe, weights)
         self.teacher = build_teacher(recipe, model, classes)
         self.accuracy = accuracy(len(classes), prefix="val/")
         self.val_loss = MeanMetric()  # Lightning's own mean is wrong where processes have different numbers of images
@@ -94,6 +105,7 @@ class ClassificationModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["van_recipe"] = self.recipe.to_dict()
         checkpoint["van_classes"] = list(self.classes)
+        checkpoint["van_data"] = self.contents
 
     def _layout(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=torch.channels_last) if self.recipe.trainer.channels_last else images

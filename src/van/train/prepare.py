@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..data import ClassificationData
+from ..data.fingerprint import Fingerprint, differences, some
 from ..data.readers import StreamData
 from ..errors import ConfigError, DataError, VanNotice
 from ..nn import Classifier
@@ -18,6 +22,7 @@ from ..recipes import AnyRecipe, Recipe, SegmentationRecipe, TrackSpec, recipe_o
 from .checkpoint_io import read_last
 from .datamodule import ClassificationDataModule
 from .folder import resume_source
+from .losses import class_weights
 from .module import ClassificationModule
 from .network import build_network, laid_out, resolve_preprocess
 from .optimizer import build_optimizer
@@ -28,9 +33,12 @@ from .streams import StreamDataModule
 # What a resumed run may change without becoming another run.
 _FREE = (
     "resume", "out", "workers", "device", "threads", "progress", "log_every_steps", "eval_batch_size",
-    "checkpoint_every_steps", "checkpoint_every_s", "max_unreadable",
+    "checkpoint_every_steps", "checkpoint_every_s", "max_unreadable", "resume_with_changed_data",
 )  # fmt: skip
-_FREE_DATA = ("data.path", "data.index", "data.prefetch", *(f"track.{item.name}" for item in fields(TrackSpec)))
+_FREE_DATA = (
+    "data.path", "data.index", "data.prefetch", "data.check",
+    *(f"track.{item.name}" for item in fields(TrackSpec)),
+)  # fmt: skip
 FREE_ON_RESUME = frozenset((*_FREE_DATA, *(f"trainer.{name}" for name in _FREE)))
 
 Fitted = TypeVar("Fitted", Recipe, SegmentationRecipe)
@@ -59,7 +67,8 @@ def prepare(recipe: Recipe) -> Job:
     train, val = open_images(recipe)
     recipe = _fit_warmup(_fit_batch(recipe, len(train)))
     _check_share(recipe, len(val))
-    resume = check_resume(recipe, train.classes)
+    contents = {"train": train.fingerprint(), "val": val.fingerprint()}
+    resume = check_resume(recipe, train.classes, contents)
     network = build_network(recipe.model, train.classes, seed=recipe.trainer.seed)
     preprocess = resolve_preprocess(network, recipe.data)
     network.__dict__["preprocess"] = preprocess
@@ -67,7 +76,14 @@ def prepare(recipe: Recipe) -> Job:
     data = _data_module(train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda"))
     data.probe()
     network = laid_out(network, device, channels_last=recipe.trainer.channels_last)
-    module = ClassificationModule(network, recipe, classes=train.classes, updates_per_epoch=data.updates_per_epoch)
+    module = ClassificationModule(
+        network,
+        recipe,
+        classes=train.classes,
+        updates_per_epoch=data.updates_per_epoch,
+        weights=_class_weights(recipe, train),
+    )
+    module.contents = contents
     build_optimizer(network, recipe)  # raises for options it cannot have
     tell_lr(recipe)
     if recipe.trainer.compile:
@@ -88,7 +104,7 @@ def pick_device(name: str, precision: str) -> str:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdigit())):
+    if kind not in ("cpu", "cuda", "mps") or (index and (kind != "cuda" or not (index.isascii() and index.isdigit()))):
         raise ConfigError(f"trainer.device is {name!r}; expected auto, cpu, cuda, cuda:N or mps")
     available = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if int(index or 0) >= available:
@@ -185,6 +201,15 @@ def _fit_warmup(recipe: Recipe) -> Recipe:
     return recipe.with_options(**{"schedule.warmup_epochs": after})
 
 
+def _class_weights(recipe: Recipe, train: Images) -> Tensor | None:
+    if recipe.loss.class_weights == "balanced" and isinstance(train, StreamData):
+        raise ConfigError(
+            f"loss.class_weights balanced counts the labels before training, and data.reader {recipe.data.reader} has "
+            "them in a stream; give the numbers"
+        )
+    return class_weights(recipe.loss, () if isinstance(train, StreamData) else train.labels, train.classes)
+
+
 def _check_map(recipe: Recipe, network: Classifier, preprocess: Preprocess) -> None:
     """BatchNorm cannot train on one value per channel."""
     total = network.config.reductions[-1]
@@ -210,14 +235,20 @@ def tell_lr(recipe: AnyRecipe) -> None:
         )
 
 
-def check_resume(recipe: AnyRecipe, classes: tuple[str, ...]) -> str | None:
-    """The file to resume from, once it is one and belongs to this recipe and these classes."""
+def check_resume(recipe: AnyRecipe, classes: tuple[str, ...], contents: Mapping[str, Fingerprint]) -> str | None:
+    """The file to resume from, once it is one and belongs to this recipe, these classes and these images."""
     source = resume_source(recipe.trainer)
     if source is None:
         return None
     path, state = read_last(source)
     if tuple(state["van_classes"]) != classes:
-        raise ConfigError(f"{path} was trained on other classes than those of {recipe.data.path}; resume with its data")
+        known = {*state["van_classes"]}
+        gone, new = sorted(known - {*classes}), sorted({*classes} - known)
+        parts = [f"{word} {', '.join(names[:5])}" for word, names in (("without", gone), ("new:", new)) if names]
+        raise ConfigError(
+            f"{path} was trained on other classes than those of {recipe.data.path} "
+            f"({'; '.join(parts) or 'other order'}); resume with its data"
+        )
     before = _flat(recipe_of(state["van_recipe"]).to_dict())
     now = _flat(recipe.to_dict())
     changed = [
@@ -230,7 +261,27 @@ def check_resume(recipe: AnyRecipe, classes: tuple[str, ...]) -> str | None:
             f"{path} belongs to a run with other settings: {', '.join(changed)}; resume with the same, or start a new "
             "run from its weights"
         )
+    _check_contents(path, state.get("van_data") or {}, contents, going_on=recipe.trainer.resume_with_changed_data)
     return str(path)
+
+
+def _check_contents(
+    path: Path, before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint], *, going_on: bool
+) -> None:
+    """Images are drawn by their number, so a run on other files is not the run that was interrupted."""
+    found = differences(before, now)
+    if found and not going_on:
+        raise DataError(
+            f"the data set has changed since {path} was written ({some(found)}), so the run cannot be continued "
+            "exactly; bring the files back, or go on all the same with trainer.resume_with_changed_data true"
+        )
+    if found:
+        warnings.warn(
+            f"the data set has changed since {path} was written ({some(found)}): the run goes on with what is "
+            "there now",
+            VanNotice,
+            stacklevel=5,
+        )
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

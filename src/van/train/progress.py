@@ -9,10 +9,16 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .callbacks import EpochTable
+from .callbacks import EpochTable, loss_of
 
 # What a line shows of the validation.
-FIGURES = {"val/loss": "val {:.4f}", "val/top1": "top1 {:.2f}%", "val/mIoU": "mIoU {:.2%}", "val/aAcc": "aAcc {:.2%}"}
+FIGURES = {
+    "val/loss": "val {:.4f}",
+    "val/top1": "top1 {:.2f}%",
+    "val/macro_f1": "F1 {:.2f}%",
+    "val/mIoU": "mIoU {:.2%}",
+    "val/aAcc": "aAcc {:.2%}",
+}
 EVERY_STEPS = 10  # reading the loss waits for the device
 
 
@@ -54,7 +60,7 @@ class Sight(Callback):
             description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
         )
         if batch_idx % EVERY_STEPS == 0:
-            self.bar.update(self.task, loss=f"loss {float(outputs['loss']):.3f}")
+            self.bar.update(self.task, loss=f"loss {float(loss_of(trainer, outputs)):.3f}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.style != "none" and trainer.is_global_zero:

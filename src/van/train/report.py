@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import DataError, MissingExtraError
-from .callbacks import TABLE
+from .callbacks import TABLE, counted_from_one
 
 _COLUMNS = 8
 _RIGHT, _WRONG = "#1a7f37", "#cf222e"
@@ -21,14 +21,26 @@ Sample = tuple[Image.Image, str, str]  # image, predicted label, true label
 
 
 def read_table(folder: Path) -> dict[str, list[float]]:
-    """metrics.csv of a run: column -> one number per epoch, columns without numbers left out."""
+    """metrics.csv of a run: column -> one number per epoch, columns without numbers left out.
+
+    Raises DataError, in words, for a run of which no epoch has ended, and for a table that is damaged.
+    """
+    path = folder / TABLE
     try:
-        with (folder / TABLE).open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        names = [name for name in (rows[0] if rows else {}) if all(row[name] for row in rows)]
+        numbers = counted_from_one([{name: float(row[name]) for name in names} for row in rows])
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: no epoch of this run has ended, so there is nothing to report yet; where the run was stopped, "
+            "start it again"
+        ) from None
     except OSError as error:
-        raise DataError(f"{folder} is no run: {error}") from error
-    names = [name for name in (rows[0] if rows else {}) if all(row[name] for row in rows)]
-    return {name: [float(row[name]) for row in rows] for name in names}
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{path} is damaged ({error}); expected a row of numbers per epoch") from error
+    return {name: [row[name] for row in numbers] for name in names}
 
 
 def run_picture(folder: Path, samples: Sequence[Sample], *, title: str = "") -> bytes:
@@ -67,7 +79,7 @@ def _draw_samples(figure: Any, samples: Sequence[Sample], rows: int) -> None:
 
 
 def _draw_curves(figure: Any, table: dict[str, list[float]]) -> None:
-    epochs = [epoch + 1 for epoch in table["epoch"]]
+    epochs = table["epoch"]
     above, below = figure.subplots(2, 1, sharex=True)
     for name, label, color in (("train/loss", "training", _TRAIN), ("val/loss", "held out", _VAL)):
         above.plot(epochs, table[name], color=color, label=label, marker="o", markersize=3)

@@ -23,9 +23,12 @@ from ..recipes.segmentation_spec import MONITORS
 from .batch_norm import BatchNormPolicy, sync_on_cpu
 from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
 from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
+from .datamodule import ClassificationDataModule
 from .export import export, provenance_of
-from .folder import has_finished, open_folder, write_environment, write_recipe
+from .folder import RECIPE, has_finished, known_folder, open_folder, write_environment, write_recipe
+from .image_check import check_run
 from .keeping import Preemption
+from .lock import RunLock
 from .prepare import Job, prepare
 from .progress import Sight
 from .ranks import is_first, is_lost_contact, is_lost_worker, place, shared_folder
@@ -44,21 +47,29 @@ def run(recipe: AnyRecipe) -> Path:
     Raises DataError, ConfigError, CheckpointError before training begins for whatever can be known then; VanError when
     the loss stops being finite, CheckpointError when the disk is full, LostProcessError when another process of the
     run or one that reads its images is gone, PreemptedError after SIGTERM or SIGUSR1, KeyboardInterrupt when
-    interrupted: best.ckpt and last.ckpt stay, to resume from.
+    interrupted, with what to do next: best.ckpt and last.ckpt stay, to resume from.
     """
     spec, here = recipe.trainer, place()
     if spec.resume == "auto" and has_finished(Path(spec.out or "")):
         warnings.warn(f"the run in {spec.out} has finished; nothing to do", VanNotice, stacklevel=2)
         return Path(spec.out or "")
     chance = seeded(spec.seed, *([here.rank] if here.rank else []), cuda=True)  # drop path differs between processes
-    with Preemption() as preemption, chance, _threads(spec.threads), _quiet(), _determinism_restored():
+    with (
+        RunLock() as lock,
+        _what_stays(recipe, lock),
+        Preemption() as preemption,
+        chance,
+        _threads(spec.threads),
+        _quiet(),
+        _determinism_restored(),
+    ):
+        there = known_folder(spec)
+        if is_first() and there is not None and (there / RECIPE).is_file():
+            lock.take(there)  # before the data are looked at, which may take long
         job = _prepared(recipe)
-        folder = shared_folder(lambda: open_folder(job.recipe), several=job.recipe.trainer.devices > 1)
+        folder = shared_folder(lambda: open_folder(job.recipe, lock), several=job.recipe.trainer.devices > 1)
         if is_first():
-            write_recipe(folder, job.recipe)
-            write_environment(folder, job.device)
-            if job.resume == str(folder / PREVIOUS):
-                (folder / LAST).unlink(missing_ok=True)  # damaged: it must not become the previous one
+            _begin(job, folder, preemption)
         state = ProcessState()
         table = _table(job, folder, state)
         trainer = _trainer(job, folder, state, table, preemption)
@@ -68,6 +79,32 @@ def run(recipe: AnyRecipe) -> Path:
         if is_first():
             _export(job, folder, table, seconds)
     return folder
+
+
+def _begin(job: Job | SegmentationJob, folder: Path, preemption: Preemption) -> None:
+    """What the first process does before training: look at the images, write down what is about to happen."""
+    if isinstance(job, Job) and isinstance(job.data, ClassificationDataModule):
+        check_run(job.recipe, job.data.images, job.data.val_set.data, folder, preemption)
+    write_recipe(folder, job.recipe)
+    write_environment(folder, job.device)
+    if job.resume == str(folder / PREVIOUS):
+        (folder / LAST).unlink(missing_ok=True)  # damaged: it must not become the previous one
+
+
+@contextmanager
+def _what_stays(recipe: AnyRecipe, lock: RunLock) -> Iterator[None]:
+    """Ctrl-C at any moment ends with a word on what there is to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not is_first():
+            raise
+        folder = lock.path.parent if lock.descriptor >= 0 else known_folder(recipe.trainer)
+        if folder is not None and any((folder / name).exists() for name in (LAST, PREVIOUS)):
+            raise KeyboardInterrupt(f"the last checkpoint is in {folder}: go on with trainer.resume {folder}") from None
+        raise KeyboardInterrupt(
+            "before the first checkpoint, so there is nothing to resume: the same command starts again"
+        ) from None
 
 
 def _prepared(recipe: AnyRecipe) -> Job | SegmentationJob:
@@ -100,7 +137,7 @@ def _trainer(
     kept = [*history(folder, spec), *keepers(folder, spec, preemption)]
     return Trainer(
         accelerator=kind,
-        **_processes(job, kind, int(index or 0)),
+        **_processes(job, kind, int(index or 0), folder),
         precision=_PRECISION[spec.precision],  # type: ignore[arg-type]
         max_epochs=job.recipe.total_epochs,
         accumulate_grad_batches=spec.accumulate,
@@ -128,10 +165,10 @@ def _watches(job: Job | SegmentationJob) -> list[Callback]:
     return watches if isinstance(job, SegmentationJob) else [ImageWatch(job.data.images), *watches]
 
 
-def _processes(job: Job | SegmentationJob, kind: str, index: int) -> dict[str, Any]:
+def _processes(job: Job | SegmentationJob, kind: str, index: int, folder: Path | None = None) -> dict[str, Any]:
     """Which devices train together, and how; a launcher's processes are all used."""
     spec, here = job.recipe.trainer, place()
-    plugins: list[Any] = [AtomicCheckpointIO()]
+    plugins: list[Any] = [AtomicCheckpointIO(folder)]
     if here.launcher == "slurm":
         plugins.append(SLURMEnvironment(auto_requeue=False))  # the job's script decides by the exit code
     if spec.devices == 1:

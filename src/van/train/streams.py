@@ -102,7 +102,7 @@ class StreamDataModule(LightningDataModule):
 
     def names_of(self, epoch: int, batch: int) -> list[str]:
         """Where a batch of this process was: images of a stream have no names."""
-        return [f"number {batch} of the batches of {self.train_set.data.source} in epoch {epoch}"]
+        return [f"number {batch} of the batches of {self.train_set.data.source} in epoch {epoch + 1}"]
 
     def calibration_batches(self, epoch: int, images: int) -> Iterator[Tensor]:
         """The first `images` of this process in an epoch, as the network sees them, for BatchNorm's statistics."""

@@ -25,7 +25,7 @@ def loggers(folder: Path, recipe: AnyRecipe) -> list[Logger] | bool:
     spec = recipe.track
     made: list[Logger] = []
     if spec.tensorboard:
-        made.append(TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False))
+        made.append(EventFiles(folder, name="", version="tensorboard", default_hp_metric=False))
     if spec.wandb is not None:
         made.append(_wandb(folder, recipe))
     if spec.mlflow is not None:
@@ -33,6 +33,25 @@ def loggers(folder: Path, recipe: AnyRecipe) -> list[Logger] | bool:
     for logger in made[spec.tensorboard :]:
         logger.log_hyperparams(recipe.to_dict())
     return made or False
+
+
+class EventFiles(TensorBoardLogger):
+    """TensorBoard's files, of which no more are written once their folder has vanished: checkpoints come first."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if self._is_there():
+            super().log_metrics(metrics, step)
+
+    def save(self) -> None:
+        if self._is_there():
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        if self._is_there():
+            super().finalize(status)
+
+    def _is_there(self) -> bool:
+        return self._experiment is None or Path(self.log_dir).is_dir()
 
 
 def _wandb(folder: Path, recipe: AnyRecipe) -> Logger:

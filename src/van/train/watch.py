@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError, VanError, VanNotice
+from .callbacks import loss_of
 from .optimizer import base_lr
 
 # How many names of a batch an error shows.
@@ -33,7 +35,7 @@ class LossWatch(Callback):
     ) -> None:
         self._look(trainer)
         where = {"epoch": trainer.current_epoch, "batch": batch_idx, "step": trainer.global_step}
-        self.last = outputs["loss"].detach(), {**where, "lr": base_lr(trainer.optimizers[0])}
+        self.last = loss_of(trainer, outputs), {**where, "lr": base_lr(trainer.optimizers[0])}
         if trainer.is_last_batch or outputs["loss"].device.type == "cpu":
             self._look(trainer)
 
@@ -47,9 +49,9 @@ class LossWatch(Callback):
         files = trainer.datamodule.names_of(where["epoch"], where["batch"])
         shown = ", ".join(files[:SHOWN]) + (f", … ({len(files)} in all)" if len(files) > SHOWN else "")
         raise VanError(
-            f"the loss is {value} at epoch {where['epoch']}, step {where['step']}, learning rate {where['lr']:.3g}, "
-            f"images {shown}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or fp32; the "
-            "checkpoints are of before"
+            f"the loss is {value} at epoch {where['epoch'] + 1}, step {where['step']}, learning rate "
+            f"{where['lr']:.3g}, images {shown}; lower optim.lr, set optim.clip_norm, or use trainer.precision bf16 or "
+            "fp32; the checkpoints are of before"
         )
 
 
@@ -62,10 +64,21 @@ class Substituting(Dataset[Any]):
 
     def __init__(self, dataset: Any, *, limit: int) -> None:
         self.dataset, self.limit = dataset, limit
+        self.reported: list[int] = []  # before training
         self.unreadable = torch.zeros(len(dataset) if limit else 0, dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def mark(self, unreadable: Iterable[int]) -> None:
+        """These are known not to be readable, and have been reported."""
+        self.reported += unreadable
+        if self.limit:
+            self.unreadable[self.reported] = True
+
+    def told(self, name: str, number: int) -> str:
+        """What is said of an unreadable image."""
+        return f"{name} cannot be read; another image stands in for it (number {number} of at most {self.limit})"
 
     def __getitem__(self, key: Any) -> Any:
         if not self.limit:
@@ -87,13 +100,13 @@ class ImageWatch(Callback):
 
     def __init__(self, images: Substituting) -> None:
         self.images = images
-        self.reported: list[int] = []
+        self.reported = [*images.reported]
 
     def state_dict(self) -> dict[str, Any]:
         return {"reported": self.reported}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.reported = [*state_dict["reported"]]
+        self.reported = [*dict.fromkeys((*state_dict["reported"], *self.reported))]
 
     def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
         found = self.images.unreadable
@@ -111,8 +124,4 @@ class ImageWatch(Callback):
                 f"{len(self.reported)} training images cannot be read, trainer.max_unreadable is {limit}; the last is "
                 f"{name}; repair or remove them, or raise the limit"
             )
-        warnings.warn(
-            f"{name} cannot be read; another image stands in for it (number {len(self.reported)} of at most {limit})",
-            VanNotice,
-            stacklevel=2,
-        )
+        warnings.warn(self.images.told(name, len(self.reported)), VanNotice, stacklevel=2)

@@ -10,9 +10,8 @@ from ... import __version__
 from ...models import save
 from ...recipes.segmentation_spec import MONITORS
 from ...segment import RECORDED
-from ..callbacks import BEST, EpochTable
-from ..checkpoint_io import read_training_checkpoint
-from ..export import kept_row
+from ..callbacks import EpochTable
+from ..export import load_kept
 from ..folder import MODEL, write_summary
 from .prepare import SegmentationJob
 
@@ -20,9 +19,7 @@ from .prepare import SegmentationJob
 def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, seconds: float) -> None:
     """model.safetensors with classes, palette, preprocessing and provenance, and summary.json."""
     spec = job.recipe.trainer
-    row = kept_row(table, spec.monitor, spec.keep)
-    if spec.keep == "best":
-        job.module.load_state_dict(read_training_checkpoint(folder / BEST)["state_dict"])
+    row = load_kept(job.module, folder, table, spec)
     # F-scores may be undefined, which JSON has no number for
     scores = {name: row[name] for name in MONITORS if name in row and (name == "val/mIoU" or isfinite(row[name]))}
     seen, there = job.data.val_seen

@@ -12,6 +12,7 @@ from PIL import Image
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from ...data.fingerprint import Fingerprint
 from ...metrics.segmentation import ConfusionMatrix
 from ...nn.segmenter import Segmenter
 from ...recipes import SegmentationRecipe
@@ -38,6 +39,7 @@ class SegmentationModule(LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.recipe, self.inference, self.classes = model, recipe, inference, classes
+        self.contents: dict[str, Fingerprint] = {}  # what the data set held when the run began
         self.loss = PixelLoss(recipe.loss, ignore_index=ignore_index)
         self.matrix = ConfusionMatrix(model.num_classes, ignore_index=ignore_index)
 
@@ -84,6 +86,7 @@ class SegmentationModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["van_recipe"] = self.recipe.to_dict()
         checkpoint["van_classes"] = list(self.classes)
+        checkpoint["van_data"] = self.contents
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if len(batch) == 3:  # whole pictures are prepared on the CPU

@@ -44,7 +44,8 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     recipe = fit_devices(recipe, device)
     train, val = open_pictures(recipe.data)
     _check_weights(recipe, train)
-    resume = check_resume(recipe, train.classes)
+    contents = {"train": train.fingerprint(), "val": val.fingerprint()}
+    resume = check_resume(recipe, train.classes, contents)
     network = build_segmenter(recipe.model, train.classes, train.palette, seed=recipe.trainer.seed)
     preprocess = _preprocess(network, recipe)
     inference = inference_of(recipe.data, preprocess, method=network.config.method)
@@ -56,6 +57,7 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     module = SegmentationModule(
         network, recipe, inference=inference, classes=train.classes, ignore_index=train.ignore_index
     )
+    module.contents = contents
     build_pixel_optimizer(network, recipe)  # raises for options it cannot have
     tell_lr(recipe)
     if recipe.trainer.compile:

@@ -1,0 +1,173 @@
+"""Images that cannot be read, found before training: every file is decoded once, and what was whole is remembered.
+
+A file is known by its path, size and modification time. The memory lies beside the data set's index where there is one
+(`data.index`), else in the cache folder: eight bytes per whole image, so that the next start only asks for their times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..cache import private_cache
+from ..errors import DataError
+from ..preprocess import read_image, to_color
+from .classification import FolderData
+from .index import PathTable
+
+# What the check of an ordinary run may take at most; the rest is left to training, and to the next start.
+LIMIT_S = 300.0
+# A file that changed less than this before it was read may change again without another time.
+_FRESH_NS = 100_000_000
+
+
+@dataclass
+class Checked:
+    """What a check found: index -> why it cannot be read; how many were decoded, known from before, and left out."""
+
+    unreadable: dict[int, str] = field(default_factory=dict)
+    decoded: int = 0
+    known: int = 0
+    left: int = 0
+    seconds: float = 0.0
+
+    @property
+    def images_per_s(self) -> float:
+        """How fast they were decoded."""
+        return self.decoded / max(self.seconds, 1e-9)
+
+
+def check_images(
+    data: FolderData,
+    *,
+    index: Path | None = None,
+    limit_s: float | None = LIMIT_S,
+    threads: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checked:
+    """Decode every image of a data set that was not found whole before.
+
+    limit_s: stop after so many seconds; None: look at all. stop: asked now and then, ends the check early.
+    progress: called with (images done, images in all).
+    """
+    memory = _Memory(data, index)
+    found, started = Checked(), time.monotonic()
+    todo = [place for place in range(len(data)) if not memory.knows(place)]
+    found.known = len(data) - len(todo)
+    try:
+        for place, reason in _decoded(data, todo, threads or min(32, os.cpu_count() or 1)):
+            found.decoded += 1
+            if reason:
+                found.unreadable[place] = reason
+            else:
+                memory.learn(place)
+            if progress is not None:
+                progress(found.known + found.decoded, len(data))
+            late = limit_s is not None and time.monotonic() - started > limit_s
+            if late or stop():
+                break
+    finally:  # also of a check that was interrupted
+        found.seconds = time.monotonic() - started
+        found.left = len(todo) - found.decoded
+        memory.write()
+    found.unreadable = dict(sorted(found.unreadable.items()))
+    return found
+
+
+def _decoded(data: FolderData, places: Iterable[int], threads: int) -> Iterable[tuple[int, str]]:
+    """(place, what is wrong with the image or "") as they are done; PIL decodes beside Python's lock."""
+    waiting, pending = iter(places), set[Future[tuple[int, str]]]()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        while True:
+            while len(pending) < 4 * threads and (place := next(waiting, None)) is not None:
+                pending.add(pool.submit(_why_unreadable, data, place))
+            if not pending:
+                return
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            yield from (each.result() for each in done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _why_unreadable(data: FolderData, place: int) -> tuple[int, str]:
+    try:
+        image = read_image(data.paths[place])
+        if image.mode not in ("RGB", "L"):
+            to_color(image, "RGB")  # as training does
+    except DataError as error:
+        return place, str(error)
+    return place, ""
+
+
+class _Memory:
+    """The images of a data set that were whole: digests of path, size and time."""
+
+    def __init__(self, data: FolderData, index: Path | None) -> None:
+        self.data, self.file = data, _file(data, index)
+        self.whole = _read(self.file)
+        self.digests: dict[int, int] = {}
+        self.fresh: list[int] = []  # learnt now
+
+    def knows(self, place: int) -> bool:
+        """Whether the file is as it was when it was found whole."""
+        try:
+            status = self.data.paths[place].stat()
+        except OSError:
+            return False
+        if time.time_ns() - status.st_mtime_ns < _FRESH_NS:
+            return False
+        key = f"{self.data.key(place)}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape")
+        digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+        position = int(np.searchsorted(self.whole, np.uint64(digest)))
+        if position < len(self.whole) and int(self.whole[position]) == digest:
+            return True
+        self.digests[place] = digest
+        return False
+
+    def learn(self, place: int) -> None:
+        """The image is whole."""
+        if place in self.digests:
+            self.fresh.append(self.digests[place])
+
+    def write(self) -> None:
+        """Keep what was learnt, whole or not at all; a memory that cannot be kept costs time only."""
+        if self.file is None or not self.fresh:
+            return
+        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}.tmp")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.save(file, np.union1d(self.whole, np.array(self.fresh, np.uint64)))
+            temporary.replace(self.file)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+
+
+def _file(data: FolderData, index: Path | None) -> Path | None:
+    if not isinstance(data.paths, PathTable):
+        return None
+    name = hashlib.blake2b(os.fsencode(data.paths.root.resolve()), digest_size=8).hexdigest()
+    try:
+        return (index or private_cache() / "images") / f"{name}.whole.npy"
+    except OSError:  # nowhere to remember anything
+        return None
+
+
+def _read(file: Path | None) -> np.ndarray:
+    nothing = np.empty(0, np.uint64)
+    if file is None or not file.is_file():
+        return nothing
+    try:
+        known = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return nothing
+    return known if known.dtype == np.uint64 and known.ndim == 1 and (known[1:] > known[:-1]).all() else nothing
