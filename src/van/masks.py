@@ -9,6 +9,7 @@ Shapes: H height, W width, K classes.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -175,7 +176,8 @@ def _save_png(path: str | Path, image: Image.Image) -> None:
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # the name itself may be as long as a file system allows
+    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             write(file)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..checkpoints import FORMATS
 from ..errors import ConfigError
+from .output import say
 
 
 def add_arguments(parser: Any) -> None:
@@ -36,13 +37,13 @@ def run(options: Any) -> None:
         revision=options.revision,
         **known,
     )
-    print(f"{done.source} ({done.source_format}) -> {done.destination} ({done.format})")
-    print(f"verified: {done.tensors} tensors bit-identical, {done.outputs} equal")
+    say(f"{done.source} ({done.source_format}) -> {done.destination} ({done.format})")
+    say(f"verified: {done.tensors} tensors bit-identical, {done.outputs} equal")
     for note in done.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for sentence in done.lost:
-        print(f"not carried: {sentence}")
+        say(f"not carried: {sentence}")
     if options.card:
         from ..hosts import card
 
-        print(f"model card: {card.write(options.destination, options.card)}")
+        say(f"model card: {card.write(options.destination, options.card)}")

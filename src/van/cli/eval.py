@@ -5,12 +5,11 @@ Several checkpoints (files, folders, quoted globs) make one table, best first; e
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, VanError
 from .inference import OF_MASKS, add_inference_arguments, add_mask_arguments, command_line, inference_options, refuse
-from .output import check_writable, print_table, progress_bar, to_csv, to_json, write_file
+from .output import cell, check_writable, print_table, progress_bar, say, to_csv, to_json, write_file
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluation, Failure
@@ -74,7 +73,7 @@ def run(options: Any) -> int:
     done = [each for each in results if isinstance(each, Evaluation)]
     failed = [each for each in results if isinstance(each, Failure)]
     for failure in failed:
-        print(f"van: failed: {failure.checkpoint}: {failure.reason}", file=sys.stderr)
+        say(f"van: failed: {failure.checkpoint}: {failure.reason}", error=True)
     if not done:
         raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
     _write(done, failed, options)  # before printing: a reader of the output may stop reading
@@ -114,7 +113,6 @@ def _evaluate(checkpoints: list[str], options: Any, engine: str) -> list[Evaluat
 
 
 def _print(done: list[Evaluation], *, per_class: bool) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     real = done[0].original_top1 is not None
@@ -126,19 +124,19 @@ def _print(done: list[Evaluation], *, per_class: bool) -> None:
     for each in done:
         own = [f"{each.original_top1:.2f}", f"{each.original_top5:.2f}"] if real else []
         figures = [f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}", str(each.count), *own]
-        table.add_row(escape(each.checkpoint), *figures, f"{each.images_per_second:.1f}")
+        table.add_row(cell(each.checkpoint), *figures, f"{each.images_per_second:.1f}")
     print_table(table)
     if {"torch", "keras"} <= {each.engine for each in done}:
-        print()
+        say()
         print_table(_engines(done))
     for each in done if per_class else ():
-        print(f"\n{each.checkpoint}")
+        say()
+        say(each.checkpoint)
         print_table(_per_class(each))
 
 
 def _engines(done: list[Evaluation]) -> Any:
     """Top-1 and top-5 of both engines, and the second's less the first's."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -148,7 +146,7 @@ def _engines(done: list[Evaluation]) -> Any:
         table.add_column(word, justify="right")
     torch = {each.checkpoint: each for each in done if each.engine == "torch"}
     for other in (each for each in done if each.engine != "torch" and each.checkpoint in torch):
-        one, name = torch[other.checkpoint], escape(other.checkpoint)
+        one, name = torch[other.checkpoint], cell(other.checkpoint)
         table.add_row(name, "torch", f"{one.top1:.2f}", f"{one.top5:.2f}")
         table.add_row(name, other.engine, f"{other.top1:.2f}", f"{other.top5:.2f}")
         table.add_row(name, "difference", f"{other.top1 - one.top1:+.2f}", f"{other.top5 - one.top5:+.2f}")
@@ -156,7 +154,6 @@ def _engines(done: list[Evaluation]) -> Any:
 
 
 def _per_class(evaluation: Evaluation) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -166,7 +163,7 @@ def _per_class(evaluation: Evaluation) -> Any:
     table.add_column("most confused with", overflow="fold")
     for score in evaluation.per_class:
         confused = f"{score.confused_with} ({score.confused_count})" if score.confused_with is not None else ""
-        table.add_row(escape(score.name), str(score.count), f"{score.top1:.2f}", f"{score.top5:.2f}", escape(confused))
+        table.add_row(cell(score.name), str(score.count), f"{score.top1:.2f}", f"{score.top5:.2f}", cell(confused))
     return table
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .inference import image_size
-from .output import print_table, to_json, write_file
+from .output import cell, print_table, say, to_json, write_file
 
 if TYPE_CHECKING:
     from ..exporting import Quantized
@@ -56,11 +56,10 @@ def run_int8(options: Any) -> None:
 
 
 def _print(done: Quantized) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     told, report = done.description, done.report
-    print(f"{done.path}: {told.name}, {told.task}, {done.format} int8, {done.seconds:.1f} s")
+    say(f"{done.path}: {told.name}, {told.task}, {done.format} int8, {done.seconds:.1f} s")
     table = Table(box=None, pad_edge=False)
     for word in ("", "MB", "ms per image", "top-1 %"):
         table.add_column(word, justify="right" if word else "left")
@@ -69,7 +68,7 @@ def _print(done: Quantized) -> None:
     table.add_row("int8", f"{done.bytes / 1e6:.2f}", f"{report.ms:.2f} ({report.speedup:.2f}x)", top1[1])
     print_table(table)
     what = "images" if told.task == "classification" else "pixels"
-    print(
+    say(
         f"calibrated on {report.images} images ({report.calibration}); {report.agreement:.2%} of the {what} of"
         f" {report.compared} images keep their class, logits {report.sqnr_db:.1f} dB"
     )
@@ -77,5 +76,5 @@ def _print(done: Quantized) -> None:
     worst = Table("largest errors", box=None, pad_edge=False)
     worst.add_column("dB", justify="right")
     for layer in sorted(report.layers, key=lambda each: each.sqnr_db)[:_WORST]:
-        worst.add_row(escape(layer.layer), f"{layer.sqnr_db:.1f}")
+        worst.add_row(cell(layer.layer), f"{layer.sqnr_db:.1f}")
     print_table(worst)

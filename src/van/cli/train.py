@@ -20,6 +20,7 @@ from typing import Any
 from jsonargparse import DefaultHelpFormatter
 
 from ..errors import ConfigError
+from .output import say
 from ..recipes import (
     CLASSIFICATION_PRESETS,
     PRESETS,
@@ -99,8 +100,8 @@ def run(options: Any) -> int:
         return 0
     figures = json.loads((folder / "summary.json").read_text())
     score = f"top-1 {figures['val/top1']:.2f}%" if kind is Recipe else f"mIoU {figures['val/mIoU']:.2%}"
-    print(f"{folder}: {score} on held-out images, {figures['seconds']:.0f} s")
-    print(f"next: van predict {folder / figures['model']} IMAGE")
+    say(f"{folder}: {score} on held-out images, {figures['seconds']:.0f} s")
+    say(f"next: van predict {folder / figures['model']} IMAGE")
     return 0
 
 
