@@ -28,7 +28,7 @@ FLOORS = [
     {"recipes"},
     {"segmenters", "detectors"},
     {"weights", "variants"},
-    {"errors", "timing", "cache"},
+    {"errors", "timing", "cache", "text"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -37,6 +37,7 @@ ALLOWED_AT_IMPORT = {
     "errors": set(),
     "timing": set(),
     "cache": set(),
+    "text": set(),
     "variants": set(),
     "weights": set(),
     "recipes": set(),

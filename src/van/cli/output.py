@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import re
 import sys
 import zlib
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..text import UNSAFE, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 255  # bytes that file systems take
 _WIDTH = 160  # columns when the output is no terminal
-# What steers a terminal or cannot be encoded: control characters, line and paragraph separators, marks and overrides of
-# the writing direction, and the surrogates that stand for the bytes of a name that is not UTF-8.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: object) -> str:
-    """Text on one line that is safe to print: what steers a terminal, or cannot be encoded, as `\\x1b`, `\\u202e`, `\\n`."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def say(text: object = "", *, error: bool = False) -> None:
@@ -111,7 +103,7 @@ def json_line(value: Any) -> str:
     A byte of a name that is not UTF-8 is a lone surrogate, `\\udc80` to `\\udcff`: `os.fsencode` gives the byte back.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def to_csv(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError, UnknownNameError
-from .output import is_stream, json_line, print_table, printable, say, table_text, to_csv, to_json
+from ..text import printable
+from .output import is_stream, json_line, print_table, say, table_text, to_csv, to_json
 
 if TYPE_CHECKING:
     from ..predict import Failure

@@ -1,10 +1,10 @@
 """Train or fine-tune a classifier or a segmenter by a recipe; every setting can be overridden.
 
 van train digits_van_b0
-van train finetune --model.checkpoint van_tiny_754.pth.tar --data.path FOLDER
-van train finetune --config mine.yaml --optim.lr 5e-5 --print_config
-van train light_ham_van_b0 --preset small_gpu --model.checkpoint van_tiny_754.pth.tar --data.path ADE20K
-van train --trainer.resume runs/finetune-20260101-120000
+van train finetune --checkpoint van_tiny_754.pth.tar --data FOLDER
+van train finetune --config mine.yaml --lr 5e-5 --augment.mixup 0.8 --print_config
+van train light_ham_van_b0 --preset small_gpu --checkpoint van_tiny_754.pth.tar --data ADE20K
+van train --resume runs/finetune-20260101-120000
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 from jsonargparse import DefaultHelpFormatter
 
 from ..errors import ConfigError
-from .output import say
 from ..recipes import (
     CLASSIFICATION_PRESETS,
     PRESETS,
@@ -33,6 +32,9 @@ from ..recipes import (
     summary,
     with_preset,
 )
+from .output import say
+from .train_help import field_texts, help_text
+from .train_names import spelled_out
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -56,7 +58,7 @@ def _add_sections(parser: Any, kind: type[AnyRecipe]) -> None:
         parser.add_argument("--task", default="segmentation", help="the kind of recipe")
     for section, spec in kind.sections().items():
         parser.add_class_arguments(spec, section)
-        texts = _field_texts(spec)
+        texts = field_texts(spec)
         for action in parser._actions:
             if action.dest.startswith(f"{section}."):
                 action.help = texts.get(action.dest.partition(".")[2], action.help)
@@ -66,8 +68,10 @@ def set_defaults(parser: Any, arguments: list[str]) -> None:
     """Defaults of the recipe that is named first, of the run that is resumed, or of the one a YAML file names."""
     if not arguments:
         arguments.append("--list")
+    _spell_out(arguments)
     base = _preset(_base(arguments), _value(arguments, "--preset"))
     kind = SegmentationRecipe if isinstance(base, SegmentationRecipe) or _is_segmentation(arguments) else Recipe
+    _help(arguments, base or kind(), named=base is not None)
     _add_sections(parser, kind)
     if base is None:
         if not {"--list", "--config", "-h", "--help"} & {word.partition("=")[0] for word in arguments}:
@@ -80,6 +84,28 @@ def set_defaults(parser: Any, arguments: list[str]) -> None:
         spec = getattr(base, section)
         values |= {f"{section}.{key}": value for key, value in vars(spec).items()}
     parser.set_defaults(values)
+
+
+def _spell_out(arguments: list[str]) -> None:
+    """Short options become the settings of the recipe at hand."""
+    named = RECIPES.get(arguments[0].lower().replace("-", "_"))
+    kinds = [type(named())] if named else [Recipe, SegmentationRecipe]
+    if named is None and _is_segmentation(arguments):
+        kinds = [SegmentationRecipe]
+    sections = [pair for kind in kinds for pair in kind.sections().items()]
+    settings = {f"{section}.{name}": section for section, spec in sections for name in spec.__dataclass_fields__}
+    arguments[:] = spelled_out(arguments, settings)
+
+
+def _help(arguments: list[str], recipe: AnyRecipe, *, named: bool) -> None:
+    """`--help` and `--help SECTION`: print, and stop."""
+    at = next((index for index, word in enumerate(arguments) if word.partition("=")[0] in ("-h", "--help")), None)
+    if at is None:
+        return
+    topic = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 :]), None)
+    known = CLASSIFICATION_PRESETS if isinstance(recipe, Recipe) else PRESETS
+    print(help_text(recipe, topic, list(known), named=named), flush=True)
+    raise SystemExit(0)
 
 
 def run(options: Any) -> int:
@@ -153,14 +179,5 @@ def _value(arguments: list[str], option: str) -> str | None:
 def _listing() -> str:
     width = max(map(len, RECIPES))
     lines = [f"  {name:<{width}}  {summary(name)}" for name in RECIPES]
-    usage = "usage: van train RECIPE [--data.path FOLDER] [--optim.lr 1e-4 …] [--config FILE] [--print_config]"
-    return "\n".join([usage, "", *lines, "", "van train RECIPE --help tells a recipe's story and every setting."])
-
-
-def _field_texts(kind: type) -> dict[str, str]:
-    """Field -> what the class's docstring says about it ("name, name: text", continued on further lines)."""
-    texts: dict[str, str] = {}
-    _, _, body = (inspect.getdoc(kind) or "").partition("\n\n")
-    for names, text in re.findall(r"^((?:\w+,\s)*\w+): (.*(?:\n(?!(?:\w+,\s)*\w+: ).*)*)", body, re.MULTILINE):
-        texts |= {name: " ".join(text.split()) for name in re.split(r",\s", names)}
-    return texts
+    usage = "usage: van train RECIPE [--data FOLDER] [--checkpoint FILE] [--lr 1e-4 …] [--config FILE] [--print_config]"
+    return "\n".join([usage, "", *lines, "", "van train RECIPE --help tells a recipe's story and its settings."])
