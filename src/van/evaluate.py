@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,19 @@ from torch import nn
 
 from .data import ClassificationData, has_own_val, open_classification
 from .data.split import VAL_FRACTION
-from .engines import HalvingEngine, Opened, default_workers, find_checkpoints, in_order, open_classifier, reason_of
+from .engines import (
+    HalvingEngine,
+    Opened,
+    OpenedSegmenter,
+    default_workers,
+    find_checkpoints,
+    in_order,
+    is_segmenter,
+    open_classifier,
+    reason_of,
+)
 from .errors import DataError, UnknownNameError, VanNotice
+from .evaluate_masks import MaskEvaluation, evaluate_segmenter
 from .metrics import ClassificationMeter, ClassPlan, ClassScore, RealLabels, RealMeter, plan_classes
 from .preprocess import Preprocess
 
@@ -128,6 +141,13 @@ class Evaluation:
             "images_per_second",
         ]
         yield from ((name, getattr(self, name)) for name in names if getattr(self, name) is not None)
+
+    def __getitem__(self, name: str) -> float:
+        """A figure by its name: `evaluation["top1"]`; raises UnknownNameError."""
+        figures = dict(self)
+        if name not in figures:
+            raise UnknownNameError.of("figure", name, figures)
+        return figures[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON; a figure that is no number becomes None."""
@@ -348,3 +368,26 @@ class _Run:
             per_class=self.meter.per_class(),
             confusion=self.meter.confusion() if len(self.plan.classes) <= MAX_CONFUSION_CLASSES else None,
         )
+
+
+def evaluate_any(source: Any, data: Any, **options: Any) -> Evaluation | MaskEvaluation:
+    """Evaluate a classifier or a segmenter: `van.evaluate("model.safetensors", "my_data")["top1"]`, `["mIoU"]`.
+
+    source: a checkpoint, a folder with one, an exported file, a model, or what `engines` opened; data: what `van eval
+    --data` takes, or an opened data set.
+    options: those of `evaluate` for classifiers, of `evaluate_masks.evaluate_segmenter` for segmenters.
+    Raises CheckpointError, ConfigError, DataError.
+    """
+    if isinstance(source, OpenedSegmenter) or (not isinstance(source, Opened) and is_segmenter(source)):
+        return evaluate_segmenter(source, data, **options)
+    return evaluate(source, data, **options)
+
+
+class _Evaluate(ModuleType):
+    """This module, called as `van.evaluate(…)`."""
+
+    def __call__(self, source: Any, data: Any, **options: Any) -> Evaluation | MaskEvaluation:
+        return evaluate_any(source, data, **options)
+
+
+sys.modules[__name__].__class__ = _Evaluate

@@ -34,7 +34,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> None:
     """Measure, write, print."""
-    check_writable(options.json)
+    check_writable(options.json, ".json")
     from ..bench import bench, installed
 
     forms = list(options.forms or installed())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..checkpoints import FORMATS
+from ..checkpoints.files import SUFFIXES
 from ..errors import ConfigError
 from .output import say
+
+_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, ".keras")))
 
 
 def add_arguments(parser: Any) -> None:
@@ -27,6 +31,9 @@ def run(options: Any) -> None:
 
     if options.card and options.to != "transformers":
         raise ConfigError(f"--card belongs to --to transformers, not to {options.to}; leave one of them out")
+    suffix = Path(options.destination).suffix
+    if options.to != "transformers" and suffix and suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"{options.destination}: {suffix} is no checkpoint's suffix; expected {', '.join(_SUFFIXES)}")
     known = {} if options.layer_norm_eps is None else {"layer_norm_eps": options.layer_norm_eps}
     done = convert(
         options.source,

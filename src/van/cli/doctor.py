@@ -25,8 +25,8 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Examine, print what was found, write what was asked for."""
-    for path in (options.json, options.sheet):
-        check_writable(path)
+    for path, suffix in ((options.json, ".json"), (options.sheet, ".png")):
+        check_writable(path, suffix)
     from ..doctor import draw, examine
 
     with progress_bar() as bar:

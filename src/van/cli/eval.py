@@ -54,8 +54,8 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Evaluate; print the tables; write what was asked for."""
-    for path in (options.json, options.csv, options.confusion):
-        check_writable(path)
+    for path, suffix in ((options.json, ".json"), (options.csv, ".csv"), (options.confusion, ".png")):
+        check_writable(path, suffix)
     from ..engines import find_checkpoints
     from ..evaluate import Evaluation, Failure
 

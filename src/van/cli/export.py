@@ -38,7 +38,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> None:
     """Export, compare, print the report."""
-    check_writable(options.json)
+    check_writable(options.json, ".json")
     check_int8(options)
     if options.int8:
         run_int8(options)

@@ -51,17 +51,21 @@ def fitting_stem(stem: str, *, longest: str) -> str:
     return stem + end
 
 
-def check_writable(path: str | Path | None) -> None:
-    """Before hours of work: raises ConfigError when `path` cannot become a file."""
+def check_writable(path: str | Path | None, *suffixes: str) -> None:
+    """Before hours of work: raises ConfigError when `path` cannot become a file, or has another suffix than these."""
     if path is None or is_stream(Path(path)):
         return
     path = Path(path)
+    if not path.name:
+        raise ConfigError("cannot write a file without a name; give one")
     if path.is_dir():
         raise ConfigError(f"cannot write {path}: a folder is there; give a file name")
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"cannot write {path}: the folder {path.parent} is not writable; choose another")
+    if suffixes and path.suffix and path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path}: {path.suffix} is not what is written there; name it *{' or *'.join(suffixes)}")
 
 
 def write_file(path: str | Path, content: str | bytes) -> None:

@@ -6,7 +6,7 @@ A bad image is reported and skipped; exit code 1 when some failed, 2 when none c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import DataError
 from .inference import (
@@ -21,9 +21,6 @@ from .inference import (
 )
 from .output import cell, check_writable, progress_bar
 from .results import COMPLAINTS, FORMATS, SUFFIXES, Earlier, Layout, Results, result_format
-
-if TYPE_CHECKING:
-    from ..predict import Prediction
 
 
 def add_arguments(parser: Any) -> None:
@@ -76,20 +73,10 @@ def run(options: Any) -> int:
         with progress_bar() as bar:
             for result in bar.track(predictor.predict_many(wanted), total=len(wanted), description="predicting"):
                 if isinstance(result, Prediction):
-                    results.add(_entry(result))
+                    results.add(result.to_dict())
                 else:
                     results.fail(result)
     return 1 if results.failures else 0
-
-
-def _entry(prediction: Prediction) -> dict[str, Any]:
-    return {
-        "image": prediction.image,
-        "label": prediction.label,
-        "index": prediction.index,
-        "probability": prediction.probability,
-        "top": [{"label": label, "index": index, "probability": p} for label, index, p in prediction.top],
-    }
 
 
 def _rows(entry: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -91,7 +91,7 @@ def _entry(prediction: MaskPrediction, overlay: Path) -> dict[str, Any]:
         "image": prediction.image,
         "overlay": str(overlay),
         "mask": str(overlay).removesuffix(OVERLAY) + MASK,
-        "classes": [{"class": label, "index": n, "share": share} for label, n, share in prediction.shares],
+        "classes": prediction.to_dict()["classes"],
     }
 
 

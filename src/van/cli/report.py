@@ -21,7 +21,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Write the page, and say where it is."""
-    check_writable(options.out)
+    check_writable(options.out, ".html", ".htm")
     from ..train.html_report import write_report
 
     page = write_report(Path(options.run), Path(options.out) if options.out else None, device=options.device)

@@ -102,7 +102,8 @@ def _help(arguments: list[str], recipe: AnyRecipe, *, named: bool) -> None:
     at = next((index for index, word in enumerate(arguments) if word.partition("=")[0] in ("-h", "--help")), None)
     if at is None:
         return
-    topic = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 :]), None)
+    following = [word for word in arguments[at + 1 : at + 2] if not word.startswith("-")]
+    topic = arguments[at].partition("=")[2] or next(iter(following), None)
     known = CLASSIFICATION_PRESETS if isinstance(recipe, Recipe) else PRESETS
     print(help_text(recipe, topic, list(known), named=named), flush=True)
     raise SystemExit(0)

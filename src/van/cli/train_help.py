@@ -100,6 +100,8 @@ def field_texts(kind: type) -> dict[str, str]:
     """Field -> what the class's docstring says about it ("name, name: text", continued on further lines)."""
     texts: dict[str, str] = {}
     _, _, body = (inspect.getdoc(kind) or "").partition("\n\n")
-    for names, text in re.findall(r"^((?:\w+,\s)*\w+): (.*(?:\n(?!(?:\w+,\s)*\w+: ).*)*)", body, re.MULTILINE):
+    field = "|".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    start = rf"((?:(?:{field}),\s)*(?:{field})): "
+    for names, text in re.findall(rf"^{start}(.*(?:\n(?!{start.replace('((', '(?:(', 1)}).*)*)", body, re.MULTILINE):
         texts |= {name: " ".join(text.split()) for name in re.split(r",\s", names)}
     return texts
