@@ -1,4 +1,4 @@
-"""The command line and the Python calls as newcomers use them: names from elsewhere, formats, help, images of every kind."""
+"""The command line and the calls from Python as newcomers use them: names, formats, help, images of every kind."""
 
 import io
 import json
@@ -50,7 +50,15 @@ class TestTrain:
         assert recipe["data"]["size"] == 32
         assert recipe["optim"]["lr"] == 1e-3
         assert recipe["optim"]["weight_decay"] == 0.1
-        wanted = {"epochs": 2, "batch_size": 8, "out": "o", "seed": 3, "device": "cpu", "workers": 0, "precision": "bf16"}
+        wanted = {
+            "epochs": 2,
+            "batch_size": 8,
+            "out": "o",
+            "seed": 3,
+            "device": "cpu",
+            "workers": 0,
+            "precision": "bf16",
+        }
         assert {name: recipe["trainer"][name] for name in wanted} == wanted
 
     def test_both_spellings_are_one(self, capsys):
@@ -314,7 +322,21 @@ class TestTraining:
 
     def test_import_stays_light(self):
         code = "import sys, van; assert 'evaluate' in dir(van); print('torch' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+        assert (
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+        )
+
+
+def test_help_and_errors_name_options_as_they_are_typed(capsys):
+    with pytest.raises(SystemExit):
+        main(["help", "predict"])
+    text = capsys.readouterr().out
+    assert "--resume" in text
+    assert "default: null" not in text
+    assert "default: False" not in text
+    assert "arguments are required: --data; van eval --help tells them all" in error(capsys, "eval", "x")
+    assert "required: destination, --to;" in error(capsys, "convert", "x")
+    assert "unknown command 'predic'; did you mean 'predict'?" in error(capsys, "help", "predic")
 
 
 def test_python_m_van_is_van():

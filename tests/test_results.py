@@ -1,4 +1,4 @@
-"""`van predict` writes results as they come, whatever the images are called; nothing that is printed steers a terminal."""
+"""`van predict` writes results as they come, whatever the images are called; what is printed steers no terminal."""
 
 import csv
 import json
@@ -115,7 +115,9 @@ def test_tables_show_every_name_without_steering_the_terminal(desk, odd, tmp_pat
 def test_segmenters_write_two_pictures_of_every_name(desk, odd, tmp_path, form, capfd):
     arguments = ["predict", str(desk / "segmenter.safetensors"), str(odd), "--out", str(tmp_path / "o")]
     assert main([*arguments, "--format", form]) == 0
-    assert len(list((tmp_path / "o").glob("*-mask.png"))) == len(list((tmp_path / "o").glob("*-overlay.png"))) == len(ODD)
+    assert (
+        len(list((tmp_path / "o").glob("*-mask.png"))) == len(list((tmp_path / "o").glob("*-overlay.png"))) == len(ODD)
+    )
     if form == "json":
         content = json.loads(capfd.readouterr().out)
         assert sorted(each["image"] for each in content["predictions"]) == names(odd)

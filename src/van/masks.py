@@ -97,7 +97,9 @@ def with_legend(image: Image.Image, mask: np.ndarray, palette: Palette, classes:
     """
     values, counts = np.unique(mask, return_counts=True)
     present = sorted((-int(n), int(v)) for v, n in zip(values, counts, strict=True) if v < len(classes))
-    lines: list[tuple[Colour | None, str]] = [(palette[v], f"{printable(classes[v])}  {-n / mask.size:.1%}") for n, v in present]
+    lines: list[tuple[Colour | None, str]] = [
+        (palette[v], f"{printable(classes[v])}  {-n / mask.size:.1%}") for n, v in present
+    ]
     size = max(11, min(28, image.height // 32))
     step, room = size + size // 2, max(1, (image.height - size) // (size + size // 2))
     if len(lines) > room:

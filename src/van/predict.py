@@ -207,7 +207,7 @@ class Predictor:
         """One name per logit, None when the checkpoint has none."""
         return self.opened.classes
 
-    def __call__(self, image: Picture | Sequence[Picture]) -> Any:
+    def __call__(self, image: Picture | list[Picture] | tuple[Picture, ...]) -> Any:
         """Predict one image, or each of a list: a path, encoded bytes, an open file, a PIL image, or uint8 pixels.
 
         Pixels are numpy's (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or torch's (H, W), (1, H, W) or (3, H, W).
@@ -338,10 +338,9 @@ def _opened(image: Picture) -> Image.Image:
         raise DataError(f"{image} is an address ({found[0]}…); download it first, and give the file or its bytes")
     if isinstance(image, str | Path):
         return read_image(image)
-    if isinstance(image, bytes | bytearray | memoryview):
-        return read_image(io.BytesIO(image))
-    if hasattr(image, "read"):
-        return read_image(image)
+    if isinstance(image, bytes | bytearray | memoryview) or hasattr(image, "read"):
+        encoded: Any = image if hasattr(image, "read") else io.BytesIO(image)
+        return read_image(encoded)
     if isinstance(image, np.ndarray | Tensor):
         return _from_pixels(image)
     raise DataError(f"got an image of type {type(image).__name__}; expected {EXPECTED}")
@@ -356,7 +355,9 @@ def _from_pixels(pixels: np.ndarray | Tensor) -> Image.Image:
         raise DataError(f"got {kind}; expected uint8 pixels of one image; give several as a list: list(images)")
     if array.dtype != np.uint8:
         scale = ", as (255 * image).round() where values are 0 … 1" if array.dtype.kind == "f" else ""
-        raise DataError(f"got {kind}; expected uint8 pixels, 0 … 255{scale}: the checkpoint's own preprocessing follows")
+        raise DataError(
+            f"got {kind}; expected uint8 pixels, 0 … 255{scale}: the checkpoint's own preprocessing follows"
+        )
     if array.ndim == 3 and first:
         array = array.transpose(1, 2, 0)
     channels = 1 if array.ndim == 2 else array.shape[-1]

@@ -10,5 +10,5 @@ UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u
 
 
 def printable(text: object) -> str:
-    """Text on one line that is safe to show: what steers a terminal, or cannot be encoded, as `\\x1b`, `\\u202e`, `\\n`."""
+    """Text on one line, safe to show: what steers a terminal, or cannot be encoded, as `\\x1b`, `\\u202e`, `\\n`."""
     return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))

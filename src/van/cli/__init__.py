@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     verb, *rest = arguments or ["help"]
+    if verb == "help" and rest:  # van help predict
+        verb, rest = rest[0], ["--help"]
     if verb in ("-h", "--help", "help"):
         print(_help(), flush=True)
         return 0

@@ -31,7 +31,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--format", help=f"{', '.join(FORMATS)} (default: by the suffix of --out, else table)")
     parser.add_argument(
         "--out",
-        help=f"write into this file ({', '.join(SUFFIXES)}) instead of printing; segmenters: the folder of the pictures",
+        help=f"write into this file ({', '.join(SUFFIXES)}), do not print; segmenters: the folder of the pictures",
     )
     parser.add_argument(
         "--resume", action="store_true", help="leave out what an earlier run wrote into --out (.jsonl, .csv, a folder)"
@@ -94,7 +94,7 @@ def _table(entries: list[dict[str, Any]]) -> Any:
     if others:
         table.add_column("then", overflow="fold", style="dim")
     for entry in entries:
-        row = [cell(entry["image"]), cell(entry["label"]), f"{entry['probability']:.1%}"]
+        row: list[Any] = [cell(entry["image"]), cell(entry["label"]), f"{entry['probability']:.1%}"]
         rest = ", ".join(f"{each['label']} {each['probability']:.1%}" for each in entry["top"][1:])
         table.add_row(*row, *[cell(rest)] * others)
     return table

@@ -72,7 +72,9 @@ def _names(images: list[Path]) -> dict[Path, str]:
 
 def _to_do(images: list[Path], names: dict[Path, str], folder: Path) -> list[Path]:
     """Images whose two pictures are not there yet."""
-    left = [image for image in images if not all((folder / f"{names[image]}{end}").is_file() for end in (OVERLAY, MASK))]
+    left = [
+        image for image in images if not all((folder / f"{names[image]}{end}").is_file() for end in (OVERLAY, MASK))
+    ]
     say(f"van: note: {len(images) - len(left)} image(s) are in {folder} already; {len(left)} to do", error=True)
     return left
 

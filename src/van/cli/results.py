@@ -133,9 +133,7 @@ class Results:
             more = "; --resume goes on from there" if self.path and self.form in RESUMABLE else ""
             say(f"van: kept: {self.count} of {self.total} image(s) done so far are {where}{more}", error=True)
         if kind is None and not self.count:
-            raise DataError(
-                f"none of {self.total} image(s) could be predicted; the first: {self.failures[0].reason}"
-            )
+            raise DataError(f"none of {self.total} image(s) could be predicted; the first: {self.failures[0].reason}")
 
     def _finish(self) -> None:
         """End the text and give the file its name."""

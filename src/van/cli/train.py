@@ -9,15 +9,12 @@ van train --resume runs/finetune-20260101-120000
 
 from __future__ import annotations
 
-import argparse
-import inspect
 import itertools
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-from jsonargparse import DefaultHelpFormatter
 
 from ..errors import ConfigError
 from ..recipes import (
@@ -33,17 +30,12 @@ from ..recipes import (
     with_preset,
 )
 from .output import say
-from .train_help import field_texts, help_text
+from .train_help import help_text
 from .train_names import spelled_out
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """A recipe's story keeps its lines."""
 
 
 def add_arguments(parser: Any) -> None:
     """Options of `van train` that no recipe has."""
-    parser.formatter_class = _Formatter
     parser.add_argument("recipe", nargs="?", help="name of a recipe; none: list them")
     parser.add_argument("--list", action="store_true", help="list the recipes")
     parser.add_argument("--config", action="config", help="YAML file of settings, e.g. a run's recipe.yaml")
@@ -58,10 +50,6 @@ def _add_sections(parser: Any, kind: type[AnyRecipe]) -> None:
         parser.add_argument("--task", default="segmentation", help="the kind of recipe")
     for section, spec in kind.sections().items():
         parser.add_class_arguments(spec, section)
-        texts = field_texts(spec)
-        for action in parser._actions:
-            if action.dest.startswith(f"{section}."):
-                action.help = texts.get(action.dest.partition(".")[2], action.help)
 
 
 def set_defaults(parser: Any, arguments: list[str]) -> None:
@@ -77,8 +65,6 @@ def set_defaults(parser: Any, arguments: list[str]) -> None:
         if not {"--list", "--config", "-h", "--help"} & {word.partition("=")[0] for word in arguments}:
             raise ConfigError(f"van train: name a recipe first, one of {', '.join(RECIPES)}")
         return
-    if base.name in RECIPES:
-        parser.description = inspect.getdoc(RECIPES[base.name])
     values: dict[str, Any] = {"name": base.name}
     for section in kind.sections():
         spec = getattr(base, section)
@@ -89,11 +75,11 @@ def set_defaults(parser: Any, arguments: list[str]) -> None:
 def _spell_out(arguments: list[str]) -> None:
     """Short options become the settings of the recipe at hand."""
     named = RECIPES.get(arguments[0].lower().replace("-", "_"))
-    kinds = [type(named())] if named else [Recipe, SegmentationRecipe]
+    kinds: list[type[AnyRecipe]] = [type(named())] if named else [Recipe, SegmentationRecipe]
     if named is None and _is_segmentation(arguments):
         kinds = [SegmentationRecipe]
     sections = [pair for kind in kinds for pair in kind.sections().items()]
-    settings = {f"{section}.{name}": section for section, spec in sections for name in spec.__dataclass_fields__}
+    settings = {f"{section}.{each.name}": section for section, spec in sections for each in fields(spec)}
     arguments[:] = spelled_out(arguments, settings)
 
 

@@ -56,7 +56,7 @@ def _frequent(recipe: AnyRecipe) -> list[str]:
     for option, setting in SHORT.items():
         section, _, name = setting.partition(".")
         kind = type(recipe).sections()[section]
-        if name in kind.__dataclass_fields__:
+        if name in _values(recipe, section):
             text = field_texts(kind).get(name, "").rstrip(".")
             default = _shown(_values(recipe, section)[name])
             lines.append(_entry(option, f"{text} [{default}]", f"--{setting}"))

@@ -58,7 +58,7 @@ class OpenVinoEngine(ExportedEngine):
         return self._requests(images.shape).infer(images)
 
     def _requests(self, shape: tuple[int, ...]) -> _Requests:
-        """Those of a graph compiled for the shape, which is some 10% faster; of the graph with free sizes for more of them.
+        """Those of a graph compiled for the shape, some 10% faster; beyond MOST_SHAPES of the graph with free sizes.
 
         A shape has one graph from its first image on: the two round int8 differently.
         Of classifiers only: OpenVINO 2026.4 crashes while it compiles a Hamburger for a fixed size.
@@ -74,7 +74,7 @@ class OpenVinoEngine(ExportedEngine):
 
 
 class _Requests:
-    """The infer requests of one graph: a request serves one caller at a time, so there are as many as callers at once."""
+    """The infer requests of one graph. One serves a caller at a time, so there are as many as callers at once."""
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled

@@ -103,7 +103,7 @@ def configured(recipe: str | AnyRecipe, settings: Mapping[str, Any]) -> AnyRecip
         if inner is None and name in ("name", "task"):
             values[name] = value
         elif inner is None or section not in base.sections():
-            known = [f"{part}.{field}" for part, kind in base.sections().items() for field in kind.__dataclass_fields__]
+            known = [f"{part}.{each}" for part, keys in values.items() if isinstance(keys, dict) for each in keys]
             raise UnknownNameError.of("setting", name, known)
         else:
             values[section] |= {key: str(each) if isinstance(each, PurePath) else each for key, each in inner.items()}
