@@ -294,6 +294,56 @@ def test_evaluation_writes_class_names_of_every_kind(tmp_path, capsys):
     assert {*map(os.fsencode, result["classes"])} == {*kinds}
 
 
+@pytest.mark.promise("13")
+@pytest.mark.parametrize("kind", ["classifier", "segmenter"])
+def test_evaluations_that_were_done_are_kept(desk, tmp_path, monkeypatch, capsys, kind):
+    """Ctrl-C in the second of two checkpoints."""
+    import van.evaluate as evaluation
+    from van.cli import eval_masks
+    from van.data.scenes import Scenes
+
+    if kind == "classifier":
+        module, name, data = evaluation, "_evaluate", "digits"
+        monkeypatch.setattr(evaluation, "open_classification", lambda *_, **__: Few())
+        model = classifier(num_classes=10)
+    else:
+        module, name, data = eval_masks, "_evaluate", "scenes"
+        monkeypatch.setattr("van.evaluate_masks.open_segmentation", lambda *_, **__: Scenes("val", count=1, size=32))
+        model = segmenter(num_classes=11)
+    for number in range(2):
+        van.save(model, tmp_path / f"{number}.safetensors")
+    whole, calls = getattr(module, name), []
+
+    def once(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(module, name, once)
+    files = ["--json", str(tmp_path / "e.json"), "--csv", str(tmp_path / "e.csv")]
+    assert main(["eval", *map(str, sorted(tmp_path.glob("*.safetensors"))), "--data", data, *files]) == 130
+    out, err = capsys.readouterr()
+    assert "0.safetensors" in out
+    assert err.endswith("van: interrupted: 1 of 2 checkpoint(s) were evaluated and are kept\n")
+    assert len(json.loads((tmp_path / "e.json").read_text())["results"]) == 1
+    assert len((tmp_path / "e.csv").read_text().splitlines()) == 2
+
+
+class Few:
+    """Three of the digits."""
+
+    def __init__(self):
+        from van.data import open_classification
+
+        whole = open_classification("digits", "val")
+        self.classes, self.labels = whole.classes, whole.labels[:3]
+        self.name, self.load = whole.name, whole.load
+
+    def __len__(self):
+        return 3
+
+
 ESCAPING = ["\x1b[31m", "\x1b]0;title\x07", "\x9b31m", "\u202e", "\u2066", "\r", "\x08", "\x7f", "\udcff", "\u2028"]
 
 

@@ -185,23 +185,28 @@ def evaluate_many(
     data: Data,
     *,
     progress: Progress | None = None,
+    on_result: Callable[[Evaluation | Failure], None] | None = None,
     **options: Any,
 ) -> list[Evaluation | Failure]:
     """Evaluate several checkpoints alike, best top-1 first; one that fails becomes a Failure at the end.
 
     sources: files, folders, globs, hub ids, as `engines.find_checkpoints` takes them; data, options: see `evaluate`.
+    on_result: called with each as soon as it is there.
     Raises CheckpointError when there is none, DataError and ConfigError for data that cannot be opened.
     """
     chosen = EvalOptions.of(options)
     checkpoints = find_checkpoints([sources] if isinstance(sources, str | Path) else sources)
     images = _Source(data, chosen)
-    done: list[Evaluation] = []
-    failed: list[Failure] = []
+    results: list[Evaluation | Failure] = []
     for checkpoint in checkpoints:
         try:
-            done.append(_evaluate(checkpoint, images, chosen, progress))
+            results.append(_evaluate(checkpoint, images, chosen, progress))
         except Exception as error:  # whatever is wrong with one checkpoint, the others still count
-            failed.append(Failure(checkpoint, reason_of(error)))
+            results.append(Failure(checkpoint, reason_of(error)))
+        if on_result is not None:
+            on_result(results[-1])
+    done = [each for each in results if isinstance(each, Evaluation)]
+    failed = [each for each in results if isinstance(each, Failure)]
     return [*sorted(done, key=lambda each: -each.top1), *failed]
 
 

@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         say(f"van: error: {one_line(error)}", error=True)
         return error.exit_code if isinstance(error, VanError) else 2
-    except KeyboardInterrupt:
-        say("van: interrupted", error=True)
+    except KeyboardInterrupt as interrupt:  # a verb may say what is kept
+        say(f"van: interrupted{f': {interrupt}' if interrupt.args else ''}", error=True)
         return 130
 
 

@@ -5,6 +5,7 @@ Several checkpoints (files, folders, quoted globs) make one table, best first; e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, VanError
@@ -67,17 +68,25 @@ def run(options: Any) -> int:
     refuse(options, add_arguments, (*OF_MASKS, *_OF_MASKS), "segmenters, which this is not")
     if options.confusion and len(checkpoints) > 1:
         raise ConfigError(f"--confusion draws one checkpoint, got {len(checkpoints)}; evaluate them one at a time")
-    results = _evaluate(checkpoints, options, options.engine)
-    if options.engine != "torch":
-        results = _evaluate(checkpoints, options, "torch") + results
+    results: list[Evaluation | Failure] = []
+    stopped: KeyboardInterrupt | None = None
+    try:
+        for engine in dict.fromkeys((options.engine, "torch")):
+            _evaluate(checkpoints, options, engine, results.append)
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
+    second = options.engine if options.engine != "torch" else None  # is shown after torch
     done = [each for each in results if isinstance(each, Evaluation)]
+    done.sort(key=lambda each: (each.engine == second, -each.top1))
     failed = [each for each in results if isinstance(each, Failure)]
     for failure in failed:
         say(f"van: failed: {failure.checkpoint}: {failure.reason}", error=True)
     if not done:
-        raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
+        raise stopped or ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
     _write(done, failed, options)  # before printing: a reader of the output may stop reading
     _print(done, per_class=options.per_class)
+    if stopped:
+        raise KeyboardInterrupt(f"{len(done)} of {len(checkpoints)} checkpoint(s) were evaluated and are kept")
     return 1 if failed else 0
 
 
@@ -96,7 +105,9 @@ def _are_segmenters(checkpoints: list[str]) -> bool:
     return True in found
 
 
-def _evaluate(checkpoints: list[str], options: Any, engine: str) -> list[Evaluation | Failure]:
+def _evaluate(
+    checkpoints: list[str], options: Any, engine: str, on_result: Callable[[Evaluation | Failure], None]
+) -> None:
     from ..evaluate import evaluate, evaluate_many
 
     names = ("split", "seed", "val_fraction", "real_labels", "classes_subset", "class_map")
@@ -108,8 +119,9 @@ def _evaluate(checkpoints: list[str], options: Any, engine: str) -> list[Evaluat
             bar.update(task, completed=done, total=total)
 
         if len(checkpoints) == 1:  # its error is the command's error
-            return [evaluate(checkpoints[0], options.data, progress=progress, **chosen)]
-        return evaluate_many(checkpoints, options.data, progress=progress, **chosen)
+            on_result(evaluate(checkpoints[0], options.data, progress=progress, **chosen))
+        else:
+            evaluate_many(checkpoints, options.data, progress=progress, on_result=on_result, **chosen)
 
 
 def _print(done: list[Evaluation], *, per_class: bool) -> None:

@@ -33,19 +33,25 @@ def run_masks(checkpoints: list[str], options: Any, add_arguments: Callable[[Any
         raise ConfigError(f"--opacity is {options.opacity}; expected 0 (picture) to 1 (colours)")
     done: list[MaskEvaluation] = []
     failed: list[tuple[str, str]] = []
+    stopped: KeyboardInterrupt | None = None
     for checkpoint in checkpoints:
         try:
             done.append(_evaluate(checkpoint, options, inference))
+        except KeyboardInterrupt as interrupt:
+            stopped = interrupt
+            break
         except VanError as error:
             if len(checkpoints) == 1:
                 raise
             failed.append((checkpoint, str(error)))
             say(f"van: failed: {checkpoint}: {one_line(error)}", error=True)
     if not done:
-        raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
+        raise stopped or ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
     done.sort(key=lambda each: -each["mIoU"])
     _write(done, failed, options, add_arguments)  # before printing: a reader of the output may stop reading
     _print(done, per_class=options.per_class)
+    if stopped:
+        raise KeyboardInterrupt(f"{len(done)} of {len(checkpoints)} checkpoint(s) were evaluated and are kept")
     return 1 if failed else 0
 
 
