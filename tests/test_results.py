@@ -211,6 +211,24 @@ def test_a_killed_process_leaves_its_rows_and_a_cut_one_is_done_again(desk, tmp_
 
 
 @pytest.mark.promise("13")
+def test_ctrl_c_while_an_earlier_file_is_copied_loses_nothing(desk, tmp_path, monkeypatch):
+    from van.cli.results import Earlier
+
+    out = tmp_path / "r.jsonl"
+    command = ["predict", str(desk / "classifier.safetensors"), str(desk / "many"), "--out", str(out)]
+    assert main(command) == 0
+    before, whole = out.read_bytes(), Earlier.entries
+
+    def some(self):
+        yield next(whole(self))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Earlier, "entries", some)
+    assert main([*command, "--resume"]) == 130
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [before]
+
+
+@pytest.mark.promise("13")
 def test_ctrl_c(desk, tmp_path):
     """The signal itself: results are there before the end, and stay."""
     images = tmp_path / "images"

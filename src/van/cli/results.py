@@ -79,6 +79,7 @@ class Results:
         self._part: Path | None = None
         self._file: IO[bytes] | None = None
         self._lost = False  # the file cannot be written any more
+        self._copying = False  # the earlier file still has more than this one
         self._stdout = sys.stdout
         if self.path is not None:
             self._open(self.path)
@@ -101,12 +102,12 @@ class Results:
         """Write what an earlier run did, whose left-over goes when this file has its name; the images still to do."""
         if earlier is None:
             return images
-        named = {str(image) for image in images}
+        self._copying, named = True, {str(image) for image in images}
         for image, text in earlier.entries():
             self._write((self._csv_header() if self.form == "csv" else "") + text)
             self.count += 1
             named.discard(image)
-        self._done_with = earlier.source
+        self._copying, self._done_with = False, earlier.source
         say(f"van: note: {self.count} image(s) are in {earlier.source} already; {len(named)} to do", error=True)
         return [image for image in images if str(image) in named]
 
@@ -128,7 +129,7 @@ class Results:
         if kind is not None and issubclass(kind, BrokenPipeError):
             return
         self._finish()
-        if kind is not None and self.count:
+        if kind is not None and self.count and not self._copying:
             where = f"in {self.path}" if self.path else "written"
             more = "; --resume goes on from there" if self.path and self.form in RESUMABLE else ""
             say(f"van: kept: {self.count} of {self.total} image(s) done so far are {where}{more}", error=True)
@@ -147,7 +148,7 @@ class Results:
         if self._file is not None:
             self._file.close()
         if self._part is not None and self.path is not None:
-            if self.count:
+            if self.count and not self._copying:
                 _replace(self._part, self.path)
                 if self._done_with is not None and self._done_with != self.path.resolve():
                     self._done_with.unlink(missing_ok=True)
