@@ -1,5 +1,6 @@
 """One Predictor in many threads: what comes out is what one thread gets, bit for bit, with every engine."""
 
+import functools
 import multiprocessing
 import pickle
 import threading
@@ -194,3 +195,31 @@ def test_a_predictor_goes_to_a_spawned_process(desk):
     predict = opened(desk / "classifier", ".xml")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(predict, (IMAGES[0],)).top == predict(IMAGES[0]).top
+
+
+def test_opening_in_many_threads_starts_openvino_once(desk, monkeypatch):
+    """Two of its cores alive, and the next signal may end the process."""
+    from van.engines import openvino_engine
+
+    made, whole = [], openvino_engine.the_core
+
+    def slowly():
+        made.append(1)
+        threading.Event().wait(0.05)
+        return whole()
+
+    monkeypatch.setattr(openvino_engine, "the_core", functools.cache(slowly))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: open_exported(desk / "classifier.xml", threads=1), range(4)))
+    assert len(made) == 1
+
+
+def test_optimising_in_many_threads_leaves_torchs_settings(desk):
+    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings], torch.get_float32_matmul_precision()
+    model = classifier()
+    want = van.optimize(model)(torch.ones(1, 3, 32, 32))
+    with ThreadPoolExecutor(4) as pool:
+        for fast in pool.map(lambda _: van.optimize(model), range(12)):
+            assert torch.equal(fast(torch.ones(1, 3, 32, 32)), want)
+    assert ([setting.fp32_precision for setting in settings], torch.get_float32_matmul_precision()) == before

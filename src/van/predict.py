@@ -128,6 +128,7 @@ class Predictor:
     """A network with its own preprocessing and labels: `Predictor("model.safetensors")("cat.jpg").label`.
 
     A classifier gives a Prediction, a segmenter a MaskPrediction: `Predictor("segmenter.safetensors")("cat.jpg").mask`.
+    Any number of threads may call it at once; it can be pickled.
 
     source: what `van.load` takes, an exported file (.onnx, .xml, .pt2; or what `engines.open_exported` makes of it), a
     model (taken over: moved to `device`, into eval mode), or an `engines.Opened`.

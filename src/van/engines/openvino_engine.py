@@ -18,6 +18,7 @@ from .exported import ExportedEngine, broken
 FIELDS = DESCRIPTION, WEIGHTS = "description", "weights"
 
 
+_starting = threading.Lock()
 MOST_SHAPES = 2  # that get a graph of their own, with its copy of the weights
 
 
@@ -31,7 +32,8 @@ class OpenVinoEngine(ExportedEngine):
 
     def _open(self) -> str | None:
         try:
-            core = the_core()
+            with _starting:  # threads that open files at once must not make two
+                core = the_core()
         except ImportError as error:
             raise MissingExtraError.of("openvino", "export", "to run .xml files") from error
         weights = self.path.with_suffix(".bin")
