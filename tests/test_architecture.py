@@ -16,7 +16,8 @@ FLOORS = [
     {"bench"},
     {"quickstart"},
     {"train", "verify", "hosts", "exporting"},
-    {"evaluate", "evaluate_masks", "doctor"},
+    {"evaluate"},
+    {"evaluate_masks", "doctor"},
     {"predict", "shards"},
     {"engines"},
     {"models", "keras"},
@@ -29,7 +30,7 @@ FLOORS = [
     {"recipes"},
     {"segmenters", "detectors"},
     {"weights", "variants"},
-    {"errors", "timing", "cache", "jsontext"},
+    {"errors", "timing", "cache", "jsontext", "text"},
     {"paths"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -41,6 +42,7 @@ ALLOWED_AT_IMPORT = {
     "cache": set(),
     "paths": set(),
     "jsontext": set(),
+    "text": set(),
     "variants": set(),
     "weights": set(),
     "recipes": set(),

@@ -12,10 +12,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import VanError, VanNotice
+    from .evaluate import evaluate_any as evaluate
     from .exporting import export, quantize
     from .hosts import register
     from .models import convert, create_model, info, list_models, load, optimize, save
     from .predict import Predictor
+    from .train import train
     from .variants import VanConfig
 
 # Where each public name lives.
@@ -36,6 +38,9 @@ _HOMES = {
     "save": "models",
 }
 
+# Modules that can be called: `van.evaluate(…)`, and `from van.evaluate import evaluate` as well.
+_CALLABLE_MODULES = ("evaluate", "train")
+
 __all__ = [
     "Predictor",
     "VanConfig",
@@ -43,6 +48,7 @@ __all__ = [
     "VanNotice",
     "convert",
     "create_model",
+    "evaluate",
     "export",
     "info",
     "list_models",
@@ -51,10 +57,13 @@ __all__ = [
     "quantize",
     "register",
     "save",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CALLABLE_MODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module 'van' has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

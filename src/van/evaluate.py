@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,19 @@ from torch import nn
 from .data import ClassificationData, has_own_val, open_classification
 from .data.split import VAL_FRACTION
 from .data.split_folders import is_split_name
-from .engines import HalvingEngine, Opened, default_workers, find_checkpoints, in_order, open_classifier, reason_of
-from .errors import ConfigError, DataError, UnknownOptionError, VanNotice
+from .engines import (
+    HalvingEngine,
+    Opened,
+    OpenedSegmenter,
+    default_workers,
+    find_checkpoints,
+    in_order,
+    is_segmenter,
+    open_classifier,
+    reason_of,
+)
+from .errors import ConfigError, DataError, UnknownNameError, UnknownOptionError, VanNotice
+from .evaluate_masks import MaskEvaluation, evaluate_segmenter
 from .metrics import ClassificationMeter, ClassPlan, ClassScore, RealLabels, RealMeter, plan_classes
 from .paths import why_no_path
 from .preprocess import Preprocess
@@ -140,6 +153,13 @@ class Evaluation:
         ]
         yield from ((name, getattr(self, name)) for name in names if getattr(self, name) is not None)
 
+    def __getitem__(self, name: str) -> float:
+        """A figure by its name: `evaluation["top1"]`; raises UnknownNameError."""
+        figures = dict(self)
+        if name not in figures:
+            raise UnknownNameError.of("figure", name, figures)
+        return figures[name]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON; a figure that is no number becomes None."""
         values = {each.name: getattr(self, each.name) for each in fields(self)} | dict(self)
@@ -176,23 +196,28 @@ def evaluate_many(
     data: Data,
     *,
     progress: Progress | None = None,
+    on_result: Callable[[Evaluation | Failure], None] | None = None,
     **options: Any,
 ) -> list[Evaluation | Failure]:
     """Evaluate several checkpoints alike, best top-1 first; one that fails becomes a Failure at the end.
 
     sources: files, folders, globs, hub ids, as `engines.find_checkpoints` takes them; data, options: see `evaluate`.
+    on_result: called with each as soon as it is there.
     Raises CheckpointError when there is none, DataError and ConfigError for data that cannot be opened.
     """
     chosen = EvalOptions.of(options)
     checkpoints = find_checkpoints([sources] if isinstance(sources, str | Path) else sources)
     images = _Source(data, chosen)
-    done: list[Evaluation] = []
-    failed: list[Failure] = []
+    results: list[Evaluation | Failure] = []
     for checkpoint in checkpoints:
         try:
-            done.append(_evaluate(checkpoint, images, chosen, progress))
+            results.append(_evaluate(checkpoint, images, chosen, progress))
         except Exception as error:  # whatever is wrong with one checkpoint, the others still count
-            failed.append(Failure(checkpoint, reason_of(error)))
+            results.append(Failure(checkpoint, reason_of(error)))
+        if on_result is not None:
+            on_result(results[-1])
+    done = [each for each in results if isinstance(each, Evaluation)]
+    failed = [each for each in results if isinstance(each, Failure)]
     return [*sorted(done, key=lambda each: -each.top1), *failed]
 
 
@@ -367,3 +392,26 @@ class _Run:
             per_class=self.meter.per_class(),
             confusion=self.meter.confusion() if len(self.plan.classes) <= MAX_CONFUSION_CLASSES else None,
         )
+
+
+def evaluate_any(source: Any, data: Any, **options: Any) -> Evaluation | MaskEvaluation:
+    """Evaluate a classifier or a segmenter: `van.evaluate("model.safetensors", "my_data")["top1"]`, `["mIoU"]`.
+
+    source: a checkpoint, a folder with one, an exported file, a model, or what `engines` opened; data: what `van eval
+    --data` takes, or an opened data set.
+    options: those of `evaluate` for classifiers, of `evaluate_masks.evaluate_segmenter` for segmenters.
+    Raises CheckpointError, ConfigError, DataError.
+    """
+    if isinstance(source, OpenedSegmenter) or (not isinstance(source, Opened) and is_segmenter(source)):
+        return evaluate_segmenter(source, data, **options)
+    return evaluate(source, data, **options)
+
+
+class _Evaluate(ModuleType):
+    """This module, called as `van.evaluate(…)`."""
+
+    def __call__(self, source: Any, data: Any, **options: Any) -> Evaluation | MaskEvaluation:
+        return evaluate_any(source, data, **options)
+
+
+sys.modules[__name__].__class__ = _Evaluate

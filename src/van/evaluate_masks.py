@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from .data.segmentation import SegmentationData, open_segmentation
 from .engines.segmenters import ExportedSegmenter, OpenedSegmenter, open_segmenter
 from .engines.torch_engine import available_device
-from .errors import ConfigError, DataError, VanNotice
+from .errors import ConfigError, DataError, UnknownNameError, VanNotice
 from .metrics.class_names import first_difference, places
 from .metrics.segmentation import ConfusionMatrix
 from .nn.hamburger import factorisations
@@ -143,6 +144,33 @@ def evaluate_masks(
         inference=opened.inference,
         seeds=None if seeds is None else spread(totals[1:]),
     )
+
+
+def evaluate_segmenter(source: Any, data: Any, **options: Any) -> MaskEvaluation:
+    """`evaluate_masks` with everything by its own name: fields of Inference, seed and val_fraction of the split too.
+
+    Raises UnknownNameError for an option that does not exist, and what `evaluate_masks` raises.
+    """
+    looks = [each.name for each in fields(Inference)]
+    own = [*_keywords(evaluate_masks), *_keywords(open_segmenter)]
+    drawn = ("seed", "val_fraction")
+    for name in options:
+        if name not in (*looks, *own, *drawn):
+            raise UnknownNameError.of("evaluation option of a segmenter", name, [*looks, *own, *drawn])
+    chosen = {name: options.pop(name) for name in looks if name in options}
+    split = {name: options.pop(name) for name in drawn if name in options}
+    if not isinstance(source, OpenedSegmenter):
+        options["overrides"] = {**options.get("overrides", {}), **chosen}
+    elif chosen:
+        raise ConfigError(f"{next(iter(chosen))} belongs to what is opened here; give it to open_segmenter")
+    if split:
+        options["data_options"] = {**options.get("data_options", {}), **split}
+    return evaluate_masks(source, data, **options)
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
 
 
 def check_seeds(model: nn.Module, seeds: int) -> None:

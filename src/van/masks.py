@@ -9,6 +9,7 @@ Shapes: H height, W width, K classes.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import ConfigError, DataError, UnknownNameError
+from .text import printable
 
 Colour = tuple[int, int, int]
 Palette = Sequence[Colour]
@@ -95,7 +97,9 @@ def with_legend(image: Image.Image, mask: np.ndarray, palette: Palette, classes:
     """
     values, counts = np.unique(mask, return_counts=True)
     present = sorted((-int(n), int(v)) for v, n in zip(values, counts, strict=True) if v < len(classes))
-    lines: list[tuple[Colour | None, str]] = [(palette[v], f"{classes[v]}  {-n / mask.size:.1%}") for n, v in present]
+    lines: list[tuple[Colour | None, str]] = [
+        (palette[v], f"{printable(classes[v])}  {-n / mask.size:.1%}") for n, v in present
+    ]
     size = max(11, min(28, image.height // 32))
     step, room = size + size // 2, max(1, (image.height - size) // (size + size // 2))
     if len(lines) > room:
@@ -175,7 +179,8 @@ def _save_png(path: str | Path, image: Image.Image) -> None:
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # the name itself may be as long as a file system allows
+    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             write(file)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from .data.folder import is_image
 from .engines import (
@@ -36,7 +38,14 @@ from .nn.segmenter import Segmenter
 from .paths import why_no_path
 from .preprocess import read_image, to_color, upright
 
-Picture = str | Path | Image.Image | np.ndarray
+# A path, encoded bytes, an open file, a PIL image, or uint8 pixels.
+Picture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
+EXPECTED = (
+    "a path, the bytes of an image file, an open file, a PIL image, or uint8 pixels: numpy (H, W), (H, W, 3), torch "
+    "(H, W), (3, H, W)"
+)
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:image/")
+_NOTHING = "no such file or folder, and nothing matches it as a pattern"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,11 @@ class Prediction:
         """Softmax of the likeliest class, 0 … 1."""
         return self.top[0][2]
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        top = [{"label": label, "index": index, "probability": probability} for label, index, probability in self.top]
+        return {"image": self.image, **top[0], "top": top}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskPrediction:
@@ -87,6 +101,16 @@ class MaskPrediction:
         order = np.argsort(-counts, kind="stable")
         return tuple((self.classes[numbers[i]], int(numbers[i]), float(counts[i] / self.mask.size)) for i in order)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; the mask and the picture are not among them."""
+        classes = [{"class": label, "index": number, "share": share} for label, number, share in self.shares]
+        return {"image": self.image, "size": [*self.mask.shape], "classes": classes}
+
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{label} {share:.1%}" for label, _, share in self.shares[:5])
+        height, width = self.mask.shape
+        return f"MaskPrediction(image={self.image!r}, {height} x {width}: {shares})"
+
     def overlay(self, opacity: float = 0.5, *, legend: bool = True) -> Image.Image:
         """The picture with its classes painted over it and, on the right, their names; opacity 0 … 1."""
         names = self.classes if legend else None
@@ -105,6 +129,7 @@ class Predictor:
     """A network with its own preprocessing and labels: `Predictor("model.safetensors")("cat.jpg").label`.
 
     A classifier gives a Prediction, a segmenter a MaskPrediction: `Predictor("segmenter.safetensors")("cat.jpg").mask`.
+    Any number of threads may call it at once; it can be pickled.
 
     source: what `van.load` takes, an exported file (.onnx, .xml, .pt2; or what `engines.open_exported` makes of it), a
     model (taken over: moved to `device`, into eval mode), or an `engines.Opened`.
@@ -180,22 +205,26 @@ class Predictor:
         self.top = min(top, opened.num_classes)
         self._engine = HalvingEngine(opened.engine, batch_size)
 
+    def __repr__(self) -> str:
+        return f"Predictor({self.opened.name!r})"
+
     @property
     def classes(self) -> tuple[str, ...] | None:
         """One name per logit, None when the checkpoint has none."""
         return self.opened.classes
 
-    def __call__(self, image: Picture) -> Any:
-        """Predict one image: a path, a PIL image, or uint8 pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    def __call__(self, image: Picture | list[Picture] | tuple[Picture, ...]) -> Any:
+        """Predict one image, or each of a list: a path, encoded bytes, an open file, a PIL image, or uint8 pixels.
 
-        A Prediction, or a segmenter's MaskPrediction. Raises DataError for an image that cannot be used.
+        Pixels are numpy's (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or torch's (H, W), (1, H, W) or (3, H, W).
+        A Prediction, or a segmenter's MaskPrediction; a list of them for a list or tuple.
+        Raises DataError for an image that cannot be used.
         """
+        if isinstance(image, list | tuple):
+            return [_or_raise(result) for result in self.predict_many(image)]
         if isinstance(self.opened, OpenedSegmenter):
             return self._masked(self.opened, _name(image, 0), _opened(image, self.exif))
-        result = self._predictions([_name(image, 0)], [self._array(image)])[0]
-        if isinstance(result, Failure):
-            raise DataError(f"{result.image}: {result.reason}")
-        return result
+        return _or_raise(self._predictions([_name(image, 0)], [self._array(image)])[0])
 
     def predict_many(self, images: Iterable[Picture]) -> Iterator[Any]:
         """One (Mask)Prediction, or Failure for an image that cannot be used, per image and in order.
@@ -286,7 +315,8 @@ def find_images(patterns: Iterable[str | Path]) -> tuple[list[Path], list[Failur
         images = [image for match in matches for image in _images(Path(match))]
         found |= dict.fromkeys(images)
         if not matches:
-            failures.append(Failure(pattern, "no such file or folder, and nothing matches it as a pattern"))
+            found_no = "is an address; download it first" if _URL.match(pattern) else _NOTHING
+            failures.append(Failure(pattern, found_no))
         elif not images:
             failures.append(Failure(pattern, "no images in this folder"))
     return list(found), failures
@@ -303,20 +333,51 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
+def _or_raise(result: Any) -> Any:
+    if isinstance(result, Failure):
+        known = result.image in result.reason
+        raise DataError(result.reason if known else f"{result.image}: {result.reason}")
+    return result
+
+
 def _opened(image: Picture, exif: bool) -> Image.Image:
     if isinstance(image, Image.Image):
         return upright(image) if exif else image
-    if isinstance(image, np.ndarray):
-        channels = 1 if image.ndim == 2 else image.shape[-1]
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
-            raise DataError(
-                f"got an array of {image.dtype} with shape {image.shape}; expected uint8 pixels (H, W) or (H, W, 3)"
-            )
-        return Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
-    if not isinstance(image, str | Path):
-        raise DataError(f"got an image of type {type(image).__name__}; expected a path, a PIL image or a numpy array")
-    return read_image(image, exif=exif)
+    if isinstance(image, str) and (found := _URL.match(image)):
+        raise DataError(f"{image} is an address ({found[0]}…); download it first, and give the file or its bytes")
+    if isinstance(image, str | Path):
+        return read_image(image, exif=exif)
+    if isinstance(image, bytes | bytearray | memoryview) or hasattr(image, "read"):
+        encoded: Any = image if hasattr(image, "read") else io.BytesIO(image)
+        return read_image(encoded, exif=exif)
+    if isinstance(image, np.ndarray | Tensor):
+        return _from_pixels(image)
+    raise DataError(f"got an image of type {type(image).__name__}; expected {EXPECTED}")
+
+
+def _from_pixels(pixels: np.ndarray | Tensor) -> Image.Image:
+    """uint8 (H, W[, C]) of numpy, ([C,] H, W) of torch; raises DataError with the remedy for other types and shapes."""
+    first = isinstance(pixels, Tensor)
+    array = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else pixels
+    kind = f"{'a tensor' if first else 'an array'} of {array.dtype} with shape {array.shape}"
+    if array.ndim == 4:
+        raise DataError(f"got {kind}; expected uint8 pixels of one image; give several as a list: list(images)")
+    if array.dtype != np.uint8:
+        scale = ", as (255 * image).round() where values are 0 … 1" if array.dtype.kind == "f" else ""
+        raise DataError(
+            f"got {kind}; expected uint8 pixels, 0 … 255{scale}: the checkpoint's own preprocessing follows"
+        )
+    if array.ndim == 3 and first:
+        array = array.transpose(1, 2, 0)
+    channels = 1 if array.ndim == 2 else array.shape[-1]
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
+        expected = "(H, W), (1, H, W), (3, H, W)" if first else "(H, W), (H, W, 1), (H, W, 3), (H, W, 4)"
+        raise DataError(f"got {kind}; expected uint8 pixels {expected}")
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.ndim == 3 and channels == 1 else array))
 
 
 def _name(image: Picture, number: int) -> str:
-    return str(image) if isinstance(image, str | Path) else f"image {number}"
+    if isinstance(image, str | Path):
+        return str(image)
+    name = getattr(image, "filename", None) or getattr(image, "name", None)  # of PIL images and open files
+    return name if isinstance(name, str) else f"image {number}"

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ConfigError, VanError, VanNotice
+from .text import printable
 
 SHOWN = 40  # digits in the picture, mistakes first
 FILES = 8  # digits that are written to files and predicted from them
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         quickstart(Path(options.out), epochs=options.epochs)
     except (VanError, OSError) as error:
-        print(f"van: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"van: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     return 0
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import UnknownNameError, VanError, VanNotice
+from .output import one_line, say
 
 # verb -> (module, one line of help); the order of `van --help`.
 VERBS = {
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, an error's own, told on one line."""
     # not list(…): importing the verb of that name puts its module here
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # of a terminal that is not UTF-8
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", VanNotice)
@@ -45,19 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):  # `van list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"van: error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"van: error: {one_line(error)}", error=True)
         return error.exit_code if isinstance(error, VanError) else 2
-    except KeyboardInterrupt as stop:
-        print(": ".join(filter(None, ("van: interrupted", str(stop)))), file=sys.stderr)
+    except KeyboardInterrupt as stop:  # a verb may say what is kept
+        say(": ".join(filter(None, ("van: interrupted", str(stop)))), error=True)
         return 130
 
 
 def _run(arguments: list[str]) -> int:
     verb, *rest = arguments or ["help"]
+    if verb == "help" and rest:  # van help predict
+        verb, rest = rest[0], ["--help"]
     if verb in ("-h", "--help", "help"):
-        return _say(_help())
+        print(_help(), flush=True)
+        return 0
     if verb in ("-V", "--version"):
-        return _say(f"van {__version__}")
+        say(f"van {__version__}")
+        return 0
     if verb not in VERBS:
         raise UnknownNameError.of("command", verb, VERBS)
     from .parser import Parser
@@ -68,11 +76,6 @@ def _run(arguments: list[str]) -> int:
     if hasattr(module, "set_defaults"):  # what is named first decides the defaults of the other options
         module.set_defaults(parser, rest)
     return module.run(parser.parse_args(rest)) or 0
-
-
-def _say(text: str) -> int:
-    print(text, flush=True)
-    return 0
 
 
 def _help() -> str:
@@ -88,4 +91,4 @@ def _help() -> str:
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> None:
     word = "note" if issubclass(category, VanNotice) else "warning"
-    print(f"van: {word}: {' '.join(str(message).split())}", file=sys.stderr)
+    say(f"van: {word}: {one_line(message)}", error=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .output import check_writable, print_table, to_json, write_file
+from .output import cell, check_writable, print_table, say, to_json, write_file
 
 if TYPE_CHECKING:
     from ..bench import Bench
@@ -34,7 +34,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> None:
     """Measure, write, print."""
-    check_writable(options.json)
+    check_writable(options.json, ".json")
     from ..bench import bench, installed
 
     forms = list(options.forms or installed())
@@ -58,11 +58,10 @@ def run(options: Any) -> None:
 
 
 def _print(done: Bench) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     height, width = done.size
-    print(f"{done.name}, batch {done.batch}, {height} x {width}, {done.threads} threads, {done.rounds} rounds")
+    say(f"{done.name}, batch {done.batch}, {height} x {width}, {done.threads} threads, {done.rounds} rounds")
     print(f"floor {done.floor_ms:.2f} ms: 1x1 convolutions at {done.gemm_gflops:.0f} GFLOP/s\n")
     table = Table(box=None, pad_edge=False)
     table.add_column("form")
@@ -71,5 +70,5 @@ def _print(done: Bench) -> None:
     for row in done.rows:
         noise = "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
         times = (f"{row.ms:.2f}", f"{row.low:.2f} … {row.high:.2f}", f"{row.speedup:.2f}x", f"{row.of_floor:.2f}x")
-        table.add_row(escape(row.form), *times, noise)
+        table.add_row(cell(row.form), *times, noise)
     print_table(table)

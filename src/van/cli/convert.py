@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..checkpoints import FORMATS
+from ..checkpoints.files import SUFFIXES
 from ..errors import ConfigError
+from .output import say
+
+_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, ".keras")))
 
 
 def add_arguments(parser: Any) -> None:
@@ -26,6 +31,9 @@ def run(options: Any) -> None:
 
     if options.card and options.to != "transformers":
         raise ConfigError(f"--card belongs to --to transformers, not to {options.to}; leave one of them out")
+    suffix = Path(options.destination).suffix
+    if options.to != "transformers" and suffix and suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"{options.destination}: {suffix} is no checkpoint's suffix; expected {', '.join(_SUFFIXES)}")
     known = {} if options.layer_norm_eps is None else {"layer_norm_eps": options.layer_norm_eps}
     done = convert(
         options.source,
@@ -36,13 +44,13 @@ def run(options: Any) -> None:
         revision=options.revision,
         **known,
     )
-    print(f"{done.source} ({done.source_format}) -> {done.destination} ({done.format})")
-    print(f"verified: {done.tensors} tensors bit-identical, {done.outputs} equal")
+    say(f"{done.source} ({done.source_format}) -> {done.destination} ({done.format})")
+    say(f"verified: {done.tensors} tensors bit-identical, {done.outputs} equal")
     for note in done.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for sentence in done.lost:
-        print(f"not carried: {sentence}")
+        say(f"not carried: {sentence}")
     if options.card:
         from ..hosts import card
 
-        print(f"model card: {card.write(options.destination, options.card)}")
+        say(f"model card: {card.write(options.destination, options.card)}")

@@ -12,7 +12,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from .doctor_images import run_images
-from .output import check_writable, print_table, progress_bar, to_json, write_file
+from .output import cell, check_writable, print_table, progress_bar, say, to_json, write_file
 
 if TYPE_CHECKING:
     from ..doctor import Report
@@ -29,8 +29,8 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Examine, print what was found, write what was asked for."""
-    for path in (options.json, options.sheet):
-        check_writable(path)
+    for path, suffix in ((options.json, ".json"), (options.sheet, ".png")):
+        check_writable(path, suffix)
     from ..data.segmentation import is_label_maps
     from ..doctor import draw, examine
     from ..doctor.images import is_image_folder
@@ -59,22 +59,21 @@ def run(options: Any) -> int:
 def _print(report: Report) -> None:
     zero = ", 0 counts as no label" if report.reduce_zero_label else ""
     ignored = f"{report.ignore_index} is ignored{zero}"
-    print(f"{report.data}: {report.layout}, {len(report.classes)} classes, {ignored}")
+    say(f"{report.data}: {report.layout}, {len(report.classes)} classes, {ignored}")
     for split, part in report.parts.items():
         narrow, wide = (min(part.sizes), max(part.sizes)) if part.sizes else ((0, 0), (0, 0))
         sizes = f"{narrow[0]} x {narrow[1]}" + ("" if narrow == wide else f" … {wide[0]} x {wide[1]}")
         kinds = ", ".join(f"{count} {kind}" for kind, count in part.kinds.items())
-        print(f"{split}: {part.total} images of {sizes} pixels; masks: {kinds or 'none'}")
+        say(f"{split}: {part.total} images of {sizes} pixels; masks: {kinds or 'none'}")
     print_table(_table(report))
     print("weight: suggested for the loss, median frequency balancing (--json has inverse-log ones too)")
     for finding in report.findings:
-        print(f"{finding.level}: {finding.text}")
+        say(f"{finding.level}: {finding.text}")
     if report.healthy:
         print("fit for training" if not report.findings else "nothing that breaks training was found")
 
 
 def _table(report: Report) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("label", "class")
@@ -84,5 +83,5 @@ def _table(report: Report) -> Any:
     table.add_column("weight", justify="right")
     for row in report.table():
         cells = [cell for split in report.parts for cell in (f"{row[split]['share']:.3%}", str(row[split]["images"]))]
-        table.add_row(str(row["label"]), escape(row["name"]), *cells, f"{row['weights']['median_frequency']:.3f}")
+        table.add_row(str(row["label"]), cell(row["name"]), *cells, f"{row['weights']['median_frequency']:.3f}")
     return table

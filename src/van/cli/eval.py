@@ -5,12 +5,12 @@ Several checkpoints (files, folders, quoted globs) make one table, best first; e
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, VanError
 from .inference import OF_MASKS, add_inference_arguments, add_mask_arguments, command_line, inference_options, refuse
-from .output import check_writable, print_table, progress_bar, to_csv, to_json, write_file
+from .output import cell, check_writable, print_table, progress_bar, say, to_csv, to_json, write_file
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluation, Failure
@@ -58,8 +58,8 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Evaluate; print the tables; write what was asked for."""
-    for path in (options.json, options.csv, options.confusion):
-        check_writable(path)
+    for path, suffix in ((options.json, ".json"), (options.csv, ".csv"), (options.confusion, ".png")):
+        check_writable(path, suffix)
     from ..engines import find_checkpoints
     from ..evaluate import Evaluation, Failure
 
@@ -71,17 +71,25 @@ def run(options: Any) -> int:
     refuse(options, add_arguments, (*OF_MASKS, *_OF_MASKS), "segmenters, which this is not")
     if options.confusion and len(checkpoints) > 1:
         raise ConfigError(f"--confusion draws one checkpoint, got {len(checkpoints)}; evaluate them one at a time")
-    results = _evaluate(checkpoints, options, options.engine)
-    if options.engine != "torch":
-        results = _evaluate(checkpoints, options, "torch") + results
+    results: list[Evaluation | Failure] = []
+    stopped: KeyboardInterrupt | None = None
+    try:
+        for engine in dict.fromkeys((options.engine, "torch")):
+            _evaluate(checkpoints, options, engine, results.append)
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
+    second = options.engine if options.engine != "torch" else None  # is shown after torch
     done = [each for each in results if isinstance(each, Evaluation)]
+    done.sort(key=lambda each: (each.engine == second, -each.top1))
     failed = [each for each in results if isinstance(each, Failure)]
     for failure in failed:
-        print(f"van: failed: {failure.checkpoint}: {failure.reason}", file=sys.stderr)
+        say(f"van: failed: {failure.checkpoint}: {failure.reason}", error=True)
     if not done:
-        raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
+        raise stopped or ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
     _write(done, failed, options)  # before printing: a reader of the output may stop reading
     _print(done, per_class=options.per_class)
+    if stopped:
+        raise KeyboardInterrupt(f"{len(done)} of {len(checkpoints)} checkpoint(s) were evaluated and are kept")
     return 1 if failed else 0
 
 
@@ -100,7 +108,9 @@ def _are_segmenters(checkpoints: list[str]) -> bool:
     return True in found
 
 
-def _evaluate(checkpoints: list[str], options: Any, engine: str) -> list[Evaluation | Failure]:
+def _evaluate(
+    checkpoints: list[str], options: Any, engine: str, on_result: Callable[[Evaluation | Failure], None]
+) -> None:
     from ..evaluate import evaluate, evaluate_many
 
     names = ("split", "seed", "val_fraction", "real_labels", "classes_subset", "class_map")
@@ -112,12 +122,12 @@ def _evaluate(checkpoints: list[str], options: Any, engine: str) -> list[Evaluat
             bar.update(task, completed=done, total=total)
 
         if len(checkpoints) == 1:  # its error is the command's error
-            return [evaluate(checkpoints[0], options.data, progress=progress, **chosen)]
-        return evaluate_many(checkpoints, options.data, progress=progress, **chosen)
+            on_result(evaluate(checkpoints[0], options.data, progress=progress, **chosen))
+        else:
+            evaluate_many(checkpoints, options.data, progress=progress, on_result=on_result, **chosen)
 
 
 def _print(done: list[Evaluation], *, per_class: bool) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     real = done[0].original_top1 is not None
@@ -129,19 +139,19 @@ def _print(done: list[Evaluation], *, per_class: bool) -> None:
     for each in done:
         own = [f"{each.original_top1:.2f}", f"{each.original_top5:.2f}"] if real else []
         figures = [f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}", str(each.count), *own]
-        table.add_row(escape(each.checkpoint), *figures, f"{each.images_per_second:.1f}")
+        table.add_row(cell(each.checkpoint), *figures, f"{each.images_per_second:.1f}")
     print_table(table)
     if {"torch", "keras"} <= {each.engine for each in done}:
-        print()
+        say()
         print_table(_engines(done))
     for each in done if per_class else ():
-        print(f"\n{each.checkpoint}")
+        say()
+        say(each.checkpoint)
         print_table(_per_class(each))
 
 
 def _engines(done: list[Evaluation]) -> Any:
     """Top-1 and top-5 of both engines, and the second's less the first's."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -151,7 +161,7 @@ def _engines(done: list[Evaluation]) -> Any:
         table.add_column(word, justify="right")
     torch = {each.checkpoint: each for each in done if each.engine == "torch"}
     for other in (each for each in done if each.engine != "torch" and each.checkpoint in torch):
-        one, name = torch[other.checkpoint], escape(other.checkpoint)
+        one, name = torch[other.checkpoint], cell(other.checkpoint)
         table.add_row(name, "torch", f"{one.top1:.2f}", f"{one.top5:.2f}")
         table.add_row(name, other.engine, f"{other.top1:.2f}", f"{other.top5:.2f}")
         table.add_row(name, "difference", f"{other.top1 - one.top1:+.2f}", f"{other.top5 - one.top5:+.2f}")
@@ -159,7 +169,6 @@ def _engines(done: list[Evaluation]) -> Any:
 
 
 def _per_class(evaluation: Evaluation) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -171,7 +180,7 @@ def _per_class(evaluation: Evaluation) -> Any:
         confused = f"{score.confused_with} ({score.confused_count})" if score.confused_with is not None else ""
         figures = (score.top1, score.top5, score.precision, score.recall, score.f1)
         cells = (f"{figure:.2f}" for figure in figures)
-        table.add_row(escape(score.name), str(score.count), *cells, escape(confused))
+        table.add_row(cell(score.name), str(score.count), *cells, cell(confused))
     means = (evaluation.macro_precision, evaluation.macro_recall, evaluation.macro_f1)
     table.add_row("mean over classes", "", "", "", *(f"{mean:.2f}" for mean in means), "")
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, VanError
 from .inference import OF_LABELS, command_line, mask_options, refuse
-from .output import print_table, progress_bar, to_csv, to_json, write_file
+from .output import cell, fitting_stem, one_line, print_table, progress_bar, say, to_csv, to_json, write_file
 
 if TYPE_CHECKING:
     from ..evaluate_masks import MaskEvaluation
 
 _FIGURES = ("aAcc", "mIoU", "mAcc")
 _OF_LABELS = (*OF_LABELS, "workers", "real_labels", "classes_subset", "class_map", "engine")
+_LONGEST_END = "_999999999.png"  # of a file's name, its number included
 _FEW_CLASSES = 30  # so many are shown without being asked for
 
 
@@ -32,19 +33,25 @@ def run_masks(checkpoints: list[str], options: Any, add_arguments: Callable[[Any
         raise ConfigError(f"--opacity is {options.opacity}; expected 0 (picture) to 1 (colours)")
     done: list[MaskEvaluation] = []
     failed: list[tuple[str, str]] = []
+    stopped: KeyboardInterrupt | None = None
     for checkpoint in checkpoints:
         try:
             done.append(_evaluate(checkpoint, options, inference))
+        except KeyboardInterrupt as interrupt:
+            stopped = interrupt
+            break
         except VanError as error:
             if len(checkpoints) == 1:
                 raise
             failed.append((checkpoint, str(error)))
-            print(f"van: failed: {checkpoint}: {error}", file=sys.stderr)
+            say(f"van: failed: {checkpoint}: {one_line(error)}", error=True)
     if not done:
-        raise ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
+        raise stopped or ConfigError(f"none of {len(checkpoints)} checkpoints could be evaluated")
     done.sort(key=lambda each: -each["mIoU"])
     _write(done, failed, options, add_arguments)  # before printing: a reader of the output may stop reading
     _print(done, per_class=options.per_class)
+    if stopped:
+        raise KeyboardInterrupt(f"{len(done)} of {len(checkpoints)} checkpoint(s) were evaluated and are kept")
     return 1 if failed else 0
 
 
@@ -130,10 +137,15 @@ class MaskWriter:
 def _stems(names: list[Path]) -> tuple[str, ...]:
     """File names without suffix, each once: one that is taken gets its folder's name before it, then a number."""
     taken: dict[str, None] = {}  # in order
+    numbers = Counter[str]()  # given to a stem so far
     for name in names:
-        stems = [name.stem, f"{name.parent.name}_{name.stem}"]
-        stems += [f"{stems[1]}_{number}" for number in range(2, len(taken) + 2) if stems[0] in taken]
-        taken[next(stem for stem in stems if stem not in taken)] = None
+        stem = fitting_stem(name.stem, longest=_LONGEST_END)
+        if stem in taken:
+            stem = first = fitting_stem(f"{name.parent.name}_{name.stem}", longest=_LONGEST_END)
+            while stem in taken:
+                numbers[first] += 1
+                stem = f"{first}_{numbers[first] + 1}"
+        taken[stem] = None
     return tuple(taken)
 
 
@@ -146,7 +158,6 @@ def _submission_layout(data: Any) -> str:
 
 
 def _print(done: list[MaskEvaluation], *, per_class: bool) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -155,7 +166,7 @@ def _print(done: list[MaskEvaluation], *, per_class: bool) -> None:
         table.add_column(word, justify="right")
     for each in done:
         figures = [_percent(each[name]) for name in _FIGURES]
-        table.add_row(escape(each.checkpoint), *figures, str(each.count), f"{each.images_per_second:.1f}")
+        table.add_row(cell(each.checkpoint), *figures, str(each.count), f"{each.images_per_second:.1f}")
     print_table(table)
     for each in done:
         if each.seeds is not None:
@@ -163,12 +174,12 @@ def _print(done: list[MaskEvaluation], *, per_class: bool) -> None:
             count = sum(name.startswith("mIoU.seed") for name in each.seeds)
             print(f"over {count} draws of the bases: {', '.join(spread)} (mean ± standard deviation)")
         if per_class or (len(done) == 1 and len(each.classes) <= _FEW_CLASSES):
-            print(f"\n{each.checkpoint}")
+            say()
+            say(each.checkpoint)
             print_table(_per_class(each))
 
 
 def _per_class(evaluation: MaskEvaluation) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -177,7 +188,7 @@ def _per_class(evaluation: MaskEvaluation) -> Any:
         table.add_column(word, justify="right")
     for row in evaluation.matrix.table(evaluation.classes):
         shares = [_percent(row[name]) for name in ("IoU", "Acc")]
-        table.add_row(escape(row["class"]), *shares, str(row["label_pixels"]), str(row["predicted_pixels"]))
+        table.add_row(cell(row["class"]), *shares, str(row["label_pixels"]), str(row["predicted_pixels"]))
     return table
 
 

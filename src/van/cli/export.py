@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .inference import image_size
 from .int8 import add_int8_arguments, check_int8, run_int8
-from .output import check_writable, print_table, to_json, write_file
+from .output import cell, check_writable, print_table, say, to_json, write_file
 
 if TYPE_CHECKING:
     from ..exporting import Export
@@ -38,7 +38,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> None:
     """Export, compare, print the report."""
-    check_writable(options.json)
+    check_writable(options.json, ".json")
     check_int8(options)
     if options.int8:
         run_int8(options)
@@ -63,11 +63,10 @@ def run(options: Any) -> None:
 
 
 def _print(done: Export) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     told = done.description
-    print(f"{done.path}: {told.name}, {told.task}, {done.format}, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s")
+    say(f"{done.path}: {told.name}, {told.task}, {done.format}, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s")
     what = "classes" if told.task == "classification" else "pixels"
     table = Table("compared on", box=None, pad_edge=False)
     for word in ("batch", "max error", "mean error", f"{what} agree"):
@@ -75,7 +74,7 @@ def _print(done: Export) -> None:
     for case in done.parity.cases:
         shape = " x ".join(map(str, case.shape))
         errors = (f"{case.max_error:.1e}", f"{case.mean_error:.1e}")
-        table.add_row(escape(case.name), shape, *errors, f"{case.agreement:.2%}")
+        table.add_row(cell(case.name), shape, *errors, f"{case.agreement:.2%}")
     print_table(table)
     print(
         f"the same within {done.parity.tolerance:g} of the largest logit: max {done.max_error:.1e},"

@@ -13,6 +13,7 @@ from ..errors import ConfigError, UnknownNameError
 from ..segmenters import ALIASES as SEGMENTER_ALIASES
 from ..segmenters import METHODS, SEGMENTERS, resolve
 from ..variants import ALIASES, VARIANTS
+from .output import say
 
 
 def add_arguments(parser: Any) -> None:
@@ -95,8 +96,17 @@ def _checkpoint(options: Any) -> None:
     if is_exported(options.target):
         if options.ema or options.revision is not None:
             raise ConfigError(f"--ema and --revision are for checkpoints; {options.target} is an exported file")
-        exported = info_of(options.target)
-        print(json.dumps(exported.to_dict(), indent=2) if options.json else exported)
+        _show(info_of(options.target), as_json=options.json)
         return
     told = info(options.target, ema=options.ema, revision=options.revision)
-    print(json.dumps(told.to_dict(), indent=2) if options.json else told)
+    _show(told, as_json=options.json)
+
+
+def _show(told: Any, *, as_json: bool) -> None:
+    """What a file tells about itself: `rows()` or `to_dict()`."""
+    if as_json:
+        print(json.dumps(told.to_dict(), indent=2))
+        return
+    width = max(len(what) for what, _ in told.rows())
+    for what, value in told.rows():
+        say(f"{what:<{width}}  {value}")

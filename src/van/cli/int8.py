@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .inference import image_size
-from .output import print_table, to_json, write_file
+from .output import cell, print_table, say, to_json, write_file
 
 if TYPE_CHECKING:
     from ..exporting import Quantized
@@ -58,11 +58,10 @@ def run_int8(options: Any) -> None:
 
 
 def _print(done: Quantized) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     told, report = done.description, done.report
-    print(f"{done.path}: {told.name}, {told.task}, {done.format} int8, {done.seconds:.1f} s")
+    say(f"{done.path}: {told.name}, {told.task}, {done.format} int8, {done.seconds:.1f} s")
     table = Table(box=None, pad_edge=False)
     classifies = told.task == "classification"
     for word in ("", "MB", "ms per image", "top-1 %" if classifies else "mIoU %"):
@@ -74,7 +73,7 @@ def _print(done: Quantized) -> None:
     print_table(table)
     what = "images" if classifies else "pixels"
     against = "" if report.miou_agreement is None else f", mIoU against float32's {report.miou_agreement:.2%}"
-    print(
+    say(
         f"calibrated on {report.images} images ({report.calibration}); {report.agreement:.2%} of the {what} of"
         f" {report.compared} images keep their class{against}, logits {report.sqnr_db:.1f} dB"
     )
@@ -82,5 +81,5 @@ def _print(done: Quantized) -> None:
     worst = Table("largest errors", box=None, pad_edge=False)
     worst.add_column("dB", justify="right")
     for layer in sorted(report.layers, key=lambda each: each.sqnr_db)[:_WORST]:
-        worst.add_row(escape(layer.layer), f"{layer.sqnr_db:.1f}")
+        worst.add_row(cell(layer.layer), f"{layer.sqnr_db:.1f}")
     print_table(worst)

@@ -1,4 +1,4 @@
-"""What the verbs write: files that appear whole or not at all, tables, JSON."""
+"""What the verbs write: files that appear whole or not at all, tables, JSON, and text that is safe on a terminal."""
 
 from __future__ import annotations
 
@@ -7,45 +7,85 @@ import io
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..paths import why_no_path
+from ..text import UNSAFE, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.text import Text
 
+_LONGEST_NAME = 255  # bytes that file systems take
 _WIDTH = 160  # columns when the output is no terminal
 
 
-def check_writable(path: str | Path | None) -> None:
-    """Before hours of work: raises ConfigError when `path` cannot become a file."""
+def say(text: object = "", *, error: bool = False) -> None:
+    """Print one line, made `printable`, on stdout or stderr."""
+    print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def one_line(text: object) -> str:
+    """A message of several lines on one."""
+    return " ".join(str(text).split())
+
+
+def cell(text: object) -> Text:
+    """A cell of a table that shows a name as it is: no markup, no emoji codes, `printable`."""
+    from rich.text import Text
+
+    return Text(printable(text))
+
+
+def fitting_stem(stem: str, *, longest: str) -> str:
+    """A stem to which `longest` can be added: cut, with a checksum of the whole, where a file system would refuse."""
+    room = _LONGEST_NAME - len(longest)
+    if len(os.fsencode(stem)) <= room:
+        return stem
+    end = f"-{zlib.crc32(os.fsencode(stem)):08x}"
+    while len(os.fsencode(stem)) > room - len(end):
+        stem = stem[:-1]
+    return stem + end
+
+
+def check_writable(path: str | Path | None, *suffixes: str) -> None:
+    """Before hours of work: raises ConfigError when `path` cannot become a file, or has another suffix than these."""
     if path is None:
         return
     if reason := why_no_path(path):
         raise ConfigError(f"cannot write {str(path)!r}: it {reason}; give a file name")
-    if _is_stream(Path(path)):
+    if is_stream(Path(path)):
         return
     path = Path(path)
+    if not path.name:
+        raise ConfigError("cannot write a file without a name; give one")
     if path.is_dir():
         raise ConfigError(f"cannot write {path}: a folder is there; give a file name")
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"cannot write {path}: the folder {path.parent} is not writable; choose another")
+    if suffixes and path.suffix and path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path}: {path.suffix} is not what is written there; name it *{' or *'.join(suffixes)}")
 
 
 def write_file(path: str | Path, content: str | bytes) -> None:
-    """Write text (UTF-8) or bytes under a temporary name, then rename; raises ConfigError when that fails."""
+    """Write text or bytes under a temporary name, then rename; raises ConfigError when that fails.
+
+    Text is UTF-8; names that are not are written with their own bytes.
+    """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    if _is_stream(path):
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    if is_stream(path):
         path.write_bytes(data)
         return
     path = path.resolve()  # of a symbolic link, the target is replaced
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # the name itself may be as long as a file system allows
+    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
@@ -59,18 +99,27 @@ def to_json(value: Any, indent: int = 0) -> str:
     """JSON that reads well: what holds no further list or object takes one line, a confusion matrix one per row."""
     children = list(value.values() if isinstance(value, dict) else value) if isinstance(value, dict | list) else []
     if not any(isinstance(child, dict | list) for child in children):
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    keys = [f"{json.dumps(str(key))}: " for key in value] if isinstance(value, dict) else [""] * len(children)
+        return json_line(value)
+    keys = [f"{json_line(str(key))}: " for key in value] if isinstance(value, dict) else [""] * len(children)
     lines = [" " * (indent + 2) + key + to_json(child, indent + 2) for key, child in zip(keys, children, strict=True)]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return opening + "\n" + ",\n".join(lines) + "\n" + " " * indent + closing
 
 
-def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV text with a header line."""
+def json_line(value: Any) -> str:
+    """JSON on one line.
+
+    A byte of a name that is not UTF-8 is a lone surrogate, `\\udc80` to `\\udcff`: `os.fsencode` gives the byte back.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def to_csv(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
+    """CSV text, with a header line if one is given."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerows([header] if header else [])
     writer.writerows(rows)
     return buffer.getvalue()
 
@@ -113,10 +162,11 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=False,  # it would lead what is printed there to stderr
         disable=not sys.stderr.isatty(),
     )
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether `path` is something like /dev/stdout, which must not be replaced by a file."""
     return path.exists() and not path.is_file() and not path.is_dir()

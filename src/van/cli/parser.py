@@ -11,14 +11,22 @@ import jsonargparse
 from ..errors import ConfigError
 
 
+class HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """jsonargparse's, without the defaults that say nothing."""
+
+    def _expand_help(self, action: Any) -> str:
+        text = super()._expand_help(action)
+        return re.sub(r" \((?:default: (?:null|False)|required)\)|, default: null(?=\))", "", text)
+
+
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser that raises ConfigError, with a suggestion for a mistyped option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, exit_on_error=False, **kwargs)
+        super().__init__(*args, exit_on_error=False, **{"formatter_class": HelpFormatter, **kwargs})
 
     def error(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}{self._suggestion(message)}")
+        raise ConfigError(f"{self.prog}: {self._spelled(message)}{self._suggestion(message)}")
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -26,7 +34,15 @@ class Parser(jsonargparse.ArgumentParser):
         except ConfigError:
             raise
         except (jsonargparse.ArgumentError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ConfigError(f"{self.prog}: {error}{self._suggestion(str(error))}") from error
+            message = str(error)
+            raise ConfigError(f"{self.prog}: {self._spelled(message)}{self._suggestion(message)}") from error
+
+    def _spelled(self, message: str) -> str:
+        """With what is missing as it is typed: `--data`, not `data`."""
+        start, required, names = message.partition("are required: ")
+        typed = {action.dest: action.option_strings[-1] for action in self._actions if action.option_strings}
+        spelled = ", ".join(typed.get(name, name) for name in names.split(", "))
+        return f"{start}{required}{spelled}; {self.prog} --help tells them all" if required else message
 
     def _suggestion(self, message: str) -> str:
         known = [option for action in self._actions for option in action.option_strings]

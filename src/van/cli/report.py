@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .output import check_writable
+from .output import check_writable, say
 
 
 def add_arguments(parser: Any) -> None:
@@ -21,9 +21,9 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Write the page, and say where it is."""
-    check_writable(options.out)
+    check_writable(options.out, ".html", ".htm")
     from ..train.html_report import write_report
 
     page = write_report(Path(options.run), Path(options.out) if options.out else None, device=options.device)
-    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")
+    say(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")
     return 0

@@ -1,23 +1,19 @@
 """Train or fine-tune a classifier or a segmenter by a recipe; every setting can be overridden.
 
 van train digits_van_b0
-van train finetune --model.checkpoint van_tiny_754.pth.tar --data.path FOLDER
-van train finetune --config mine.yaml --optim.lr 5e-5 --print_config
-van train light_ham_van_b0 --preset small_gpu --model.checkpoint van_tiny_754.pth.tar --data.path ADE20K
-van train --trainer.resume runs/finetune-20260101-120000
+van train finetune --checkpoint van_tiny_754.pth.tar --data FOLDER
+van train finetune --config mine.yaml --lr 5e-5 --augment.mixup 0.8 --print_config
+van train light_ham_van_b0 --preset small_gpu --checkpoint van_tiny_754.pth.tar --data ADE20K
+van train --resume runs/finetune-20260101-120000
 """
 
 from __future__ import annotations
 
-import argparse
-import inspect
 import itertools
 import json
-import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-from jsonargparse import DefaultHelpFormatter
 
 from ..errors import ConfigError
 from ..recipes import (
@@ -33,15 +29,13 @@ from ..recipes import (
     with_preset,
 )
 from ..recipes.reading import read_settings
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """A recipe's story keeps its lines."""
+from .output import say
+from .train_help import help_text
+from .train_names import spelled_out
 
 
 def add_arguments(parser: Any) -> None:
     """Options of `van train` that no recipe has."""
-    parser.formatter_class = _Formatter
     parser.add_argument("recipe", nargs="?", help="name of a recipe; none: list them")
     parser.add_argument("--list", action="store_true", help="list the recipes")
     parser.add_argument("--config", action="config", help="YAML file of settings, e.g. a run's recipe.yaml")
@@ -56,10 +50,6 @@ def _add_sections(parser: Any, kind: type[AnyRecipe]) -> None:
         parser.add_argument("--task", default="segmentation", help="the kind of recipe")
     for section, spec in kind.sections().items():
         parser.add_class_arguments(spec, section)
-        texts = _field_texts(spec)
-        for action in parser._actions:
-            if action.dest.startswith(f"{section}."):
-                action.help = texts.get(action.dest.partition(".")[2], action.help)
 
 
 def set_defaults(parser: Any, arguments: list[str]) -> None:
@@ -67,20 +57,43 @@ def set_defaults(parser: Any, arguments: list[str]) -> None:
     if not arguments:
         arguments.append("--list")
     _settings(arguments)  # before anybody else reads them
+    _spell_out(arguments)
     base = _preset(_base(arguments), _value(arguments, "--preset"))
     kind = SegmentationRecipe if isinstance(base, SegmentationRecipe) or _is_segmentation(arguments) else Recipe
+    _help(arguments, base or kind(), named=base is not None)
     _add_sections(parser, kind)
     if base is None:
         if not {"--list", "--config", "-h", "--help"} & {word.partition("=")[0] for word in arguments}:
             raise ConfigError(f"van train: name a recipe first, one of {', '.join(RECIPES)}")
         return
-    if base.name in RECIPES:
-        parser.description = inspect.getdoc(RECIPES[base.name])
     values: dict[str, Any] = {"name": base.name}
     for section in kind.sections():
         spec = getattr(base, section)
         values |= {f"{section}.{key}": value for key, value in vars(spec).items()}
     parser.set_defaults(values)
+
+
+def _spell_out(arguments: list[str]) -> None:
+    """Short options become the settings of the recipe at hand."""
+    named = RECIPES.get(arguments[0].lower().replace("-", "_"))
+    kinds: list[type[AnyRecipe]] = [type(named())] if named else [Recipe, SegmentationRecipe]
+    if named is None and _is_segmentation(arguments):
+        kinds = [SegmentationRecipe]
+    sections = [pair for kind in kinds for pair in kind.sections().items()]
+    settings = {f"{section}.{each.name}": section for section, spec in sections for each in fields(spec)}
+    arguments[:] = spelled_out(arguments, settings)
+
+
+def _help(arguments: list[str], recipe: AnyRecipe, *, named: bool) -> None:
+    """`--help` and `--help SECTION`: print, and stop."""
+    at = next((index for index, word in enumerate(arguments) if word.partition("=")[0] in ("-h", "--help")), None)
+    if at is None:
+        return
+    following = [word for word in arguments[at + 1 : at + 2] if not word.startswith("-")]
+    topic = arguments[at].partition("=")[2] or next(iter(following), None)
+    known = CLASSIFICATION_PRESETS if isinstance(recipe, Recipe) else PRESETS
+    print(help_text(recipe, topic, list(known), named=named), flush=True)
+    raise SystemExit(0)
 
 
 def run(options: Any) -> int:
@@ -102,8 +115,8 @@ def run(options: Any) -> int:
         return 0
     figures = json.loads((folder / "summary.json").read_text())
     score = f"top-1 {figures['val/top1']:.2f}%" if kind is Recipe else f"mIoU {figures['val/mIoU']:.2%}"
-    print(f"{folder}: {score} on {held_out(figures)}, {figures['seconds']:.0f} s")
-    print(f"next: van predict {folder / figures['model']} IMAGE")
+    say(f"{folder}: {score} on {held_out(figures)}, {figures['seconds']:.0f} s")
+    say(f"next: van predict {folder / figures['model']} IMAGE")
     return 0
 
 
@@ -169,14 +182,5 @@ def _values(arguments: list[str], option: str) -> list[str]:
 def _listing() -> str:
     width = max(map(len, RECIPES))
     lines = [f"  {name:<{width}}  {summary(name)}" for name in RECIPES]
-    usage = "usage: van train RECIPE [--data.path FOLDER] [--optim.lr 1e-4 …] [--config FILE] [--print_config]"
-    return "\n".join([usage, "", *lines, "", "van train RECIPE --help tells a recipe's story and every setting."])
-
-
-def _field_texts(kind: type) -> dict[str, str]:
-    """Field -> what the class's docstring says about it ("name, name: text", continued on further lines)."""
-    texts: dict[str, str] = {}
-    _, _, body = (inspect.getdoc(kind) or "").partition("\n\n")
-    for names, text in re.findall(r"^((?:\w+,\s)*\w+): (.*(?:\n(?!(?:\w+,\s)*\w+: ).*)*)", body, re.MULTILINE):
-        texts |= {name: " ".join(text.split()) for name in re.split(r",\s", names)}
-    return texts
+    usage = "usage: van train RECIPE [--data FOLDER] [--checkpoint FILE] [--lr 1e-4 …] [--config FILE] [--print_config]"
+    return "\n".join([usage, "", *lines, "", "van train RECIPE --help tells a recipe's story and its settings."])

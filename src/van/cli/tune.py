@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..variants import VARIANTS, resolve
+from .output import say
 
 if TYPE_CHECKING:
     from ..ops.tune import Case
@@ -42,8 +43,8 @@ def run(options: Any) -> None:
     for tuned in tune(cases(options), device=device):
         write_tuned(file, {tuned.case.key: tuned.blocks})
         faster = tuned.table_ms / tuned.ms
-        print(f"{tuned.case.key:<44} {tuned.ms:8.4f} ms  {faster:5.2f}x the table's  {tuned.blocks}", flush=True)
-    print(f"kept in {file}")
+        say(f"{tuned.case.key:<44} {tuned.ms:8.4f} ms  {faster:5.2f}x the table's  {tuned.blocks}")
+    say(f"kept in {file}")
 
 
 def cases(options: Any) -> Iterator[Case]:

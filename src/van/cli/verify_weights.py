@@ -9,6 +9,8 @@ import json
 from collections import Counter
 from typing import Any
 
+from .output import say
+
 
 def add_arguments(parser: Any) -> None:
     """Options of `van verify-weights`."""
@@ -40,9 +42,9 @@ def run(options: Any) -> int:
             told = {"name": check.weight.name, "status": check.status, "detail": check.detail}
             print(json.dumps({**told, "sha256": check.sha256, "notes": check.notes}), flush=True)
             continue
-        print(f"{check.status:<7}  {check.weight.name:<{width}}  {check.detail}", flush=True)
+        say(f"{check.status:<7}  {check.weight.name:<{width}}  {check.detail}")
         for line in (*([f"sha256 {check.sha256}"] if check.sha256 else []), *check.notes):
-            print(f"{'':<7}  {'':<{width}}  {line}", flush=True)
+            say(f"{'':<7}  {'':<{width}}  {line}")
     if not options.json:
         print(", ".join(f"{count[status]} {status}" for status in ("ok", "failed", "skipped")))
     return 1 if count["failed"] else 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
 import zlib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..paths import why_no_file
 from .exported import ExportedEngine, broken
 from .records import record_of
 
+_starting = threading.Lock()
 MOST_SHAPES = 2  # that get a graph of their own, with its copy of the weights
 
 
@@ -28,7 +29,8 @@ class OpenVinoEngine(ExportedEngine):
 
     def _open(self) -> None:
         try:
-            core = the_core()
+            with _starting:  # threads that open files at once must not make two
+                core = the_core()
         except ImportError as error:
             raise MissingExtraError.of("openvino", "export", "to run .xml files") from error
         weights = self.path.with_suffix(".bin")
@@ -45,28 +47,45 @@ class OpenVinoEngine(ExportedEngine):
         if self.description.options.get("precision") != "int8":
             # floats as they are: on processors with bfloat16 the default would round them, which int8 has done already
             self.settings["INFERENCE_PRECISION_HINT"] = "f32"
-        self.request = core.compile_model(model, "CPU", self.settings).create_infer_request()
-        self.fixed: dict[tuple[int, ...], Any] = {}
-        self.seen: Counter[tuple[int, ...]] = Counter()
+        self.free = _Requests(core.compile_model(model, "CPU", self.settings))
+        self.fixed: dict[tuple[int, ...], _Requests] = {}
+        self.compiling = threading.Lock()
 
     def _logits(self, images: np.ndarray) -> np.ndarray:
-        request = self.fixed.get(images.shape) or self._request(images.shape)
-        return request.infer([images], share_inputs=True)[0].copy()
+        return self._requests(images.shape).infer(images)
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        """The graph with free sizes, until a shape comes the second time: one compiled for it is some 10% faster.
+    def _requests(self, shape: tuple[int, ...]) -> _Requests:
+        """Those of a graph compiled for the shape, some 10% faster; beyond MOST_SHAPES of the graph with free sizes.
 
+        A shape has one graph from its first image on: the two round int8 differently.
         Of classifiers only: OpenVINO 2026.4 crashes while it compiles a Hamburger for a fixed size.
         """
         if self.description.task != "classification":
-            return self.request
-        self.seen[shape] += 1
-        if self.seen[shape] < 2 or len(self.fixed) == MOST_SHAPES:
-            return self.request
-        model = self.model.clone()
-        model.reshape(list(shape))
-        self.fixed[shape] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
-        return self.fixed[shape]
+            return self.free
+        with self.compiling:
+            if shape not in self.fixed and len(self.fixed) < MOST_SHAPES:
+                model = self.model.clone()
+                model.reshape(list(shape))
+                self.fixed[shape] = _Requests(self.core.compile_model(model, "CPU", self.settings))
+            return self.fixed.get(shape, self.free)
+
+
+class _Requests:
+    """The infer requests of one graph. One serves a caller at a time, so there are as many as callers at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self.idle: list[Any] = []  # append and pop are atomic
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """The graph's only output, the caller's own."""
+        try:
+            request = self.idle.pop()
+        except IndexError:
+            request = self.compiled.create_infer_request()
+        result = request.infer([images], share_inputs=True)[0].copy()
+        self.idle.append(request)  # one that failed is not used again
+        return result
 
 
 @functools.cache

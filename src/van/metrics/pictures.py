@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, MissingExtraError
+from ..text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], title: str 
     seen = np.flatnonzero(confusion.sum(0) + confusion.sum(1))
     if len(seen) > MAX_CLASSES:
         raise ConfigError(f"{len(seen)} classes are too many for a picture (at most {MAX_CLASSES}); take a subset")
-    counts, names = confusion[np.ix_(seen, seen)], [_short(classes[i]) for i in seen.tolist()]
+    counts, names = confusion[np.ix_(seen, seen)], [_written(_short(printable(classes[i]))) for i in seen.tolist()]
     side = _side(len(seen))
     margin = 0.12 * max([3, *map(len, names)]) + 0.9 if len(seen) <= _NAMED else 0.8  # inches, left and below
     width, height = side + margin + 1.2, side + margin + 0.6
@@ -42,7 +43,7 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], title: str 
     axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
     image = _draw(axes, counts)
     _label(axes, counts, names)
-    axes.set_title(title, fontsize=10, pad=8)
+    axes.set_title("\n".join(_written(printable(line)) for line in title.split("\n")), fontsize=10, pad=8)
     bar = figure.add_axes(((margin + side + 0.2) / width, margin / height, 0.18 / width, side / height))
     figure.colorbar(image, cax=bar).set_label("share of the true class")
     FigureCanvasAgg(figure)
@@ -85,6 +86,11 @@ def _label(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
             color = "white" if share[row, column] > 0.35 else "black"
             text = f"{share[row, column]:.0%}" if large else str(count)
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+
+
+def _written(text: str) -> str:
+    """Text that matplotlib takes for text, not for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _short(name: str, length: int = 20) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from .backbone import Backbone
 from .fold import fold
 from .foldable import refuse_replaced_forwards
 
+_turn = threading.RLock()
 # The largest difference between two outputs that is still rounding, as a part of the largest output.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
@@ -68,16 +70,20 @@ def optimize(
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Without TF32, in which a GPU may compute a convolution but not the product that replaces it."""
+    """Without TF32, in which a GPU may compute a convolution but not the product that replaces it.
+
+    The settings are the process's, so threads take turns: each puts back what it found.
+    """
     settings: tuple[Any, Any] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [setting.fp32_precision for setting in settings]
-    try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        yield
-    finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
+    with _turn:
+        before = [setting.fp32_precision for setting in settings]
+        try:
+            for setting in settings:
+                setting.fp32_precision = "ieee"
+            yield
+        finally:
+            for setting, value in zip(settings, before, strict=True):
+                setting.fp32_precision = value
 
 
 def _random_image(model: nn.Module, backbone: Backbone) -> Tensor:

@@ -6,6 +6,7 @@ A recipe's docstring tells command, hardware, time, expected score, what is publ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from ..detectors import is_detector, only_created
@@ -44,6 +45,7 @@ __all__ = [
     "SegmentationRecipe",
     "TrackSpec",
     "TrainerSpec",
+    "configured",
     "get_recipe",
     "recipe_of",
     "summary",
@@ -86,6 +88,29 @@ def with_preset(recipe: Any, name: str) -> Any:
 def recipe_of(values: Mapping[str, Any]) -> AnyRecipe:
     """The recipe in a nested dict: a segmentation's says `task: segmentation`. Raises as `Recipe.from_dict`."""
     return SegmentationRecipe.from_dict(values) if values.get("task") else Recipe.from_dict(values)
+
+
+def configured(recipe: str | AnyRecipe, settings: Mapping[str, Any]) -> AnyRecipe:
+    """A recipe (or the one of that name) with settings changed: `{"optim.lr": 1e-4}`, or `{"optim": {"lr": 1e-4}}`.
+
+    Raises UnknownNameError for a setting that does not exist, ConfigError for one that cannot be.
+    """
+    base = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(base, Recipe | SegmentationRecipe):
+        raise ConfigError(f"got a recipe of type {type(base).__name__}; expected a name, as 'finetune', or a Recipe")
+    values = base.to_dict()
+    for name, value in settings.items():
+        section, _, key = name.rpartition(".")
+        inner = {key: value} if section else value if isinstance(value, Mapping) else None
+        section = section or name
+        if inner is None and name in ("name", "task"):
+            values[name] = value
+        elif inner is None or section not in base.sections():
+            known = [f"{part}.{each}" for part, keys in values.items() if isinstance(keys, dict) for each in keys]
+            raise UnknownNameError.of("setting", name, known)
+        else:
+            values[section] |= {key: str(each) if isinstance(each, PurePath) else each for key, each in inner.items()}
+    return recipe_of(values)
 
 
 def summary(name: str) -> str:

@@ -83,7 +83,7 @@ def write_report(folder: Path, out: Path | None = None, *, device: str = "cpu") 
         "</body></html>\n"
     )
     target = out or folder / REPORT
-    write_text(target, page)
+    write_text(target, page.encode(errors="backslashreplace").decode())  # names that are not UTF-8
     return target
 
 
