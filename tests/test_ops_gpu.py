@@ -185,18 +185,14 @@ class TestWhenTheyAreUsed:
 
     @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
     def test_types(self, dtype):
-        with torch.device("meta"):
-            x, weight = torch.empty(2, 8, 6, 6, dtype=dtype), torch.empty(8, 1, 7, 7, dtype=dtype)
-        assert ops.tensors.fits(x, weight, None, mixed=True)
-
-        class Map:
-            device, is_cuda, ndim, shape = torch.device("cuda", 0), True, 4, x.shape
-
-        Map.dtype = dtype
-        assert ops.depthwise.gpu_serves(Map()) == (dtype in DTYPES)
-        assert ops.depthwise.kernel_serves(Map(), (weight, None, 3)) == (dtype in DTYPES)
+        with FakeTensorMode():
+            x = torch.empty(2, 8, 6, 6, dtype=dtype, device="cuda")
+            weight = torch.empty(8, 1, 7, 7, dtype=dtype, device="cuda")
+        assert ops.depthwise.gpu_serves(x) == (dtype in DTYPES)
+        assert ops.depthwise.kernel_serves(x, (weight, None, 3)) == (dtype in DTYPES)
+        assert not ops.depthwise.kernel_serves(x, (weight.to("cpu"), None, 3))
         with ops.without_kernels():
-            assert not ops.depthwise.gpu_serves(Map())
+            assert not ops.depthwise.gpu_serves(x)
 
 
 class Calls(TorchDispatchMode):

@@ -43,7 +43,7 @@ class Packed(nn.Module):
         self.packed, self.snapshot = (None, None) if called else (self.pack(), Snapshot(self, inside))
 
     def ready(self, x: Tensor) -> Any:
-        """The packed weights where the kernel computes this map and calling the modules would give the same, or None."""
+        """The packed weights where the kernel serves this map and calling modules would give the same, else None."""
         if not ops.block_kernel_serves(x) or _has_any_global_hook():
             return None
         if torch.compiler.is_compiling():
@@ -105,8 +105,8 @@ class Snapshot:
         return any(map(attrgetter("requires_grad"), self._current()))
 
     def _current(self) -> tuple[Tensor, ...]:
-        values: Any = map(dict.values, self._owners)
-        return tuple(filter(partial(is_not, None), chain.from_iterable(values)))  # type: ignore[arg-type]
+        values: Any = chain.from_iterable(map(dict.values, self._owners))  # type: ignore[arg-type]
+        return tuple(filter(partial(is_not, None), values))
 
 
 def _versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:
