@@ -1,6 +1,7 @@
 """The arguments and functions that users of keras.applications and keras-hub expect, on KERAS_BACKEND's backend."""
 
 import json
+import shutil
 import urllib.error
 
 import numpy as np
@@ -16,6 +17,7 @@ from van.keras import (
     VANImageConverter,
     decode_predictions,
     preprocess_input,
+    presets,
     save,
 )
 from van.preprocess import IMAGENET, OFFICIAL
@@ -280,8 +282,15 @@ def test_presets_are_saved_and_opened(tmp_path):
     assert (other.output_shape, other.classes) == ((None, 3), None)
     assert same_outputs(other.backbone, model.backbone)
     assert not same_outputs(VAN.from_preset(tmp_path / "p", load_weights=False), model)
-    with pytest.raises(CheckpointError, match="open it with from_preset"):
+    with pytest.raises(CheckpointError, match="use from_preset"):
         VAN(weights=tmp_path / "p")
+    model.save(tmp_path / "m.keras")
+    shutil.unpack_archive(tmp_path / "m.keras", tmp_path / "unpacked", "zip")
+    assert {"config.json", "model.weights.h5", "metadata.json"} <= {
+        path.name for path in (tmp_path / "unpacked").iterdir()
+    }
+    assert presets.is_preset(tmp_path / "p")
+    assert not presets.is_preset(tmp_path / "unpacked")
 
 
 @pytest.mark.promise("19")

@@ -23,9 +23,10 @@ from . import weights as files
 if TYPE_CHECKING:
     from .model import VAN
 
-CONFIG, WEIGHTS = files.PRESET_FILES
-TASK, HEAD = "task.json", "task.weights.h5"
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+TASK, HEAD = "task.json", files.PRESET_HEAD
 CONVERTER, METADATA = "image_converter.json", "metadata.json"
+VERSION = "van_version"
 
 
 def save(model: VAN, folder: str | Path) -> None:
@@ -71,8 +72,11 @@ def load(cls: Any, preset: str | Path, load_weights: bool, options: dict[str, An
 
 
 def is_preset(folder: str | Path) -> bool:
-    """Whether `save` wrote that folder."""
-    return (Path(folder) / CONFIG).is_file() and (Path(folder) / WEIGHTS).is_file()
+    """Whether `save` wrote that folder; an unpacked .keras has files of the same names."""
+    try:
+        return VERSION in json.loads((Path(folder) / METADATA).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def converter_config(folder: str | Path) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def _metadata(model: VAN) -> dict[str, Any]:
 
     return {
         "keras_version": keras.version(),
-        "van_version": __version__,
+        VERSION: __version__,
         "parameter_count": model.count_params(),
     }
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HEAD = ("head.weight", "head.bias")
 CACHE = "models/van"  # in Keras's own
-PRESET_FILES = ("config.json", "model.weights.h5")  # what keras-hub's folders are known by
+PRESET_HEAD = "task.weights.h5"  # in folders that keras-hub or `save_to_preset` writes
 # What changes the outputs and is in no tensor's shape.
 _UNSHAPED = ("strides", "layer_norm_eps", "attention", "dilation", "kernel_size")
 
@@ -63,8 +63,8 @@ def read(source: str | Path, known: Mapping[str, Any], *, ema: bool = False) -> 
     Raises CheckpointError for what cannot be read, is nowhere, or contradicts `known` (fields of VanConfig).
     """
     path = _local(source)
-    if (path / PRESET_FILES[0]).is_file() and (path / PRESET_FILES[1]).is_file():
-        raise CheckpointError(f"{path} is the folder of a preset; open it with from_preset")
+    if (path / PRESET_HEAD).is_file():
+        raise CheckpointError(f"{path} is the folder of a preset, with the head in a file of its own; use from_preset")
     checkpoint = checkpoints.read(path, ema=ema, **known)
     return checkpoint if checkpoint.segmenter is None else checkpoint.without_head()
 
