@@ -220,10 +220,9 @@ def describe(
 
 def _recorded(segmenter: Segmenter) -> dict[str, Any]:
     """How the network looks at pictures, as plain values: its training's record, else its method's published way."""
-    known = segmenter.__dict__
-    how = inference_of(
-        known.get("preprocess") or IMAGENET, known.get("provenance") or {}, {}, method=segmenter.config.method
-    )
+    if own := (segmenter.__dict__.get("provenance") or {}).get("inference"):
+        return dict(own)
+    how = inference_of(segmenter.__dict__.get("preprocess") or IMAGENET, {}, {}, method=segmenter.config.method)
     values = {name: getattr(how, name) for name in RECORDED}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
