@@ -169,8 +169,6 @@ def _per_class(evaluation: Evaluation) -> Any:
         figures = (score.top1, score.top5, score.precision, score.recall, score.f1)
         cells = (f"{figure:.2f}" for figure in figures)
         table.add_row(escape(score.name), str(score.count), *cells, escape(confused))
-    means = (evaluation.macro_precision, evaluation.macro_recall, evaluation.macro_f1)
-    table.add_row("mean over classes", "", "", "", *(f"{mean:.2f}" for mean in means), "")
     return table
 
 
