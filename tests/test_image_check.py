@@ -183,3 +183,12 @@ def test_the_command_says_it_on_one_line(data, capsys):
     assert main(["train", "finetune", *options, *slim]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(r"van: error: 1 validation image\(s\) cannot be read, .*along/1\.png; all are in .*", last)
+
+
+@pytest.mark.promise("15")
+def test_names_that_are_no_text(data):
+    name = os.fsdecode(b"val/along/\xff.png")
+    (data / name).write_bytes(b"broken")
+    with pytest.raises(DataError, match="1 validation image"):
+        run(recipe(data))
+    assert "udcff" in (data.parent / "run" / "unreadable.txt").read_text(encoding="utf-8")

@@ -181,8 +181,6 @@ def _per_class(evaluation: Evaluation) -> Any:
         figures = (score.top1, score.top5, score.precision, score.recall, score.f1)
         cells = (f"{figure:.2f}" for figure in figures)
         table.add_row(cell(score.name), str(score.count), *cells, cell(confused))
-    means = (evaluation.macro_precision, evaluation.macro_recall, evaluation.macro_f1)
-    table.add_row("mean over classes", "", "", "", *(f"{mean:.2f}" for mean in means), "")
     return table
 
 

@@ -42,7 +42,7 @@ def read_folder(root: str | Path, *, classes: Sequence[str] | None = None, index
     names = chosen_folders(root, classes)
     for name in names:
         _check_class(root, name)
-    found = list_classes(root, names, lambda name: list_class(root, name), index=index)
+    found = list_classes(root, names, lambda name: _files(root, name), index=index)
     labels: list[int] = []
     for label, name in enumerate(names):
         count = sum(len(folder.names) for folder in found[name])
@@ -119,6 +119,11 @@ def is_image(path: Path) -> bool:
 
 
 def list_class(root: Path, name: str) -> list[Folder]:
+    """The folders of a class, its own first, with the names of their images; linked folders are followed once."""
+    return _files(root, name)
+
+
+def _files(root: Path, name: str) -> list[Folder]:
     """The folders of a class with their sorted images; linked folders are followed once."""
     folders: list[Folder] = []
     seen: set[str] = set()

@@ -34,7 +34,7 @@ class DataSpec:
     once; files that were whole are remembered, see data.index. None: for up to five minutes; "all": however long it
     takes; "none": unreadable images show when they are met.
     sampling: which images an epoch draws; None: every one once; "balanced": equally many of every class, those of small
-    classes several times, each time augmented anew; an epoch keeps its length.
+    classes several times, each time augmented differently; an epoch keeps its length.
     val_fraction, split_seed: of the split of a data set that has no val/ of its own (0.2 of every class, seed 0).
     prefetch: batches that every worker prepares ahead; None: 2.
     size, crop_pct, interpolation, mean, std, resize: fields of the Preprocess record (size in pixels, one number for

@@ -43,9 +43,7 @@ def check_run(recipe: Recipe, train: Substituting, val: object, folder: Path, pr
                 check_images(data, index=index, limit_s=left, stop=lambda: preemption.asked, progress=progress)
             )
     if preemption.asked and any(each.left for each in found):
-        raise PreemptedError(
-            "asked to stop before the first step: there is nothing to resume, run the same command again"
-        )
+        raise PreemptedError("asked to stop before the first step: run the same command again")
     _tell(found, val, images, folder, train)
 
 
@@ -55,7 +53,8 @@ def _tell(found: list[Checked], val: FolderData, images: FolderData, folder: Pat
     if of_val or of_train:
         reasons = [" ".join(reason.split()) for each in found for reason in each.unreadable.values()]
         lines = [f"{name!r}\t{reason}\n" for name, reason in zip((*of_val, *of_train), reasons, strict=True)]
-        write_text(folder / UNREADABLE, "".join(lines))
+        text = "".join(lines).encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
+        write_text(folder / UNREADABLE, text)
     where = f"all are in {folder / UNREADABLE}"
     if of_val:
         raise DataError(
@@ -64,7 +63,7 @@ def _tell(found: list[Checked], val: FolderData, images: FolderData, folder: Pat
         )
     train.mark(found[1].unreadable)
     for number, name in enumerate(of_train[: min(train.limit, SHOWN)], 1):
-        warnings.warn(train.told(name, number), VanNotice, stacklevel=4)
+        warnings.warn(train.replacement_notice(name, number), VanNotice, stacklevel=4)
     if len(of_train) > train.limit:
         raise DataError(
             f"{len(of_train)} training images cannot be read, trainer.max_unreadable is {train.limit}: "

@@ -76,7 +76,7 @@ class Substituting(Dataset[Any]):
         if self.limit:
             self.unreadable[self.reported] = True
 
-    def told(self, name: str, number: int) -> str:
+    def replacement_notice(self, name: str, number: int) -> str:
         """What is said of an unreadable image."""
         return f"{name} cannot be read; another image stands in for it (number {number} of at most {self.limit})"
 
@@ -124,4 +124,4 @@ class ImageWatch(Callback):
                 f"{len(self.reported)} training images cannot be read, trainer.max_unreadable is {limit}; the last is "
                 f"{name}; repair or remove them, or raise the limit"
             )
-        warnings.warn(self.images.told(name, len(self.reported)), VanNotice, stacklevel=2)
+        warnings.warn(self.images.replacement_notice(name, len(self.reported)), VanNotice, stacklevel=2)
