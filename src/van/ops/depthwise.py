@@ -61,8 +61,8 @@ def without_kernels() -> Iterator[None]:
 def kernel_serves(x: Tensor, *convs: Conv, path: str | None = None) -> bool:
     """Whether a kernel computes these convolutions of x: the C kernel float32 on the CPU, Triton's on a GPU.
 
-    Both take square kernels; neither is exported. path: the C kernel's, which its family of processors must gain by; None:
-    whether it can.
+    Both take square kernels; neither is exported. path: the C kernel's, which its family of
+    processors must gain by; None: whether it can.
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
