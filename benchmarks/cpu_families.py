@@ -1,11 +1,12 @@
-"""The optimised network and a training step on every family of processors against the plain path: cpu_inference.py's --ops.
+"""The optimised network and a training step by family of processors against the plain path: cpu_inference.py's --ops.
 
-A family is the kernel with these instructions at most (`VAN_OPS`); plain is `VAN_OPS=plain`, the same folded network on PyTorch's
-own products and convolutions. PyTorch stays what it is, so the kernel with AVX2 stands beside a PyTorch with AVX-512 where the
-processor has it; a second time PyTorch is kept to the family's instructions on both sides, as an older processor has it.
+A family is the kernel with these instructions at most (`VAN_OPS`); plain is `VAN_OPS=plain`, the same folded network
+on PyTorch's own products and convolutions. PyTorch stays what it is, so the kernel with AVX2 stands beside a PyTorch
+with AVX-512 where the processor has it; a second time PyTorch is kept to the family's instructions on both sides, as
+an older processor has it.
 
-Every side is a process of its own; all measure in turn. A family that takes no path of the kernel for a case is the plain
-network, so there is nothing to measure: its ratio is 1.
+Every side is a process of its own; all measure in turn. A family that takes no path of the kernel for a case is the
+plain network, so there is nothing to measure: its ratio is 1.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def _check(sides: dict[tuple[str, str], Ask], model: str) -> None:
     for side, got in zip(list(sides)[1:], others, strict=True):
         gap = max(abs(a - b) for a, b in zip(want, got, strict=True)) / scale
         if not gap < TOLERANCE:
-            raise SystemExit(f"{model}, {' '.join(side)}: logits differ from the plain path's by {gap:.2g} of the largest")
+            raise SystemExit(
+                f"{model}, {' '.join(side)}: logits differ from the plain path's by {gap:.2g} of the largest"
+            )
 
 
 def _where(row: Row) -> str:
@@ -99,8 +102,8 @@ def show(row: Row) -> None:
     """Print a row."""
     paths = ", ".join(row["paths"]) or "no path of the kernel"
     print(
-        f"{row['family']:<8}  {row['torch']:<18}  {_where(row):<62}  plain {row['plain_ms']:8.2f} ms  {row['ms']:8.2f} ms"
-        f"  {row['ratio']:5.2f}x  (worst round {row['worst']:.2f}x)  {paths}",
+        f"{row['family']:<8}  {row['torch']:<18}  {_where(row):<62}  plain {row['plain_ms']:8.2f} ms"
+        f"  {row['ms']:8.2f} ms  {row['ratio']:5.2f}x  (worst round {row['worst']:.2f}x)  {paths}",
         flush=True,
     )
 
@@ -120,14 +123,18 @@ def record(rows: list[Row], *, command: str) -> None:
     entries = []
     for row in rows:
         kept, step = row["torch"] == KEPT, "training" if row["trained"] else "optimised"
-        where = f"measured/families/{row['family']}/{row['model']}/{step}/{row['threads']}threads{'/kept' if kept else ''}"
+        where = (
+            f"measured/families/{row['family']}/{row['model']}/{step}/{row['threads']}threads{'/kept' if kept else ''}"
+        )
         what = f"{_where(row)}, {row['family']} kernel, {row['torch']}"
         column = f"{row['family']}{', ' + KEPT if kept else ''}"
         shown = f"{row['plain_ms']:.1f} → {row['ms']:.1f} ms ({row['ratio']:.2f}×)"
         ratio = {"id": f"{where}/ratio", "value": round(row["ratio"], 3), "unit": "×", "shown": shown}
         place = {"table": "families", "row": _where(row), "column": column}
         entries.append({**ratio, **place, "what": f"{what}: speed over the plain path"})
-        entries.append({"id": f"{where}/ms", "value": round(row["ms"], 2), "unit": "ms", "what": f"{what}: time per batch"})
+        entries.append(
+            {"id": f"{where}/ms", "value": round(row["ms"], 2), "unit": "ms", "what": f"{what}: time per batch"}
+        )
     ledger.record(entries, command=command)
 
 

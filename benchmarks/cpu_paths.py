@@ -1,20 +1,21 @@
-"""What each path of the CPU kernel gains on each family of processors over what it replaces: the table of van/ops/measured.py.
+"""What each path of the CPU kernel gains on each family of processors: the table of van/ops/measured.py.
 
     python benchmarks/cpu_paths.py [--ops FAMILY …] [--paths PATH …] [--rounds N] [--quick]
 
-A family is the kernel with these instructions at most (`VAN_OPS`), so a processor measures its own and all older ones. PyTorch
-itself stays what it is: beside a kernel with AVX2 it uses AVX-512 where it can. So every older family is measured twice: against
-PyTorch as it is ("AVX2, PyTorch newer"), and against PyTorch kept to the family's instructions as well as it lets itself
-(ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA, MKL_ENABLE_INSTRUCTIONS; MKL ignores the last on AMD), as an older processor has it.
+A family is the kernel with these instructions at most (`VAN_OPS`), so a processor measures its own and all older
+ones. PyTorch itself stays what it is: beside a kernel with AVX2 it uses AVX-512 where it can. So every older family
+is measured twice: against PyTorch as it is ("AVX2, PyTorch newer"), and against PyTorch kept to the family's
+instructions as well as it lets itself (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA, MKL_ENABLE_INSTRUCTIONS; MKL ignores
+the last on AMD), as an older processor has it.
 
-A case is a path and B0 or B1 at 224²: one image, or forward and backward pass of two. Its time is the sum over the network's
-blocks, interleaved with that of what it replaces, round by round: PyTorch's convolutions and products; for folded blocks the
-modules with or without the other paths, whichever is faster. A streamed feed-forward's is the whole network's, because it
-spares memory that others then find in the cache. Times are those of
-the processor, one thread, so that a busy machine counts little. A path's figure is the smaller median of B0 and B1.
+A case is a path and B0 or B1 at 224²: one image, or forward and backward pass of two. Its time is the sum over the
+network's blocks, interleaved with that of what it replaces, round by round: PyTorch's convolutions and products; for
+folded blocks the modules with or without the other paths, whichever is faster. A streamed feed-forward's is the whole
+network's, because it spares memory that others then find in the cache. Times are those of the processor, one thread,
+so that a busy machine counts little. A path's figure is the smaller median of B0 and B1.
 
-Writes docs/results.json; exit code 1 where the table takes a path that lost here or leaves one that won. --quick: one round,
-nothing written or required.
+Writes docs/results.json; exit code 1 where the table takes a path that lost here or leaves one that won. --quick: one
+round, nothing written or required.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ KEPT_TO = {
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
     },
 }
-# What else is on while a path and what it replaces are measured: sets of paths, of which the fastest counts for the latter.
+# What else is on while a path and what it replaces are measured: sets of paths, the fastest of which counts.
 # A streamed feed-forward replaces the library's; the network around it has its other kernels.
 OTHERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "streamed_feed_forward": (("depthwise_pair",),),
@@ -122,7 +123,12 @@ def _record(found: dict[str, dict[str, float]]) -> None:
     entries = []
     for family, ratios in found.items():
         for path, ratio in ratios.items():
-            value = {"id": f"measured/paths/{family}/{path}", "value": round(ratio, 2), "unit": "×", "shown": f"{ratio:.2f}×"}
+            value = {
+                "id": f"measured/paths/{family}/{path}",
+                "value": round(ratio, 2),
+                "unit": "×",
+                "shown": f"{ratio:.2f}×",
+            }
             where = {"table": "paths", "row": path, "column": family}
             what = f"{path} of the {family} kernel, one thread: speed over what it replaces, the worst case"
             entries.append({**value, **where, "what": what})
@@ -154,7 +160,7 @@ class _Worker:
 
 
 def processor_ms(run: Run) -> float:
-    """Milliseconds that the processor spends on a call, the best of a burst; a cold first round is outvoted by the others."""
+    """Milliseconds that the processor spends on a call, the best of a burst; other rounds outvote a cold first one."""
     spent: list[float] = []
     while sum(spent) < BURST_S:
         start = time.process_time()

@@ -87,8 +87,8 @@ class TestEveryBuild:
             exact = [t.detach().double().requires_grad_() for t in leaves]
             got, want = kernel.depthwise(*leaves, 1, True), plain.chain(exact[0], [(*exact[1:], 1)], gelu=True)
             assert gap(got, want) < ROUNDING
-            for ours, theirs in zip(*(torch.autograd.grad(y.square().sum(), t) for y, t in ((got, leaves), (want, exact))),
-                                    strict=True):  # fmt: skip
+            pairs = (torch.autograd.grad(y.square().sum(), t) for y, t in ((got, leaves), (want, exact)))
+            for ours, theirs in zip(*pairs, strict=True):
                 assert gap(ours, theirs) < ROUNDING
 
     def test_the_number_of_threads_changes_nothing(self, instructions):

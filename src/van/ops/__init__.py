@@ -15,7 +15,8 @@
 | other devices and types, exports | all | library convolutions with the padding inside; the layout as it came |
 
 Halves are bfloat16 and float16. The C kernel is compiled when it is first needed (library.py); without a compiler the
-CPU takes the library's convolutions. Triton's are checked by a small computation when a GPU first needs them (gpu.py);
+CPU takes the library's convolutions; and so it does by each path that its family of processors was not measured to
+gain by (measured.py, selection.py). Triton's are checked by a small computation when a GPU first needs them (gpu.py);
 without Triton, on GPUs before Ampere, or where that check fails, the GPU takes the library's convolutions. So do both
 with VAN_OPS=plain. `van info --ops` tells which it is and why.
 """

@@ -1,11 +1,12 @@
 """What each path of the CPU kernel was measured to gain on each family of processors; data only.
 
-RATIOS[family][path] is the time of what the path replaces over its own; selection.py takes a path where this is at least 1.
-None: nobody measured it. `python benchmarks/cpu_paths.py` measures the rows of the machine it runs on, prints them in the form
-that they have here, and says where this table would choose differently. Of each path the smaller ratio of B0 and B1 counts.
+RATIOS[family][path] is the time of what the path replaces over its own; selection.py takes a path where this is at
+least 1. None: nobody measured it. `python benchmarks/cpu_paths.py` measures the rows of the machine it runs on,
+prints them in the form that they have here, and says where this table would choose differently. Of each path the
+smaller ratio of B0 and B1 counts.
 
-"AVX2" is an AVX2 processor, or PyTorch kept to what one has; "AVX2, PyTorch newer" is the kernel with AVX2 beside a PyTorch that
-uses AVX-512, as with VAN_OPS=AVX2 on a processor of today.
+"AVX2" is an AVX2 processor, or PyTorch kept to what one has; "AVX2, PyTorch newer" is the kernel with AVX2 beside a
+PyTorch that uses AVX-512, as with VAN_OPS=AVX2 on a processor of today.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ REPLACED = {
     "folded_patch": "library convolution",
 }
 NEWER = ", PyTorch newer"
-# Zen 4, one thread, 2026-11-29. AMX was not on the machine: its vector code is AVX-512's, whose figures it has here; the products
-# inside its folded blocks are 1.0 to 1.4 times as fast as AVX-512's where both were measured (docs/performance.md).
+# Zen 4, one thread, 2026-11-29. AMX was not on the machine: its vector code is AVX-512's, whose figures it has here;
+# its folded blocks are 1.0 to 1.4 times as fast as AVX-512's where both were measured (docs/performance.md).
 _AVX512 = {
     "depthwise_conv2d": 0.95,
     "depthwise_conv2d_training": 2.51,
@@ -49,8 +50,8 @@ RATIOS: dict[str, dict[str, float | None]] = {
         "depthwise_gelu_training": 1.59,
         "depthwise_pair": 1.87,
         "depthwise_pair_training": 14.14,
-        "streamed_feed_forward": 1.03,
-        "streamed_feed_forward_training": 0.97,
+        "streamed_feed_forward": 1.13,
+        "streamed_feed_forward_training": 1.09,
         "folded_blocks": 1.41,
         "folded_patch": 1.30,
     },
@@ -68,15 +69,15 @@ RATIOS: dict[str, dict[str, float | None]] = {
     },
     "baseline": {
         "depthwise_conv2d": 0.81,
-        "depthwise_conv2d_training": 4.46,
-        "depthwise_gelu": 3.04,
-        "depthwise_gelu_training": 2.89,
-        "depthwise_pair": 1.50,
-        "depthwise_pair_training": 13.77,
-        "streamed_feed_forward": 1.03,
-        "streamed_feed_forward_training": 0.90,
-        "folded_blocks": 0.64,
-        "folded_patch": 1.82,
+        "depthwise_conv2d_training": 2.14,
+        "depthwise_gelu": 3.56,
+        "depthwise_gelu_training": 2.67,
+        "depthwise_pair": 1.54,
+        "depthwise_pair_training": 9.97,
+        "streamed_feed_forward": 1.15,
+        "streamed_feed_forward_training": 1.14,
+        "folded_blocks": 0.67,
+        "folded_patch": 1.77,
     },
     "baseline, PyTorch newer": {
         "depthwise_conv2d": 0.48,
@@ -86,7 +87,7 @@ RATIOS: dict[str, dict[str, float | None]] = {
         "depthwise_pair": 0.77,
         "depthwise_pair_training": 3.05,
         "streamed_feed_forward": 0.94,
-        "streamed_feed_forward_training": 0.92,
+        "streamed_feed_forward_training": 0.84,
         "folded_blocks": 0.55,
         "folded_patch": 0.45,
     },

@@ -32,7 +32,9 @@ def _way(path: str) -> str:
     found, ratio = library(), ratio_of(path)
     if found.handle is None:
         return f"{REPLACED[path]}: {found.reason}"
-    gain = f"never measured on {family()}" if ratio is None else f"measured {ratio:.2f} times as fast as {REPLACED[path]}"
+    gain = (
+        f"never measured on {family()}" if ratio is None else f"measured {ratio:.2f} times as fast as {REPLACED[path]}"
+    )
     if path_taken(path):
         return f"C kernel: {found.reason}; {gain}"
     way_out = f"; VAN_OPS={found.instructions} takes it all the same" if ratio is None else ""
