@@ -99,7 +99,7 @@ def text_of(value, draw: random.Random) -> bytes:
 
 
 def check(call, what: str) -> str:
-    """"" when the call succeeds, else the VanError's text; anything else fails, and so do hours and gigabytes."""
+    """ "" when the call succeeds, else the VanError's text; anything else fails, and so do hours and gigabytes."""
     with bounded(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
