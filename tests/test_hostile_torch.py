@@ -273,13 +273,15 @@ def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path):
         "n": torch.tensor([1, 2], dtype=torch.uint16),
     }
     for legacy in (False, True):
+        if legacy:
+            del tree["n"]  # which torch cannot save so
         for protocol in (2, 4):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 torch.save(tree, tmp_path / "x", _use_new_zipfile_serialization=not legacy, pickle_protocol=protocol)
             read, notes = torch_pickle.read(tmp_path / "x")
             want = torch.load(tmp_path / "x", weights_only=False)
-            for key in "abcefmn":
+            for key in set("abcefmn") & set(tree):
                 assert np.array_equal(read[key], want[key].detach().numpy()), key
                 assert read[key].dtype == want[key].detach().numpy().dtype
             assert np.array_equal(read["d"], want["d"].float().numpy())
