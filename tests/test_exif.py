@@ -81,6 +81,6 @@ def test_masks_decide_where_only_one_of_the_two_fits(tmp_path, drawn_on):
     for number in range(5):
         saved(tmp_path / "images" / f"{number}.png", 6)
         Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / "masks" / f"{number}.png")
-    (tmp_path / "dataset.yaml").write_text("images: images\nmasks: masks\nnames: [a, b]\n")
+    (tmp_path / "dataset.yaml").write_text("images: images\nmasks: masks\nnames: [a, b]\nval_fraction: 0.2\n")
     image, label = open_segmentation(tmp_path, "train").load(0)
     assert (image.height, image.width) == label.shape == shape

@@ -157,8 +157,10 @@ _MOST = {
     "dilation": 2**10,
     "layer_scale_init": 2**20,
 }
-_WHOLE = ("embed_dims", "depths", "patch_sizes", "strides", "out_indices", "in_chans", "num_classes")
-_WHOLE += ("kernel_size", "dilation", "frozen_stages")
+_WHOLE = (
+    *("embed_dims", "depths", "patch_sizes", "strides", "out_indices"),
+    *("in_chans", "num_classes", "kernel_size", "dilation", "frozen_stages"),
+)
 
 
 def check_number(name: str, value: Any, *, whole: bool) -> None:
