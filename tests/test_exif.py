@@ -29,11 +29,11 @@ def saved(path, orientation, **options):
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation(tmp_path, orientation, format):
+def test_every_orientation(tmp_path, orientation, format):  # noqa: A002
     path = saved(tmp_path / "x", orientation, format=format, lossless=True)
     want = {1: PIXELS, 2: PIXELS[:, ::-1], 3: PIXELS[::-1, ::-1], 4: PIXELS[::-1], 5: PIXELS.transpose(1, 0, 2),
-            6: np.rot90(PIXELS, -1), 7: PIXELS[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(PIXELS)}[orientation]  # fmt: skip
-    assert np.array_equal(np.asarray(read_image(path).convert("RGB")), want)
+            6: np.rot90(PIXELS, -1), 7: PIXELS[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(PIXELS)}  # fmt: skip
+    assert np.array_equal(np.asarray(read_image(path).convert("RGB")), want[orientation])
     assert np.array_equal(np.asarray(read_image(path, exif=False).convert("RGB")), PIXELS)
 
 

@@ -1,4 +1,4 @@
-"""Seeded damage of every kind of file: reading it succeeds or raises a VanError of one line, in bounded time and memory.
+"""Seeded damage of every kind of file: reading it succeeds or raises a VanError of one line, and soon.
 
 The default suite tries some three hundred files; `pytest -m slow tests/test_fuzz.py` some ten thousand.
 """
@@ -122,7 +122,7 @@ def test_records_in_pickles(desk, tmp_path, count):
 
 
 @rounds(8)
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"])  # noqa: A002
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"])
 def test_images(tmp_path, format, count):  # noqa: A002
     image, whole = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)), io.BytesIO()
     image.save(whole, format)
@@ -152,8 +152,8 @@ def test_exported_files(tmp_path, suffix, count, monkeypatch):
         said = check(run, f"{suffix}, seed {number}")
         assert suffix != ".pt2" or said or changed == whole  # no changed program is ever opened
     if suffix == ".pt2":
+        path.write_bytes(whole + b"\0")
         with pytest.raises(UnsafeFileError):
-            path.write_bytes(whole + b"\0")
             open_exported(path)
 
 

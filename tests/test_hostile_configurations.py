@@ -122,7 +122,7 @@ def test_nan_and_infinity_stay_what_python_wrote():
     assert str(jsontext.parse("[NaN, Infinity, -Infinity]")) == "[nan, inf, -inf]"
 
 
-FIELDS = ("hidden_sizes", "depths", "mlp_ratios", "patch_sizes", "strides", "num_channels", "layer_norm_eps", "id2label",
+FIELDS = ("hidden_sizes", "depths", "mlp_ratios", "patch_sizes", "strides", "num_channels", "layer_norm_eps", "id2label",  # noqa: E501
           "dropout_rate", "drop_path_rate", "layer_scale_init_value", "kernel_size", "dilation", "attention", "van",
           "model_type", "hidden_act", "_name_or_path")  # fmt: skip
 
@@ -220,8 +220,8 @@ def test_ranks_and_windows_of_a_segmenter(tmp_path):
             check(partial(van.load, path), f"{field}={value!r}")
 
 
-@pytest.mark.parametrize("options", [{"depths": (10**9,) * 4}, {"layer_norm_eps": "x"}, {"strides": (float("nan"),) * 4},
-                                     {"embed_dims": 5}, {"norm_eval": 1}, {"attention": 3}, {"kernel_size": 1e300}])  # fmt: skip
+@pytest.mark.parametrize("options", [{"depths": (10**9,) * 4}, {"layer_norm_eps": "x"}, {"strides": (float("nan"),) * 4},  # noqa: E501
+                                     {"embed_dims": 5}, {"norm_eval": 1}, {"attention": 3}, {"kernel_size": 1e300}])  # fmt: skip  # noqa: E501
 def test_impossible_options_of_a_caller_are_errors_of_options(options):
     with pytest.raises(ConfigError):
         van.create_model("van_b0", **options)
@@ -265,7 +265,7 @@ def test_an_index_of_images_leads_nowhere_else(tmp_path):
     list_classes(root, ["a"], listing, index=tmp_path / "index")
     (file,) = (tmp_path / "index").iterdir()
     head = json.loads(file.read_bytes().partition(b"\n")[0])
-    for rows in (*ABSURD, {"a": [["../../etc", 1, 0, [0, ""]]]}, {"a": [["/etc", 1, 0, [0, ""]]]}, {"a": [["a", 1, -1, [0, ""]]]},
+    for rows in (*ABSURD, {"a": [["../../etc", 1, 0, [0, ""]]]}, {"a": [["/etc", 1, 0, [0, ""]]]}, {"a": [["a", 1, -1, [0, ""]]]},  # noqa: E501
                  {"a": [["a", "x", 0, [0, ""]]]}, {"a": [["a\0", 1, 0, [0, ""]]]}):  # fmt: skip
         body = json.dumps(rows).encode() + b"\n"
         head["digest"] = hashlib.blake2b(body).hexdigest()
