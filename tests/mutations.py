@@ -12,7 +12,8 @@ from van.errors import VanError
 
 HOSTILE = (
     None, True, "", "x", "\0", "a\x1b[2Jb", "\ud800", "../../etc/passwd", -1, 0, 1.5, 10**9, -(10**9), 10**30, 10**400,
-    1e308, -1e308, 1e-308, float("nan"), float("inf"), float("-inf"), [], {}, [None], {"a": 1}, ["x", 1, None], "9" * 300,
+    1e308, -1e308, 1e-308, float("nan"), float("inf"), float("-inf"), [], {}, [None], {"a": 1}, ["x", 1, None],
+    "9" * 300,
 )  # fmt: skip
 LIMIT_S, LIMIT_BYTES = 60, 6 * 2**30
 

@@ -1,4 +1,4 @@
-"""What a path is before it is opened: a pipe or a device would wait for ever, and no path would be the current folder."""
+"""What a path is before it is opened: a pipe would wait for ever, and an empty path is the current folder."""
 
 from __future__ import annotations
 

@@ -28,12 +28,14 @@ from .nn.bands import Held, Resized, Rows, Sliding
 from .nn.hamburger import factorisations, reseed_bases
 from .preprocess import IMAGENET, to_color
 from .resize import fit_within, resize_bilinear, round_up
+from .variants import check_number
 
 # What a checkpoint says of how it is to look at pictures: these fields of Inference, as its training set them.
 RECORDED = ("resize", "window", "stride", "size_divisor")
 
 PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
+MOST = 2**16  # of a side in pixels, and of any factor
 # Pictures too large for one piece are cut into these; 512 is the crop that every published segmenter learned from.
 LARGE_WINDOW, LARGE_STRIDE = 512, 384
 
@@ -70,17 +72,32 @@ class Inference:
 
     def __post_init__(self) -> None:
         for name in ("scales", "mean", "std"):
-            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+            object.__setattr__(self, name, tuple(map(float, self._numbers(name, whole=False))))
         if self.resize is not None:
-            object.__setattr__(self, "resize", tuple(int(side) for side in self.resize))
+            object.__setattr__(self, "resize", tuple(map(int, self._numbers("resize", whole=True))))
+        for name in ("window", "stride", "size_divisor", "whole_limit_pixels", "band_bytes"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), whole=True)
+                object.__setattr__(self, name, int(getattr(self, name)))
         self._check()
+
+    def _numbers(self, name: str, *, whole: bool) -> Sequence[Any]:
+        """The values of a field with several; raises ConfigError for what is none."""
+        values = getattr(self, name)
+        if not isinstance(values, list | tuple):
+            raise ConfigError(f"{name} is {values!r:.80}; expected several numbers")
+        for value in values:
+            check_number(name, value, whole=whole)
+            if abs(value) > MOST:
+                raise ConfigError(f"{name} is {values!r:.80}; no picture is that large")
+        return values
 
     def _check(self) -> None:
         if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
             raise ConfigError(f"resize is {self.resize}; expected (longest, shortest) side in pixels, e.g. (2048, 512)")
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise ConfigError(f"scales is {self.scales}; expected positive factors, e.g. (0.5, 1.0, 1.5)")
-        if self.window is not None and self.window < 1:
+        if self.window is not None and not 1 <= self.window <= MOST:
             raise ConfigError(f"window is {self.window}; expected a side in pixels, e.g. 512")
         if self.stride is not None and self.window is None:
             raise ConfigError(f"stride is {self.stride} without a window; set window too, e.g. 512")
@@ -88,8 +105,9 @@ class Inference:
             raise ConfigError(
                 f"stride is {self.stride}; expected 1 to {self.window}, the window, or pixels would be left out"
             )
-        if isinstance(self.size_divisor, bool) or not isinstance(self.size_divisor, int) or self.size_divisor < 1:
-            raise ConfigError(f"size_divisor is {self.size_divisor!r}; expected a whole number, e.g. 32, or 1 for none")
+        divisor = self.size_divisor
+        if isinstance(divisor, bool) or not isinstance(divisor, int) or not 1 <= divisor <= MOST:
+            raise ConfigError(f"size_divisor is {divisor!r:.80}; expected a whole number, e.g. 32, or 1 for none")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
             raise ConfigError(
                 f"mean is {self.mean}, std is {self.std}; expected three entries each or one each, std positive"

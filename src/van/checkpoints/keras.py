@@ -294,7 +294,7 @@ def _read_keras_3(file: Any, datasets: dict[str, Any]) -> dict[str, Any]:
         match = re.fullmatch(r"(?P<group>(?:.*/)?layers/[^/]+)/(?P<rest>.+)", path)
         if match is None:
             raise CheckpointError(f"{file.filename} holds {path}, which belongs to no layer of the network")
-        home = file[f"{match['group']}/vars"] if f"{match['group']}/vars" in file else None
+        home = file.get(f"{match['group']}/vars")
         name = hdf5.attribute(home, "name") if home is not None and "name" in home.attrs else None
         if name is None:
             raise CheckpointError(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 MOST_BYTES = 2**26  # of one pickle; those of published files have some hundred kilobytes
-MOST_WORK = 2**27  # elements and characters that are handed to calls, so that no call repeats a large one for ever
+MOST_WORK = 2**26  # letters, and 64 per element, handed to calls, so that none repeats a large value for ever
 MOST_VALUES = 5_000_000  # of what it stands for, values that are shared counted wherever they appear
 DEEPEST = 100
 
@@ -138,7 +138,8 @@ class _Machine:
     def weigh(self, values: Any) -> None:
         """Count what is handed over; raises ValueError once that is more than any checkpoint needs."""
         each = values if isinstance(values, tuple) else (values,)
-        self.work += sum(len(value) for value in each if isinstance(value, str | bytes | list | tuple | dict))
+        self.work += sum(len(value) for value in each if isinstance(value, str | bytes))
+        self.work += 64 * sum(len(value) for value in each if isinstance(value, list | tuple | dict))  # slower to copy
         if self.work > MOST_WORK:
             raise ValueError("its pickle repeats large values")
 

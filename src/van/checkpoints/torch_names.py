@@ -120,7 +120,7 @@ class Array(Stateful):
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _NumpyType):
             raise ValueError("a numpy array without its shape, type and bytes")
         _, shape, kind, column_major, data = state
-        if kind.dtype is None or not isinstance(data, bytes | _Encoded):
+        if kind.dtype is None or not isinstance(data, bytes | Encoded):
             return  # of Python objects: nothing that van reads
         flat = np.frombuffer(bytearray(bytes(data)), kind.dtype)
         self.values = flat.reshape(_whole(shape), order="F" if column_major else "C")
@@ -139,7 +139,7 @@ class _NumpyType(Stateful):
             self.dtype = self.dtype.newbyteorder(order)
 
 
-class _Encoded:
+class Encoded:
     """Bytes that protocol 2 spells as a text: `_codecs.encode(text, "latin1")`."""
 
     def __init__(self, text: object = "", *_: object) -> None:
@@ -150,7 +150,7 @@ class _Encoded:
 
 
 def _scalar(kind: object, data: object = b"", *_: object) -> Any:
-    if not isinstance(kind, _NumpyType) or kind.dtype is None or not isinstance(data, bytes | _Encoded):
+    if not isinstance(kind, _NumpyType) or kind.dtype is None or not isinstance(data, bytes | Encoded):
         return Inert()
     raw = bytes(data)
     if len(raw) != kind.dtype.itemsize:
@@ -208,7 +208,7 @@ def _of_type(function: object, kind: object, arguments: object, *_: object) -> o
 
 def _names() -> dict[str, Callable[..., Any]]:
     table: dict[str, Callable[..., Any]] = {
-        "_codecs.encode": _Encoded,
+        "_codecs.encode": Encoded,
         "numpy.dtype": _NumpyType,
         "torch._tensor._rebuild_from_type_v2": _of_type,
         **{f"torch._utils._rebuild_tensor{version}": _tensor for version in ("", "_v2", "_v3")},

@@ -10,6 +10,7 @@ Source: torch/serialization.py of torch 1.0 to 2.14.
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import struct
 import zipfile
@@ -23,7 +24,7 @@ from ..errors import CheckpointError, UnsafeFileError
 from .damage import growth_limit
 from .files import atomic, bfloat16_note
 from .pickles import Inert, Refused, load
-from .torch_names import Array, Storage, Tensor, offered, storage_of
+from .torch_names import Array, Encoded, Storage, Tensor, offered, storage_of
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files from before torch 1.6
 _PIECE = 2**24
@@ -46,7 +47,8 @@ def read(path: Path) -> tuple[Any, tuple[str, ...]]:
         hint = "it pickles a whole module; " if name.startswith("torch.nn.") else ""
         raise UnsafeFileError(
             f"{path} asks for {name!r} when it is unpickled, which is not on the list of harmless names; nothing was "
-            f"run; {hint}if you trust its source, save its state_dict alone, where that code is installed, and load that"
+            f"run; {hint}if you trust its source, save its state_dict alone, where that code is installed, and load "
+            "that"
         ) from None
     return tree, (bfloat16_note(filled.widened),) if filled.widened else ()
 
@@ -61,8 +63,10 @@ def _read_zip(file: IO[bytes]) -> tuple[Any, Reader]:
     if len(pickles) != 1:
         raise ValueError(f"it holds {len(pickles)} pickles, expected one")
     room = pickles[0].removesuffix("data.pkl")
-    if (order := entries.get(f"{room}byteorder")) is not None and archive.read(order) != b"little":
-        raise CheckpointError("a big-endian machine wrote it; save it again on another one")
+    if (order := entries.get(f"{room}byteorder")) is not None:
+        with _unchecked_where_unsaid(archive, order) as stream:
+            if stream.read(64) != b"little":
+                raise CheckpointError("a big-endian machine wrote it; save it again on another one")
     with _unchecked_where_unsaid(archive, entries[pickles[0]]) as stream:
         tree = load(stream, offered, storage_of)
         stream.read()  # to the end, where the checksum is compared
@@ -84,7 +88,7 @@ def checked_entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     size = archive.fp.seek(0, 2) if archive.fp is not None else 0
     if sum(entry.file_size for entry in entries) > growth_limit(size):
         raise ValueError(f"its {size:,} bytes would unpack to {sum(entry.file_size for entry in entries):,}")
-    for entry, after in zip(entries, entries[1:], strict=False):
+    for entry, after in itertools.pairwise(entries):
         if entry.header_offset + entry.compress_size > after.header_offset:
             raise ValueError(f"its parts {entry.filename[:80]!r} and {after.filename[:80]!r} overlap")
     named = {entry.filename: entry for entry in entries}
@@ -156,6 +160,8 @@ class _Filled:
 
     def value(self, here: Any) -> Any:
         """The same value with arrays."""
+        if isinstance(here, Encoded):
+            return bytes(here)
         if not isinstance(here, dict | list | tuple | Tensor | Array):
             return here
         if id(here) not in self.done:

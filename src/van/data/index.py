@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import jsontext
 from ..errors import VanNotice
-from ..paths import why_no_file
+from ..paths import why_no_file, why_no_path
 
 RACY_NS = 2_000_000_000
 _MAGIC = "van image index 1"
@@ -157,7 +157,13 @@ def _folders(rows: dict[str, list[Any]], names: list[bytes]) -> dict[str, list[F
     for name, folders in rows.items():
         found[name] = []
         for path, time_ns, count, others in folders:
-            if Path(path).is_absolute() or ".." in Path(path).parts or type(count) is not int or count < 0:
+            if (
+                why_no_path(path)
+                or Path(path).is_absolute()
+                or ".." in Path(path).parts
+                or type(count) is not int
+                or count < 0
+            ):
                 raise ValueError(f"it leads to {path!r:.80}")
             if type(time_ns) is not int or [type(each) for each in others] != [int, str]:
                 raise ValueError("its folders have no times or counts")

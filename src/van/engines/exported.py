@@ -113,8 +113,8 @@ def open_exported(path: str | Path, threads: int | None = None, trust: bool = Fa
     """The engine that runs an exported file, by its suffix.
 
     trust: open also a .pt2 file that this machine did not write, which runs its author's programs.
-    Raises CheckpointError for a file that is missing, broken, or was not exported by this package; UnsafeFileError for a
-    .pt2 file without trust; MissingExtraError without its runtime.
+    Raises CheckpointError for a file that is missing, broken, or was not exported by this package; UnsafeFileError for
+    a .pt2 file without trust; MissingExtraError without its runtime.
     """
     kind = _kind(path)
     if kind == "onnx":

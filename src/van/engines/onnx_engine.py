@@ -22,7 +22,9 @@ class OnnxEngine(ExportedEngine):
         options.log_severity_level = 4  # what goes wrong is raised
         options.intra_op_num_threads = self.threads
         try:
-            self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+            )
         except Exception as error:  # of many types without a common base
             raise broken(self.path, "an ONNX model", error) from error
         self.input = self.session.get_inputs()[0].name

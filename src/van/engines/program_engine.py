@@ -25,7 +25,7 @@ class ProgramEngine(ExportedEngine):
                 raise UnsafeFileError(
                     f"{self.path} was not exported on this machine, or was changed since; PyTorch runs pickles and "
                     "expressions in such files when it opens them, so nothing was opened: give trust=True (--trust) if "
-                    "its author may run programs here, else take the checkpoint, or an .onnx or .xml file, which run none"
+                    "its author may run programs here, else take the checkpoint, an .onnx or an .xml file"
                 )
             try:
                 # its guards speak of memory layouts, which change no value

@@ -38,14 +38,14 @@ _NAME, _VALUE = 1, 2  # of a property
 
 @dataclass(frozen=True)
 class Record:
-    """description: the JSON text, None where there is none; weights: the checksum that an .xml file tells of its .bin."""
+    """description: the JSON text, None where there is none; weights: the checksum that an .xml tells of its .bin."""
 
     description: str | None
     weights: str | None = None
 
 
 def record_of(path: Path) -> Record:
-    """The record in a file, by its suffix; raises CheckpointError or ValueError for a file that cannot be one of ours."""
+    """The record in a file, by its suffix; raises CheckpointError, or what libraries raise, for a broken file."""
     return {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[EXPORTED[path.suffix.lower()]](path)
 
 
