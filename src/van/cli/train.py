@@ -31,7 +31,7 @@ from ..recipes import (
 from ..recipes.reading import read_settings
 from .output import say
 from .train_help import help_text
-from .train_names import spelled_out
+from .train_names import SHORT, spelled_out
 
 
 def add_arguments(parser: Any) -> None:
@@ -153,11 +153,9 @@ def _base(arguments: list[str]) -> AnyRecipe | None:
 
 def _settings(arguments: list[str]) -> list[dict[str, Any]]:
     """What the YAML files among the arguments hold; raises ConfigError for one that is none, or cannot be read."""
-    for section in (
-        *Recipe.sections(),
-        *SegmentationRecipe.sections(),
-    ):
-        for file in _values(arguments, f"--{section}"):
+    sections = dict.fromkeys((*Recipe.sections(), *SegmentationRecipe.sections()))
+    for option in (f"--{section}" for section in sections):
+        for file in _values(arguments, option) if option not in SHORT else ():  # --data is the data set
             if len(file) < 1000 and Path(file).exists():
                 read_settings(Path(file))
     return [read_settings(Path(file)) for file in _values(arguments, "--config")]
