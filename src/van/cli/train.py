@@ -114,7 +114,8 @@ def run(options: Any) -> int:
     if not is_first():  # of several processes that trained together
         return 0
     figures = json.loads((folder / "summary.json").read_text())
-    score = f"top-1 {figures['val/top1']:.2f}%" if kind is Recipe else f"mIoU {figures['val/mIoU']:.2%}"
+    nan = float("nan")  # where nothing was there to score
+    score = f"top-1 {figures['val/top1']:.2f}%" if kind is Recipe else f"mIoU {figures.get('val/mIoU', nan):.2%}"
     say(f"{folder}: {score} on {held_out(figures)}, {figures['seconds']:.0f} s")
     say(f"next: van predict {folder / figures['model']} IMAGE")
     return 0

@@ -131,6 +131,9 @@ def _no_loose_images(root: Path, there: Sequence[str], train: Path | None, val: 
     named = all(is_split_name(name, "train") or is_split_name(name, "val") for name in there)
     if train is None or val is None or not named:
         return
+    for part, other in ((train, val), (val, train)):
+        if folder_names(other) and not folder_names(part) and not holds_images(part):
+            raise DataError(f"{part} holds no images; expected {part.name}/CLASS/IMAGE, as {other} has (or remove it)")
     loose = [part for part in (train, val) if not folder_names(part) and holds_images(part)]
     if loose:
         raise DataError(
