@@ -372,3 +372,18 @@ def test_predictions_are_printed_in_a_notebook(tmp_path, form):
     with redirect_stdout(io.StringIO()) as printed:  # has no buffer for bytes, as a notebook's has not
         assert main(["predict", str(model), str(image), "--format", form]) == 0
     assert str(image) in printed.getvalue().replace("\n", "")
+
+
+@pytest.mark.promise("20")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--epochs", "1.5"), "trainer.epochs is 1.5; expected a whole number"),
+        (("--lr", "nan"), "optim.lr is nan; expected a number"),
+        (("--workers", "x"), "trainer.workers is x; expected a whole number, null"),
+        (("--size", "abc"), "data.size is abc; expected a whole number, tuple[int, int], null"),
+        (("--out", ""), "trainer.out '' is an empty path"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_said_in_words(capsys, words, message):
+    assert message in error(capsys, "train", "finetune", "--data", "digits", *words)

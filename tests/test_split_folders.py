@@ -146,5 +146,5 @@ def test_described_folders_find_their_parts_in_any_case(tmp_path):
 def test_an_empty_part_is_named(tmp_path, empty, full):
     make_stripes(tmp_path / full, count=2)
     (tmp_path / empty).mkdir()
-    with pytest.raises(DataError, match=f"{empty} holds no images; expected {empty}/CLASS/IMAGE"):
+    with pytest.raises(DataError, match=f"{empty} is empty; expected one sub-folder of images per class"):
         open_classification(tmp_path, "train")

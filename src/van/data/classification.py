@@ -118,6 +118,8 @@ def layout_of(root: Path) -> tuple[Path | None, Path | None]:
     there = folder_names(root)
     train, val = (split_folder(root, split) for split in ("train", "val"))
     _no_loose_images(root, there, train, val)
+    if train is not None and val is not None and {*there} == {train.name, val.name} and (folder_names(train) or folder_names(val)):
+        return train, val  # one of them may be empty, which whoever reads it says
     train, val = (part if part is not None and folder_names(part) else None for part in (train, val))
     if train is not None and val is None and there == [train.name]:
         return train, None  # train/ alone: split it
@@ -131,9 +133,6 @@ def _no_loose_images(root: Path, there: Sequence[str], train: Path | None, val: 
     named = all(is_split_name(name, "train") or is_split_name(name, "val") for name in there)
     if train is None or val is None or not named:
         return
-    for part, other in ((train, val), (val, train)):
-        if folder_names(other) and not folder_names(part) and not holds_images(part):
-            raise DataError(f"{part} holds no images; expected {part.name}/CLASS/IMAGE, as {other} has (or remove it)")
     loose = [part for part in (train, val) if not folder_names(part) and holds_images(part)]
     if loose:
         raise DataError(
