@@ -142,7 +142,8 @@ def test_what_is_no_folder_of_images(tmp_path, capsys):
 
 @pytest.mark.promise("15")
 @pytest.mark.parametrize(
-    ("data", "found"), [("nowhere", "does not exist"), ("file", "is a file"), ("flat", "holds no folders"), ("", "empty")]
+    ("data", "found"),
+    [("nowhere", "does not exist"), ("file", "is a file"), ("flat", "holds no folders"), ("", "empty")],
 )
 def test_what_is_no_data_set_is_said_in_a_line(tmp_path, monkeypatch, capsys, data, found):
     monkeypatch.chdir(tmp_path)

@@ -87,7 +87,7 @@ def refuse_overwriting(source: str | Path, target: Path) -> None:
         raise CheckpointError(f"{target} is the source itself, which would be overwritten; give another destination")
     if (target.parent / RECIPE).is_file() and target.name in (*WEIGHTS, *RUN_CHECKPOINTS):
         raise CheckpointError(
-            f"{target} is the result of the run in {target.parent}, which would be overwritten; give another destination"
+            f"{target} is what the run in {target.parent} wrote, which would be overwritten; give another destination"
         )
 
 

@@ -10,7 +10,6 @@ import jsonargparse
 
 from ..errors import ConfigError
 
-
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"}
 _ONE = re.compile(r'Parser key "([\w.]+)":\s+Expected a (<class .*?>)\.\s+Got value: (.*)', re.DOTALL)
 _SEVERAL = re.compile(r'Parser key "([\w.]+)":.*?Subtypes: \[(.*?)\]\s+Errors:.*?Given value: (.*)', re.DOTALL)
