@@ -51,6 +51,24 @@ def label(model, *, classes=NAMES, preprocess=PREPARED, **more):
     return model.eval()
 
 
+@pytest.mark.promise("1")
+def test_converting_destroys_neither_the_source_nor_a_run(run_folder, tmp_path):
+    run_copy = shutil.copytree(run_folder, tmp_path / "run")
+    before = (run_copy / "model.safetensors").read_bytes()
+    lone = shutil.copy(run_copy / "model.safetensors", tmp_path / "lone.safetensors")
+    for source, destination, to in (
+        (run_copy, run_copy, "transformers"),
+        (run_copy / "best.ckpt", run_copy / "best.ckpt", "official"),
+        (lone, run_copy, "transformers"),
+        (lone, tmp_path / "run" / ".." / "lone.safetensors", "van"),
+    ):
+        with pytest.raises(CheckpointError, match="would be overwritten; give another destination"):
+            van.convert(source, destination, to=to)
+    assert (run_copy / "model.safetensors").read_bytes() == before
+    van.convert(run_copy, tmp_path / "hub", to="transformers")
+    van.convert(run_copy, tmp_path / "hub", to="transformers")  # what was converted before is replaced
+
+
 def facts(path, **options):
     """Everything that reading a checkpoint tells, but for where it lies."""
     found = checkpoints.read(path, **options)

@@ -71,7 +71,7 @@ def test_convert_options(tmp_path, capsys):
         (("convert", "garbage", "out", "--to", "van"), "is not a checkpoint"),
         (("convert", "good", "nowhere/out", "--to", "van"), "cannot write nowhere/out"),
         (("convert", "good", "out", "--to", "vann"), "vann"),
-        (("convert", "good", "out"), "required: to"),
+        (("convert", "good", "out"), "required: --to"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(tmp_path, capsys, monkeypatch, arguments, message):

@@ -51,6 +51,11 @@ class TestWeights:
         assert class_weights(CriterionSpec(class_weights={"b": 3.0}), [], "ab").tolist() == [1, 3]
 
     @pytest.mark.promise("21")
+    def test_classes_may_be_called_as_numbers_are(self):
+        recipe = Recipe.from_dict({"loss": {"class_weights": {0: 5, "1": 2}}})  # as YAML reads {0: 5, '1': 2}
+        assert class_weights(recipe.loss, [], ("0", "1", "2")).tolist() == [5, 2, 1]
+
+    @pytest.mark.promise("21")
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
     def test_the_loss_is_the_weighted_mean(self, smoothing):
         logits, labels, weights = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 0, 1]), torch.tensor([1.0, 5.0, 0.5])

@@ -5,6 +5,8 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +71,18 @@ class TestTrain:
         recipe = printed_recipe(capsys, "light_ham_digits", "--data", "x", "--steps", "5", "--checkpoint", "c.pth")
         assert (recipe["data"]["path"], recipe["trainer"]["steps"]) == ("x", 5)
         assert recipe["model"]["checkpoint"] == "c.pth"
+
+    @pytest.mark.promise("20")
+    def test_data_is_the_data_set_and_no_file_of_settings(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("mine").mkdir()
+        assert printed_recipe(capsys, "finetune", "--data", "mine")["data"]["path"] == "mine"
+
+    @pytest.mark.promise("20")
+    def test_missing_data_names_the_option(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for recipe in ("finetune", "light_ham_van_b0"):
+            assert "no data: give --data" in error(capsys, "train", recipe, "--device", "cpu")
 
     def test_what_contradicts_itself_is_refused(self, capsys):
         assert "--data A and --data.path B set the same; give one" in error(
@@ -347,3 +361,29 @@ def test_python_m_van_is_van():
     done = subprocess.run([sys.executable, "-m", "van", "evl"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("van: error: unknown command 'evl'; did you mean 'eval'?")
+
+
+@pytest.mark.promise("13")
+@pytest.mark.parametrize("form", ["csv", "table", "jsonl"])
+def test_predictions_are_printed_in_a_notebook(tmp_path, form):
+    model, image = tmp_path / "m.safetensors", tmp_path / "a.png"
+    van.save(classifier(), model)
+    picture().save(image)
+    with redirect_stdout(io.StringIO()) as printed:  # has no buffer for bytes, as a notebook's has not
+        assert main(["predict", str(model), str(image), "--format", form]) == 0
+    assert str(image) in printed.getvalue().replace("\n", "")
+
+
+@pytest.mark.promise("20")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--epochs", "1.5"), "trainer.epochs is 1.5; expected a whole number"),
+        (("--lr", "nan"), "optim.lr is nan; expected a number"),
+        (("--workers", "x"), "trainer.workers is x; expected a whole number, null"),
+        (("--size", "abc"), "data.size is abc; expected a whole number, tuple[int, int], null"),
+        (("--out", ""), "trainer.out '' is an empty path"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_said_in_words(capsys, words, message):
+    assert message in error(capsys, "train", "finetune", "--data", "digits", *words)

@@ -137,4 +137,29 @@ def test_what_is_no_folder_of_images(tmp_path, capsys):
     assert not is_image_folder(tmp_path)
     assert not is_image_folder(tmp_path / "nowhere")
     assert main(["doctor", str(tmp_path)]) == 2
-    assert "no known segmentation layout" in capsys.readouterr().err
+    assert "holds no folders; expected a folder with a folder per class" in capsys.readouterr().err
+
+
+@pytest.mark.promise("15")
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [("nowhere", "does not exist"), ("file", "is a file"), ("flat", "holds no folders"), ("", "empty")],
+)
+def test_what_is_no_data_set_is_said_in_a_line(tmp_path, monkeypatch, capsys, data, found):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flat").mkdir()
+    for name in ("file", "flat/a.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert main(["doctor", data]) == 2
+    assert found in (text := capsys.readouterr().err)
+    assert "expected a folder with a folder per class" in text
+
+
+@pytest.mark.promise("15")
+def test_an_empty_part_is_a_finding(tmp_path, capsys):
+    make_stripes(tmp_path / "train", count=2)
+    (tmp_path / "val").mkdir()
+    assert main(["doctor", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "train: 4 images" in out
+    assert "error: val: there are no class folders" in out

@@ -139,3 +139,12 @@ def test_described_folders_find_their_parts_in_any_case(tmp_path):
         make_pairs(tmp_path, f"images/{part}", f"masks/{part.upper()}")
     (tmp_path / "dataset.yaml").write_text("images: images\nmasks: masks\nnames: [a, b]\n")
     assert [len(open_segmentation(tmp_path, split)) for split in ("train", "val")] == [2, 2]
+
+
+@pytest.mark.promise("3")
+@pytest.mark.parametrize(("empty", "full"), [("val", "train"), ("Train", "validation")])
+def test_an_empty_part_is_named(tmp_path, empty, full):
+    make_stripes(tmp_path / full, count=2)
+    (tmp_path / empty).mkdir()
+    with pytest.raises(DataError, match=f"{empty} is empty; expected one sub-folder of images per class"):
+        open_classification(tmp_path, "train")

@@ -177,6 +177,21 @@ def test_early_stopping(stripes, tmp_path):
     assert len(table(folder)) == 2  # nothing is learnt, so the second epoch is no better than the first
 
 
+@pytest.mark.promise("21")
+def test_a_score_that_is_no_number_is_not_better_and_is_not_written_down(stripes, tmp_path, monkeypatch):
+    def validation_step(self, batch, batch_idx):
+        self.accuracy.update(self.evaluated(batch[0]), batch[1])
+        self.log("val/loss", float("nan"), on_epoch=True, batch_size=1)
+        self.log_dict(self.accuracy, on_epoch=True, batch_size=1)
+
+    monkeypatch.setattr(ClassificationModule, "validation_step", validation_step)
+    options = {"trainer.early_stopping": 2, "trainer.monitor": "val/loss", "trainer.keep": "best"}
+    folder = run(slim_recipe(stripes, tmp_path / "run", **options, **{"trainer.epochs": 9}))
+    assert len(table(folder)) == 2  # patience counts, the first such score does not end the run
+    assert "NaN" not in (folder / "summary.json").read_text()
+    assert "val/loss" not in van.load(folder).provenance["scores"]
+
+
 def test_lr_zero_leaves_the_checkpoint_as_it_was(finished, stripes, tmp_path):
     start = finished[0] / "model.safetensors"
     options = {"model.checkpoint": str(start), "optim.lr": 0.0, "schedule.min_lr": 0.0, "model.norm_eval": True}

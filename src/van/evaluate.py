@@ -354,7 +354,8 @@ class _Run:
         ahead = 2 * self.engine.batch_size
         for index, array in in_order(self._decode, indices, workers=self.workers, ahead=ahead):
             if isinstance(array, Exception):
-                raise DataError(f"{self.data.name(index)}: {reason_of(array)}") from array
+                name, reason = self.data.name(index), reason_of(array)
+                raise DataError(reason if name in reason else f"{name}: {reason}") from array
             names.append(index)
             arrays.append(array)
             if len(names) >= self.engine.batch_size:

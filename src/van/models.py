@@ -16,6 +16,7 @@ from torch import nn
 from . import checkpoints
 from .checkpoints import Checkpoint, Info, head_layout, layout
 from .checkpoints.compare import compare
+from .checkpoints.folders import refuse_overwriting
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
@@ -223,8 +224,9 @@ def convert(
     """Rewrite a checkpoint in another format, read it back, and compare tensors and outputs bit for bit.
 
     to: as `format` in `save`; everything else as in `load`.
-    Raises CheckpointError when what was written does not reproduce the source.
+    Raises CheckpointError when what was written does not reproduce the source, or would overwrite it or a run's result.
     """
+    refuse_overwriting(source, Path(destination, "model.safetensors") if to == "transformers" else Path(destination))
     checkpoint = _read(source, ema=ema, revision=revision, options=options, backbone_only=backbone_only)
     notes = list(checkpoint.notes)
     if num_classes is not None and num_classes != checkpoint.num_classes:

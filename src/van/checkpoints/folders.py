@@ -77,6 +77,20 @@ def names_in(folder: Path) -> list[str]:
         raise CheckpointError(f"cannot read the folder {folder}: {error.strerror or error}") from error
 
 
+def refuse_overwriting(source: str | Path, target: Path) -> None:
+    """Raises CheckpointError where writing `target` would destroy what is read from `source`, or what a run wrote."""
+    origin = Path(source)
+    read = {origin, *(origin / name for name in (*WEIGHTS, *RUN_CHECKPOINTS, *KERAS))}
+    if not target.is_file():
+        return
+    if target.resolve() in {path.resolve() for path in read}:
+        raise CheckpointError(f"{target} is the source itself, which would be overwritten; give another destination")
+    if (target.parent / RECIPE).is_file() and target.name in (*WEIGHTS, *RUN_CHECKPOINTS):
+        raise CheckpointError(
+            f"{target} is what the run in {target.parent} wrote, which would be overwritten; give another destination"
+        )
+
+
 def _others(names: Collection[str]) -> list[str]:
     """Further checkpoints beside weights of these names; .bin is also what trainers leave beside them."""
     found = [name for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]

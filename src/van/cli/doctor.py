@@ -9,8 +9,11 @@ Exit code 1 when something was found that would break training or evaluation.
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DataError
+from ..paths import why_no_path
 from .doctor_images import run_images
 from .output import cell, check_writable, print_table, progress_bar, say, to_json, write_file
 
@@ -35,8 +38,10 @@ def run(options: Any) -> int:
     from ..doctor import draw, examine
     from ..doctor.images import is_image_folder
 
-    if not is_label_maps(options.data) and is_image_folder(options.data):
-        return run_images(options)
+    if not is_label_maps(options.data):
+        _check_folder(options.data)
+        if is_image_folder(options.data):
+            return run_images(options)
 
     with progress_bar() as bar:
         task = bar.add_task("reading")
@@ -54,6 +59,21 @@ def run(options: Any) -> int:
         draw(report).save(png, "PNG")
         write_file(options.sheet, png.getvalue())
     return 0 if report.healthy else 1
+
+
+def _check_folder(data: str) -> None:
+    """Raises DataError for what can be neither class folders nor label maps."""
+    from ..data.split_folders import folder_names
+
+    root = Path(data)
+    found = why_no_path(data) or ("" if root.is_dir() else "is a file" if root.exists() else "does not exist")
+    if not found and not folder_names(root):
+        found = "holds no folders"
+    if found:
+        raise DataError(
+            f"{data!r} {found}; expected a folder with a folder per class, with train/ and val/ of them, or with label "
+            "maps in a published layout; a dataset.yaml; or 'scenes'"
+        )
 
 
 def _print(report: Report) -> None:

@@ -10,6 +10,19 @@ import jsonargparse
 
 from ..errors import ConfigError
 
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"}
+_ONE = re.compile(r'Parser key "([\w.]+)":\s+Expected a (<class .*?>)\.\s+Got value: (.*)', re.DOTALL)
+_SEVERAL = re.compile(r'Parser key "([\w.]+)":.*?Subtypes: \[(.*?)\]\s+Errors:.*?Given value: (.*)', re.DOTALL)
+
+
+def _in_words(message: str) -> str:
+    """jsonargparse's complaint about the kind of a value as everybody else's is: got, expected."""
+    found = _ONE.fullmatch(message.strip()) or _SEVERAL.fullmatch(message.strip())
+    if found is None:
+        return message
+    kinds = re.sub(r"<class '(\w+)'>", lambda kind: _KINDS.get(kind[1], kind[1]), found[2])
+    return f"{found[1]} is {found[3]}; expected {kinds}"
+
 
 class HelpFormatter(jsonargparse.DefaultHelpFormatter):
     """jsonargparse's, without the defaults that say nothing."""
@@ -39,6 +52,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _spelled(self, message: str) -> str:
         """With what is missing as it is typed: `--data`, not `data`."""
+        message = _in_words(message)
         start, required, names = message.partition("are required: ")
         typed = {action.dest: action.option_strings[-1] for action in self._actions if action.option_strings}
         spelled = ", ".join(typed.get(name, name) for name in names.split(", "))

@@ -202,6 +202,8 @@ class Results:
         if self._terminal():
             text = "".join(f"{printable(line)}\n" for line in text.split("\n"))[:-1]
             self._stdout.write(text)
+        elif not hasattr(self._stdout, "buffer"):  # a notebook's, or io.StringIO
+            self._stdout.write(text)
         else:
             self._stdout.flush()
             self._stdout.buffer.write(text.encode(errors="surrogateescape"))

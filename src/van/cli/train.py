@@ -31,7 +31,7 @@ from ..recipes import (
 from ..recipes.reading import read_settings
 from .output import say
 from .train_help import help_text
-from .train_names import spelled_out
+from .train_names import SHORT, spelled_out
 
 
 def add_arguments(parser: Any) -> None:
@@ -114,7 +114,8 @@ def run(options: Any) -> int:
     if not is_first():  # of several processes that trained together
         return 0
     figures = json.loads((folder / "summary.json").read_text())
-    score = f"top-1 {figures['val/top1']:.2f}%" if kind is Recipe else f"mIoU {figures['val/mIoU']:.2%}"
+    nan = float("nan")  # where nothing was there to score
+    score = f"top-1 {figures['val/top1']:.2f}%" if kind is Recipe else f"mIoU {figures.get('val/mIoU', nan):.2%}"
     say(f"{folder}: {score} on {held_out(figures)}, {figures['seconds']:.0f} s")
     say(f"next: van predict {folder / figures['model']} IMAGE")
     return 0
@@ -153,11 +154,9 @@ def _base(arguments: list[str]) -> AnyRecipe | None:
 
 def _settings(arguments: list[str]) -> list[dict[str, Any]]:
     """What the YAML files among the arguments hold; raises ConfigError for one that is none, or cannot be read."""
-    for section in (
-        *Recipe.sections(),
-        *SegmentationRecipe.sections(),
-    ):
-        for file in _values(arguments, f"--{section}"):
+    sections = dict.fromkeys((*Recipe.sections(), *SegmentationRecipe.sections()))
+    for option in (f"--{section}" for section in sections):
+        for file in _values(arguments, option) if option not in SHORT else ():  # --data is the data set
             if len(file) < 1000 and Path(file).exists():
                 read_settings(Path(file))
     return [read_settings(Path(file)) for file in _values(arguments, "--config")]

@@ -118,6 +118,9 @@ def layout_of(root: Path) -> tuple[Path | None, Path | None]:
     there = folder_names(root)
     train, val = (split_folder(root, split) for split in ("train", "val"))
     _no_loose_images(root, there, train, val)
+    both = {part.name for part in (train, val) if part is not None}
+    if len(both) == 2 and both == {*there} and any(folder_names(root / name) for name in both):
+        return train, val  # one of them may be empty, which whoever reads it says
     train, val = (part if part is not None and folder_names(part) else None for part in (train, val))
     if train is not None and val is None and there == [train.name]:
         return train, None  # train/ alone: split it

@@ -102,8 +102,9 @@ def _check_class(root: Path, name: str) -> None:
         return
     shown = ", ".join(below[:3]) + (", …" if len(below) > 3 else "")
     raise DataError(
-        f"class folder {folder} holds folders ({shown}) and no image of its own; expected CLASS/IMAGE: give {folder} "
-        "as the data set if its folders are the classes, or train/ and val/; else move the images up"
+        f"class folder {folder} holds folders ({shown}) and no image of its own; expected CLASS/IMAGE. If it is the "
+        f"training or the validation part, name it train or val; if it is the data set, give {folder}; else move the "
+        "images up"
     )
 
 

@@ -33,7 +33,9 @@ def _of_part(part: ImagePart) -> Iterator[tuple[str, str]]:
         names = _some(part.only_folders)
         yield "error", f"{len(part.only_folders)} class(es) hold folders and no image of their own: {names}"
     filled = [count for count in part.total if count]
-    if len(part.classes) < 2:
+    if not part.classes:
+        yield "error", "there are no class folders"
+    elif len(part.classes) < 2:
         yield "error", f"there is one class, {part.classes[0]!r}; training needs two"
     elif filled and max(filled) >= IMBALANCE * min(filled):
         largest, smallest = (part.classes[part.total.index(end(filled))] for end in (max, min))

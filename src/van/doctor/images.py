@@ -187,7 +187,7 @@ def _folders(root: Path, splits: Sequence[str] | None) -> dict[str, Path]:
 
 
 def _listed(root: Path) -> ImagePart:
-    part = ImagePart(class_folders(root), [])
+    part = ImagePart(class_folders(root) if folder_names(root) else (), [])
     for name in part.classes:
         folders = list_class(root, name)
         part.total.append(sum(len(folder.names) for folder in folders))

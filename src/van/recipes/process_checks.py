@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..errors import ConfigError
+from ..paths import why_no_path
 from .checks import at_least, in_range, one_of
 
 # Of data workers and threads; and the largest seed from which every order of an epoch still fits into 64 bits.
@@ -24,6 +25,9 @@ def check_processes(spec: Any) -> None:
         raise ConfigError("trainer.recalibrate_images belongs to trainer.batch_norm recalibrate; leave it out")
     if spec.resume_with_changed_data and spec.resume is None:
         raise ConfigError("trainer.resume_with_changed_data needs trainer.resume, the run to go on with; leave it out")
+    for name in ("out", "resume"):
+        if (value := getattr(spec, name)) is not None and (reason := why_no_path(value)):
+            raise ConfigError(f"trainer.{name} {value!r} {reason}; give a folder, or leave it out")
     if spec.resume == "auto" and spec.out is None:
         raise ConfigError("trainer.resume auto continues the run in trainer.out; give trainer.out")
 

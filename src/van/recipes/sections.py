@@ -45,6 +45,7 @@ class Sectioned:
             section = given.get(name, {})
             if not isinstance(section, Mapping):
                 raise ConfigError(f"recipe section {name!r} is {section!r}; expected keys and values")
+            section = {key: _named(value) for key, value in section.items()}
             given[name] = kind(**{key: _frozen(value) for key, value in _checked(kind, section, name).items()})
         check_types(cls, {key: value for key, value in given.items() if key not in cls.sections()})
         return cls(**given)
@@ -70,6 +71,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _named(value: Any) -> Any:
+    """Keys as text: YAML reads a class called 7 as a number."""
+    whole = isinstance(value, dict) and all(type(key) in (str, int) for key in value)
+    return {str(key): item for key, item in value.items()} if whole else value
 
 
 def _frozen(value: Any) -> Any:

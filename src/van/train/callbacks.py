@@ -183,9 +183,8 @@ def keepers(folder: Path, spec: TrainerSpec | PixelTrainerSpec, preemption: Pree
     mode = monitor_mode(spec.monitor)
     callbacks: list[Callback] = []
     if spec.early_stopping is not None:
-        callbacks.append(
-            EarlyStopping(spec.monitor, mode=mode, patience=spec.early_stopping, check_on_train_epoch_end=True)
-        )
+        patience: dict[str, Any] = {"patience": spec.early_stopping, "check_finite": False}  # NaN: not better, no end
+        callbacks.append(EarlyStopping(spec.monitor, mode=mode, check_on_train_epoch_end=True, **patience))
     best = ModelCheckpoint(
         folder,
         Path(BEST).stem,

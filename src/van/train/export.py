@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def export(job: Job, folder: Path, table: EpochTable, *, seconds: float) -> None
     """model.safetensors (the averaged weights with EMA, the plain ones beside them) and summary.json."""
     spec = job.recipe.trainer
     row = load_kept(job.module, folder, table, spec)
-    scores: dict[str, float] = {name: row[name] for name in SCORES if name in row}
+    scores: dict[str, float] = {name: row[name] for name in SCORES if isfinite(row.get(name, nan))}
     provenance = {**provenance_of(job), "epoch": int(row["epoch"]), "scores": scores}
     provenance["val_images"] = job.data.val_seen[0]  # that the scores are over
     evaluated: Any = job.module.evaluated

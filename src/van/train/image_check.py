@@ -62,13 +62,13 @@ def _tell(found: list[Checked], val: FolderData, images: FolderData, folder: Pat
             "repair or remove them"
         )
     train.mark(found[1].unreadable)
-    for number, name in enumerate(of_train[: min(train.limit, SHOWN)], 1):
-        warnings.warn(train.replacement_notice(name, number), VanNotice, stacklevel=4)
     if len(of_train) > train.limit:
         raise DataError(
             f"{len(of_train)} training images cannot be read, trainer.max_unreadable is {train.limit}: "
             f"{_some(of_train)}; {where}; repair or remove them, or raise the limit"
         )
+    for number, name in enumerate(of_train[:SHOWN], 1):
+        warnings.warn(train.replacement_notice(name, number), VanNotice, stacklevel=4)
     if len(of_train) > SHOWN:
         text = f"{len(of_train)} training images cannot be read and are replaced; {where}"
         warnings.warn(text, VanNotice, stacklevel=4)

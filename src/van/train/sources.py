@@ -17,7 +17,7 @@ def open_images(recipe: Recipe) -> tuple[Images, Images]:
     """Training and validation images; raises ConfigError, DataError, MissingExtraError."""
     spec = recipe.data
     if spec.path is None:
-        raise ConfigError("no data: give data.path, a folder of class folders, one with train/ and val/, or 'digits'")
+        raise ConfigError("no data: give --data (data.path), class folders, train/ and val/ of them, or 'digits'")
     if spec.reader is None:
         train, val = _open_folders(spec)
     else:

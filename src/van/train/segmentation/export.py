@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
     """model.safetensors with classes, palette, preprocessing and provenance, and summary.json."""
     spec = job.recipe.trainer
     row = load_kept(job.module, folder, table, spec)
-    # F-scores may be undefined, which JSON has no number for
-    scores = {name: row[name] for name in MONITORS if name in row and (name == "val/mIoU" or isfinite(row[name]))}
+    # scores may be undefined, which JSON has no number for
+    scores = {name: row[name] for name in MONITORS if isfinite(row.get(name, nan))}
     seen, there = job.data.val_seen
     network = job.network.cpu().eval()
     provenance = {**provenance_of_segmenter(job), "step": int(row["step"]), "scores": scores, "val_images": seen}

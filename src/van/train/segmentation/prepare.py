@@ -84,7 +84,7 @@ def inference_of(data: PixelDataSpec, preprocess: Preprocess, *, method: str) ->
 def open_pictures(spec: PixelDataSpec) -> tuple[SegmentationData, SegmentationData]:
     """Training and validation pictures of a recipe; raises ConfigError, DataError."""
     if spec.path is None:
-        raise ConfigError("no data: give data.path, a segmentation data set's folder, its dataset.yaml, or 'scenes'")
+        raise ConfigError("no data: give --data (data.path), a data set of label maps, its dataset.yaml, or 'scenes'")
     options: dict[str, Any] = {"val_fraction": spec.val_fraction}
     options |= {"seed": spec.split_seed} if spec.split_seed is not None else {}
     options |= {"scene_size": spec.scene_size} if spec.scene_size is not None else {}
