@@ -9,17 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy
-import PIL
 
 from ..errors import UnknownNameError
+from ..preprocess import HEIGHT_FIRST
 
 Array = numpy.ndarray
 
 # Parts of red, green and blue in 65536 parts of gray, as Pillow mixes them.
 GRAY = (19595, 38470, 7471)
-
-# Since then Pillow changes a picture's height before its width where that loses many more lines.
-HEIGHT_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 
 # `np` is numpy, or TensorFlow's module of the same functions for sizes that only a graph knows.
 
