@@ -173,7 +173,7 @@ def test_a_compiler_that_makes_nonsense_is_a_reason(cache, monkeypatch):
 def test_a_compiler_that_makes_another_library_is_a_reason(cache, monkeypatch, tmp_path):
     script = """while [ "$1" != -o ]; do shift; done; echo 'int other;' | exec cc -shared -x c - -o "$2" """
     monkeypatch.setenv("CC", f"sh -c {shlex.quote(script)} sh")
-    with pytest.raises(building.NoKernelError, match="made another library .*set CC to a C compiler"):
+    with pytest.raises(building.NoKernelError, match=r"made another library .*set CC to a C compiler"):
         library_module._built("baseline", double=False)
 
 

@@ -42,7 +42,9 @@ def prepared(record: Preprocess, images: Any, data_format: str, dtype: str) -> A
         return _whole(tf, tf.einsum("nhwc,uh->nuwc", x, columns))
 
     x = tf.cond(
-        height_first(tf, (shape[1], shape[2]), (new_height, new_width)), lambda: across(down(x)), lambda: down(across(x))
+        height_first(tf, (shape[1], shape[2]), (new_height, new_width)),
+        lambda: across(down(x)),
+        lambda: down(across(x)),
     )
     x = (x / 255.0 - tf.constant(record.mean, tf.float32)) / tf.constant(record.std, tf.float32)
     x = tf.cast(tf.ensure_shape(x, (images.shape[0] if not single else 1, tall, wide, record.channels)), dtype)

@@ -12,7 +12,6 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from .. import ops
 
-
 # Where PyTorch's convolutions compute; some replace it instead of `forward`, for circular padding say.
 _CONV_FORWARD = nn.Conv2d._conv_forward
 
