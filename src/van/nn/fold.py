@@ -150,7 +150,7 @@ class FoldedStage(Packed):
 
 
 # What each class computed when it was written: a class that was patched since is called.
-_METHODS = {kind: methods(kind) for kind in (nn.Conv2d, LargeKernelAttention, FoldedBlock)}
+_METHODS: dict[type[nn.Module], Any] = {kind: methods(kind) for kind in (nn.Conv2d, LargeKernelAttention, FoldedBlock)}
 
 
 def _computes(module: nn.Module, kind: type[nn.Module]) -> bool:

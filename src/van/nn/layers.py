@@ -107,7 +107,7 @@ def why_not_fused(module: nn.Module) -> str:
     if kind not in _FUSIBLE:
         return f"is a {kind.__name__}"
     forward, has_shape = _FUSIBLE[kind]
-    if kind.forward is not forward or kind._conv_forward is not _CONV_FORWARD:
+    if kind.forward is not forward or getattr(kind, "_conv_forward", None) is not _CONV_FORWARD:
         return "has a patched class"
     if reason := why_called(module):
         return reason
