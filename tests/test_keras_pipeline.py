@@ -16,8 +16,9 @@ RECORDS = [
     Preprocess(size=33, crop_pct=1.0, interpolation="nearest"),
     Preprocess(size=32, interpolation="lanczos", mean=(0.5,), std=(0.25,)),
     IMAGENET.with_overrides(size=(56, 40), resize="squash"),
+    IMAGENET.with_overrides(size=(40, 56), resize="squash"),
 ]
-SIDES = ((90, 70), (40, 50), (31, 77))
+SIDES = ((90, 70), (40, 50), (31, 77), (150, 30))
 
 
 def pictures():

@@ -176,6 +176,18 @@ def test_nested_and_cut_models_keep_all_that_too(tmp_path):
     assert type(saved_and_loaded(outer, tmp_path).layers[0]) is VAN
 
 
+@pytest.mark.promise("7")
+def test_a_frozen_base_under_a_head_stays_frozen(tmp_path):
+    base = partly_frozen()
+    base.trainable = False
+    outer = keras.Sequential([base, keras.layers.Dense(2)])
+    assert len(saved_and_loaded(outer, tmp_path).trainable_weights) == 2
+    base.get_layer("block4_0").mlp.fc2.trainable = True  # alone in what is frozen
+    back = saved_and_loaded(base, tmp_path)
+    assert not back.trainable
+    assert [len(layer.trainable_weights) for layer in back.layers] == [len(x.trainable_weights) for x in base.layers]
+
+
 @pytest.mark.promise("7", "19")
 @pytest.mark.parametrize("function", [None, lambda layer: layer.__class__.from_config(layer.get_config())])
 def test_clones_keep_it(function):

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -167,6 +168,25 @@ def test_a_compiler_that_makes_nonsense_is_a_reason(cache, monkeypatch):
     monkeypatch.setenv("CC", """sh -c 'while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"' sh""")
     with pytest.raises(building.NoKernelError, match="does not load"):
         library_module._built("baseline", double=False)
+
+
+def test_a_compiler_that_makes_another_library_is_a_reason(cache, monkeypatch, tmp_path):
+    script = """while [ "$1" != -o ]; do shift; done; echo 'int other;' | exec cc -shared -x c - -o "$2" """
+    monkeypatch.setenv("CC", f"sh -c {shlex.quote(script)} sh")
+    with pytest.raises(building.NoKernelError, match=r"made another library .*set CC to a C compiler"):
+        library_module._built("baseline", double=False)
+
+
+@pytest.mark.parametrize("given", [".", "kernels", "~/kernels"])
+def test_a_cache_by_another_spelling(cache, loaded, monkeypatch, tmp_path, given):
+    monkeypatch.setenv("VAN_CACHE", given)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(cache)
+    for _ in range(2):
+        assert again().handle is not None
+    place = {".": cache, "kernels": cache / "kernels", "~/kernels": tmp_path / "kernels"}[given]
+    assert set(loaded) == {place}
+    assert calls(cache) == 1
 
 
 def test_a_hanging_compiler_is_ended_with_its_children_and_remembered(cache, tmp_path, monkeypatch):

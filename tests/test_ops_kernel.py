@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import van
 from networks import LAYOUTS, gap, images, tiny
 from van import ops
-from van.errors import ConfigError
+from van.errors import ConfigError, VanNotice
 from van.nn import fold
 from van.nn.layers import depthwise_conv
 from van.ops import building, kernel, plain
@@ -433,6 +433,8 @@ class TestLibrary:
     def test_a_cache_that_is_a_file(self, monkeypatch, tmp_path):
         (tmp_path / "taken").touch()
         monkeypatch.setenv("VAN_CACHE", str(tmp_path / "taken"))
+        with pytest.warns(VanNotice, match="for this process alone.*taken cannot be used.*set VAN_CACHE"):
+            assert library().handle is not None
         assert "set VAN_CACHE" in library().reason
 
     @pytest.mark.parametrize("instructions", INSTRUCTION_FLAGS)

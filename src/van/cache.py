@@ -11,15 +11,14 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """VAN_CACHE, else `van` in XDG_CACHE_HOME, else ~/.cache/van; it need not exist.
+    """VAN_CACHE, else `van` in XDG_CACHE_HOME, else ~/.cache/van, as an absolute path; it need not exist.
 
     Raises FileNotFoundError, with the remedy, for a user without a home.
     """
     given, shared = os.environ.get("VAN_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if given:
-        return Path(given)
     try:
-        return (Path(shared) if shared else Path.home() / ".cache") / "van"
+        folder = Path(given) if given else (Path(shared) if shared else Path.home() / ".cache") / "van"
+        return folder.expanduser().absolute()  # a library named without its folder is looked for elsewhere
     except RuntimeError:  # a user without a home, as in containers
         raise FileNotFoundError("this user has no home folder; set VAN_CACHE to a folder of your own") from None
 

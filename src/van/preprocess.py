@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 
 from .errors import ConfigError, DataError, UnknownNameError, UnknownOptionError
@@ -29,6 +30,9 @@ INTERPOLATIONS: dict[str, Image.Resampling] = {
 # What the suffixes of data/folder.py promise; PIL would also run Ghostscript for PostScript, by content.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 RESIZES = ("shortest", "squash")
+
+# Since then Pillow changes a picture's height before its width where that loses many more lines.
+HEIGHT_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 
 MOST = 1e6  # beyond which mean and std, on the 0 … 1 scale, are no statistics
 # A 1 x 100,000 strip would be enlarged to gigabytes; no photograph comes near this after resizing.

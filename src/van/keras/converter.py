@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy
 from keras import ops
 
 from .. import preprocess as records
@@ -19,7 +20,7 @@ from . import pipeline, presets
 from . import weights as files
 from .layers import PACKAGE
 from .options import data_format_of
-from .resample import GRAY, matrix
+from .resample import GRAY, height_first, matrix
 
 _CHANNELS = "images have {} channels in {}; expected 3 (RGB) or 1 (gray)"
 
@@ -101,11 +102,17 @@ class VANImageConverter(keras.layers.Layer):
         height, width = (int(side) for side in x.shape[1:3])
         x = self._colored(ops.cast(x, "float32"))
         (new_width, new_height), (tall, wide) = resized(self.record, width, height), self.record.size
-        # Python's round is to even, as in the executor; Pillow resizes rows first and keeps 8 bits in between
+        # Python's round is to even, as in the executor; Pillow keeps 8 bits between its two steps
         top, left = round((new_height - tall) / 2), round((new_width - wide) / 2)
         how = self.record.interpolation
-        x = _whole(ops.einsum("nhwc,vw->nhvc", x, matrix(width, new_width, left, wide, how)))
-        x = _whole(ops.einsum("nhvc,uh->nuvc", x, matrix(height, new_height, top, tall, how)))
+        steps = [
+            ("nhwc,vw->nhvc", matrix(width, new_width, left, wide, how)),
+            ("nhwc,uh->nuwc", matrix(height, new_height, top, tall, how)),
+        ]
+        if height_first(numpy, (height, width), (new_height, new_width)):
+            steps.reverse()
+        for product, weights in steps:
+            x = _whole(ops.einsum(product, x, weights))
         x = (x / 255.0 - ops.array(self.record.mean, "float32")) / ops.array(self.record.std, "float32")
         return ops.cast(x, self.compute_dtype)
 

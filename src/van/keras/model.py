@@ -119,7 +119,8 @@ class VAN(keras.Model):
                 "given": given,
                 **source,
             }
-            built = network(ending, images, arguments.policy_of(dtype), Parts(parts), **wanted)
+            made = Parts(parts, trainable=trainable or parts is None)
+            built = network(ending, images, arguments.policy_of(dtype), made, **wanted)
         super().__init__(built.inputs, built.outputs, name=name or name_of(built.config))
         self._describe(built, pooling, activation, provenance)
         self._set_trainable(trainable, parts)

@@ -14,11 +14,12 @@ import keras
 class Parts:
     """Layers by the names they are made with, each with the config it had then.
 
-    changes: name -> the entries of that layer's config that are to be others.
+    changes: name -> the entries of that layer's config that are to be others; trainable: of layers that do not say.
     """
 
-    def __init__(self, changes: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, changes: Mapping[str, Any] | None = None, *, trainable: bool = True) -> None:
         self.changes = dict(changes or {})
+        self.inherited = {} if trainable else {"trainable": False}
         self.layers: dict[str, Any] = {}
         self.configs: dict[str, dict[str, Any]] = {}
 
@@ -26,8 +27,8 @@ class Parts:
         """A layer of that class, with what was changed."""
         layer = kind(name=name, **options)
         self.configs[name] = _plain(layer.get_config())
-        if name in self.changes:
-            layer = kind.from_config({**self.configs[name], **self.changes[name]})
+        if changes := {**self.inherited, **self.changes.get(name, {})}:
+            layer = kind.from_config({**self.configs[name], **changes})
         self.layers[name] = layer
         return layer
 

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from ..preprocess import MAX_RESIZED_PIXELS, Preprocess
-from .resample import GRAY, nearest, weighted
+from .resample import GRAY, height_first, nearest, weighted
 
 
 def is_symbolic(x: Any) -> bool:
@@ -33,9 +33,19 @@ def prepared(record: Preprocess, images: Any, data_format: str, dtype: str) -> A
     new_height, new_width = _resized(tf, record, shape[1], shape[2])
     (tall, wide), how = record.size, record.interpolation
     rows = _matrix(tf, shape[2], new_width, tf.round((new_width - wide) / 2), wide, how)
-    x = _whole(tf, tf.einsum("nhwc,vw->nhvc", x, rows))
     columns = _matrix(tf, shape[1], new_height, tf.round((new_height - tall) / 2), tall, how)
-    x = _whole(tf, tf.einsum("nhvc,uh->nuvc", x, columns))
+
+    def across(x: Any) -> Any:
+        return _whole(tf, tf.einsum("nhwc,vw->nhvc", x, rows))
+
+    def down(x: Any) -> Any:
+        return _whole(tf, tf.einsum("nhwc,uh->nuwc", x, columns))
+
+    x = tf.cond(
+        height_first(tf, (shape[1], shape[2]), (new_height, new_width)),
+        lambda: across(down(x)),
+        lambda: down(across(x)),
+    )
     x = (x / 255.0 - tf.constant(record.mean, tf.float32)) / tf.constant(record.std, tf.float32)
     x = tf.cast(tf.ensure_shape(x, (images.shape[0] if not single else 1, tall, wide, record.channels)), dtype)
     x = tf.transpose(x, (0, 3, 1, 2)) if first else x

@@ -25,6 +25,7 @@ from .layers import (
     depthwise_gelu,
     depthwise_gelu_project,
     drop_path,
+    is_idle,
     pointwise_conv,
     served,
     streamed_feed_forward,
@@ -97,12 +98,12 @@ class FeedForward(nn.Module):
         self.lean = False
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        if not (self.training and self.dropout.p):
+        if is_idle(self.dropout):
             y = streamed_feed_forward(self.expand, self.depthwise, self.project, x)
             if y is not None:
                 return y
         x = self.expand(x)  # (N, E, H, W)
-        if self.lean and self.training and not self.dropout.p:
+        if self.lean and self.training and is_idle(self.dropout):
             return depthwise_gelu_project(self.depthwise, self.project, x)
         x = depthwise_gelu(self.depthwise, x)
         return self.dropout(self.project(self.dropout(x)))

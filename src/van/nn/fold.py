@@ -26,7 +26,7 @@ from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
 from .foldable import evaluate_parametrizations, refuse_what_folding_loses
 from .heads.layers import ConvNormReLU
 from .layers import can_fuse, depthwise_gelu, streamed_feed_forward, why_not_fused
-from .packed import Packed
+from .packed import Packed, methods
 
 
 class FoldedPatchEmbed(Packed):
@@ -150,16 +150,12 @@ class FoldedStage(Packed):
 
 
 # What each class computed when it was written: a class that was patched since is called.
-_FORWARDS: dict[type[nn.Module], Any] = {
-    nn.Conv2d: nn.Conv2d.forward,
-    LargeKernelAttention: LargeKernelAttention.forward,
-    FoldedBlock: FoldedBlock.forward,
-}
+_METHODS: dict[type[nn.Module], Any] = {kind: methods(kind) for kind in (nn.Conv2d, LargeKernelAttention, FoldedBlock)}
 
 
 def _computes(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module is of exactly this class, and that of its original forward."""
-    return type(module) is kind and kind.forward is _FORWARDS[kind]
+    return type(module) is kind and methods(kind) == _METHODS[kind]
 
 
 def fold(model: nn.Module) -> nn.Module:

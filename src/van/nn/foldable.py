@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..ops.tensors import ordinary
 from .backbone import Attention, Backbone, Block, FeedForward, PatchEmbed, Stage
 from .heads.layers import ConvNormReLU
-from .layers import DropPath, PointwiseConv2d, why_called
+from .layers import REPLACEABLE, DropPath, PointwiseConv2d, why_called
 
 # Classes of what is rebuilt or dropped; anything else in their places computes something of its own.
 _KNOWN = {Stage, PatchEmbed, Block, Attention, FeedForward, PointwiseConv2d, nn.Conv2d, DropPath}
@@ -45,7 +45,7 @@ def refuse_what_folding_loses(model: nn.Module) -> None:
 def refuse_replaced_forwards(model: nn.Module) -> None:
     """Raises ConfigError where a module's forward was replaced: a copy would go on calling the original's."""
     for name, module in model.named_modules():
-        if "forward" in module.__dict__:
+        if not REPLACEABLE.isdisjoint(module.__dict__):
             raise ConfigError(
                 f"{name or type(module).__name__} has a replaced forward, as torch.compile and accelerate's offloading"
                 " make it, which no copy can keep; optimise the network before it is wrapped, or use it as it is"

@@ -12,12 +12,15 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from .. import ops
 
+# Where PyTorch's convolutions compute; some replace it instead of `forward`, for circular padding say.
+_CONV_FORWARD = nn.Conv2d._conv_forward
+
 
 class DepthwiseConv2d(nn.Conv2d):
     """nn.Conv2d in every respect; `ops` computes it where it is depthwise and keeps the map's size."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, Tensor) and _keeps_size(self):  # torch.fx traces with stand-ins
+        if isinstance(x, Tensor) and _keeps_size(self) and _is_unpatched(self):  # torch.fx traces with stand-ins
             return ops.depthwise_conv2d(x, self.weight, self.bias, dilation=self.dilation[0])
         return super().forward(x)
 
@@ -31,7 +34,7 @@ class PointwiseConv2d(nn.Conv2d):
     """nn.Conv2d in every respect; `ops` computes it where it is 1x1 with stride 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, Tensor) and _is_pointwise(self):
+        if isinstance(x, Tensor) and _is_pointwise(self) and _is_unpatched(self):
             return ops.pointwise_conv2d(x, self.weight, self.bias)
         return super().forward(x)
 
@@ -70,11 +73,19 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
     )
 
 
+def _is_unpatched(conv: nn.Conv2d) -> bool:
+    return "_conv_forward" not in conv.__dict__ and type(conv)._conv_forward is _CONV_FORWARD
+
+
 # Where a module's weights may be read instead of calling it: its class, what that computes, in which shape.
 _FUSIBLE: dict[type[nn.Module], tuple[Any, Callable[[Any], bool]]] = {
     DepthwiseConv2d: (DepthwiseConv2d.forward, _keeps_size),
     PointwiseConv2d: (PointwiseConv2d.forward, _is_pointwise),
 }
+
+
+# What of a convolution is replaced on single instances.
+REPLACEABLE = frozenset(("forward", "_conv_forward"))
 
 
 def can_fuse(*modules: nn.Module) -> bool:
@@ -96,7 +107,7 @@ def why_not_fused(module: nn.Module) -> str:
     if kind not in _FUSIBLE:
         return f"is a {kind.__name__}"
     forward, has_shape = _FUSIBLE[kind]
-    if kind.forward is not forward:
+    if kind.forward is not forward or getattr(kind, "_conv_forward", None) is not _CONV_FORWARD:
         return "has a patched class"
     if reason := why_called(module):
         return reason
@@ -105,10 +116,15 @@ def why_not_fused(module: nn.Module) -> str:
 
 def why_called(module: nn.Module) -> str:
     """What of this instance its class does not tell: a replaced forward, or hooks; "" for none."""
-    if "forward" in module.__dict__:
+    if not REPLACEABLE.isdisjoint(module.__dict__):
         return "has a replaced forward"
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     return "has hooks" if hooks else ""
+
+
+def is_idle(dropout: nn.Module) -> bool:
+    """Whether nobody would notice that it was not called; dropout may be on in evaluation too, to sample."""
+    return type(dropout) is nn.Dropout and not (dropout.training and dropout.p) and not is_observed(dropout)
 
 
 def served(x: Tensor, *modules: nn.Module) -> list[ops.Conv]:

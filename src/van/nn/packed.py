@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from itertools import chain, repeat
-from operator import attrgetter, contains, is_, is_not
+from itertools import chain
+from operator import attrgetter, is_, is_not
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from .. import ops
-from .layers import why_called
+from .layers import REPLACEABLE, why_called
 
 
 class Packed(nn.Module):
@@ -71,7 +71,7 @@ class Packed(nn.Module):
 
 
 class Snapshot:
-    """What a call of modules depended on when it was taken: their classes, hooks, children and tensors.
+    """What a call of modules depended on when it was taken: their classes, geometry, hooks, children and tensors.
 
     It is compared before every call of a stage, so each question to all modules is one loop in C.
     """
@@ -79,7 +79,9 @@ class Snapshot:
     def __init__(self, root: nn.Module, inside: Iterable[nn.Module]) -> None:
         self._modules = tuple(inside)
         self._kinds = tuple(map(type, self._modules))
-        self._forwards: dict[Any, Any] = {type(m): type(m).forward for m in self._modules}
+        self._methods = {type(m): methods(type(m)) for m in self._modules}
+        self._convs = tuple(m for m in self._modules if isinstance(m, nn.Conv2d))
+        self._geometry = tuple(map(_geometry, self._convs))
         self._attributes = tuple(m.__dict__ for m in self._modules)
         self._hooks = tuple(h for m in self._modules for h in (m._forward_hooks, m._forward_pre_hooks))
         self._families = tuple(m._modules for m in (root, *self._modules) if m._modules)
@@ -91,9 +93,11 @@ class Snapshot:
 
     def holds(self) -> bool:
         """Whether nothing has changed since."""
-        if any(self._hooks) or any(map(contains, self._attributes, repeat("forward"))):
+        if any(self._hooks) or not all(map(REPLACEABLE.isdisjoint, self._attributes)):
             return False
-        if tuple(map(type, self._modules)) != self._kinds or any(k.forward is not f for k, f in self._forwards.items()):
+        if tuple(map(type, self._modules)) != self._kinds or any(methods(k) != m for k, m in self._methods.items()):
+            return False
+        if tuple(map(_geometry, self._convs)) != self._geometry:
             return False
         if not all(map(is_, chain.from_iterable(map(dict.values, self._families)), self._children)):
             return False
@@ -107,6 +111,14 @@ class Snapshot:
     def _current(self) -> tuple[Tensor, ...]:
         values: Any = chain.from_iterable(map(dict.values, self._owners))  # type: ignore[arg-type]
         return tuple(filter(partial(is_not, None), values))
+
+
+_geometry = attrgetter("stride", "padding", "dilation", "groups", "padding_mode")
+
+
+def methods(kind: Any) -> tuple[Any, Any]:
+    """Where a class computes; a patched class has others."""
+    return kind.forward, getattr(kind, "_conv_forward", None)
 
 
 def _versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:

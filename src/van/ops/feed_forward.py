@@ -74,7 +74,7 @@ class _Project(torch.autograd.Function):
 
 def recomputing_pays(x: Tensor) -> bool:
     """Whether training on x is bound by memory, so that computing GELU twice costs less than keeping it."""
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
+    return ordinary(x) and x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
 
 
 def depthwise_gelu_project(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor | None) -> Tensor:

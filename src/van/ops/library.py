@@ -116,9 +116,19 @@ def _load(path: Path) -> ctypes.CDLL:
         handle = ctypes.CDLL(str(path))
     except OSError as error:
         raise OSError(f"the kernel does not load: {error}; set VAN_CACHE to where programs may run") from None
-    pointer, number = ctypes.c_void_p, ctypes.c_int
+    try:
+        _set_types(handle)
+    except AttributeError as error:
+        raise NoKernelError(f"the compiler made another library ({error}); set CC to a C compiler") from None
     if handle.van_ready():
         raise NoKernelError("the system does not let this process use these instructions")
+    return handle
+
+
+def _set_types(handle: ctypes.CDLL) -> None:
+    """Of every function's arguments and results; raises AttributeError where one is missing."""
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    handle.van_ready.argtypes = []
     handle.van_use_threads_of.argtypes = [pointer]
     handle.van_lanes.restype = handle.van_panel.restype = ctypes.c_long
     handle.van_packed_size.argtypes, handle.van_packed_size.restype = [ctypes.c_long] * 2, ctypes.c_long
@@ -130,7 +140,6 @@ def _load(path: Path) -> ctypes.CDLL:
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
     handle.van_blocks.argtypes = [pointer] * 4 + [ctypes.c_long] * 2 + [pointer] * 2 + [number] * 2
-    return handle
 
 
 def _use_host_threads(handle: ctypes.CDLL) -> bool:

@@ -207,8 +207,9 @@ def _flops(x: Sequence[int], *weights: Sequence[int]) -> int:
 def streaming_serves(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> bool:
     """Whether the C kernel computes a feed-forward of x with these weights and biases; not under autocast."""
     parameters = *expand, *conv[:2], *project
-    path = in_mode("streamed_feed_forward", x, *parameters)
-    if not (ordinary(x, *parameters) and c_kernel_serves(x, path) and kernel_serves(x)):
+    if not (ordinary(x, *parameters) and kernel_serves(x)):
+        return False
+    if not c_kernel_serves(x, in_mode("streamed_feed_forward", x, *parameters)):
         return False
     same = all(p is None or (p.dtype, p.device) == (x.dtype, x.device) for p in parameters)
     return same and not torch.is_autocast_enabled("cpu") and _joined(x, expand[0], conv, project[0])
