@@ -119,7 +119,9 @@ def test_exported_files_carry_it(method, divisor):
 
 
 @pytest.mark.promise("11")
-@pytest.mark.parametrize("inference", [{"size_divisor": 10**8}, {"resize": (10**7, 10**7)}, {"scales": (1.0, 1e6)}])
+@pytest.mark.parametrize(
+    "inference", [{"size_divisor": 10**8}, {"resize": (10**7, 10**7)}, {"resize": (64, 64), "scales": (1.0, 1e6)}]
+)
 def test_sizes_that_no_memory_holds_are_an_error(inference):
     predictor = van.Predictor(slim(), inference={"resize": None, **inference})
     with pytest.raises(DataError, match="would be resized to"):
