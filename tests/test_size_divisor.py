@@ -13,7 +13,7 @@ from van.cli import main
 from van.engines import open_segmenter
 from van.engines.description import Description
 from van.engines.segmenters import described_inference
-from van.errors import ConfigError
+from van.errors import ConfigError, DataError
 from van.exporting import describe
 from van.recipes import get_recipe
 from van.segment import Inference
@@ -116,3 +116,13 @@ def test_exported_files_carry_it(method, divisor):
     assert described_inference(told, told.preprocess, {}) == Inference(size_divisor=divisor)
     of_before = replace(told, inference={})  # as files of published networks used to be
     assert described_inference(of_before, told.preprocess, {}).size_divisor == divisor
+
+
+@pytest.mark.promise("11")
+@pytest.mark.parametrize(
+    "inference", [{"size_divisor": 10**8}, {"resize": (10**7, 10**7)}, {"resize": (64, 64), "scales": (1.0, 1e6)}]
+)
+def test_sizes_that_no_memory_holds_are_an_error(inference):
+    predictor = van.Predictor(slim(), inference={"resize": None, **inference})
+    with pytest.raises(DataError, match="would be resized to"):
+        predictor(Image.new("RGB", (40, 30)))

@@ -251,8 +251,13 @@ class Predictor:
             name = _name(image, number)
             if isinstance(result, Exception):
                 yield Failure(name, reason_of(result))
-            else:
-                yield self._masked(opened, name, result)
+                continue
+            try:
+                masked = self._masked(opened, name, result)
+            except DataError as error:  # of one picture: the others are none the worse
+                yield Failure(name, reason_of(error))
+                continue
+            yield masked
 
     def _masked(self, opened: OpenedSegmenter, name: str, image: Image.Image) -> MaskPrediction:
         picture = to_color(image, "RGB")

@@ -26,7 +26,7 @@ from .errors import ConfigError, DataError, VanNotice
 from .metrics.segmentation import ConfusionMatrix
 from .nn.bands import Held, Resized, Rows, Sliding
 from .nn.hamburger import factorisations, reseed_bases
-from .preprocess import IMAGENET, to_color
+from .preprocess import IMAGENET, MAX_RESIZED_PIXELS, to_color
 from .resize import fit_within, resize_bilinear, round_up
 from .variants import check_number
 
@@ -260,7 +260,13 @@ def _view(
     """Logits at the picture's size, from the picture (H, W, C) at one scale; still mirrored if `mirrored`."""
     original = (array.shape[0], array.shape[1])
     size = inference.size(*original, scale)
-    array = resize_bilinear(resize_bilinear(array, size), round_up(size, inference.size_divisor))
+    rounded = round_up(size, inference.size_divisor)
+    if math.prod(rounded) > max(MAX_RESIZED_PIXELS, math.prod(original)):
+        raise DataError(
+            f"a picture of {original[0]} x {original[1]} pixels would be resized to {rounded[0]} x {rounded[1]}; use "
+            "smaller scales, resize or size_divisor"
+        )
+    array = resize_bilinear(resize_bilinear(array, size), rounded)
     pixels = torch.from_numpy(array).permute(2, 0, 1)  # (C, h, w) uint8
     pixels = pixels.flip(2) if mirrored else pixels
     windows = inference.windows(*size)

@@ -18,7 +18,7 @@ from .doctor_images import run_images
 from .output import cell, check_writable, print_table, progress_bar, say, to_json, write_file
 
 if TYPE_CHECKING:
-    from ..doctor import Report
+    from ..doctor import Part, Report
 
 
 def add_arguments(parser: Any) -> None:
@@ -81,16 +81,22 @@ def _print(report: Report) -> None:
     ignored = f"{report.ignore_index} is ignored{zero}"
     say(f"{report.data}: {report.layout}, {len(report.classes)} classes, {ignored}")
     for split, part in report.parts.items():
-        narrow, wide = (min(part.sizes), max(part.sizes)) if part.sizes else ((0, 0), (0, 0))
-        sizes = f"{narrow[0]} x {narrow[1]}" + ("" if narrow == wide else f" … {wide[0]} x {wide[1]}")
         kinds = ", ".join(f"{count} {kind}" for kind, count in part.kinds.items())
-        say(f"{split}: {part.total} images of {sizes} pixels; masks: {kinds or 'none'}")
+        say(f"{split}: {part.total} images{_sizes(part)}; masks: {kinds or 'none'}")
     print_table(_table(report))
     print("weight: suggested for the loss, median frequency balancing (--json has inverse-log ones too)")
     for finding in report.findings:
         say(f"{finding.level}: {finding.text}")
-    if report.healthy:
+    if report.healthy and not report.missing:
         print("fit for training" if not report.findings else "nothing that breaks training was found")
+
+
+def _sizes(part: Part) -> str:
+    """Nothing where no image could be read."""
+    if not part.sizes:
+        return ""
+    narrow, wide = min(part.sizes), max(part.sizes)
+    return f" of {narrow[0]} x {narrow[1]}" + ("" if narrow == wide else f" … {wide[0]} x {wide[1]}") + " pixels"
 
 
 def _table(report: Report) -> Any:

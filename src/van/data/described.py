@@ -161,6 +161,9 @@ def _splits(d: dict[str, Any], path: Path, seed: int, fraction: float | None) ->
         return {split: partial(_listed, images, masks, root / str(file), suffixes) for split, file in lists.items()}
     images_of, masks_of = _folders(d["images"], root), _folders(d["masks"], root)
     if {*images_of} != {*masks_of}:
+        _lend_parts(images_of, masks_of)
+        _lend_parts(masks_of, images_of)
+    if {*images_of} != {*masks_of}:
         raise ConfigError(f"{path}: images has the parts {[*images_of]}, masks {[*masks_of]}; expected the same")
     if "all" not in images_of:
         return {split: partial(match, images_of[split], masks_of[split], **suffixes) for split in images_of}
@@ -190,6 +193,14 @@ def _folders(value: Any, root: Path) -> dict[str, Path]:
     if inside["train"] is None or inside["val"] is None:
         return {"all": folder}
     return {split: part for split, part in inside.items() if part is not None}
+
+
+def _lend_parts(folders: dict[str, Path], others: dict[str, Path]) -> None:
+    """One of two parts may be missing on one side: each is then listed by itself, the missing one as missing."""
+    whole = others.get("all")
+    if whole is not None and "all" not in folders and any(split_folder(whole, split) is not None for split in folders):
+        others.clear()
+        others.update({split: split_folder(whole, split) or whole / folders[split].name for split in folders})
 
 
 def _drawn(lister: Lister, split: str, path: Path, seed: int, fraction: float | None) -> Listing:

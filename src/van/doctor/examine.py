@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data.masks import UNKNOWN, StoredMask, show
-from ..data.segmentation import FolderSegmentation, SegmentationData, open_segmentation, splits_of
+from ..data.segmentation import SPLITS, FolderSegmentation, SegmentationData, open_segmentation, splits_of
 from ..errors import ConfigError, DataError
 from .duplicates import across, digest
 from .findings import Finding, class_weights, findings
@@ -26,6 +26,7 @@ class Report:
 
     data, layout: what was read; parts: per split; findings: in words, the worst first.
     weights: suggested class weights by method, "median_frequency" and "inverse_log", (K,) each.
+    missing: splits that training needs and the data set does not have.
     """
 
     data: str
@@ -37,6 +38,7 @@ class Report:
     parts: dict[str, Part]
     findings: tuple[Finding, ...]
     weights: dict[str, tuple[float, ...]]
+    missing: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -90,7 +92,8 @@ def examine(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; expected at least one image per split")
-    opened, closed = _open(data, splits or splits_of(data))
+    there = splits_of(data)
+    opened, closed = _open(data, splits or there)
     chosen = {split: _spread(len(each), limit) for split, each in opened.items()}
     total, done = sum(map(len, chosen.values())), 0
     parts = {}
@@ -103,6 +106,7 @@ def examine(
                 progress(done, total)
     first = next(iter(opened.values()))
     rule = first.rule if isinstance(first, FolderSegmentation) else None
+    missing = () if splits else tuple(split for split in SPLITS if split not in there)
     weights = class_weights(parts.get("train") or next(iter(parts.values())))
     return Report(
         data=str(data),
@@ -112,8 +116,9 @@ def examine(
         ignore_index=first.ignore_index,
         reduce_zero_label=rule is not None and rule.reduce_zero_label,
         parts=parts,
-        findings=findings(parts, first.classes, rule, closed=closed),
+        findings=findings(parts, first.classes, rule, closed=closed, missing=missing),
         weights=weights,
+        missing=missing,
     )
 
 

@@ -26,9 +26,14 @@ class Finding:
 
 
 def findings(
-    parts: Mapping[str, Part], classes: Sequence[str], rule: MaskRule | None, *, closed: Mapping[str, str]
+    parts: Mapping[str, Part],
+    classes: Sequence[str],
+    rule: MaskRule | None,
+    *,
+    closed: Mapping[str, str],
+    missing: Sequence[str] = (),
 ) -> tuple[Finding, ...]:
-    """All conclusions, the worst first. closed: splits that could not be opened, and why."""
+    """All conclusions, the worst first. closed: splits that could not be opened, and why; missing: not there at all."""
     found = [Finding("error", f"{split}: {reason}") for split, reason in closed.items()]
     for split, part in parts.items():
         found += [Finding(level, f"{split}: {text}") for level, text in _of_part(part)]
@@ -36,6 +41,7 @@ def findings(
         used = {value for part in parts.values() for value in part.stored}
         found += [Finding("warning", text) for text in numbering(used, rule, classes)]
     found += [Finding(level, text) for level, text in _absences(parts, classes)]
+    found += [Finding("note", f"there is no {split} part, which van train needs") for split in missing]
     found += [Finding(level, text) for level, text in in_words(parts)]
     return tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level)))
 
