@@ -290,6 +290,9 @@ def _choose(source: str, names: Collection[str], place: str, file: str | None = 
         return None, list(folders.KERAS)
     if weights:  # beside the training's own checkpoints
         return weights, [weights]
+    unfinished = next((name for name in folders.RUN_CHECKPOINTS if name in top), None)
+    if folders.RECIPE in top and unfinished:
+        return None, [folders.RECIPE, unfinished]
     row = by_hub_id(source)
     if row and row.filename in top:
         return row.filename, [row.filename]

@@ -21,8 +21,8 @@ from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
 from .detectors import DETECTORS, is_detector, only_created
 from .detectors import resolve as resolve_detector
-from .dtypes import AUTO, dtype_of
-from .errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
+from .dtypes import AUTO, dtype_of, require_values
+from .errors import CheckpointError, ConfigError, UnknownNameError, UnknownOptionError, VanNotice
 from .nn import Backbone, Classifier
 from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
@@ -59,6 +59,10 @@ def create_model(name: str = "van_b0", *, seed: int | None = None, **options: An
     seed: of the initial weights; None draws from torch's global generator.
     Raises UnknownNameError for a name or option that does not exist, ConfigError for impossible values.
     """
+    if "pretrained" in options:
+        raise UnknownOptionError(
+            f"create_model draws fresh weights; van.load({name!r}, pretrained=True) fetches published ones"
+        )
     name = _resolve(name)
     if name in DETECTORS:
         return _create_detector(name, seed, options)
@@ -349,6 +353,7 @@ def _checkpoint_of(model: nn.Module) -> Checkpoint:
         raise ConfigError(only_created(model))
     if not isinstance(model, Classifier | Segmenter | Backbone):
         raise ConfigError(f"cannot save a {type(model).__name__}; expected a van.nn.Classifier, Segmenter or Backbone")
+    require_values(model)
     arrays, notes = _arrays(model, "backbone." if isinstance(model, Backbone) else "")
     segmenter = model.config if isinstance(model, Segmenter) else None
     config = model.config.backbone if isinstance(model, Segmenter) else model.config
