@@ -133,7 +133,7 @@ def test_a_models_name_alone_says_what_to_write():
         van.load("van_b0")
     with pytest.raises(CheckpointError, match=r"published weights are opened by their names \(official/van_b0, "):
         van.load("VAN-Tiny")
-    with pytest.raises(CheckpointError, match="retinanet_van_b0 is a detector: van.create_model makes it") as caught:
+    with pytest.raises(CheckpointError, match="retinanet_van_b0 is a detector") as caught:
         van.load("retinanet_van_b0")
     assert "pretrained" not in str(caught.value)
     assert cli.main(["eval", "light_ham_van_b0", "--data", "scenes"]) == 2

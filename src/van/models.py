@@ -16,6 +16,7 @@ from torch import nn
 from . import checkpoints
 from .checkpoints import Checkpoint, Info, head_layout, layout
 from .checkpoints.compare import compare
+from .checkpoints.files import Widened
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
@@ -149,7 +150,8 @@ def load(
     if num_classes is not None:  # raises ConfigError for impossible numbers
         (checkpoint.segmenter or checkpoint.config).with_options(num_classes=num_classes)
     for note in [*checkpoint.notes, *_head_notes(checkpoint, num_classes)]:
-        warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
+        if not (isinstance(note, Widened) and computed == torch.bfloat16):  # it is what the file stores again
+            warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
     if dtype != AUTO and computed == torch.float32 and checkpoint.stored not in ("float32", "bfloat16"):
         said = f"stored as {checkpoint.stored}, computed in float32; dtype={AUTO!r} keeps the file's type"
         warnings.warn(f"{source}: {said}", VanNotice, stacklevel=2)
