@@ -124,8 +124,8 @@ def translated(
     What the user asked for wins over both.
     """
     checkpoint = read_state(state_dict) if is_foreign(state_dict) else None
-    if source is not None or checkpoint is not None:
-        adopt(model.backbone, source or checkpoint, epsilon=not model.epsilon_was_given)
+    if (known := source or checkpoint) is not None:
+        adopt(model.backbone, known, epsilon=not model.epsilon_was_given)
     return tensors(checkpoint) if checkpoint is not None else dict(state_dict)
 
 
