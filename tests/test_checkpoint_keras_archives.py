@@ -116,6 +116,31 @@ def test_a_backbone_and_a_model_around_a_network(tmp_path):
     assert (found.classes, found.config.attention) == (NAMES, "add")
 
 
+@pytest.mark.promise("1")
+@pytest.mark.promise("8")
+def test_the_folder_of_a_presets_classifier_has_its_head(model, tmp_path):
+    model.save_to_preset(tmp_path / "p")
+    model.save(tmp_path / "m.keras")
+    read, whole = checkpoints.read(tmp_path / "p"), checkpoints.read(tmp_path / "m.keras")
+    assert (read.config, read.classes, read.preprocess) == (whole.config, model.classes, model.preprocess)
+    assert read.arrays.keys() == whole.arrays.keys()
+    assert all(np.array_equal(array, whole.arrays[key]) for key, array in read.arrays.items())
+    (tmp_path / "p" / "task.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"task\.json cannot be used: .*; save the preset again") as caught:
+        van.load(tmp_path / "p")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.promise("8")
+@pytest.mark.filterwarnings("ignore:Layer:UserWarning")
+def test_a_quantized_model_says_what_to_give_instead(tmp_path):
+    quantized = made()
+    quantized.quantize("int8")
+    quantized.save(tmp_path / "int8.keras")
+    with pytest.raises(CheckpointError, match=r"was quantized by Keras .* as it was before model\.quantize"):
+        van.load(tmp_path / "int8.keras")
+
+
 @pytest.mark.promise("8")
 def test_what_of_a_model_no_classifier_of_ours_does_is_said(tmp_path):
     made(pooling="max", classifier_activation="softmax").save(tmp_path / "x.keras")

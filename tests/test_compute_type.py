@@ -182,9 +182,10 @@ def test_another_type_on_request(tmp_path, kind, dtype, want):
 
 @pytest.mark.promise("14")
 @pytest.mark.filterwarnings("ignore::van.errors.VanNotice")
-def test_bfloat16_files_can_stay_what_they_are(tmp_path):
+def test_bfloat16_files_can_stay_what_they_are(tmp_path, recwarn):
     path = written(tmp_path, "bfloat16")
     model = van.load(path, dtype="auto")
+    assert not [each for each in recwarn if "widened" in str(each.message)]
     assert {each.dtype for each in model.parameters()} == {torch.bfloat16}
     assert van.info(path).dtype == "bfloat16"
     assert van.load(path, dtype="auto", num_classes=3).head.weight.dtype == torch.bfloat16

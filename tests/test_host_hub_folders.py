@@ -83,6 +83,40 @@ def test_a_file_in_the_overlay_gives_the_files_head(tmp_path, kind):
 
 
 @pytest.mark.promise("5")
+@pytest.mark.parametrize("kind", ["file", "official", "mmpretrain", "transformers", "hf_hub_id"])
+def test_what_no_tensor_tells_comes_from_the_files_record(tmp_path, cached, kind):
+    model = trained(num_classes=7, layer_norm_eps=1e-2)
+    model.preprocess = Preprocess(size=(32, 32), crop_pct=0.7, mean=(0.1, 0.2, 0.3))
+    path, options = tmp_path / ("van.safetensors" if kind == "file" else "van.pth"), {}
+    van.save(model, path, format={"file": "van", "hf_hub_id": "transformers"}.get(kind, kind))
+    overlay = {"file": str(path / "model.safetensors" if kind == "transformers" else path)}
+    if kind == "hf_hub_id":
+        overlay, options = {"hf_hub_id": "someone/digits"}, {"cache_dir": cached(path, "someone/digits")}
+    with pytest.warns(VanNotice, match=r"epsilon is now 0\.01, as the weights' own file says; it was 1e-06"):
+        theirs = timm.create_model("van_b0", pretrained=True, num_classes=7, pretrained_cfg_overlay=overlay, **options)
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(theirs.eval()(images), model(images))
+    data = timm.data.resolve_model_data_config(theirs)
+    assert (data["input_size"], data["mean"], data["crop_pct"]) == ((3, 32, 32), (0.1, 0.2, 0.3), 0.7)
+    assert tuple(theirs.pretrained_cfg["label_names"]) == model.classes
+    overlay |= {"mean": (0.9, 0.9, 0.9)}  # what the user says wins
+    options |= {"num_classes": 7, "layer_norm_eps": 1e-3}
+    theirs = timm.create_model("van_b0", pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    assert (theirs.config.layer_norm_eps, theirs.pretrained_cfg["mean"]) == (1e-3, (0.9, 0.9, 0.9))
+
+
+@pytest.mark.promise("5")
+def test_a_pyramid_has_no_head_to_speak_of(tmp_path, recwarn):
+    model = trained(num_classes=7)
+    van.save(model, tmp_path / "van.safetensors")
+    options = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(tmp_path / "van.safetensors")}}
+    pyramid, images = timm.create_model("van_b0", features_only=True, **options).eval(), torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(model.backbone(images), pyramid(images), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert not [w for w in recwarn if isinstance(w.message, VanNotice)]
+
+
+@pytest.mark.promise("5")
 def test_a_head_of_another_size_is_said_unless_it_was_asked_for(tmp_path, recwarn):
     van.save(trained(num_classes=7), tmp_path / "van.safetensors")
     overlay = {"file": str(tmp_path / "van.safetensors")}
@@ -152,6 +186,47 @@ def test_automatic_backbone_comes_from_the_cache_without_a_network(tmp_path, cac
     images = torch.randn(1, 3, 64, 64)
     maps = model.eval()(images).feature_maps
     torch.testing.assert_close(maps[0], whole(images).last_hidden_state, rtol=0, atol=0)
+
+
+@pytest.mark.promise("18")
+def test_automatic_backbone_comes_from_a_subfolder_in_the_cache(tmp_path, cached):
+    (tmp_path / "repository").mkdir()
+    folder_of(trained(num_classes=7), tmp_path / "repository" / "deep")
+    cache = cached(tmp_path / "repository", "someone/several")
+    model = transformers.AutoBackbone.from_pretrained("someone/several", cache_dir=cache, subfolder="deep")
+    assert model.eval()(torch.randn(1, 3, 64, 64)).feature_maps[0].shape == (1, 256, 2, 2)
+
+
+@pytest.mark.promise("4")
+@pytest.mark.promise("18")
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_models_of_transformers_are_optimised(tmp_path, recomputed):
+    from van.nn.fold import is_folded
+
+    folder, images = folder_of(trained(num_classes=7), tmp_path / "folder"), torch.randn(1, 3, 64, 64)
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder)
+    if recomputed:
+        model.activation_checkpointing_enable()
+    fast = van.optimize(model.eval(), example=images)
+    assert is_folded(fast)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(images).logits, model(images).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.promise("4")
+@pytest.mark.parametrize("kind", ["AutoModelForImageClassification", "AutoBackbone"])
+def test_models_of_transformers_that_do_not_fit_into_memory(tmp_path, kind):
+    pytest.importorskip("accelerate")
+    folder, images = folder_of(trained(num_classes=7), tmp_path / "folder"), torch.randn(1, 3, 64, 64)
+    automatic = getattr(transformers, kind)
+    places = {"device_map": "auto", "max_memory": {"cpu": "4MB"}, "offload_folder": tmp_path / "offloaded"}
+    model, whole = automatic.from_pretrained(folder, **places).eval(), automatic.from_pretrained(folder).eval()
+    assert any(parameter.is_meta for parameter in model.parameters())
+    with torch.no_grad():
+        ours, theirs = (getattr(m(images), "logits", None) for m in (model, whole))
+        if kind == "AutoBackbone":
+            ours, theirs = model(images).feature_maps[0], whole(images).feature_maps[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.promise("18")

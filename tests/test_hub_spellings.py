@@ -123,6 +123,26 @@ def test_what_is_loaded():
 
 
 @pytest.mark.promise("18")
+def test_the_spelling_of_timm_for_folders(cache, tmp_path):
+    folder = cache / "models--org--van-x" / "snapshots" / ("c" * 40)
+    assert van.load(f"local-dir:{folder}").classes == tuple("abcde")
+    with pytest.raises(CheckpointError, match="no such file or folder: nowhere"):
+        van.load("local-dir:nowhere")
+    van.save(tiny(num_classes=2), tmp_path / "local-dir:mine")
+    assert van.load("local-dir:mine").num_classes == 2
+
+
+@pytest.mark.promise("1")
+def test_an_unfinished_run_in_a_repository_is_what_its_folder_is(cache):
+    folder = cache / "models--org--van-x" / "snapshots" / COMMIT
+    (folder / "recipe.yaml").write_text("name: x\n")
+    for name in ("last.ckpt", "best.ckpt"):
+        shutil.copy(folder / "deep.safetensors", folder / name)
+    with pytest.warns(VanNotice, match=r"the run has not finished; its best\.ckpt is taken"):
+        assert van.load(f"hf-hub:{REPO}@v1").num_classes == 3
+
+
+@pytest.mark.promise("18")
 @pytest.mark.parametrize("source", [f"hf-hub:{REPO}", f"{PAGE}/resolve/main/deep.safetensors"])
 def test_every_verb_takes_them(source, capsys, tmp_path):
     import numpy as np

@@ -6,6 +6,7 @@ Nothing here reaches a network; a server on this machine stands for the publishe
 import hashlib
 import http.server
 import json
+import os
 import threading
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ import van
 from networks import lived_in
 from van import checkpoints, cli, hub, sources, weights
 from van.checkpoints import keys
-from van.errors import CheckpointError, ConfigError, VanNotice
+from van.errors import CheckpointError, ConfigError, UnknownOptionError, VanNotice
 
 ROW = "openmmlab/van_b0"
 
@@ -130,10 +131,33 @@ def test_a_models_name_alone_says_what_to_write():
         CheckpointError, match=r"'van_b0' is a model's name.*pretrained=True.*van\.create_model\('van_b0'\)"
     ):
         van.load("van_b0")
-    with pytest.raises(CheckpointError, match=r"'retinanet_van_b0' is a model's name") as caught:
+    with pytest.raises(CheckpointError, match=r"published weights are opened by their names \(official/van_b0, "):
+        van.load("VAN-Tiny")
+    with pytest.raises(CheckpointError, match="retinanet_van_b0 is a detector") as caught:
         van.load("retinanet_van_b0")
     assert "pretrained" not in str(caught.value)
     assert cli.main(["eval", "light_ham_van_b0", "--data", "scenes"]) == 2
+
+
+@pytest.mark.promise("20")
+def test_fresh_models_are_not_pretrained():
+    with pytest.raises(UnknownOptionError, match=r"van\.load\('van_b0', pretrained=True\) fetches published ones"):
+        van.create_model("van_b0", pretrained=True)
+
+
+@pytest.mark.promise("20")
+@pytest.mark.parametrize("source", [None, 3, ["a.pth"], {}, van.create_model("van_b0", embed_dims=(8, 8, 8, 8))])
+def test_what_is_no_path_is_named(source):
+    for call in (van.load, van.info):
+        with pytest.raises(ConfigError, match=rf"got a {type(source).__name__}; expected a path, a hub id") as caught:
+            call(source)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.promise("1")
+def test_paths_in_bytes_are_paths(tmp_path):
+    van.save(van.create_model("van_b0", num_classes=2, seed=0), tmp_path / "x.safetensors")
+    assert van.load(os.fsencode(tmp_path / "x.safetensors")).num_classes == 2
 
 
 @pytest.mark.promise("20")

@@ -365,6 +365,20 @@ def test_optimising_refuses_what_it_would_lose(change, words):
         van.optimize(model, example=images(1, 3, 32, 32))
 
 
+@pytest.mark.parametrize("use", ["Predictor", "save", "export"])
+def test_weights_that_are_elsewhere_are_named(use, tmp_path):
+    model = tiny().eval()
+    without_values(model)
+    call = {
+        "Predictor": van.Predictor,
+        "save": lambda model: van.save(model, tmp_path / "x.safetensors"),
+        "export": lambda model: van.export(model, tmp_path / "x.onnx"),
+    }[use]
+    with pytest.raises(ConfigError, match=r"lies on the meta device, without values; load the weights first"):
+        call(model)
+    assert not list(tmp_path.iterdir())
+
+
 def test_optimising_for_training_refuses_replaced_forwards():
     model = tiny()
     offloaded(model)

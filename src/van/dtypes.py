@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import nn
 
-from .errors import UnknownNameError, VanNotice
+from .errors import ConfigError, UnknownNameError, VanNotice
 
 AUTO = "auto"
 NAMES: dict[str, torch.dtype] = {
@@ -36,8 +36,22 @@ def dtype_of(wanted: torch.dtype | str, stored: str = "") -> torch.dtype:
     return widest
 
 
+def require_values(model: nn.Module) -> None:
+    """Raise ConfigError where a tensor has no values, which can be read and moved nowhere."""
+    for key, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise ConfigError(
+                f"{key} lies on the meta device, without values; load the weights first, or take offloading off "
+                "(accelerate.hooks.remove_hook_from_submodules)"
+            )
+
+
 def in_float32(model: nn.Module, name: str) -> nn.Module:
-    """The model itself, its weights brought to float32 where they are of another floating point type; says so."""
+    """The model itself, its weights brought to float32 where they are of another floating point type; says so.
+
+    Raises ConfigError for weights without values.
+    """
+    require_values(model)
     floats = [each for each in model.parameters() if each.is_floating_point()]
     others = {str(each.dtype).removeprefix("torch.") for each in floats} - {"float32"}
     if not others:

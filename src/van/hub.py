@@ -287,9 +287,12 @@ def _choose(source: str, names: Collection[str], place: str, file: str | None = 
         beside = [name for name in ("config.json", "preprocessor_config.json") if name in top]
         return None, [*beside, weights, *(shards if weights.endswith(".json") else ())]
     if set(folders.KERAS) <= set(top):
-        return None, list(folders.KERAS)
+        return None, [*folders.KERAS, *(name for name in folders.PRESET_TASK if name in top)]
     if weights:  # beside the training's own checkpoints
         return weights, [weights]
+    unfinished = next((name for name in folders.RUN_CHECKPOINTS if name in top), None)
+    if folders.RECIPE in top and unfinished:
+        return None, [folders.RECIPE, unfinished]
     row = by_hub_id(source)
     if row and row.filename in top:
         return row.filename, [row.filename]

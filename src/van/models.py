@@ -16,14 +16,15 @@ from torch import nn
 from . import checkpoints
 from .checkpoints import Checkpoint, Info, head_layout, layout
 from .checkpoints.compare import compare
+from .checkpoints.files import Widened
 from .checkpoints.folders import refuse_overwriting
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
 from .detectors import DETECTORS, is_detector, only_created
 from .detectors import resolve as resolve_detector
-from .dtypes import AUTO, dtype_of
-from .errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
+from .dtypes import AUTO, dtype_of, require_values
+from .errors import CheckpointError, ConfigError, UnknownNameError, UnknownOptionError, VanNotice
 from .nn import Backbone, Classifier
 from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
@@ -60,6 +61,10 @@ def create_model(name: str = "van_b0", *, seed: int | None = None, **options: An
     seed: of the initial weights; None draws from torch's global generator.
     Raises UnknownNameError for a name or option that does not exist, ConfigError for impossible values.
     """
+    if "pretrained" in options:
+        raise UnknownOptionError(
+            f"create_model draws fresh weights; van.load({name!r}, pretrained=True) fetches published ones"
+        )
     name = _resolve(name)
     if name in DETECTORS:
         return _create_detector(name, seed, options)
@@ -146,7 +151,8 @@ def load(
     if num_classes is not None:  # raises ConfigError for impossible numbers
         (checkpoint.segmenter or checkpoint.config).with_options(num_classes=num_classes)
     for note in [*checkpoint.notes, *_head_notes(checkpoint, num_classes)]:
-        warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
+        if not (isinstance(note, Widened) and computed == torch.bfloat16):  # it is what the file stores again
+            warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
     if dtype != AUTO and computed == torch.float32 and checkpoint.stored not in ("float32", "bfloat16"):
         said = f"stored as {checkpoint.stored}, computed in float32; dtype={AUTO!r} keeps the file's type"
         warnings.warn(f"{source}: {said}", VanNotice, stacklevel=2)
@@ -351,6 +357,7 @@ def _checkpoint_of(model: nn.Module) -> Checkpoint:
         raise ConfigError(only_created(model))
     if not isinstance(model, Classifier | Segmenter | Backbone):
         raise ConfigError(f"cannot save a {type(model).__name__}; expected a van.nn.Classifier, Segmenter or Backbone")
+    require_values(model)
     arrays, notes = _arrays(model, "backbone." if isinstance(model, Backbone) else "")
     segmenter = model.config if isinstance(model, Segmenter) else None
     config = model.config.backbone if isinstance(model, Segmenter) else model.config

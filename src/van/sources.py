@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 from . import weights
 from .detectors import is_detector, only_created
-from .detectors import resolve as resolve_detector
 from .errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
 from .paths import why_no_path
 from .segmenters import resolve
 from .weights import Weight
+
+LOCAL = "local-dir:"  # before a folder, as timm spells it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,10 @@ def find(source: str | Path, *, revision: str | None = None, pretrained: bool = 
     source: a path; the name of published weights ("official/van_b0"); a hub id in any spelling of `hub.reference`.
     revision: of a hub id. pretrained: `source` is the name of a model instead, whose published weights are meant.
     Warns with VanNotice about published weights: what they are, and from where.
-    Raises CheckpointError for what cannot be had, ConfigError for options that do not go with the source.
+    Raises CheckpointError for what cannot be had, ConfigError for options that do not go with the source, and for a
+    source of another type.
     """
+    source = _text(source)
     if is_detector(str(source)) and not _exists(source):
         raise CheckpointError(only_created(str(source)))
     if reason := why_no_path(source):
@@ -58,6 +62,19 @@ def find(source: str | Path, *, revision: str | None = None, pretrained: bool = 
     if not there:
         _refuse(str(source))
     return Found(path=Path(source))
+
+
+def _text(source: Any) -> str | Path:
+    """A source as a path or text; timm's `local-dir:folder` is a path as well."""
+    if isinstance(source, str | bytes | os.PathLike):
+        path = os.fsdecode(source)
+        if path.startswith(LOCAL) and not _exists(path):
+            return path.removeprefix(LOCAL)
+        return source if isinstance(source, str | Path) else path
+    raise ConfigError(
+        f"got a {type(source).__name__}; expected a path, a hub id or the name of published weights (what is in memory "
+        "already, load_state_dict of a model from van.create_model takes)"
+    )
 
 
 def _exists(source: str | Path) -> bool:
@@ -91,16 +108,18 @@ def _refuse(source: str) -> None:
             f"{source} is a link, which is not followed; download the file and give its path (links to models on "
             "huggingface.co are read)"
         )
-    for known in (resolve, resolve_detector):
-        try:
-            name = known(source)
-        except UnknownNameError:
-            continue
-        rows = [row.name for row in weights.WEIGHTS if row.model == name]
-        published = (
-            f"van.load({source!r}, pretrained=True) fetches published weights ({', '.join(rows)}), " if rows else ""
-        )
-        raise CheckpointError(
-            f"{source!r} is a model's name, and no file or folder is called so; {published}"
-            f"van.create_model({source!r}) draws fresh ones"
-        )
+    try:
+        name = resolve(source)
+    except UnknownNameError:
+        return
+    rows = [row.name for row in weights.WEIGHTS if row.model == name]
+    published = (
+        f"published weights are opened by their names ({', '.join(rows)}), van.load({source!r}, pretrained=True) "
+        "fetches the usual ones, "
+        if rows
+        else ""
+    )
+    raise CheckpointError(
+        f"{source!r} is a model's name, and no file or folder is called so; {published}"
+        f"van.create_model({source!r}) draws fresh ones"
+    )

@@ -3,7 +3,7 @@
 | what lies in it | what is read |
 |---|---|
 | a name of WEIGHTS (a finished run, a repository of the hub) | that file, or the shards it names |
-| config.json, metadata.json, model.weights.h5 (an unpacked .keras) | the network that they describe |
+| config.json, metadata.json, model.weights.h5 (an unpacked .keras, a preset) | the network that they describe |
 | recipe.yaml and a name of RUN_CHECKPOINTS (a run that has not finished) | the first of them |
 | one checkpoint of any other name | that file |
 
@@ -30,6 +30,7 @@ RECIPE = "recipe.yaml"  # lies in every folder of a training
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
 KERAS_WEIGHTS, KERAS_METADATA = "model.weights.h5", "metadata.json"
 KERAS = ("config.json", KERAS_METADATA, KERAS_WEIGHTS)
+PRESET_TASK = ("task.json", "task.weights.h5")  # the head of a preset's classifier, in files of its own
 
 SHOWN = 10  # names that an error or a note lists
 

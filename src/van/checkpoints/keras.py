@@ -24,7 +24,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from .. import jsontext
 from ..errors import CheckpointError, MissingExtraError
 from ..preprocess import OFFICIAL
 from ..variants import VanConfig
-from . import checked, hdf5, keys, layout
+from . import checked, folders, hdf5, keys, layout
 from .checkpoint import Arrays, Checkpoint, Content
 from .damage import one_line
 from .files import atomic, bfloat16_note
@@ -65,6 +65,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
         found = _found(file, content.path)
     if content.metadata:
         _apply_model(found, content.metadata["config"])
+        _add_preset_head(found, content)
     elif found.record is None and found.table is KERAS_3:
         found.notes.append(
             "the file does not tell its attention, epsilon and strides: the published ones are taken; the .keras that "
@@ -185,6 +186,11 @@ def _found(file: Any, path: Path) -> Found:
         there = ", ".join(list(file)[:5]) or "nothing"
         raise CheckpointError(f"{path} is an HDF5 file, but no Keras weights: its root holds {there}")
     notes: list[str] = [bfloat16_note(wide)] if (wide := sum(map(_is_bfloat16, state.values()))) else []
+    if quantized := [key for key, data in state.items() if getattr(data, "dtype", None) == np.int8]:
+        raise CheckpointError(
+            f"{path} was quantized by Keras ({layout.listed(quantized)} are int8), which van does not read; give the "
+            "model as it was before model.quantize (van export --int8 quantizes for other runtimes)"
+        )
     arrays = {key: _to_ours(table, key, data) for key, data in state.items()}
     arrays |= _counters(state, table, record, notes)
     found = Found(format="keras", state=arrays, table=table, lineage=LINEAGE, statistics=OFFICIAL, notes=notes)
@@ -214,6 +220,24 @@ def _apply_model(found: Found, config: Mapping[str, Any]) -> None:
     activation = told.get("classifier_activation")
     if activation not in (None, "linear"):
         found.notes.append(f"the model's output went through {activation!r}; these are the logits before it")
+
+
+def _add_preset_head(found: Found, content: Content) -> None:
+    """Take the head of a preset's classifier, and its names, from the files of their own beside the backbone's."""
+    task, weights = (content.path.with_name(name) for name in folders.PRESET_TASK)
+    if content.path.name != folders.KERAS_WEIGHTS or not (task.is_file() and weights.is_file()):
+        return
+    with _opened(replace(content, path=weights, tree=weights)) as file:
+        head = {key: _to_ours(found.table, key, each) for key, each in _read_keras_3(file, _datasets(file)).items()}
+    try:
+        told = next(_models_in(jsontext.read(task)), None)
+        if told is None:
+            raise ValueError("it describes no Visual Attention Network")
+        config = {**found.record["config"], "num_classes": told.get("num_classes")}
+        found.record = {**found.record, "config": config, "classes": told.get("classes")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{task} cannot be used: {error}; save the preset again") from error
+    found.state = {**found.state, **head}
 
 
 def _models_in(value: Any) -> Iterator[Mapping[str, Any]]:

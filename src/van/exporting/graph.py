@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from ..dtypes import require_values
 from ..errors import VanError
 from ..nn.fold import fold as folded
 from ..nn.fold import is_folded
@@ -37,6 +38,7 @@ def prepared(model: nn.Module, *, fold: bool = True, dilation_free: bool = False
     fold: BatchNorm and layer scales into the convolutions (exact); a folded model stays as it is.
     dilation_free: see `dilation.without_dilation`.
     """
+    require_values(model)
     model = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
     if fold and not is_folded(model):
         model = folded(model)  # in float32, or halves would be rounded again

@@ -57,9 +57,10 @@ def adopt(backbone: Backbone, checkpoint: Checkpoint, *, epsilon: bool = True) -
     for note in checkpoint.notes:
         warnings.warn(note, VanNotice, stacklevel=3)
     if epsilon and ours.layer_norm_eps != theirs.layer_norm_eps:
+        recorded = checkpoint.origins.get("layer_norm_eps") == "metadata"
+        source = "the weights' own file says" if recorded else f"in the {checkpoint.format} code that they come from"
         warnings.warn(
-            f"LayerNorm's epsilon is now {theirs.layer_norm_eps:g}, as in the {checkpoint.format} code that these "
-            f"weights come from; it was {ours.layer_norm_eps:g}",
+            f"LayerNorm's epsilon is now {theirs.layer_norm_eps:g}, as {source}; it was {ours.layer_norm_eps:g}",
             VanNotice,
             stacklevel=3,
         )

@@ -110,7 +110,10 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each on the normalised input, scaled per channel, around a shortcut."""
+    """Attention, then feed-forward, each on the normalised input, scaled per channel, around a shortcut.
+
+    A subclass that computes the same in inference says so with `computes_like = Block`, and is folded like one.
+    """
 
     def __init__(self, channels: int, hidden: int, drop_path_rate: float, config: VanConfig) -> None:
         super().__init__()

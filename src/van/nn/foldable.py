@@ -28,6 +28,7 @@ def refuse_what_folding_loses(model: nn.Module) -> None:
             raise ConfigError(f"{name} lies on the meta device, without values; load the weights before optimising")
     for name, module in _rebuilt(model):
         kind = parametrize.type_before_parametrizations(module)
+        kind = vars(kind).get("computes_like", kind)
         if kind not in _KNOWN and not isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ConfigError(
                 f"{name} is a {kind.__name__}, which folding would lose; merge adapters first (PEFT: merge_and_unload),"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,12 +222,14 @@ def register() -> None:
 def _entrypoint(name: str) -> Any:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         out_indices = kwargs.pop("out_indices", (0, 1, 2, 3))
+        if kwargs.get("features_only"):
+            kwargs["num_classes"] = 0  # there is no head to fill
         return build_model_with_cfg(
             VisualAttentionNetwork,
             name,
             pretrained,
             model_cfg=VARIANTS[name],
-            pretrained_filter_fn=weights.checkpoint_filter_fn,
+            pretrained_filter_fn=partial(weights.checkpoint_filter_fn, cache_dir=kwargs.get("cache_dir")),
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
             **kwargs,
         )

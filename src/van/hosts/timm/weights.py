@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.models import adapt_input_conv, generate_default_cfgs
 from torch import Tensor
 
-from ... import preprocess
+from ... import checkpoints, preprocess
 from ...checkpoints import Checkpoint
 from ...checkpoints.timm_config import FIRST_CONV, HEAD, preprocessing
-from ...errors import CheckpointError, VanNotice
+from ...errors import CheckpointError, VanError, VanNotice
 from ...variants import VARIANTS, name_of
-from ...weights import WEIGHTS, Weight
+from ...weights import WEIGHTS, Weight, by_hub_id
 from ..states import adopt, is_foreign, of_classifier, read_state, tensors
 
 if TYPE_CHECKING:
@@ -63,14 +64,17 @@ def _record(row: Weight | None, used: preprocess.Preprocess, **source: Any) -> d
     }
 
 
-def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: VisualAttentionNetwork) -> dict[str, Tensor]:
-    """The state under our keys, whatever published format it came in; epsilon is taken along.
+def checkpoint_filter_fn(
+    state_dict: Mapping[str, Any], model: VisualAttentionNetwork, cache_dir: str | Path | None = None
+) -> dict[str, Tensor]:
+    """The state under our keys, whatever published format it came in; epsilon and preprocessing are taken along.
 
     timm decides by `pretrained_cfg` whether the file's head and first convolution fit the model. It is the default's
     or the user's and may be wrong, so it gets the numbers of the file that is being loaded.
     """
-    state = translated(state_dict, model)
     cfg = getattr(model, "pretrained_cfg", None)
+    source = _source(cfg, cache_dir) if isinstance(cfg, dict) else None
+    state = translated(state_dict, model, source)
     if isinstance(cfg, dict):
         if f"{HEAD}.weight" in state:
             expected, cfg["num_classes"] = cfg.get("num_classes"), len(state[f"{HEAD}.weight"])
@@ -78,16 +82,51 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: VisualAttentionNe
                 _say_when_the_head_differs(cfg["num_classes"], model.num_classes)
         if f"{FIRST_CONV}.weight" in state:
             cfg["input_size"] = (state[f"{FIRST_CONV}.weight"].shape[1], *cfg.get("input_size", (3, 224, 224))[1:])
+        if source is not None:
+            cfg |= {name: value for name, value in _told(source).items() if cfg.get(name) in _UNTOLD.get(name, (None,))}
     return state
 
 
-def translated(state_dict: Mapping[str, Any], model: VisualAttentionNetwork) -> dict[str, Tensor]:
-    """The state under our keys; the model's backbone adopts what a foreign format implies."""
-    if not is_foreign(state_dict):
-        return dict(state_dict)
-    checkpoint = read_state(state_dict)  # bare tensors: what their lineage implies is less than what was asked for
-    adopt(model.backbone, checkpoint, epsilon=not model.epsilon_was_given)
-    return tensors(checkpoint)
+# What timm's record says of preprocessing where nobody said anything.
+_UNTOLD = {
+    name: [preprocessing(used)[name] for used in (preprocess.OFFICIAL, preprocess.IMAGENET)]
+    for name in preprocessing(preprocess.OFFICIAL)
+}
+
+
+def _source(cfg: Mapping[str, Any], cache_dir: str | Path | None) -> Checkpoint | None:
+    """The checkpoint, with what it tells about itself, of which timm hands over the bare tensors.
+
+    None for published weights, of which timm's record tells all, for folders that timm builds from, and for what only
+    timm can read.
+    """
+    file, repository = cfg.get("file"), cfg.get("hf_hub_id")
+    if cfg.get("source") or not (file or repository):
+        return None
+    try:
+        if file:
+            return of_classifier(checkpoints.read(file))
+        from ...hub import download, reference  # the hub's client is slow to import
+
+        named = f"hf://{repository}" + (f"/{cfg['hf_hub_filename']}" if cfg.get("hf_hub_filename") else "")
+        if by_hub_id(reference(named).repo) is not None:
+            return None
+        return of_classifier(checkpoints.read(download(named, cache=cache_dir)))
+    except VanError:
+        return None
+
+
+def translated(
+    state_dict: Mapping[str, Any], model: VisualAttentionNetwork, source: Checkpoint | None = None
+) -> dict[str, Tensor]:
+    """The state under our keys; the model's backbone adopts what its source tells, else what a foreign format implies.
+
+    What the user asked for wins over both.
+    """
+    checkpoint = read_state(state_dict) if is_foreign(state_dict) else None
+    if (known := source or checkpoint) is not None:
+        adopt(model.backbone, known, epsilon=not model.epsilon_was_given)
+    return tensors(checkpoint) if checkpoint is not None else dict(state_dict)
 
 
 def translate_hook(module: VisualAttentionNetwork, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -126,9 +165,13 @@ def load(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
     model.load_state_dict(state)
     cfg = getattr(model, "pretrained_cfg", None)
     if isinstance(cfg, dict):
-        cfg |= {"num_classes": theirs.num_classes, **preprocessing(checkpoint.preprocess)}
-        if checkpoint.classes:
-            cfg["label_names"] = list(checkpoint.classes)
+        cfg |= {"num_classes": theirs.num_classes, **_told(checkpoint)}
+
+
+def _told(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint tells besides its tensors, in timm's words."""
+    names = {"label_names": list(checkpoint.classes)} if checkpoint.classes else {}
+    return {**preprocessing(checkpoint.preprocess), **names}
 
 
 def _adapted(weight: Tensor, in_chans: int) -> Tensor:

@@ -44,8 +44,9 @@ def register() -> None:
 def _in_cache(repository: str, options: Mapping[str, Any]) -> bool:
     """Whether the hub's cache holds the configuration of a repository."""
     where = {key: options.get(key) for key in ("cache_dir", "revision")}
+    file = "/".join(filter(None, (options.get("subfolder"), "config.json")))
     try:
-        return isinstance(try_to_load_from_cache(repository, "config.json", **where), str)
+        return isinstance(try_to_load_from_cache(repository, file, **where), str)
     except HFValidationError:  # no repository has such a name
         return False
 

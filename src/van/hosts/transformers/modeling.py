@@ -33,6 +33,8 @@ from .conversion import translate_hook
 class VanBlock(Block, GradientCheckpointingLayer):
     """A block that transformers recomputes in the backward pass where `activation_checkpointing_enable` asks for it."""
 
+    computes_like = Block
+
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         recomputed = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() >= 0  # in a backward pass
         with statistics_held(self) if recomputed else nullcontext():
