@@ -178,7 +178,7 @@ def test_nested_and_cut_models_keep_all_that_too(tmp_path):
 
 @pytest.mark.promise("7")
 def test_a_frozen_base_under_a_head_stays_frozen(tmp_path):
-    base = partly_frozen()
+    base = VAN(**SIZES)
     base.trainable = False
     outer = keras.Sequential([base, keras.layers.Dense(2)])
     assert len(saved_and_loaded(outer, tmp_path).trainable_weights) == 2
