@@ -19,6 +19,7 @@ from networks import lived_in, tiny
 from test_checkpoints_reading import theirs
 from van import checkpoints, jsontext
 from van.checkpoints import checked, keys
+from van.cli import main
 from van.data.index import Folder, list_classes
 from van.engines.description import Description
 from van.errors import CheckpointError, ConfigError, VanNotice
@@ -190,13 +191,13 @@ def test_keys_that_name_a_billion_blocks(tmp_path, name):
     assert len(str(error.value)) < 3000
 
 
-def test_control_characters_in_class_names_are_replaced_and_said(tmp_path):
-    model = tiny().eval()
-    model.classes = ("a\r", "b\0", "c\x1b[2J", "d", "é")
+def test_control_characters_in_class_names_stay_and_reach_no_terminal(tmp_path, capsys):
+    model, names = tiny().eval(), ("a\r", "b\0", "c\x1b[2J", "d\udce9", "é")
+    model.classes = names
     van.save(model, tmp_path / "x.safetensors")
-    with pytest.warns(VanNotice, match="control characters in the class names are replaced"):
-        model = van.load(tmp_path / "x.safetensors")
-    assert model.classes == ("a\ufffd", "b\ufffd", "c\ufffd[2J", "d", "é")
+    assert van.load(tmp_path / "x.safetensors").classes == names  # as their folders are called
+    assert main(["info", str(tmp_path / "x.safetensors")]) == 0
+    assert not set("\r\0\x1b\udce9") & set(capsys.readouterr().out)
 
 
 def test_ranks_and_windows_of_a_segmenter(tmp_path):

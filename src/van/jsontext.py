@@ -55,7 +55,7 @@ def _finite(text: str) -> float:
 
 
 def _check(value: Any) -> None:
-    """Depth, and texts that are no Unicode (half of a surrogate pair)."""
+    """Depth, and texts that are no Unicode (half of a surrogate pair), but for names that were bytes, not UTF-8."""
     waiting = [(value, 0)]
     while waiting:
         here, depth = waiting.pop()
@@ -66,4 +66,4 @@ def _check(value: Any) -> None:
         elif isinstance(here, list):
             waiting += [(each, depth + 1) for each in here]
         elif isinstance(here, str) and not here.isascii():
-            here.encode()  # UnicodeEncodeError is a ValueError
+            here.encode(errors="surrogateescape")  # UnicodeEncodeError is a ValueError

@@ -38,11 +38,6 @@ def class_names(values: Any) -> tuple[str, ...] | None:
     return tuple(map(str, values)) or None
 
 
-def printable(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names with U+FFFD for what no terminal should get: control characters, NUL, halves of surrogate pairs."""
-    return tuple(_cleaned(name) for name in names)
-
-
 def _cleaned(text: str, kept: str = "") -> str:
     if text.isprintable():
         return text

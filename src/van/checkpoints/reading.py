@@ -114,9 +114,6 @@ def assemble(found: Found, content: Content, known: Mapping[str, Any]) -> Checkp
     if wrong := checked.not_finite(arrays):
         spelled = layout.listed([_spelled(key, found.table) for key in wrong])
         notes.append(f"{len(wrong)} tensors hold NaN or infinite values, and so will the outputs: {spelled}")
-    if found.classes is not None and checked.printable(found.classes) != found.classes:
-        found.classes = checked.printable(found.classes)
-        notes.append("control characters in the class names are replaced")
     preprocess, origins["preprocess"] = _preprocess(found, config)
     num_classes = config.num_classes if segmenter is None else segmenter.num_classes
     return Checkpoint(

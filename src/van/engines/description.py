@@ -118,7 +118,7 @@ def _fields_of(values: Any) -> dict[str, Any]:
     if values.get("preprocess") is not None:
         values["preprocess"] = Preprocess.from_dict(values["preprocess"])
     if (classes := checked.class_names(values.get("classes"))) is not None:
-        values["classes"] = checked.printable(classes)
+        values["classes"] = classes
     if values.get("palette") is not None:
         values["palette"] = checked.colors(values["palette"])
     for name in ("provenance", "inference", "options"):
