@@ -81,6 +81,7 @@ def test_a_model_name_has_random_weights_and_says_so(monkeypatch):
     assert done.name == "van_b0"
 
 
+@pytest.mark.long
 def test_every_runtime_in_every_form(tmp_path, capsys):
     for package in ("onnxruntime", "onnxscript", "openvino", "nncf"):
         pytest.importorskip(package)

@@ -196,6 +196,7 @@ class TestEval:
         assert seeds["mIoU.std"] == pytest.approx(np.std(values, ddof=1))
         assert "over 3 draws of the bases" in out
 
+    @pytest.mark.long
     def test_several_devices_give_exactly_what_one_gives(self, run, checkpoint, pictures, tmp_path):
         found = {}
         for device in ("cpu", "cpu,cpu"):
@@ -208,6 +209,7 @@ class TestEval:
         assert found["cpu"] == found["cpu,cpu"]
         assert found["cpu"][2] == 4
 
+    @pytest.mark.long
     def test_what_goes_wrong_in_a_device_process_is_told_as_ever(self, run, checkpoint, pictures, tmp_path):
         for name in ("images", "dataset.yaml"):
             (tmp_path / name).symlink_to(pictures / name)

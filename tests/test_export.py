@@ -49,6 +49,7 @@ def test_a_classifier_computes_the_same_at_any_batch_and_size(kind, tmp_path):
         *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_SEGMENTERS),
     ],
 )
+@pytest.mark.long
 def test_a_segmenter_computes_the_same_at_any_size(kind, method, tmp_path):
     model = segmenter(method)
     done = van.export(model, tmp_path / f"m{SUFFIX[kind]}", images=PICTURES[:1])

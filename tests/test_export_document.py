@@ -10,6 +10,7 @@ import van
 from exported import CLASSES, classifier, picture
 from van.cli import main
 
+pytestmark = pytest.mark.long
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 TEXT = (Path(__file__).parent.parent / "docs" / "export.md").read_text()

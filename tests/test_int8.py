@@ -12,6 +12,7 @@ from tiny_segmentation import make_pictures
 from van.cli import main
 from van.errors import ConfigError, DataError, UnknownNameError, VanError
 
+pytestmark = pytest.mark.long
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")

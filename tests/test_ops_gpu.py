@@ -33,6 +33,7 @@ def _triton():
 
 
 @pytest.mark.usefixtures("_triton")
+@pytest.mark.long
 def test_interpreted():
     """tests/triton_interpreted.py, in a process of its own: Triton decides when it is imported."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "triton_interpreted.py"]

@@ -177,6 +177,7 @@ def test_a_stream_resumes_where_it_was(shards, tmp_path, monkeypatch, workers):
 
 
 @pytest.mark.parametrize(("reader", "workers"), [("wds", 0), ("wds", 2), ("hfids", 0)])
+@pytest.mark.long
 def test_two_processes_share_a_stream(shards, tars, tmp_path, reader, workers):
     """Every image once in an epoch, over both; and after the loss of one, what would have been without it."""
     pytest.importorskip({"wds": "webdataset", "hfids": "datasets"}[reader])

@@ -70,6 +70,7 @@ def test_segmenters(desk, engine):
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.long
 def test_int8(desk, tmp_path, suffix):
     pytest.importorskip("nncf") if suffix == ".xml" else None
     for number, image in enumerate(PICTURES):

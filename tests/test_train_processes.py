@@ -152,6 +152,7 @@ class TestPlace:
             open_folder(slim_recipe(stripes, "x", **{"trainer.out": None}))
 
 
+@pytest.mark.long
 def test_every_launcher_gives_the_same_run(stripes, tmp_path):
     """srun's processes, and those that Lightning starts by the same command, end as torchrun's."""
     recipe = slim_recipe(stripes, tmp_path / "x", **{**PLAIN, "trainer.devices": 2, "trainer.epochs": 1})
