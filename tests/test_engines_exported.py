@@ -21,6 +21,7 @@ from van.evaluate import evaluate
 from van.evaluate_masks import evaluate_masks
 
 pytestmark = pytest.mark.long
+
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch.export"}

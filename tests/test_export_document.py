@@ -11,6 +11,7 @@ from exported import CLASSES, classifier, picture
 from van.cli import main
 
 pytestmark = pytest.mark.long
+
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 TEXT = (Path(__file__).parent.parent / "docs" / "export.md").read_text()

@@ -12,7 +12,6 @@ from tiny_segmentation import make_pictures
 from van.cli import main
 from van.errors import ConfigError, DataError, UnknownNameError, VanError
 
-pytestmark = pytest.mark.long
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")
@@ -27,6 +26,8 @@ from van.exporting.int8_onnx import OnnxInt8
 from van.exporting.int8_openvino import OpenVinoInt8
 from van.exporting.int8_report import agreement, layer_errors, miou_agreement, sqnr_db
 from van.exporting.products import weights_of
+
+pytestmark = pytest.mark.long
 
 FILES = ("net.onnx", "net.xml")
 QUANTIZERS = (OnnxInt8, OpenVinoInt8)
