@@ -39,6 +39,7 @@ _AVX512 = {
     "folded_blocks": 1.41,
     "folded_patch": 1.24,
 }
+BORROWED = {"AMX": "AVX512"}  # family -> whose figures it has
 # Family -> path -> ratio.
 RATIOS: dict[str, dict[str, float | None]] = {
     "AMX": {**_AVX512},

@@ -9,7 +9,7 @@ import torch
 from .blocks import TABLE, read_tuned, tuned_file
 from .gpu import gpu
 from .library import library
-from .measured import RATIOS, REPLACED
+from .measured import BORROWED, RATIOS, REPLACED
 from .selection import family, path_taken, ratio_of
 
 
@@ -23,7 +23,11 @@ def report() -> dict[str, str]:
         "pointwise_conv2d": "matrix product",
         "fast_layout": "channels_last",
         "threads": str(torch.get_num_threads()),
-        **{f"measured {name}": _measured(ratios) for name, ratios in RATIOS.items()},
+        **{
+            f"measured {f'{BORROWED[name]}, for {name} too' if name in BORROWED else name}": _measured(ratios)
+            for name, ratios in RATIOS.items()
+            if name not in BORROWED.values()
+        },
         **_of_gpu(),
     }
 
