@@ -24,9 +24,8 @@ def report() -> dict[str, str]:
         "fast_layout": "channels_last",
         "threads": str(torch.get_num_threads()),
         **{
-            f"measured {f'{BORROWED[name]}, for {name} too' if name in BORROWED else name}": _measured(ratios)
+            f"measured {name}": (f"as {BORROWED[name]}: " if name in BORROWED else "") + _measured(ratios)
             for name, ratios in RATIOS.items()
-            if name not in BORROWED.values()
         },
         **_of_gpu(),
     }
