@@ -19,7 +19,7 @@ from typing import Any
 from cpu_paths import KEPT_TO
 from interleaved import Ask, worker
 
-from van.timing import burst_ms, in_turn, summary
+from van.ops.timing import burst_ms, in_turn, summary
 
 REQUIRED = 1.0  # of the plain path's speed, to two decimals
 # model, side of the images, batch, whether it is a training step
@@ -142,7 +142,7 @@ class Network:
     """The process of a side."""
 
     def instructions(self) -> str:
-        from van.ops.library import library
+        from van.ops.c_library import library
 
         return library().instructions
 

@@ -32,8 +32,8 @@ import cpu_results
 import numpy as np
 from interleaved import SIDES, Ask, add_options, looks_trained, serve, worker
 
-from van.ops.library import INSTRUCTION_FLAGS
-from van.timing import burst_ms, in_turn, summary
+from van.ops.c_library import INSTRUCTION_FLAGS
+from van.ops.timing import burst_ms, in_turn, summary
 
 MODELS = ("van_b0", "van_b1", "van_b2", "van_b3", "light_ham_van_b0")
 PEERS = ("peer", "peer-onnx", "peer-openvino")
@@ -258,7 +258,7 @@ class _Ours(_Worker):
         """Make ready all kinds; what takes any batch is made once."""
         import torch
 
-        from van import bench
+        from van.tools import bench
 
         if not self.networks:
             self.model = _loaded(folder)
@@ -272,13 +272,13 @@ class _Ours(_Worker):
 
     def gemm(self) -> float:
         """Milliseconds of a large matrix product."""
-        from van import bench
+        from van.tools import bench
 
         return burst_ms(bench.matrix_product())
 
     def floor(self, gemm_ms: float, batch: int, size: int) -> dict[str, float]:
         """What the 1x1 convolutions take at the rate of that product."""
-        from van import bench
+        from van.tools import bench
 
         gflops = bench.gemm_gflops(gemm_ms)
         return {"gemm_gflops": gflops, "floor_ms": bench.floor_ms(self.model, (batch, 3, size, size), gflops)}

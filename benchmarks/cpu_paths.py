@@ -29,7 +29,7 @@ from typing import Any
 
 from interleaved import add_options, serve, worker
 
-from van.ops.library import INSTRUCTION_FLAGS
+from van.ops.c_library import INSTRUCTION_FLAGS
 from van.ops.measured import NEWER, RATIOS, REPLACED
 
 MODELS = ("van_b0", "van_b1")

@@ -61,7 +61,7 @@ def stages(data, transform, seed: int, batch_size: int) -> dict[str, float]:
     from torch.utils.data import default_collate
 
     from van.data.seeding import seeded
-    from van.preprocess import to_color
+    from van.images.preprocess import to_color
 
     spent = dict.fromkeys(STAGES, 0.0)
     batch = []
@@ -104,7 +104,7 @@ def measure(data, options: argparse.Namespace) -> dict[str, float]:
 
     from van.data.augment import TrainingTransform
     from van.data.dataset import EpochSampler, TrainingSet
-    from van.preprocess import Preprocess
+    from van.images.preprocess import Preprocess
     from van.recipes import get_recipe
 
     torch.set_num_threads(1)

@@ -36,7 +36,7 @@ from official_graph import official
 from torch import Tensor, nn
 
 import van
-from van.variants import VanConfig
+from van.configs.backbone import VanConfig
 
 MODELS = ("van_b0", "van_b1", "van_b2", "van_b3", "light_ham_van_b2")
 NEIGHBOURS = ("convnext_tiny", "swin_tiny_patch4_window7_224")

@@ -158,7 +158,7 @@ def _way(case: Case, way: str) -> Callable[[], Any]:
     import gpu_machine
     import torch
 
-    from van.ops import gpu
+    from van.ops import cuda_depthwise as gpu
 
     where, dtype = gpu_machine.device(), getattr(torch, DTYPES[case.dtype])
     side, dilation, _ = CONVOLUTIONS[case.name]

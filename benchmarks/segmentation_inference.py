@@ -4,7 +4,7 @@
 
 plain: the same network, unfolded, contiguous, every depthwise convolution one F.conv2d with its padding inside and
 every LayerNorm on transposed copies, as in the published code; its label map is the argmax of logits enlarged to the
-picture's size. ours: `van.optimize` (folded, channels_last) and `van.segment.predict_mask`, which enlarges in bands.
+picture's size. ours: `van.optimize` (folded, channels_last) and `predict_mask`, which enlarges in bands.
 
 Both run in turn in one process, so that a busy moment of the machine hits both; before anything is timed they must
 agree. Medians over the rounds with quartiles; the ratio is the median of plain over ours, round by round. Memory is
@@ -32,11 +32,11 @@ from official_graph import official
 from PIL import Image
 from torch import Tensor
 
+from van.configs.segmenter import SEGMENTERS
+from van.images.preprocess import IMAGENET
 from van.nn.optimize import optimize
 from van.nn.segmenter import Segmenter
-from van.preprocess import IMAGENET
-from van.segment import Inference, predict_mask
-from van.segmenters import SEGMENTERS
+from van.tasks.segmentation.views import Inference, predict_mask
 
 NETWORKS = ("light_ham_van_b0", "light_ham_van_b2", "upernet_van_b0")
 TOLERANCE = 1e-3  # of logits of order 1 to 10, between float32 graphs that round differently

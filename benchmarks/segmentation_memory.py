@@ -40,10 +40,10 @@ def run_case(network: str, case: str, side: int) -> dict[str, Any]:
     import torch
     from PIL import Image
 
+    from van.configs.segmenter import SEGMENTERS
     from van.nn import fold
     from van.nn.segmenter import Segmenter
-    from van.segment import PUBLISHED_SCALES, Inference, predict_mask
-    from van.segmenters import SEGMENTERS
+    from van.tasks.segmentation.views import PUBLISHED_SCALES, Inference, predict_mask
 
     warnings.simplefilter("ignore")
     torch.manual_seed(0)

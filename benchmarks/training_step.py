@@ -24,7 +24,7 @@ from typing import Any
 
 from interleaved import Ask, add_options, looks_trained, serve, worker
 
-from van.timing import summary
+from van.ops.timing import summary
 
 MODELS = ("van_b0", "van_b1", "van_b2")
 KINDS = ("eager", "channels_last", "checkpointing")

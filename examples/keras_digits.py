@@ -12,9 +12,9 @@ Needs: pip install 'visual-attention-network[keras,train]'
 import argparse
 import time
 
-import keras
 import numpy as np
 
+import keras
 from van.data import open_classification
 from van.keras import VAN, VANImageConverter
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import published
 import pytest
 from PIL import Image
-
-import published
 from reference_data import state
+
 from van.cli import main
 
 ROOT = Path(__file__).parent.parent

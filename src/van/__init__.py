@@ -8,24 +8,26 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import moved
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .configs.backbone import VanConfig
     from .errors import VanError, VanNotice
-    from .evaluate import evaluate_any as evaluate
     from .exporting import export, quantize
     from .hosts import register
+    from .inference.evaluate import evaluate_any as evaluate
+    from .inference.predictor import Predictor
     from .models import convert, create_model, info, list_models, load, optimize, save
-    from .predict import Predictor
     from .train import train
-    from .variants import VanConfig
 
 # Where each public name lives.
 _HOMES = {
-    "VanConfig": "variants",
+    "VanConfig": "configs.backbone",
     "VanError": "errors",
     "VanNotice": "errors",
-    "Predictor": "predict",
+    "Predictor": "inference.predictor",
     "convert": "models",
     "create_model": "models",
     "export": "exporting",
@@ -59,6 +61,9 @@ __all__ = [
     "save",
     "train",
 ]
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

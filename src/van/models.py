@@ -21,20 +21,20 @@ from .checkpoints.folders import refuse_overwriting
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
-from .detectors import DETECTORS, is_detector, only_created
-from .detectors import resolve as resolve_detector
-from .dtypes import AUTO, dtype_of, require_values
+from .checkpoints.sources import find
+from .configs.backbone import ALIASES, VARIANTS
+from .configs.detector import DETECTORS, is_detector, only_created
+from .configs.detector import resolve as resolve_detector
+from .configs.segmenter import ALIASES as SEGMENTER_ALIASES
+from .configs.segmenter import SEGMENTERS, resolve
 from .errors import CheckpointError, ConfigError, UnknownNameError, UnknownOptionError, VanNotice
+from .images.preprocess import IMAGENET, OFFICIAL, Preprocess
 from .nn import Backbone, Classifier
+from .nn.dtypes import AUTO, dtype_of, require_values
 from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
 from .nn.optimize import optimize as optimize
 from .nn.segmenter import Segmenter
-from .preprocess import IMAGENET, OFFICIAL, Preprocess
-from .segmenters import ALIASES as SEGMENTER_ALIASES
-from .segmenters import SEGMENTERS, resolve
-from .sources import find
-from .variants import ALIASES, VARIANTS
 
 Model = Classifier | Segmenter
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import CheckpointError, UnknownNameError
-from ..paths import why_no_path
+from ..files import why_no_path
 from . import beside, files
 from .checkpoint import Checkpoint, Content, Format
 from .damage import named_damage

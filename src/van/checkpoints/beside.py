@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..configs.backbone import VARIANTS, VanConfig
 from ..errors import CheckpointError, VanError
-from ..preprocess import Preprocess
-from ..variants import VARIANTS, VanConfig
+from ..images.preprocess import Preprocess
 from . import transformers
 from .checkpoint import Checkpoint, Content
 from .reading import names

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..preprocess import Preprocess
-from ..segmenters import SegmenterConfig
-from ..segmenters import name_of as segmenter_name_of
-from ..variants import VanConfig, name_of
+from ..configs.backbone import VanConfig, name_of
+from ..configs.segmenter import SegmenterConfig
+from ..configs.segmenter import name_of as segmenter_name_of
+from ..images.preprocess import Preprocess
 
 Arrays = dict[str, np.ndarray]
 Palette = tuple[tuple[int, int, int], ...]

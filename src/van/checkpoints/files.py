@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import jsontext
 from ..errors import CheckpointError
-from ..paths import why_no_file, why_no_path
+from ..files import read_json, why_no_file, why_no_path
 from . import folders
 from .checkpoint import Arrays, Content
 
@@ -202,7 +201,7 @@ def _json(path: Path) -> dict[str, Any]:
     if reason := why_no_file(path):
         raise CheckpointError(f"{path} {reason}; expected a JSON file")
     try:
-        value = jsontext.read(path)
+        value = read_json(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ..configs.backbone import VanConfig
+from ..configs.segmenter import SegmenterConfig
 from ..errors import CheckpointError, ConfigError
-from ..segmenters import SegmenterConfig
-from ..variants import VanConfig
 from . import layout
 from .head_keys import BASES, GROUP_NORMED, GROUP_NORMED_AUXILIARY, method_of
 from .layout import Shape, add_batch_norm, add_conv, vote

@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import jsontext
+from ..configs.backbone import VanConfig
 from ..errors import CheckpointError, MissingExtraError
-from ..preprocess import OFFICIAL
-from ..variants import VanConfig
+from ..files import parse_json, read_json
+from ..images.preprocess import OFFICIAL
 from . import checked, folders, hdf5, keys, layout
 from .checkpoint import Arrays, Checkpoint, Content
 from .damage import one_line
@@ -230,7 +230,7 @@ def _add_preset_head(found: Found, content: Content) -> None:
     with _opened(replace(content, path=weights, tree=weights)) as file:
         head = {key: _to_ours(found.table, key, each) for key, each in _read_keras_3(file, _datasets(file)).items()}
     try:
-        told = next(_models_in(jsontext.read(task)), None)
+        told = next(_models_in(read_json(task)), None)
         if told is None:
             raise ValueError("it describes no Visual Attention Network")
         config = {**found.record["config"], "num_classes": told.get("num_classes")}
@@ -259,7 +259,7 @@ def _record(file: Any) -> Any:
     if RECORD not in file.attrs:
         return None
     try:
-        return jsontext.parse(hdf5.attribute(file, RECORD))
+        return parse_json(hdf5.attribute(file, RECORD))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{file.filename}: its attribute {RECORD!r} is not valid JSON: {error}") from error
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..configs.backbone import VanConfig
 from ..errors import CheckpointError, ConfigError
-from ..variants import VanConfig
 
 Shape = tuple[int, ...]
 

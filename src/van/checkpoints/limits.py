@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..variants import VanConfig
+from ..configs.backbone import VanConfig
 from .checkpoint import Checkpoint
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..preprocess import IMAGENET
+from ..images.preprocess import IMAGENET
 from . import head_keys, openmmlab
 from .checkpoint import Arrays, Checkpoint, Content
 from .limits import beyond_original

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import jsontext
 from ..errors import CheckpointError
+from ..files import parse_json
 from . import head_keys, training
 from .checkpoint import Checkpoint, Content
 from .files import write_safetensors
@@ -53,7 +53,7 @@ def _record(content: Content) -> Any:
         if "config" not in content.metadata:
             return None
         try:
-            return {name: jsontext.parse(content.metadata[name]) for name in FIELDS if name in content.metadata}
+            return {name: parse_json(content.metadata[name]) for name in FIELDS if name in content.metadata}
         except ValueError as error:
             raise CheckpointError(f"{content.path}: its metadata is not valid JSON: {error}") from error
     record = content.tree.get(RECORD)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from ..preprocess import IMAGENET, OFFICIAL
+from ..images.preprocess import IMAGENET, OFFICIAL
 from . import keys
 from .checkpoint import Checkpoint, Content
 from .limits import beyond_original, extra_tensors

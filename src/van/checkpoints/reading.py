@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..configs.backbone import VanConfig, name_of
+from ..configs.segmenter import SegmenterConfig
 from ..errors import CheckpointError, VanError
-from ..preprocess import IMAGENET, OFFICIAL, Preprocess
-from ..segmenters import SegmenterConfig
-from ..variants import VanConfig, name_of
+from ..images.preprocess import IMAGENET, OFFICIAL, Preprocess
 from . import checked, head_layout, layout
 from .checkpoint import Arrays, Checkpoint, Content, Palette
 from .files import Widened

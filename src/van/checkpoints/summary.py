@@ -6,9 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..preprocess import Preprocess
-from ..segmenters import SegmenterConfig
-from ..variants import VanConfig
+from ..configs.backbone import VanConfig
+from ..configs.segmenter import SegmenterConfig
+from ..images.preprocess import Preprocess
 from .checkpoint import Checkpoint
 
 # Ends of the keys of what is no parameter: BatchNorm's statistics, the Hamburger's bases.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..preprocess import Preprocess
-from ..variants import VARIANTS, VanConfig, name_of
+from ..configs.backbone import VARIANTS, VanConfig, name_of
+from ..images.preprocess import Preprocess
 from .checkpoint import Checkpoint
 
 FIRST_CONV, HEAD = "backbone.stages.0.patch_embed.conv", "head"  # our keys, which are those of the timm model

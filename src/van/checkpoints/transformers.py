@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, VanError
-from ..preprocess import OFFICIAL, Preprocess
+from ..images.preprocess import OFFICIAL, Preprocess
 from . import keys
 from .checked import class_names
 from .checkpoint import Arrays, Checkpoint, Content

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from .output import cell, check_writable, print_table, say, to_json, write_file
 
 if TYPE_CHECKING:
-    from ..bench import Bench
+    from ..tools.bench import Bench
 
 
 def add_arguments(parser: Any) -> None:
@@ -35,7 +35,7 @@ def add_arguments(parser: Any) -> None:
 def run(options: Any) -> None:
     """Measure, write, print."""
     check_writable(options.json, ".json")
-    from ..bench import bench, installed
+    from ..tools.bench import bench, installed
 
     forms = list(options.forms or installed())
     forms += ["compiled"] * (options.compile and "compiled" not in forms)

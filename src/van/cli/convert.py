@@ -51,6 +51,6 @@ def run(options: Any) -> None:
     for sentence in done.lost:
         say(f"not carried: {sentence}")
     if options.card:
-        from ..hosts import card
+        from ..hosts import model_card as card
 
         say(f"model card: {card.write(options.destination, options.card)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..complexity import CONVENTIONS, Alternative, Complexity, ablations, describe, kernels, sides, variants
+from ..tools.complexity import CONVENTIONS, Alternative, Complexity, ablations, describe, kernels, sides, variants
 from .output import print_table, to_json
 
 
@@ -53,8 +53,8 @@ def show_variants(*, size: Sequence[int], as_json: bool) -> None:
 
 def show_segmenter(name: str, *, size: Sequence[int], as_json: bool) -> None:
     """One segmenter: its parts, and its operations in every convention next to what was published."""
-    from ..complexity_segmentation import PUBLISHED, measure_segmenter
-    from ..segmenters import SEGMENTERS
+    from ..configs.segmenter import SEGMENTERS
+    from ..tools.complexity_segmentation import PUBLISHED, measure_segmenter
 
     config, pixels = SEGMENTERS[name], sides(size)
     told, published = measure_segmenter(config, pixels), PUBLISHED.get(name, ())

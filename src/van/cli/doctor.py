@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..paths import why_no_path
+from ..files import why_no_path
 from .doctor_images import run_images
 from .output import cell, check_writable, print_table, progress_bar, say, to_json, write_file
 
 if TYPE_CHECKING:
-    from ..doctor import Part, Report
+    from ..tools.doctor import Part, Report
 
 
 def add_arguments(parser: Any) -> None:
@@ -35,8 +35,8 @@ def run(options: Any) -> int:
     for path, suffix in ((options.json, ".json"), (options.sheet, ".png")):
         check_writable(path, suffix)
     from ..data.segmentation import is_label_maps
-    from ..doctor import draw, examine
-    from ..doctor.images import is_image_folder
+    from ..tools.doctor import draw, examine
+    from ..tools.doctor.images import is_image_folder
 
     if not is_label_maps(options.data):
         _check_folder(options.data)

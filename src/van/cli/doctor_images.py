@@ -8,12 +8,12 @@ from ..errors import ConfigError
 from .output import print_table, progress_bar, to_json, write_file
 
 if TYPE_CHECKING:
-    from ..doctor.images import ImageReport
+    from ..tools.doctor.images import ImageReport
 
 
 def run_images(options: Any) -> int:
     """Examine, print what was found, write what was asked for."""
-    from ..doctor.images import examine_images
+    from ..tools.doctor.images import examine_images
 
     if options.sheet:
         raise ConfigError("--sheet draws label maps; a folder of labelled images has none: leave it out")

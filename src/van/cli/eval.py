@@ -13,7 +13,7 @@ from .inference import OF_MASKS, add_inference_arguments, add_mask_arguments, co
 from .output import cell, check_writable, print_table, progress_bar, say, to_csv, to_json, write_file
 
 if TYPE_CHECKING:
-    from ..evaluate import Evaluation, Failure
+    from ..inference.evaluate import Evaluation, Failure
 
 _OF_MASKS = ("seeds", "out", "overlays", "opacity", "submission")
 _FIGURES = ("top1", "top5", "loss", "count", "original_top1", "original_top5", "original_count", "images_per_second")
@@ -60,8 +60,8 @@ def run(options: Any) -> int:
     """Evaluate; print the tables; write what was asked for."""
     for path, suffix in ((options.json, ".json"), (options.csv, ".csv"), (options.confusion, ".png")):
         check_writable(path, suffix)
-    from ..engines import find_checkpoints
-    from ..evaluate import Evaluation, Failure
+    from ..checkpoints.find import find_checkpoints
+    from ..inference.evaluate import Evaluation, Failure
 
     checkpoints = find_checkpoints(options.checkpoints)
     if _are_segmenters(checkpoints):
@@ -95,7 +95,7 @@ def run(options: Any) -> int:
 
 def _are_segmenters(checkpoints: list[str]) -> bool:
     """Whether all are segmenters; raises ConfigError for a mixture. What cannot be read is reported later."""
-    from ..engines import is_segmenter
+    from ..inference.segmenter_session import is_segmenter
 
     found: dict[bool, str] = {}
     for checkpoint in checkpoints:
@@ -111,7 +111,7 @@ def _are_segmenters(checkpoints: list[str]) -> bool:
 def _evaluate(
     checkpoints: list[str], options: Any, engine: str, on_result: Callable[[Evaluation | Failure], None]
 ) -> None:
-    from ..evaluate import evaluate, evaluate_many
+    from ..inference.evaluate import evaluate, evaluate_many
 
     names = ("split", "seed", "val_fraction", "real_labels", "classes_subset", "class_map")
     chosen = {name: getattr(options, name) for name in names} | inference_options(options) | {"engine": engine}
@@ -202,7 +202,7 @@ def _write(done: list[Evaluation], failed: list[Failure], options: Any) -> None:
 
 
 def _picture(evaluation: Evaluation) -> bytes:
-    from ..metrics.pictures import confusion_picture
+    from ..images.confusion_picture import confusion_picture
 
     if evaluation.confusion is None:
         raise VanError(f"{len(evaluation.classes)} classes are too many for a confusion matrix; take a subset")

@@ -13,7 +13,7 @@ from .inference import OF_LABELS, command_line, mask_options, refuse
 from .output import cell, fitting_stem, one_line, print_table, progress_bar, say, to_csv, to_json, write_file
 
 if TYPE_CHECKING:
-    from ..evaluate_masks import MaskEvaluation
+    from ..inference.evaluate_masks import MaskEvaluation
 
 _FIGURES = ("aAcc", "mIoU", "mAcc")
 _OF_LABELS = (*OF_LABELS, "workers", "real_labels", "classes_subset", "class_map", "engine")
@@ -56,8 +56,8 @@ def run_masks(checkpoints: list[str], options: Any, add_arguments: Callable[[Any
 
 
 def _evaluate(checkpoint: str, options: Any, inference: dict[str, Any]) -> MaskEvaluation:
-    from ..engines import open_segmenter
-    from ..evaluate_masks import evaluate_masks, open_masks
+    from ..inference.evaluate_masks import evaluate_masks, open_masks
+    from ..inference.segmenter_session import open_segmenter
 
     first, *others = options.device.split(",")
     opened = open_segmenter(
@@ -121,7 +121,7 @@ class MaskWriter:
     layout: str
 
     def __call__(self, index: int, image: Any, mask: Any, label: Any) -> None:
-        from ..masks import overlay, save_index, save_overlay, save_raw, save_submission
+        from ..images.label_maps import overlay, save_index, save_overlay, save_raw, save_submission
 
         stem = self.stems[index]
         if self.out:
@@ -211,7 +211,7 @@ def _write(done: list[MaskEvaluation], failed: list[tuple[str, str]], options: A
         rows = [[each.checkpoint, *(each.matrix.to_dict(each.classes).get(name) for name in columns)] for each in done]
         write_file(options.csv, to_csv(("checkpoint", *columns), rows))
     if options.confusion:
-        from ..metrics.pictures import confusion_picture
+        from ..images.confusion_picture import confusion_picture
 
         only = done[0]
         title = f"{Path(only.checkpoint).name} on {only.data}, {only.split}, {only.count} images: "

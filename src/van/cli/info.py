@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..configs.backbone import ALIASES, VARIANTS
+from ..configs.segmenter import ALIASES as SEGMENTER_ALIASES
+from ..configs.segmenter import METHODS, SEGMENTERS, resolve
 from ..errors import ConfigError, UnknownNameError
-from ..segmenters import ALIASES as SEGMENTER_ALIASES
-from ..segmenters import METHODS, SEGMENTERS, resolve
-from ..variants import ALIASES, VARIANTS
 from .output import say
 
 
@@ -90,7 +90,7 @@ def _ops(options: Any) -> None:
 
 
 def _checkpoint(options: Any) -> None:
-    from ..engines.exported import info_of, is_exported
+    from ..inference.engines.exported import info_of, is_exported
     from ..models import info
 
     if is_exported(options.target):

@@ -36,7 +36,7 @@ def run(options: Any) -> None:
 def _weights(options: Any) -> None:
     from dataclasses import asdict
 
-    from ..weights import find
+    from ..configs.published_weights import find
 
     rows = find(options.pattern)
     if options.json:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..paths import why_no_path
-from ..text import UNSAFE, printable
+from ..files import UNSAFE, printable, why_no_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -44,7 +44,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Predict; print or write results as they come; name bad images on stderr."""
-    from ..engines import is_segmenter
+    from ..inference.segmenter_session import is_segmenter
 
     if is_segmenter(options.checkpoint):
         from .predict_masks import run_masks
@@ -55,7 +55,7 @@ def run(options: Any) -> int:
     check_writable(options.out)
     form = result_format(options.out, options.format)
     earlier = Earlier.find(LABELS, form, options.out) if options.resume else None
-    from ..predict import Prediction, Predictor, find_images
+    from ..inference.predictor import Prediction, Predictor, find_images
 
     images, failures = find_images(options.paths)
     if not images:

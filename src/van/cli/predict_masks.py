@@ -13,7 +13,7 @@ from .output import cell, fitting_stem, progress_bar, say
 from .results import COMPLAINTS, Layout, Results, result_format
 
 if TYPE_CHECKING:
-    from ..predict import MaskPrediction
+    from ..inference.predictor import MaskPrediction
 
 FOLDER = "segmentation"
 OVERLAY, MASK = "-overlay.png", "-mask.png"
@@ -22,7 +22,7 @@ _SHOWN = 5  # classes per picture
 
 def run_masks(options: Any, inference: dict[str, Any], add_arguments: Callable[[Any], None]) -> int:
     """Predict; write the pictures; print what is in them, all as it comes. 1 when some failed."""
-    from ..predict import Failure, Predictor, find_images
+    from ..inference.predictor import Failure, Predictor, find_images
 
     form = result_format(None, options.format)
     if not 0 <= options.opacity <= 1:
@@ -82,7 +82,7 @@ def _to_do(images: list[Path], names: dict[Path, str], folder: Path) -> list[Pat
 
 def _save(prediction: MaskPrediction, folder: Path, name: str, opacity: float) -> Path:
     """Write overlay and index PNG; the overlay's path."""
-    from ..masks import save_index, save_overlay
+    from ..images.label_maps import save_index, save_overlay
 
     save_overlay(folder / f"{name}{OVERLAY}", prediction.overlay(opacity))
     save_index(folder / f"{name}{MASK}", prediction.mask, prediction.palette)

@@ -22,7 +22,7 @@ def add_arguments(parser: Any) -> None:
 def run(options: Any) -> int:
     """Write the page, and say where it is."""
     check_writable(options.out, ".html", ".htm")
-    from ..train.html_report import write_report
+    from ..tools.report.page import write_report
 
     page = write_report(Path(options.run), Path(options.out) if options.out else None, device=options.device)
     say(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError, UnknownNameError
-from ..text import printable
+from ..files import printable
 from .output import is_stream, json_line, print_table, say, table_text, to_csv, to_json
 
 if TYPE_CHECKING:
-    from ..predict import Failure
+    from ..inference.predictor import Failure
 
 Entry = dict[str, Any]
 

@@ -107,8 +107,8 @@ def run(options: Any) -> int:
     kind = SegmentationRecipe if "task" in values else Recipe
     recipe = recipe_of({name: value for name, value in values.items() if name in ("task", "name", *kind.sections())})
     from ..train import run as train
+    from ..train.distributed import is_first
     from ..train.folder import held_out
-    from ..train.ranks import is_first
 
     folder = train(recipe)
     if not is_first():  # of several processes that trained together

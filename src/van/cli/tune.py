@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..configs.backbone import VARIANTS, resolve
 from ..errors import ConfigError
-from ..variants import VARIANTS, resolve
 from .output import say
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def run(options: Any) -> None:
     """Measure, keep and print every case."""
     import torch
 
-    from ..ops.blocks import tuned_file, write_tuned
-    from ..ops.gpu import gpu
+    from ..ops.cuda_depthwise import gpu
+    from ..ops.triton_tiles import tuned_file, write_tuned
     from ..ops.tune import tune
 
     found = gpu()

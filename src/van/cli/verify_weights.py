@@ -24,8 +24,8 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Check one weight after the other, a line each as soon as it is done."""
-    from .. import weights
-    from ..preprocess import read_image
+    from ..configs import published_weights as weights
+    from ..images.preprocess import read_image
 
     rows = weights.find(options.pattern)
     if options.list:
@@ -33,7 +33,7 @@ def run(options: Any) -> int:
         return 0
     if options.image is not None:
         read_image(options.image)  # a bad image is the user's error, not forty weights'
-    from ..verify import verify
+    from ..tools.verify_weights import verify
 
     width, count = max(len(row.name) for row in rows), Counter[str]()
     for check in verify(rows, image=options.image, expect=options.expect, cache=options.cache):

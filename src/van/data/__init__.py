@@ -1,6 +1,6 @@
 """Data sets: folders of images, the embedded digits, and what training does to their images."""
 
-from ..preprocess import read_image as open_image
+from ..images.preprocess import read_image as open_image
 from .classification import ClassificationData, FolderData, has_own_val, open_classification
 from .folder import ImageList, read_folder
 from .split import stratified_split

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ConfigError, MissingExtraError
-from ..preprocess import Preprocess, to_color
+from ..images.preprocess import Preprocess, to_color
 from ..recipes import AugmentSpec
 
 Transform = Callable[[Image.Image], Tensor]

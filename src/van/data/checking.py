@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cache import private_cache
 from ..errors import DataError
-from ..preprocess import read_image, to_color
+from ..files import private_cache
+from ..images.preprocess import read_image, to_color
 from .classification import FolderData
 from .index import PathTable
 

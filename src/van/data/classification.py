@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import ConfigError, DataError, VanNotice
-from ..paths import why_no_path
-from ..preprocess import read_image
+from ..files import why_no_path
+from ..images.preprocess import read_image
 from .fingerprint import Fingerprint, fingerprint
 from .folder import ImageList, class_folders, holds_images, read_folder
 from .index import PathTable

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ..preprocess import Preprocess
+from ..images.preprocess import Preprocess
 from .augment import Transform
 from .classification import ClassificationData
 from .seeding import seeded

@@ -20,9 +20,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from .. import jsontext
 from ..errors import VanNotice
-from ..paths import why_no_file, why_no_path
+from ..files import parse_json, why_no_file, why_no_path
 
 RACY_NS = 2_000_000_000
 _MAGIC = "van image index 1"
@@ -139,13 +138,13 @@ def _read(file: Path, root: Path) -> dict[str, list[Folder]]:
     except OSError:
         return {}
     try:
-        facts: dict[str, Any] = jsontext.parse(head)
+        facts: dict[str, Any] = parse_json(head)
         if facts["format"] != _MAGIC or facts["root"] != str(root.resolve()):
             return {}
         if facts["digest"] != hashlib.blake2b(body).hexdigest():
             raise ValueError("its contents do not fit its digest")
         rows, _, joined = body.partition(b"\n")
-        return _folders(jsontext.parse(rows), joined.split(b"\0"))
+        return _folders(parse_json(rows), joined.split(b"\0"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         warnings.warn(f"{file} is damaged ({error}); the files are listed anew", VanNotice, stacklevel=4)
         return {}

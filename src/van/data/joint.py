@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError, MissingExtraError
-from ..preprocess import Preprocess, to_color
+from ..images.preprocess import Preprocess, to_color
 from .segmentation import SegmentationData
 
 # Published: further crops are drawn this often at most, and the last one is taken as it comes.

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import DataError
-from . import palettes
+from ..images import palettes
+from ..images.palettes import Color
 from .folder import IMAGE_SUFFIXES
 from .masks import MASK_SUFFIXES, MaskRule
-from .palettes import Color
 from .split_folders import folder_of
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError, DataError
-from ..preprocess import read_image
-from .palettes import Color
+from ..images.palettes import Color
+from ..images.preprocess import read_image
 
 # Lossy formats are left out on purpose: they invent label values along every border.
 MASK_SUFFIXES = frozenset((".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"))

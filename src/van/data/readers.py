@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import ConfigError, DataError, MissingExtraError
-from ..preprocess import read_image, upright
+from ..images.preprocess import read_image, upright
 from ..recipes import DataSpec
 from .augment import Transform
 from .classification import ClassificationData

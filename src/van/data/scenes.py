@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..errors import ConfigError
+from ..images.palettes import Color
 from .digits import Digits
-from .palettes import Color
 from .segmentation import SegmentationData
 
 PALETTE: tuple[Color, ...] = (

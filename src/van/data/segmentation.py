@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError, DataError
-from ..paths import why_no_path
-from ..preprocess import image_size, read_image, to_color, upright
-from .described import description_of, read_description
+from ..files import why_no_path
+from ..images.palettes import Color
+from ..images.preprocess import image_size, read_image, to_color, upright
+from .dataset_yaml import description_of, read_description
 from .fingerprint import Fingerprint, fingerprint
 from .layouts import Layout, Listing, find_layout
 from .masks import MaskRule, StoredMask, check_mask, read_mask
-from .palettes import Color
 
 SPLITS = ("train", "val")
 

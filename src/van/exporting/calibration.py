@@ -16,11 +16,11 @@ from ..data import open_classification
 from ..data.folder import is_image
 from ..data.scenes import Scenes
 from ..data.segmentation import open_segmentation
-from ..engines.description import Description
-from ..engines.segmenters import described_inference
 from ..errors import ConfigError, DataError
-from ..preprocess import read_image
-from .pictures import for_segmenter
+from ..images.preprocess import read_image
+from ..inference.description import Description
+from ..inference.segmenter_session import described_inference
+from .sample_images import for_segmenter
 
 Data = str | Path | Sequence[Image.Image]
 

@@ -18,23 +18,23 @@ import torch
 from torch import nn
 
 from .. import __version__, models, ops
-from ..detectors import is_detector, only_created
-from ..engines import written
-from ..engines.description import Description
-from ..engines.exported import SUFFIXES, open_exported
-from ..engines.segmenters import described_inference, inference_of
+from ..configs.backbone import name_of
+from ..configs.detector import is_detector, only_created
+from ..configs.segmenter import name_of as segmenter_name_of
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
+from ..files import why_no_path
+from ..images.preprocess import IMAGENET, Preprocess
+from ..inference.description import Description
+from ..inference.engines import written
+from ..inference.engines.exported import SUFFIXES, open_exported
+from ..inference.segmenter_session import described_inference, inference_of
 from ..nn import Classifier
 from ..nn.segmenter import Segmenter
-from ..paths import why_no_path
-from ..preprocess import IMAGENET, Preprocess
-from ..segment import RECORDED
-from ..segmenters import name_of as segmenter_name_of
-from ..variants import name_of
+from ..tasks.segmentation.views import RECORDED
 from .formats import WRITERS, Program
 from .graph import prepared, trace
 from .parity import AGREEMENT, TOLERANCE, Parity, Run, check_limits, compare, random_batches
-from .pictures import Images, for_classifier, for_segmenter, pictures
+from .sample_images import Images, for_classifier, for_segmenter, pictures
 
 FORMATS = tuple(WRITERS)
 IGNORE_INDEX = 255

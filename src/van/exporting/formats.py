@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from ..engines.description import KEY, Description
-from ..engines.openvino_engine import checksum
-from ..engines.records import DESCRIPTION, EXTRA_FILE, WEIGHTS
 from ..errors import ConfigError, MissingExtraError
+from ..inference.description import KEY, Description
+from ..inference.engines.openvino_engine import checksum
+from ..inference.engines.records import DESCRIPTION, EXTRA_FILE, WEIGHTS
 from .graph import INPUT, OUTPUT
 
 Program = torch.export.ExportedProgram

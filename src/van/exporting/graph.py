@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from ..dtypes import require_values
 from ..errors import VanError
+from ..nn.dtypes import require_values
 from ..nn.fold import fold as folded
 from ..nn.fold import is_folded
 from ..nn.segmenter import Segmenter

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..engines.description import Description
 from ..errors import ConfigError, DataError, UnknownNameError, VanError
-from ..evaluate import evaluate
-from ..evaluate_masks import evaluate_masks
-from ..timing import burst_ms, in_turn, summary
+from ..inference.description import Description
+from ..inference.evaluate import evaluate
+from ..inference.evaluate_masks import evaluate_masks
+from ..ops.timing import burst_ms, in_turn, summary
 from .calibration import Data, calibration_images, validation_images
 from .exporter import describe, destination, files_of, network, runner, staged
 from .graph import prepared, trace

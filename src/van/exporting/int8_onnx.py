@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engines.description import KEY, Description
 from ..errors import MissingExtraError
+from ..inference.description import KEY, Description
 from .formats import _quiet as quiet
 from .formats import onnx_model
-from .products import named, weights_of
+from .quantizable_layers import named, weights_of
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 

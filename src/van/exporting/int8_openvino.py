@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engines.description import Description
-from ..engines.openvino_engine import the_core
 from ..errors import MissingExtraError
+from ..inference.description import Description
+from ..inference.engines.openvino_engine import the_core
 from .formats import _quiet as quiet
 from .formats import openvino_model, save_openvino
-from .products import named, weights_of
+from .quantizable_layers import named, weights_of
 
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.segmentation import ConfusionMatrix
+from ..tasks.segmentation.confusion_matrix import ConfusionMatrix
 from .parity import Run
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from ..checkpoints import Checkpoint
 from ..checkpoints.reading import for_channels
+from ..configs.backbone import VanConfig, resolve
 from ..errors import ConfigError, UnknownNameError, VanNotice
-from ..preprocess import OFFICIAL, Preprocess
-from ..variants import VanConfig, resolve
+from ..images.preprocess import OFFICIAL, Preprocess
 from . import graph
 from . import options as arguments
 from . import weights as files

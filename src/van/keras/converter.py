@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy
+
+import keras
 from keras import ops
 
-from .. import preprocess as records
 from ..errors import ConfigError
-from ..preprocess import Preprocess, resized
+from ..images import preprocess as records
+from ..images.preprocess import Preprocess, resized
 from . import pipeline, presets
 from . import weights as files
 from .layers import PACKAGE
@@ -30,7 +31,7 @@ class VANImageConverter(keras.layers.Layer):
     """Pixels 0 … 255 of any size -> what the network was evaluated with, within one gray level of `van.Preprocess`.
 
     (N, H, W, C) or one image (H, W, C) -> (N, height, width, C); channels first with that data format. Gray becomes
-    RGB and RGB gray as the record wants. Arguments: the fields of `van.preprocess.Preprocess`.
+    RGB and RGB gray as the record wants. Arguments: the fields of `van.images.preprocess.Preprocess`.
     Raises ConfigError for impossible fields and for images of other channels.
     """
 

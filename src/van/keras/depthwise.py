@@ -12,8 +12,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import keras
 import numpy as np
+
+import keras
 from keras import ops
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from ..variants import VanConfig
+from ..configs.backbone import VanConfig
 from .layers import Block, PatchEmbed
 from .parts import Parts
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
+import keras
+
 from ..errors import ConfigError, DataError
-from ..preprocess import OFFICIAL, Preprocess
+from ..images.preprocess import OFFICIAL, Preprocess
 from . import pipeline
 from .options import data_format_of, preprocess_of
 

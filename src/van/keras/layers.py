@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
 import numpy as np
+
+import keras
 from keras import ops
 
 from .depthwise import depthwise

@@ -15,9 +15,9 @@ from typing import Any
 
 import keras
 
+from ..configs.backbone import name_of
 from ..errors import ConfigError
-from ..preprocess import Preprocess
-from ..variants import name_of
+from ..images.preprocess import Preprocess
 from . import options as arguments
 from . import presets
 from . import weights as files

@@ -13,9 +13,9 @@ from typing import Any
 
 import keras
 
+from ..configs.backbone import VARIANTS, VanConfig, resolve
 from ..errors import ConfigError, UnknownNameError
-from ..preprocess import Preprocess
-from ..variants import VARIANTS, VanConfig, resolve
+from ..images.preprocess import Preprocess
 
 DATA_FORMATS = ("channels_last", "channels_first")
 POOLINGS = ("avg", "max")

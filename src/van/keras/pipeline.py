@@ -11,7 +11,7 @@ import math
 import sys
 from typing import Any
 
-from ..preprocess import MAX_RESIZED_PIXELS, Preprocess
+from ..images.preprocess import MAX_RESIZED_PIXELS, Preprocess
 from .resample import GRAY, height_first, nearest, weighted
 
 
@@ -63,7 +63,7 @@ def _colored(tf: Any, record: Preprocess, x: Any) -> Any:
 
 
 def _resized(tf: Any, record: Preprocess, height: Any, width: Any) -> tuple[Any, Any]:
-    """`van.preprocess.resized` of float64 tensors: (new height, new width)."""
+    """`van.images.preprocess.resized` of float64 tensors: (new height, new width)."""
     tall, wide = record.size
     if record.resize == "squash":
         return tf.constant(tall, tf.float64), tf.constant(wide, tf.float64)

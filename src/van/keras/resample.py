@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 
 from ..errors import UnknownNameError
-from ..preprocess import HEIGHT_FIRST
+from ..images.preprocess import HEIGHT_FIRST
 
 Array = numpy.ndarray
 

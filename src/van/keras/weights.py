@@ -11,17 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
+
+import keras
 
 from .. import checkpoints
 from ..checkpoints import Checkpoint, layout
 from ..checkpoints import keras as files
 from ..checkpoints.limits import ReadBack
 from ..checkpoints.reading import RECORD, describe
+from ..configs.backbone import ALIASES, VARIANTS
+from ..configs.published_weights import WEIGHTS, Weight
 from ..errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
-from ..variants import ALIASES, VARIANTS
-from ..weights import WEIGHTS, Weight
 
 if TYPE_CHECKING:
     from .model import VAN
@@ -75,7 +76,7 @@ def _local(source: str | Path) -> Path:
     row = next((row for row in WEIGHTS if row.name == str(source)), None)
     if row is not None and row.kind == "url":
         return _downloaded(row)
-    from .. import hub  # slow to import, and a path needs none
+    from ..checkpoints import hub  # slow to import, and a path needs none
 
     name = row.repo if row is not None and row.repo else str(source).removeprefix("hf://")
     return hub.download(name) if hub.is_hub_id(name) else Path(source)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from .. import ops
+from ..configs.backbone import VanConfig
 from ..errors import ConfigError
-from ..variants import VanConfig
 from .checkpointing import checkpoint
 from .layers import (
     LayerNorm2d,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..variants import VanConfig
+from ..configs.backbone import VanConfig
 from .backbone import Backbone
 
 

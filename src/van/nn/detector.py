@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..detectors import METHODS, DetectorConfig
+from ..configs.detector import METHODS, DetectorConfig
 from ..errors import MissingExtraError
 from .backbone import Backbone
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..segmenters import SegmenterConfig
+from ..configs.segmenter import SegmenterConfig
 from .backbone import Backbone
 from .hamburger import factorisations
 from .heads import FPN, FCNHead, HamNetHead, LightHamHead, SemanticFPNHead, UperNetHead

@@ -21,15 +21,23 @@ without Triton, on GPUs before Ampere, or where that check fails, the GPU takes 
 with VAN_OPS=plain. `van info --ops` tells which it is and why.
 """
 
-from .block import PackedBlocks, PackedPatch, block_kernel_serves, folded_blocks, folded_patch, pack_block, pack_patch
+from .chunked import streamed_feed_forward, streaming_serves
 from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves, without_kernels
 from .feed_forward import depthwise_gelu_project, recomputing_pays
+from .folded_block import (
+    PackedBlocks,
+    PackedPatch,
+    block_kernel_serves,
+    folded_blocks,
+    folded_patch,
+    pack_block,
+    pack_patch,
+)
 from .layout import fast_layout
-from .plain import Conv
 from .pointwise import pointwise_conv2d
+from .reference import Conv
 from .report import report
 from .selection import path_taken, taking
-from .streamed import streamed_feed_forward, streaming_serves
 
 __all__ = [
     "Conv",

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..cache import cache_folder, private_cache, why_not_private
 from ..errors import VanNotice
+from ..files import cache_folder, private_cache, why_not_private
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILER_TIMEOUT_S = 60

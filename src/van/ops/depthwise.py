@@ -12,10 +12,11 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from . import kernel, plain
-from .gpu import DTYPES, gpu
-from .library import library
-from .plain import Conv
+from . import cpu_depthwise as kernel
+from . import reference as plain
+from .c_library import library
+from .cuda_depthwise import DTYPES, gpu
+from .reference import Conv
 from .selection import in_mode, path_taken
 from .tensors import fits, ordinary
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import kernel
-from .plain import Conv
+from . import cpu_depthwise as kernel
+from .reference import Conv
 from .tensors import ordinary
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import torch
 
-from .blocks import TABLE, read_tuned, tuned_file
-from .gpu import gpu
-from .library import library
+from .c_library import library
+from .cuda_depthwise import gpu
 from .measured import BORROWED, RATIOS, REPLACED
 from .selection import family, path_taken, ratio_of
+from .triton_tiles import TABLE, read_tuned, tuned_file
 
 
 def report() -> dict[str, str]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnknownNameError
-from .library import INSTRUCTION_FLAGS, _wish, library
+from .c_library import INSTRUCTION_FLAGS, _wish, library
 from .measured import NEWER, RATIOS, REPLACED
 
 X86 = ("x86_64", "amd64", "i386", "i686")

@@ -10,8 +10,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from . import gpu
-from .blocks import Blocks, from_table, key
+from . import cuda_depthwise as gpu
+from .triton_tiles import Blocks, from_table, key
 
 # Results of two choices of blocks differ by the order of a sum at most.
 TOLERANCE = 1e-2

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from ..detectors import is_detector, only_created
+from ..configs.detector import is_detector, only_created
 from ..errors import ConfigError, UnknownNameError
 from .digits import digits_van_b0
 from .finetune import finetune, finetune_few, finetune_head

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-from ..detectors import is_detector, only_created
+from ..configs.detector import is_detector, only_created
 from ..errors import ConfigError, UnknownNameError
 
 MAX_SIDE = 16_384  # pixels

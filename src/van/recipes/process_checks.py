@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..errors import ConfigError
-from ..paths import why_no_path
+from ..files import why_no_path
 from .checks import at_least, in_range, one_of
 
 # Of data workers and threads; and the largest seed from which every order of an epoch still fits into 64 bits.

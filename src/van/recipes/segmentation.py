@@ -22,17 +22,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..configs.segmenter import SEGMENTERS
 from ..errors import ConfigError
-from ..segmenters import SEGMENTERS
 from .segmentation_spec import (
-    JointAugmentSpec,
     LossSpec,
-    PixelDataSpec,
-    PixelOptimSpec,
-    PixelTrainerSpec,
     PolySpec,
+    SegmentationAugmentSpec,
+    SegmentationDataSpec,
+    SegmentationModelSpec,
+    SegmentationOptimSpec,
     SegmentationRecipe,
-    SegmenterSpec,
+    SegmentationTrainerSpec,
 )
 
 _STORY = """{title} on ADE20K as published: {score}.
@@ -74,7 +74,7 @@ def light_ham_digits() -> SegmentationRecipe:
     """
     return SegmentationRecipe(
         name="light_ham_digits",
-        model=SegmenterSpec(
+        model=SegmentationModelSpec(
             name="light_ham_van_b0_d256",
             embed_dims=(32, 64, 96, 128),
             depths=(1, 1, 2, 1),
@@ -90,12 +90,14 @@ def light_ham_digits() -> SegmentationRecipe:
             drop_rate=0.0,
             layer_scale_init=0.1,
         ),
-        data=PixelDataSpec(path="scenes", resize=None),
-        augment=JointAugmentSpec(crop=(64, 64), scale=(0.85, 1.2), max_class_share=1.0, flip=0.0, photometric=False),
+        data=SegmentationDataSpec(path="scenes", resize=None),
+        augment=SegmentationAugmentSpec(
+            crop=(64, 64), scale=(0.85, 1.2), max_class_share=1.0, flip=0.0, photometric=False
+        ),
         loss=LossSpec(class_weights=(0.3, *(1.0,) * 10), average="labelled"),
-        optim=PixelOptimSpec(lr=2e-3, weight_decay=0.05, decayed="matrices"),
+        optim=SegmentationOptimSpec(lr=2e-3, weight_decay=0.05, decayed="matrices"),
         schedule=PolySpec(power=1.0, warmup_steps=100, warmup_ratio=0.01),
-        trainer=PixelTrainerSpec(
+        trainer=SegmentationTrainerSpec(
             steps=1600,
             val_every=400,
             batch_size=16,
@@ -150,12 +152,14 @@ def _recipe(name: str, network: str, **options: Any) -> Callable[[], Segmentatio
         drop_path = SEGMENTERS[network].backbone.drop_path_rate
         return SegmentationRecipe(
             name=name,
-            model=SegmenterSpec(name=network, drop_path_rate=drop_path),
-            optim=PixelOptimSpec(lr=2e-4, weight_decay=1e-4, decayed="everything")
+            model=SegmentationModelSpec(name=network, drop_path_rate=drop_path),
+            optim=SegmentationOptimSpec(lr=2e-4, weight_decay=1e-4, decayed="everything")
             if semantic_fpn
-            else PixelOptimSpec(),
+            else SegmentationOptimSpec(),
             schedule=PolySpec(power=0.9, warmup_steps=0) if semantic_fpn else PolySpec(),
-            trainer=PixelTrainerSpec(steps=steps, val_every=val_every, devices=8, batch_size=images, keep="last"),
+            trainer=SegmentationTrainerSpec(
+                steps=steps, val_every=val_every, devices=8, batch_size=images, keep="last"
+            ),
         )
 
     make.__name__ = make.__qualname__ = name

@@ -10,14 +10,14 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..configs.backbone import ATTENTION_OPTIONS
+from ..configs.segmenter import SEGMENTERS, resolve
 from ..errors import ConfigError
-from ..segmenters import SEGMENTERS, resolve
-from ..variants import ATTENTION_OPTIONS
 from .checks import MAX_SIDE, at_least, check_head, file_name, in_range, no_detector, one_of, ordered
 from .optim_spec import OptimSpec
-from .pixel_loss_spec import LossSpec
 from .process_checks import MAX_PROCESSES, MAX_SEED, check_frozen, check_processes
 from .sections import Sectioned
+from .segmentation_loss_spec import LossSpec
 from .spec import PRECISIONS
 from .track_spec import TrackSpec
 
@@ -26,7 +26,7 @@ DECAYED = ("all_but_backbone_norms", "matrices", "everything")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmenterSpec:
+class SegmentationModelSpec:
     """The network, and the weights it starts from.
 
     name: a segmenter of `van list`; None: the checkpoint's own.
@@ -87,7 +87,7 @@ class SegmenterSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelDataSpec:
+class SegmentationDataSpec:
     """The images, and how a test sees them.
 
     path: "scenes", a data set's folder (ADE20K, Cityscapes, VOC, COCO-Stuff layout) or its dataset.yaml; must be given.
@@ -128,7 +128,7 @@ class PixelDataSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointAugmentSpec:
+class SegmentationAugmentSpec:
     """What training does to an image and its label map together.
 
     crop: (height, width) in pixels.
@@ -156,7 +156,7 @@ class JointAugmentSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelOptimSpec(OptimSpec):
+class SegmentationOptimSpec(OptimSpec):
     """The optimizer, by timm's names, and what decays.
 
     name: of timm.optim.list_optimizers().
@@ -212,7 +212,7 @@ class PolySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelTrainerSpec:
+class SegmentationTrainerSpec:
     """How long, on what, and where the results go.
 
     steps: iterations, the warm-up included.
@@ -296,13 +296,13 @@ class SegmentationRecipe(Sectioned):
 
     task: str = "segmentation"
     name: str = "custom"
-    model: SegmenterSpec = field(default_factory=SegmenterSpec)
-    data: PixelDataSpec = field(default_factory=PixelDataSpec)
-    augment: JointAugmentSpec = field(default_factory=JointAugmentSpec)
+    model: SegmentationModelSpec = field(default_factory=SegmentationModelSpec)
+    data: SegmentationDataSpec = field(default_factory=SegmentationDataSpec)
+    augment: SegmentationAugmentSpec = field(default_factory=SegmentationAugmentSpec)
     loss: LossSpec = field(default_factory=LossSpec)
-    optim: PixelOptimSpec = field(default_factory=PixelOptimSpec)
+    optim: SegmentationOptimSpec = field(default_factory=SegmentationOptimSpec)
     schedule: PolySpec = field(default_factory=PolySpec)
-    trainer: PixelTrainerSpec = field(default_factory=PixelTrainerSpec)
+    trainer: SegmentationTrainerSpec = field(default_factory=SegmentationTrainerSpec)
     track: TrackSpec = field(default_factory=TrackSpec)
 
     def __post_init__(self) -> None:

@@ -10,16 +10,16 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..configs.backbone import ATTENTION_OPTIONS, resolve
 from ..errors import ConfigError
-from ..variants import ATTENTION_OPTIONS, resolve
 from .augment_spec import AugmentSpec
 from .checks import at_least, check_head, file_name, in_range, no_detector, one_of
+from .cross_checks import check_together
 from .data_spec import DataSpec
 from .loss_spec import CriterionSpec
 from .optim_spec import OptimSpec, ScheduleSpec
 from .process_checks import MAX_PROCESSES, MAX_SEED, check_frozen, check_processes
 from .sections import Sectioned
-from .together import check_together
 from .track_spec import TrackSpec
 
 PRECISIONS = ("fp32", "bf16", "fp16")

@@ -17,11 +17,11 @@ from torch import Tensor
 from ..data.seeding import rng_state, set_rng_state
 from ..errors import VanNotice
 from ..recipes import TrainerSpec
-from ..recipes.segmentation_spec import PixelTrainerSpec
+from ..recipes.segmentation_spec import SegmentationTrainerSpec
 from .checkpoint_io import BEST
+from .distributed import Talk
 from .folder import TABLE
-from .keeping import LastCheckpoint, Preemption
-from .ranks import Talk
+from .preemption import LastCheckpoint, Preemption
 
 COLUMNS: tuple[str, ...] = (
     "epoch",
@@ -178,7 +178,7 @@ def monitor_mode(monitor: str) -> str:
     return "min" if monitor.endswith("loss") else "max"
 
 
-def keepers(folder: Path, spec: TrainerSpec | PixelTrainerSpec, preemption: Preemption) -> list[Callback]:
+def keepers(folder: Path, spec: TrainerSpec | SegmentationTrainerSpec, preemption: Preemption) -> list[Callback]:
     """Early stopping if asked for, then best.ckpt, then last.ckpt (which so knows about both)."""
     mode = monitor_mode(spec.monitor)
     callbacks: list[Callback] = []

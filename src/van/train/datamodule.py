@@ -9,11 +9,11 @@ from torch.utils.data import DataLoader
 from ..data import ClassificationData
 from ..data.augment import TrainingTransform
 from ..data.dataset import EpochSampler, EvaluationSet, TrainingSet
-from ..preprocess import Preprocess
+from ..images.preprocess import Preprocess
 from ..recipes import Recipe
+from .distributed import RankShare
+from .guards import Substituting
 from .loading import SampledData, workers_of
-from .ranks import RankShare
-from .watch import Substituting
 
 MAX_UNREADABLE = 10
 

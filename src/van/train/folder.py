@@ -28,8 +28,8 @@ from ..errors import ConfigError, DataError
 from ..recipes import AnyRecipe, recipe_of
 from ..recipes.reading import read_settings
 from .checkpoint_io import BEST, LAST, PREVIOUS
+from .distributed import is_first, place
 from .lock import RunLock
-from .ranks import is_first, place
 
 MODEL, MODEL_WITHOUT_EMA = "model.safetensors", "model-without-ema.safetensors"
 RECIPE, ENVIRONMENT, SUMMARY = "recipe.yaml", "environment.json", "summary.json"

@@ -15,8 +15,8 @@ from ..data.checking import LIMIT_S, Checked, check_images
 from ..errors import DataError, PreemptedError, VanNotice
 from ..recipes import Recipe
 from .folder import write_text
-from .keeping import Preemption
-from .watch import Substituting
+from .guards import Substituting
+from .preemption import Preemption
 
 UNREADABLE = "unreadable.txt"
 SHOWN = 8  # names on the screen; the file has all

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ..data.fingerprint import Fingerprint
-from ..metrics.accuracy import accuracy
 from ..recipes import Recipe
-from .losses import Criterion, build_mixup, build_teacher, join_splits
+from ..tasks.classification.accuracy import accuracy
+from ..tasks.classification.losses import Criterion, build_mixup, build_teacher, join_splits
 from .optimizer import base_lr, build_optimizer, build_schedule, clip_gradients
 
 

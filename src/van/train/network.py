@@ -9,15 +9,15 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
+from ..configs.backbone import name_of, resolve
 from ..errors import ConfigError, VanNotice
-from ..metrics.class_names import first_difference, places
+from ..images.preprocess import Preprocess
 from ..models import create_model, load
 from ..nn import Classifier, optimize
 from ..nn.segmenter import Segmenter
-from ..preprocess import Preprocess
 from ..recipes import DataSpec, ModelSpec
-from ..variants import name_of, resolve
-from .ranks import place
+from ..tasks.class_names import first_difference, places
+from .distributed import place
 
 DEFAULT_MODEL = "van_b0"
 Net = TypeVar("Net", bound=nn.Module)

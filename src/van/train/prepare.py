@@ -16,17 +16,17 @@ from ..data import ClassificationData
 from ..data.fingerprint import Fingerprint, differences, some
 from ..data.readers import StreamData
 from ..errors import ConfigError, DataError, VanNotice
+from ..images.preprocess import Preprocess
 from ..nn import Classifier
-from ..preprocess import Preprocess
 from ..recipes import AnyRecipe, Recipe, SegmentationRecipe, TrackSpec, recipe_of
+from ..tasks.classification.losses import class_weights
 from .checkpoint_io import read_last
 from .datamodule import ClassificationDataModule
+from .distributed import place
 from .folder import resume_source
-from .losses import class_weights
 from .module import ClassificationModule
 from .network import build_network, laid_out, resolve_preprocess
 from .optimizer import build_optimizer
-from .ranks import place
 from .sources import Images, open_images
 from .streams import StreamDataModule
 

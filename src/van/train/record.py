@@ -7,8 +7,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from ..images.preprocess import Preprocess
 from ..models import record_of
-from ..preprocess import Preprocess
 
 
 class NetworkRecord(Callback):

@@ -24,18 +24,18 @@ from .batch_norm import BatchNormPolicy, sync_on_cpu
 from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
 from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
 from .datamodule import ClassificationDataModule
+from .distributed import is_first, is_lost_contact, is_lost_worker, place, shared_folder
 from .export import export, provenance_of
 from .folder import RECIPE, has_finished, known_folder, open_folder, write_environment, write_recipe
+from .guards import ImageWatch, LossWatch
 from .image_check import check_run
-from .keeping import Preemption
 from .lock import RunLock
+from .preemption import Preemption
 from .prepare import Job, prepare
 from .progress import Sight
-from .ranks import is_first, is_lost_contact, is_lost_worker, place, shared_folder
 from .record import NetworkRecord
 from .segmentation import SegmentationJob, export_segmenter, prepare_segmentation, provenance_of_segmenter
 from .tracking import history, loggers
-from .watch import ImageWatch, LossWatch
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 

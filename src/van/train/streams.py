@@ -14,11 +14,11 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ..data.augment import TrainingTransform
 from ..data.readers import StreamData, StreamSet
-from ..preprocess import Preprocess
+from ..images.preprocess import Preprocess
 from ..recipes import Recipe
+from ..tasks.classification.losses import join_splits
+from .guards import Substituting
 from .loading import workers_of
-from .losses import join_splits
-from .watch import Substituting
 
 
 class StreamDataModule(LightningDataModule):

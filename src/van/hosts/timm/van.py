@@ -21,10 +21,10 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ... import checkpoints
+from ...configs.backbone import VARIANTS, VanConfig
 from ...errors import ConfigError, VanNotice
 from ...nn import Backbone
 from ...nn.backbone import Stage
-from ...variants import VARIANTS, VanConfig
 from . import weights
 
 # Stride of the last map -> strides of the four stages; as in HamNet, a stage stops shrinking and nothing is dilated.

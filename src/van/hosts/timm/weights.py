@@ -11,12 +11,13 @@ import torch
 from timm.models import adapt_input_conv, generate_default_cfgs
 from torch import Tensor
 
-from ... import checkpoints, preprocess
+from ... import checkpoints
 from ...checkpoints import Checkpoint
 from ...checkpoints.timm_config import FIRST_CONV, HEAD, preprocessing
+from ...configs.backbone import VARIANTS, name_of
+from ...configs.published_weights import WEIGHTS, Weight, by_hub_id
 from ...errors import CheckpointError, VanError, VanNotice
-from ...variants import VARIANTS, name_of
-from ...weights import WEIGHTS, Weight, by_hub_id
+from ...images import preprocess
 from ..states import adopt, is_foreign, of_classifier, read_state, tensors
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _source(cfg: Mapping[str, Any], cache_dir: str | Path | None) -> Checkpoint 
     try:
         if file:
             return of_classifier(checkpoints.read(file))
-        from ...hub import download, reference  # the hub's client is slow to import
+        from ...checkpoints.hub import download, reference  # the hub's client is slow to import
 
         named = f"hf://{repository}" + (f"/{cfg['hf_hub_filename']}" if cfg.get("hf_hub_filename") else "")
         if by_hub_id(reference(named).repo) is not None:

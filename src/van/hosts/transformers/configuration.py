@@ -11,9 +11,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
-from ... import variants
 from ...checkpoints import timm_config
 from ...checkpoints.transformers import FIELDS
+from ...configs import backbone as variants
 
 RECORD = "van"  # our own description of a file, in its config.json; see checkpoints/reading.py
 # Fields that the original lacks, under our names.

@@ -16,10 +16,10 @@ import transformers
 from transformers import AutoImageProcessor
 from transformers.utils import cached_file, is_torchvision_available
 
-from ... import jsontext
+from ...configs.published_weights import by_hub_id
 from ...errors import VanError, VanNotice
-from ...preprocess import INTERPOLATIONS, OFFICIAL, Preprocess
-from ...weights import by_hub_id
+from ...files import read_json
+from ...images.preprocess import INTERPOLATIONS, OFFICIAL, Preprocess
 from .configuration import RECORD, VanConfig
 
 PUBLISHED_CLASSES = 1000  # no published folder has another head; one that has was trained by its user
@@ -90,7 +90,7 @@ def _config_of(name: Any, options: dict[str, Any]) -> dict[str, Any]:
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     try:
         path = cached_file(name, "config.json", local_files_only=True, **where, **quiet)
-        told = jsontext.read(Path(path)) if path else {}
+        told = read_json(Path(path)) if path else {}
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from ...data.infinite_sampler import InfiniteSampler, PictureSet, spread
 from ...data.joint import JointTrainingSet, JointTransform
 from ...data.segmentation import SegmentationData
-from ...data.stream import PeriodSampler, PictureSet, spread
-from ...preprocess import Preprocess
+from ...images.preprocess import Preprocess
 from ...recipes import SegmentationRecipe
 from ..loading import SampledData, workers_of
 
@@ -41,7 +41,7 @@ class SegmentationDataModule(SampledData):
         )
         super().__init__(
             JointTrainingSet(train, transform, seed=spec.seed),
-            PeriodSampler(len(train), period=self.images_per_epoch, seed=spec.seed),
+            InfiniteSampler(len(train), period=self.images_per_epoch, seed=spec.seed),
             data=train,
             batch_size=spec.batch_size,
             workers=workers_of(spec.workers, embedded=recipe.data.path == "scenes"),

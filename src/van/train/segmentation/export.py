@@ -9,7 +9,7 @@ from typing import Any
 from ... import __version__
 from ...models import save
 from ...recipes.segmentation_spec import MONITORS
-from ...segment import RECORDED
+from ...tasks.segmentation.views import RECORDED
 from ..callbacks import EpochTable
 from ..export import load_kept
 from ..folder import MODEL, write_summary

@@ -13,12 +13,12 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from ...data.fingerprint import Fingerprint
-from ...metrics.segmentation import ConfusionMatrix
 from ...nn.segmenter import Segmenter
 from ...recipes import SegmentationRecipe
-from ...segment import Inference, predict_mask
+from ...tasks.segmentation.confusion_matrix import ConfusionMatrix
+from ...tasks.segmentation.losses import PixelLoss
+from ...tasks.segmentation.views import Inference, predict_mask
 from ..optimizer import clip_gradients
-from .losses import PixelLoss
 from .optimizer import build_pixel_optimizer, build_poly
 
 

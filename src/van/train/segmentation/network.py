@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...configs.backbone import VanConfig
+from ...configs.segmenter import SEGMENTERS, name_of, resolve
 from ...errors import ConfigError, VanNotice
 from ...models import load
 from ...nn.segmenter import Segmenter
-from ...recipes.segmentation_spec import SegmenterSpec
-from ...segmenters import SEGMENTERS, name_of, resolve
-from ...variants import VanConfig
+from ...recipes.segmentation_spec import SegmentationModelSpec
 from ..network import new_order, tell_unnamed, why_reset
 
 DEFAULT_MODEL = "light_ham_van_b0"
@@ -22,7 +22,7 @@ _SIZES = ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans", "kern
 
 
 def build_segmenter(
-    spec: SegmenterSpec, classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...], *, seed: int
+    spec: SegmentationModelSpec, classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...], *, seed: int
 ) -> Segmenter:
     """A segmenter for `classes` in training mode; its `classes`, `palette` and `provenance` attributes are set.
 
@@ -51,7 +51,7 @@ def build_segmenter(
     return model.train()
 
 
-def _on_backbone(found: Any, spec: SegmenterSpec, generator: torch.Generator) -> Segmenter:
+def _on_backbone(found: Any, spec: SegmentationModelSpec, generator: torch.Generator) -> Segmenter:
     """A fresh segmenter on the backbone of a classifier (or of a bare backbone) that was loaded."""
     if spec.name is None:
         raise ConfigError(
@@ -71,7 +71,7 @@ def _on_backbone(found: Any, spec: SegmenterSpec, generator: torch.Generator) ->
     return model
 
 
-def _same_sizes(wanted: VanConfig, found: VanConfig, spec: SegmenterSpec) -> None:
+def _same_sizes(wanted: VanConfig, found: VanConfig, spec: SegmentationModelSpec) -> None:
     for name in _SIZES:
         if getattr(wanted, name) != getattr(found, name):
             raise ConfigError(
@@ -81,7 +81,7 @@ def _same_sizes(wanted: VanConfig, found: VanConfig, spec: SegmenterSpec) -> Non
 
 
 def _continued(
-    found: Segmenter, spec: SegmenterSpec, classes: tuple[str, ...], generator: torch.Generator
+    found: Segmenter, spec: SegmentationModelSpec, classes: tuple[str, ...], generator: torch.Generator
 ) -> Segmenter:
     """The loaded segmenter, rebuilt when options change what its tensors do not show."""
     if spec.name is not None and resolve(spec.name) != name_of(found.config):

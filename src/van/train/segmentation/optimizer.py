@@ -14,7 +14,7 @@ from ..optimizer import optimizer_options
 
 
 def decays(name: str, parameter: torch.Tensor, rule: str) -> bool:
-    """Whether weight decay acts on a parameter of a Segmenter, by a rule of PixelOptimSpec.
+    """Whether weight decay acts on a parameter of a Segmenter, by a rule of SegmentationOptimSpec.
 
     The published rule spares names with `norm`; the heads' norms are called bn and gn there, so only the backbone's
     are spared, and biases and layer scales decay.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...configs.segmenter import SIZE_DIVISORS
 from ...data.segmentation import SegmentationData, open_segmentation
 from ...errors import ConfigError, DataError
+from ...images.preprocess import IMAGENET, Preprocess
 from ...nn.segmenter import Segmenter
-from ...preprocess import IMAGENET, Preprocess
 from ...recipes import SegmentationRecipe
-from ...recipes.segmentation_spec import PixelDataSpec
-from ...segment import RECORDED, Inference
-from ...segmenters import SIZE_DIVISORS
+from ...recipes.segmentation_spec import SegmentationDataSpec
+from ...tasks.segmentation.views import RECORDED, Inference
 from ..network import laid_out
 from ..prepare import check_resume, fit_devices, pick_device, tell_lr
 from .datamodule import SegmentationDataModule
@@ -74,14 +74,14 @@ def prepare_segmentation(recipe: SegmentationRecipe) -> SegmentationJob:
     )
 
 
-def inference_of(data: PixelDataSpec, preprocess: Preprocess, *, method: str) -> Inference:
+def inference_of(data: SegmentationDataSpec, preprocess: Preprocess, *, method: str) -> Inference:
     """How validation, and later `van eval`, looks at a picture; what the recipe leaves open is the method's own."""
     divisor = SIZE_DIVISORS[method] if data.size_divisor is None else data.size_divisor
     views: dict[str, Any] = {name: getattr(data, name) for name in RECORDED} | {"size_divisor": divisor}
     return Inference(**views, mean=preprocess.mean, std=preprocess.std)
 
 
-def open_pictures(spec: PixelDataSpec) -> tuple[SegmentationData, SegmentationData]:
+def open_pictures(spec: SegmentationDataSpec) -> tuple[SegmentationData, SegmentationData]:
     """Training and validation pictures of a recipe; raises ConfigError, DataError."""
     if spec.path is None:
         raise ConfigError("no data: give --data (data.path), a data set of label maps, its dataset.yaml, or 'scenes'")

@@ -1,0 +1,341 @@
+"""Hub ids and links in, local files out: the only rooms' door to the network.
+
+A repository is recognised by what lies in it: transformers' layout (config.json beside the weights), the authors'
+`*-original` layout (one `.pth.tar`), or one file of any other format that `van.load` reads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import hashlib
+import os
+import re
+import urllib.parse
+import urllib.request
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+from ..configs.published_weights import WEIGHTS, Weight, by_hub_id
+from ..errors import CheckpointError, ConfigError, VanNotice
+from ..files import cache_folder
+from . import folders
+
+# Endings that make `folder/name` a path, whether or not the file exists.
+# fmt: off
+FILE_ENDINGS = (
+    ".pth", ".pt", ".tar", ".bin", ".ckpt", ".safetensors", ".h5", ".hdf5", ".keras", ".onnx", ".xml",
+    ".json", ".yaml", ".yml", ".zip", ".npz", ".pkl",
+)
+# fmt: on
+# Weights of transformers' layout, the preferred ones first; an index names the shards.
+TRANSFORMERS_WEIGHTS = folders.WEIGHTS
+# What a repository's only weight file may end with, the preferred ones first.
+SINGLE_ENDINGS = (("*.pth.tar", "*.pth", "*.pt", "*.ckpt"), ("*.safetensors",), ("*.bin",), ("*.h5", "*.keras"))
+# Other spellings of a hub id: timm's and Keras's prefixes, and the addresses of its pages and files.
+PREFIXES = ("hf-hub:", "hf_hub:", "hf://")
+SITES = r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/"
+
+SHOWN = 10  # file names that an error lists
+LOOK_UP_TIMEOUT_S, DOWNLOAD_TIMEOUT_S = 15, 60  # without a byte
+
+
+_NO_MODELS = ("datasets/", "spaces/", "docs/", "models/")
+_ID = r"\w[\w.-]*/\w[\w.-]*"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A repository of the hub (`org/name`), and the revision and file in it that are meant; None: not said."""
+
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+
+
+def is_hub_id(source: str | os.PathLike[str]) -> bool:
+    """Whether `source` is a repository of the hub rather than a path: an existing path wins."""
+    if not isinstance(source, str) or Path(source).exists():
+        return False
+    if _is_spelled(source):
+        return True
+    return not source.lower().endswith(FILE_ENDINGS) and re.fullmatch(_ID, source) is not None
+
+
+def reference(source: str) -> Reference:
+    """What of the hub is meant by `org/name`, `hf-hub:org/name[@revision]`, `hf://org/name[@revision][/file]`, a link.
+
+    Links are those of a repository's page and of its files: `https://huggingface.co/org/name[/tree/revision]`,
+    `…/resolve/revision/file`, `…/blob/revision/file`.
+    Raises CheckpointError for what has one of these beginnings and is none.
+    """
+    match = re.match(SITES, source, re.IGNORECASE)
+    found = _of_link(source[match.end() :]) if match else _of_name(source)
+    if found is None:
+        raise CheckpointError(
+            f"{source!r} names no model on the hub; expected org/name, hf-hub:org/name@revision, or a link such as "
+            "https://huggingface.co/org/name/resolve/main/model.safetensors"
+        )
+    return found
+
+
+def _is_spelled(source: str) -> bool:
+    return source.lower().startswith(PREFIXES) or re.match(SITES, source, re.IGNORECASE) is not None
+
+
+def _of_name(source: str) -> Reference | None:
+    prefix = next((prefix for prefix in PREFIXES if source.lower().startswith(prefix)), "")
+    name = source[len(prefix) :].removeprefix("models/" if prefix == "hf://" else "")
+    match = re.fullmatch(
+        rf"(?P<repo>{_ID})(@(?P<revision>refs/(?:pr|convert)/[^@/\s]+|[^@/\s]+))?(/(?P<file>\S+))?/?", name
+    )
+    if match is None or match["repo"].startswith(_NO_MODELS) or (match["file"] and prefix != "hf://"):
+        return None
+    return Reference(match["repo"], match["revision"], match["file"])
+
+
+def _of_link(path: str) -> Reference | None:
+    """path: behind the name of the site, `org/name/resolve/main/file?download=true`."""
+    path = urllib.parse.unquote(re.split(r"[?#]", path)[0]).strip("/")
+    match = re.fullmatch(rf"(?P<repo>{_ID})(/(?P<kind>\w+)/(?P<rest>.+))?", path)
+    if match is None or match["repo"].startswith(_NO_MODELS):
+        return None
+    if match["kind"] is None:
+        return Reference(match["repo"])
+    revision, _, file = match["rest"].partition("/")
+    if revision == "refs":  # refs/pr/3
+        *start, file = [*match["rest"].split("/", 3), ""][:4]
+        revision = "/".join(start)
+    page, one_file = match["kind"] == "tree" and not file, match["kind"] in ("resolve", "blob", "raw") and file
+    return Reference(match["repo"], revision, file or None) if page or one_file else None
+
+
+def download(
+    source: str, *, revision: str | None = None, offline: bool | None = None, cache: str | Path | None = None
+) -> Path:
+    """What `van.load` needs of the hub repository `org/name`, as a local path: a folder for transformers' layout,
+    else the one weight file.
+
+    source: `org/name`, or the same in another spelling (`reference`), which may name a revision and a file.
+    revision: branch, tag or commit; None for main. cache: the hub's own folder by default.
+    offline: use the cache alone; by default where HF_HUB_OFFLINE says so. Unreachable, the cache is tried as well.
+    Raises CheckpointError for an unknown or closed repository or revision, one that is not in the cache when
+    offline, and one without a loadable file (the message lists what is there).
+    """
+    offline = constants.HF_HUB_OFFLINE if offline is None else offline
+    reason, named = "offline", reference(source)
+    if revision is not None and named.revision not in (None, revision):
+        raise ConfigError(f"{source!r} asks for the revision {named.revision!r}, revision= for {revision!r}")
+    source, revision, file = named.repo, revision or named.revision, named.file
+    if not offline:
+        try:
+            entry, wanted = _choose(source, _remote_names(source, revision), repr(source), file)
+            folder = _fetch(source, revision, wanted, cache)
+            return folder / entry if entry else folder
+        except _UnreachableError as error:
+            reason = f"the hub cannot be reached: {error}"
+    folder = _cached(source, revision, cache, reason)
+    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    entry, wanted = _choose(source, names, f"the cache of {source!r} ({reason})", file)
+    _require_shards(source, folder, wanted)
+    if not offline:
+        warnings.warn(f"{reason}; {source!r} is taken from the cache", VanNotice, stacklevel=2)
+    return folder / entry if entry else folder
+
+
+def place_of(row: Weight, cache: Path | None = None) -> Path:
+    """Where the file of a row lies that is not the hub's, or was put by hand; a folder in transformers' layout."""
+    name = row.filename or row.name.replace("/", "-") + (".pth" if row.repo is None else "")
+    return (cache or cache_folder()) / name
+
+
+def fetch_weight(row: Weight) -> Path:
+    """The file of a published weight, or its folder in transformers' layout; downloaded where it is not at hand.
+
+    A file put at `place_of(row)` by hand is taken. With HF_HUB_OFFLINE nothing is downloaded.
+    Raises CheckpointError, which names the link, the hash and the place, for what cannot be had or has another hash.
+    """
+    place = place_of(row)
+    if place.exists():
+        if place.is_file():
+            _check_sha256(place, row.sha256)
+        return place
+    try:
+        if row.repo is not None:
+            return download(row.repo)
+        if row.kind == "url" and row.url is not None and not constants.HF_HUB_OFFLINE:
+            return fetch_url(row.url, place, sha256=row.sha256)
+        reason = {"google-drive": "it wants a browser", "unlinked": "no link was published"}.get(row.kind, "offline")
+    except CheckpointError as error:
+        reason = str(error)
+    raise CheckpointError(f"{row.name} is not at hand ({reason}); {_by_hand(row, place)}")
+
+
+def _by_hand(row: Weight, place: Path) -> str:
+    link = row.url
+    if row.repo is not None:
+        link = f"https://huggingface.co/{row.repo}" + (f"/resolve/main/{row.filename}" if row.filename else "")
+    if link is None:
+        return "load a file that you have by its path"
+    mirrors = f" (or {', '.join(row.mirrors)})" if row.mirrors else ""
+    known = f"its sha256 begins with {row.sha256}" if row.sha256 else "its sha256 was not published"
+    return f"download {link}{mirrors} by hand and put it at {place}; {known}"
+
+
+def fetch_url(url: str, target: str | Path, *, sha256: str | None = None) -> Path:
+    """Download `url` to the file `target` unless it is there; it appears whole or not at all.
+
+    sha256: of the file, or its first digits. Raises CheckpointError when the download fails, or brings another file.
+    """
+    target = Path(target)
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    request = urllib.request.Request(url, headers={"User-Agent": "visual-attention-network"})
+    try:
+        with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as reply, part.open("wb") as file:
+            expected, got = reply.headers.get("Content-Length"), 0
+            while block := reply.read(1 << 20):
+                got += file.write(block)
+        if expected is not None and got != int(expected):
+            raise OSError(f"{got} of {expected} bytes came")
+        _check_sha256(part, sha256)
+        part.replace(target)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"download of {url} failed: {_line(error)}; try again, or fetch it by hand") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _check_sha256(path: Path, wanted: str | None) -> None:
+    """Raise CheckpointError unless a file has a hash that begins so."""
+    if not wanted:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(wanted):
+        raise CheckpointError(f"{path.name} is not the published file: its sha256 is {found}, not {wanted}…; delete it")
+
+
+class _UnreachableError(Exception):
+    """There is no way to the hub; its text says why."""
+
+
+def _remote_names(source: str, revision: str | None) -> list[str]:
+    """File names in the repository; raises _UnreachableError."""
+    try:
+        info = HfApi().model_info(source, revision=revision, timeout=LOOK_UP_TIMEOUT_S)
+        return [file.rfilename for file in info.siblings or ()]
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{source!r} on the hub is gated; accept its terms there and log in with `hf auth login`"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        near = difflib.get_close_matches(source, [row.repo for row in WEIGHTS if row.repo], n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "check the spelling;"
+        raise CheckpointError(
+            f"no file and no hub repository {source!r}; {hint} a private one needs `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(
+            f"{source!r} on the hub has no revision {revision!r}; give a branch, tag or commit of it"
+        ) from error
+    except Exception as error:  # whatever the HTTP library of this huggingface_hub raises without a connection
+        raise _UnreachableError(_line(error)) from error
+
+
+def _cached(source: str, revision: str | None, cache: str | Path | None, why: str) -> Path:
+    """The snapshot folder of the hub's cache; its layout is documented: refs/<revision> names snapshots/<commit>."""
+    storage = Path(cache or constants.HF_HUB_CACHE).expanduser() / f"models--{source.replace('/', '--')}"
+    revision = revision or constants.DEFAULT_REVISION
+    reference = storage / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    folder = storage / "snapshots" / commit
+    if folder.is_dir():
+        return folder
+    known = [str(p.relative_to(storage / "refs").as_posix()) for p in (storage / "refs").rglob("*") if p.is_file()]
+    there = f"its cache has the revisions {_listed(sorted(known))}" if known else "it is not in the cache"
+    raise CheckpointError(
+        f"no file {source!r}, and of a hub repository of that name ({why}) revision {revision!r} is not at hand: "
+        f"{there}; check the path, or download it once with a connection"
+    )
+
+
+def _choose(source: str, names: Collection[str], place: str, file: str | None = None) -> tuple[str | None, list[str]]:
+    """(the file to load, or None for the folder; the files to have); `place` is what an error calls the repository.
+
+    file: the one that the user names.
+    """
+    top = sorted(name for name in names if "/" not in name)
+    if file is not None:
+        if file not in names:
+            raise CheckpointError(f"{place} holds no {file}; it holds {_listed(sorted(names)) or 'nothing'}")
+        folder = file.rpartition("/")[0]
+        beside = [name for name in names if name.rpartition("/")[0] == folder and name.endswith(".json")]
+        return file, sorted({file, *beside})
+    weights = next((name for name in TRANSFORMERS_WEIGHTS if name in top), None)
+    if weights and ("config.json" in top or weights.endswith(".json")):
+        shards = fnmatch.filter(top, weights.removesuffix(".index.json").replace(".", "-*-of-*."))
+        beside = [name for name in ("config.json", "preprocessor_config.json") if name in top]
+        return None, [*beside, weights, *(shards if weights.endswith(".json") else ())]
+    if set(folders.KERAS) <= set(top):
+        return None, [*folders.KERAS, *(name for name in folders.PRESET_TASK if name in top)]
+    if weights:  # beside the training's own checkpoints
+        return weights, [weights]
+    unfinished = next((name for name in folders.RUN_CHECKPOINTS if name in top), None)
+    if folders.RECIPE in top and unfinished:
+        return None, [folders.RECIPE, unfinished]
+    row = by_hub_id(source)
+    if row and row.filename in top:
+        return row.filename, [row.filename]
+    for endings in SINGLE_ENDINGS:
+        found = [name for name in top if any(fnmatch.fnmatch(name, ending) for ending in endings)]
+        if len(found) == 1:
+            return found[0], found
+        if found:
+            raise CheckpointError(
+                f"{place} holds {len(found)} weight files: {_listed(found)}; download one and give its path"
+            )
+    raise CheckpointError(
+        f"{place} holds no checkpoint that this package reads; it holds {_listed(sorted(names)) or 'nothing'}"
+    )
+
+
+def _fetch(source: str, revision: str | None, wanted: list[str], cache: str | Path | None) -> Path:
+    try:
+        # one call, so that all files are of one commit
+        return Path(
+            huggingface_hub.snapshot_download(source, revision=revision, cache_dir=cache, allow_patterns=wanted)
+        )
+    except Exception as error:  # as above
+        raise CheckpointError(f"download of {source!r} failed: {_line(error)}; try again") from error
+
+
+def _require_shards(source: str, folder: Path, wanted: list[str]) -> None:
+    """Raise CheckpointError when the cache lacks a shard that the index names."""
+    from .files import shards_of
+
+    for index in (name for name in wanted if name.endswith(".index.json")):
+        missing = [shard for shard in shards_of(folder / index) if not (folder / shard).is_file()]
+        if missing:
+            raise CheckpointError(
+                f"{source!r} lacks {_listed(missing)}, which {index} names; download it again with a connection"
+            )
+
+
+def _listed(names: list[str]) -> str:
+    more = f", … ({len(names) - SHOWN} more)" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

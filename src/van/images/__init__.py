@@ -1,0 +1,1 @@
+"""Pictures: preprocessing, resizing, palettes, label maps."""

@@ -1,0 +1,1 @@
+"""What runs a network: arrays in, a dict of arrays out; one small class per runtime."""

@@ -1,0 +1,166 @@
+"""Exported files: which engine runs them, what they tell about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+
+from ...checkpoints.damage import named_damage
+from ...checkpoints.files import EXPORTED
+from ...errors import CheckpointError, ConfigError, VanError
+from ...files import why_no_file
+from ..batch_backoff import is_out_of_memory
+from ..description import KEY, Description
+from .records import record_of
+
+SUFFIXES = EXPORTED  # suffix of a file -> the format it is exported in
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch.export"}  # format -> what runs it
+# What ONNX Runtime and OpenVINO say; their exceptions are of types of their own.
+_OUT_OF_MEMORY = ("bad_alloc", "failed to allocate memory")
+
+
+class ExportedEngine:
+    """What the engines of exported files share: the file, its description, checks of what goes in.
+
+    threads: of the CPU; None: as many as torch uses. runtime: the package that computes.
+    trust: open also what runs programs of its author (.pt2).
+    Raises CheckpointError for a file that is broken or was not exported by this package.
+    """
+
+    runtime: str
+
+    def __init__(self, path: str | Path, *, threads: int | None = None, trust: bool = False) -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads is {threads}; expected at least 1")
+        self.path, self.threads, self.trust = Path(path), threads or torch.get_num_threads(), trust
+        self.description = description_of(self.path)  # a file that is not ours is refused before a runtime reads it
+        with named_damage(path, "cannot be read as an exported network", "export it again"):
+            self._open()
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """(N, C, H, W) float32 -> {"logits": (N, K) or, of a segmenter, (N, K, h, w), float32}.
+
+        Raises ConfigError for the wrong number of channels, MemoryError where memory runs out, VanError where the
+        runtime fails or gives something else.
+        """
+        channels = self.description.in_chans
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ConfigError(
+                f"the engine got an array of shape {images.shape}; {self.path.name} expects (N, {channels}, H, W)"
+            )
+        try:
+            logits = self._logits(np.ascontiguousarray(images, np.float32))
+        except Exception as error:  # of every runtime's own types
+            reason = " ".join(str(error).split())
+            if is_out_of_memory(error) or any(phrase in reason.lower() for phrase in _OUT_OF_MEMORY):
+                raise MemoryError(reason) from error
+            raise VanError(f"{self.path.name} fails on images of shape {images.shape}: {reason[:300]}") from error
+        told = self.description
+        dimensions = 2 if told.task == "classification" else 4
+        if logits.ndim != dimensions or logits.shape[:2] != (len(images), told.num_classes):
+            raise VanError(
+                f"{self.path.name} gives {logits.shape} for {len(images)} images; expected ({len(images)}, "
+                f"{told.num_classes}{', h, w' if dimensions == 4 else ''}), as it tells of itself; export it again"
+            )
+        return {"logits": logits}
+
+    def info(self) -> ExportedInfo:
+        """What the file is."""
+        return ExportedInfo(path=str(self.path), runtime=self.runtime, description=self.description)
+
+    def _open(self) -> None:
+        """Make the file ready to run."""
+        raise NotImplementedError
+
+    def _logits(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def __reduce__(self) -> Any:  # another process opens the file itself
+        return open_exported, (self.path, self.threads, self.trust)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedInfo:
+    """What `van info` tells about an exported file."""
+
+    path: str
+    runtime: str
+    description: Description
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, value) in reading order."""
+        return [("file", self.path), ("runtime", self.runtime), *self.description.rows()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"file": self.path, "runtime": self.runtime, **self.description.to_dict()}
+
+    def __str__(self) -> str:
+        width = max(len(what) for what, _ in self.rows())
+        return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows())
+
+
+def is_exported(source: Any) -> TypeGuard[str | Path]:
+    """Whether a source is an exported file, by its suffix."""
+    return isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES
+
+
+def open_exported(path: str | Path, threads: int | None = None, trust: bool = False) -> ExportedEngine:
+    """The engine that runs an exported file, by its suffix.
+
+    trust: open also a .pt2 file that this machine did not write, which runs its author's programs.
+    Raises CheckpointError for a file that is missing, broken, or was not exported by this package; UnsafeFileError for
+    a .pt2 file without trust; MissingExtraError without its runtime.
+    """
+    kind = _kind(path)
+    if kind == "onnx":
+        from .onnx_engine import OnnxEngine
+
+        return OnnxEngine(path, threads=threads, trust=trust)
+    if kind == "openvino":
+        from .openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path, threads=threads, trust=trust)
+    from .program_engine import ProgramEngine
+
+    return ProgramEngine(path, threads=threads, trust=trust)
+
+
+def description_of(path: str | Path) -> Description:
+    """What an exported file tells about its network, from our record in it alone: no runtime opens the file.
+
+    Raises CheckpointError for a file that is missing, broken, or was not exported by this package.
+    """
+    _kind(path)
+    with named_damage(path, "cannot be read as an exported network", "export it again"):
+        text = record_of(Path(path)).description
+        if not text:
+            raise CheckpointError(
+                f"{path} holds no description of its network (key {KEY!r}); expected a file that `van export` wrote"
+            )
+        return Description.from_json(text, path)
+
+
+def info_of(path: str | Path) -> ExportedInfo:
+    """What an exported file is, as `van info` shows it; raises what `description_of` raises."""
+    return ExportedInfo(path=str(path), runtime=RUNTIMES[_kind(path)], description=description_of(path))
+
+
+def _kind(path: str | Path) -> str:
+    """The format of an exported file; raises CheckpointError for no file, or one that has another suffix."""
+    if reason := why_no_file(path):
+        raise CheckpointError(f"{str(path) or repr(path)} {reason}; expected a file of `van export`")
+    kind = SUFFIXES.get(Path(path).suffix.lower())
+    if kind is None:
+        raise CheckpointError(f"{path} is no exported file by its suffix; expected one of {', '.join(SUFFIXES)}")
+    return kind
+
+
+def broken(path: Path, what: str, error: Exception) -> CheckpointError:
+    """The error for a file that its runtime refuses."""
+    reason = " ".join(str(error).split())
+    return CheckpointError(f"{path} cannot be read as {what}: {reason[:300]}; export it again")

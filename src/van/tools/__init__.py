@@ -1,0 +1,1 @@
+"""What is built on the rest: doctor, report, benchmark, complexity, quickstart."""

@@ -1,0 +1,258 @@
+"""How fast a network is on this machine: torch, ONNX Runtime, OpenVINO, int8, and what arithmetic alone takes.
+
+Shapes: N batch, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import models, ops
+from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
+from ..exporting import export, network, reference
+from ..exporting.calibration import Data
+from ..exporting.int8 import quantize
+from ..exporting.int8_report import sqnr_db
+from ..exporting.sample_images import pictures
+from ..inference.engines.exported import open_exported
+from ..nn.dtypes import in_float32
+from ..nn.layers import PointwiseConv2d
+from ..ops.timing import burst_ms, in_turn, summary
+
+Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> logits
+
+TORCH_FORMS = ("eager", "optimised", "compiled")
+# form -> suffix of its file
+EXPORTED_FORMS = {"onnx": ".onnx", "openvino": ".xml"}
+INT8_FORMS = {"onnx-int8": ".onnx", "openvino-int8": ".xml"}
+FORMS = (*TORCH_FORMS, *EXPORTED_FORMS, *INT8_FORMS)
+TOLERANCE = 1e-4  # of the largest logit: float32 rounding through up to 38 blocks
+ROUNDS = 7
+GEMM_SIDE = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One form of the network.
+
+    ms: of a batch, median over the rounds; low, high: quartiles. speedup: over the first form, median over the rounds.
+    of_floor: ms as a multiple of the floor. sqnr_db: of int8's logits of random images; None for float32 forms.
+    """
+
+    form: str
+    ms: float
+    low: float
+    high: float
+    speedup: float
+    of_floor: float
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What was measured, on images of `size` (H, W), `batch` at a time.
+
+    gemm_gflops: rate of a large float32 matrix product in the same run, two operations per multiply-add.
+    floor_ms: of the network's 1x1 convolutions at that rate.
+    """
+
+    name: str
+    batch: int
+    size: tuple[int, int]
+    threads: int
+    rounds: int
+    gemm_gflops: float
+    floor_ms: float
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+
+def bench(
+    source: str | Path | nn.Module,
+    *,
+    forms: Sequence[str] | None = None,
+    batch: int = 1,
+    size: int | None = None,
+    threads: int | None = None,
+    rounds: int = ROUNDS,
+    calibration: Data | None = None,
+) -> Bench:
+    """Measure a classifier or segmenter on this CPU, every form in turn, after a check that all compute the same.
+
+    source: a model name (random weights), what `van.load` takes, or a model.
+    forms: of FORMS; None: eager, optimised and the runtimes that are installed. size: pixels of the random images'
+    side, None: the checkpoint's own. threads: None for as many as torch uses. rounds: at least 7 for a result.
+    calibration: for int8 forms, see `van.quantize`; None: photographs and digits that come with scikit-learn.
+    Raises ConfigError for numbers that cannot work, VanError when a float32 form gives other logits than eager.
+    """
+    chosen = tuple(forms) if forms is not None else installed()
+    for form in chosen:
+        if form not in FORMS:
+            raise UnknownNameError.of("form", form, FORMS)
+    for name, value in {
+        "batch": batch,
+        "size": size,
+        "threads": threads,
+        "rounds": rounds,
+        "forms": len(chosen),
+    }.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1")
+    model = _model(source)
+    name = str(source) if isinstance(source, str | Path) else type(source).__name__
+    images = _images(model, batch, size)
+    with _threads(threads) as count, tempfile.TemporaryDirectory() as folder:
+        runs = networks(model, chosen, Path(folder), images, calibration=calibration)
+        noise = check(runs, reference(model), images)
+        gflops, times = measure({form: _call(run, images) for form, run in runs.items()}, rounds)
+    floor = floor_ms(model, images.shape, gflops)
+    return Bench(
+        name=name,
+        batch=batch,
+        size=images.shape[2:],
+        threads=count,
+        rounds=rounds,
+        gemm_gflops=gflops,
+        floor_ms=floor,
+        rows=tuple(_row(form, summary(times[chosen[0]], times[form]), floor, noise.get(form)) for form in chosen),
+    )
+
+
+def networks(
+    model: nn.Module, forms: Sequence[str], folder: Path, images: np.ndarray, *, calibration: Data | None = None
+) -> dict[str, Run]:
+    """The forms of a network, ready to run in torch's number of threads; exported ones are written into `folder`.
+
+    images: (N, C, H, W), that a compiled form is compiled for.
+    """
+    made: dict[str, Run] = {}
+    for form in forms:
+        if form in TORCH_FORMS:
+            made[form] = _torch_form(model, form, images)
+            continue
+        file = folder / f"{form}{(EXPORTED_FORMS | INT8_FORMS)[form]}"
+        if form in EXPORTED_FORMS:
+            export(model, file)
+        else:
+            data = calibration if calibration is not None else [image for _, image in pictures(None)]
+            quantize(model, file, calibration=data, max_drop=1.0)  # how fast it is; how good, a data set must tell
+        engine = open_exported(file, trust=True)  # written a moment ago
+        made[form] = lambda images, engine=engine: engine.run(images)["logits"]  # type: ignore[misc]
+    return made
+
+
+def check(runs: Mapping[str, Run], original: Run, images: np.ndarray) -> dict[str, float]:
+    """Signal to noise of the int8 forms' logits, in decibels; raises VanError when a float32 form's differ."""
+    want, noise = original(images), {}
+    for form, run in runs.items():
+        got = run(images)
+        if form in INT8_FORMS:
+            noise[form] = sqnr_db([got], [want])
+            continue
+        gap = float(np.abs(got - want).max() / np.abs(want).max())
+        if not gap < TOLERANCE:
+            raise VanError(
+                f"{form}: logits differ from the network's by {gap:.2g} of the largest; nothing was measured"
+            )
+    return noise
+
+
+def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> tuple[float, dict[str, list[float]]]:
+    """GFLOP/s of a large float32 matrix product, and milliseconds of every call per round, all taken in turn."""
+    everything = {"": matrix_product(), **calls}
+    times = in_turn({name: partial(burst_ms, call) for name, call in everything.items()}, rounds)
+    return gemm_gflops(min(times.pop(""))), times
+
+
+def matrix_product() -> Callable[[], object]:
+    """A float32 product that is large enough to show what the machine can do."""
+    a, b = torch.randn(2, GEMM_SIDE, GEMM_SIDE)
+    return lambda: torch.mm(a, b)
+
+
+def gemm_gflops(ms: float) -> float:
+    """The rate of that product, two operations per multiply-add."""
+    return 2 * GEMM_SIDE**3 / ms / 1e6
+
+
+def floor_ms(model: nn.Module, shape: Sequence[int], gflops: float) -> float:
+    """Milliseconds that the network's 1x1 convolutions take on images (N, C, H, W) at a rate of multiply-adds."""
+    shaped, counts = copy.deepcopy(model).to("meta").eval(), list[int]()
+    for module in shaped.modules():
+        if isinstance(module, PointwiseConv2d):
+            module.register_forward_hook(lambda conv, _, y: counts.append(y.numel() * conv.in_channels))
+    with torch.inference_mode(), ops.without_kernels():
+        getattr(shaped, "decode", shaped)(torch.empty(tuple(shape), device="meta"))
+    return 2 * sum(counts) / gflops / 1e6
+
+
+def _torch_form(model: nn.Module, form: str, images: np.ndarray) -> Run:
+    if form == "eager":
+        ready = model.eval()
+    else:
+        ready = models.optimize(model, example=torch.from_numpy(images), compile=form == "compiled")
+    run = getattr(ready, "decode", ready)  # a segmenter's logits at its head's size, as in exported files
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return run(torch.from_numpy(images)).numpy()
+
+    return logits
+
+
+def _model(source: str | Path | nn.Module) -> nn.Module:
+    if isinstance(source, str) and source in models.list_models():
+        warnings.warn(f"{source} is a model name: it is measured with random weights", VanNotice, stacklevel=3)
+        return network(models.create_model(source, seed=0).eval())
+    return in_float32(network(source), "the model")
+
+
+def _images(model: nn.Module, batch: int, size: int | None) -> np.ndarray:
+    """Random ones, from a fixed seed."""
+    preprocess = model.__dict__.get("preprocess")
+    sides = (size, size) if size else preprocess.size if preprocess is not None else (224, 224)
+    known: Any = model.config
+    config = getattr(known, "backbone", known)
+    return np.random.default_rng(0).standard_normal((batch, config.in_chans, *sides), np.float32)
+
+
+def installed() -> tuple[str, ...]:
+    """The forms that this machine can run without being asked for more: torch's own and the exported ones."""
+    from importlib.util import find_spec
+
+    wants = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
+    return ("eager", "optimised", *(form for form, names in wants.items() if all(map(find_spec, names))))
+
+
+def _call(run: Run, images: np.ndarray) -> Callable[[], object]:
+    return lambda: run(images)
+
+
+def _row(form: str, found: dict[str, float], floor: float, noise: float | None) -> Row:
+    shown = {name: found[name] for name in ("ms", "low", "high")}
+    return Row(form=form, **shown, speedup=found["ratio"], of_floor=found["ms"] / floor, sqnr_db=noise)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield count or before
+    finally:
+        torch.set_num_threads(before)

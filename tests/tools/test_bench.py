@@ -1,0 +1,102 @@
+"""van bench and the timing it shares with the benchmarks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import van
+from van.cli import main
+from van.errors import ConfigError, UnknownNameError, VanError, VanNotice
+from van.ops.timing import burst_ms, in_turn, summary
+from van.tools import bench as benches
+
+
+def slim() -> torch.nn.Module:
+    model = van.create_model("van_b0", num_classes=10, seed=0, embed_dims=(8, 16, 16, 24), depths=(1, 1, 1, 1)).eval()
+    model.preprocess = model.preprocess.with_overrides(size=32)
+    return model
+
+
+def test_a_burst_warms_up_and_gives_the_best():
+    calls = []
+    ms = burst_ms(lambda: calls.append(torch.mm(*torch.ones(2, 64, 64))), seconds=0.01)
+    assert 0 < ms < 10
+    assert len(calls) > 2
+
+
+def test_measurements_take_turns():
+    order = []
+    times = in_turn({"a": lambda: order.append("a") or 1.0, "b": lambda: order.append("b") or 2.0}, 3)
+    assert order == ["a", "b"] * 3
+    assert times == {"a": [1.0] * 3, "b": [2.0] * 3}
+
+
+def test_summary_by_hand():
+    found = summary([4.0, 6.0, 10.0], [2.0, 2.0, 5.0])
+    assert (found["ms"], found["ratio"], found["worst"]) == (2.0, 2.0, 2.0)
+    assert (found["low"], found["high"]) == (2.0, 5.0)
+    assert summary([3.0], [2.0]) == {"ms": 2.0, "low": 2.0, "high": 2.0, "ratio": 1.5, "worst": 1.5}
+
+
+def test_the_floor_counts_the_1x1_convolutions():
+    # per block and pixel: proj_in, mix, proj_out (C²), expand and project (C·rC each); maps of 8² to 1²
+    stages = ((64, 8, 8), (16, 16, 8), (4, 16, 4), (1, 24, 4))
+    macs = sum(pixels * (3 * c * c + 2 * r * c * c) for pixels, c, r in stages)
+    assert benches.floor_ms(slim(), (2, 3, 32, 32), gflops=1.0) == pytest.approx(2 * 2 * macs / 1e6)
+
+
+def test_bench_measures_every_form_and_its_floor():
+    done = benches.bench(slim(), forms=["eager", "optimised"], rounds=2, threads=1, batch=2)
+    assert [row.form for row in done.rows] == ["eager", "optimised"]
+    assert done.rows[0].speedup == 1.0
+    assert (done.size, done.batch, done.threads, done.rounds) == ((32, 32), 2, 1, 2)
+    for row in done.rows:
+        assert row.low <= row.ms <= row.high
+        assert row.of_floor == pytest.approx(row.ms / done.floor_ms)
+        assert row.sqnr_db is None
+
+
+def test_a_form_that_computes_something_else_is_not_measured():
+    images = np.zeros((1, 3, 32, 32), np.float32)
+    with pytest.raises(VanError, match=r"fast: logits differ from the network.s by 0\.001"):
+        benches.check({"fast": lambda x: np.full((1, 4), 1.001)}, lambda x: np.ones((1, 4)), images)
+    noise = benches.check({"onnx-int8": lambda x: np.full((1, 4), 1.1)}, lambda x: np.ones((1, 4)), images)
+    assert noise == {"onnx-int8": pytest.approx(20.0)}
+
+
+def test_wrong_inputs():
+    with pytest.raises(UnknownNameError, match="unknown form 'onxn'; did you mean 'onnx'"):
+        benches.bench(slim(), forms=["onxn"])
+    for wrong in ({"batch": 0}, {"threads": 0}, {"rounds": 0}, {"size": -1}, {"forms": []}):
+        with pytest.raises(ConfigError, match="expected at least 1"):
+            benches.bench(slim(), **wrong)
+
+
+def test_a_model_name_has_random_weights_and_says_so(monkeypatch):
+    monkeypatch.setattr(benches.models, "create_model", lambda name, seed: slim())
+    with pytest.warns(VanNotice, match="van_b0 is a model name: it is measured with random weights"):
+        done = benches.bench("van_b0", forms=["eager"], rounds=1)
+    assert done.name == "van_b0"
+
+
+@pytest.mark.long
+def test_every_runtime_in_every_form(tmp_path, capsys):
+    for package in ("onnxruntime", "onnxscript", "openvino", "nncf"):
+        pytest.importorskip(package)
+    van.save(slim(), tmp_path / "m.safetensors")
+    told = tmp_path / "bench.json"
+    options = ["--int8", "--calibration", "digits", "--rounds", "1", "--json", str(told)]
+    assert main(["bench", str(tmp_path / "m.safetensors"), "--size", "32", *options]) == 0
+    rows = {row["form"]: row for row in json.loads(told.read_text())["rows"]}
+    assert list(rows) == ["eager", "optimised", "onnx", "openvino", "onnx-int8", "openvino-int8"]
+    assert all(rows[form]["sqnr_db"] > 10 for form in ("onnx-int8", "openvino-int8"))
+    printed = capsys.readouterr().out
+    assert "1x1 convolutions at" in printed
+    assert "openvino-int8" in printed
+
+
+def test_calibration_without_int8_is_told(capsys):
+    assert main(["bench", "van_b0", "--calibration", "digits", "--forms", "eager"]) == 2
+    assert "give --int8 too" in capsys.readouterr().err
