@@ -50,7 +50,7 @@ def complete(checkpoint: Checkpoint, content: Content) -> Checkpoint:
     if told.classes is not None and len(told.classes) != checkpoint.num_classes:
         told = replace(told, classes=None, notes=(*told.notes, _too_many(told.classes, checkpoint.num_classes)))
     if None not in (told.classes, checkpoint.classes) and told.classes != checkpoint.classes:
-        differs.append("other names of classes")
+        differs.append("other class names")
     preprocess, origins = checkpoint.preprocess, dict(checkpoint.origins)
     if told.preprocess is not None:
         if preprocess is None or origins.get("preprocess") == "lineage":
@@ -60,7 +60,7 @@ def complete(checkpoint: Checkpoint, content: Content) -> Checkpoint:
     origins |= {name: "metadata" for name in told.fields if origins.get(name) in (None, "lineage")}
     notes = list(told.notes)
     if differs:
-        notes.append(f"the files beside the weights say {'; '.join(differs)}: what the weights' own file says is kept")
+        notes.append(f"the files beside the weights say {'; '.join(differs)}; the weights' own record is used instead")
     return replace(
         checkpoint,
         config=config,
@@ -114,7 +114,7 @@ def _told_by_timm(config: Mapping[str, Any]) -> Told | None:
     record = config.get("pretrained_cfg")
     preprocess, notes = _timm_preprocess(record if isinstance(record, Mapping) else {})
     if config.get("global_pool", "avg") not in ("avg", "", "fast"):
-        notes.append(f"timm's model pools by {config['global_pool']!r}, van's classifier by 'avg': its logits differ")
+        notes.append(f"timm's model pools by {config['global_pool']!r}, van's classifier by 'avg'; the logits differ")
     return Told(fields, _timm_classes(config), preprocess, tuple(notes))
 
 
@@ -135,7 +135,7 @@ def _timm_preprocess(record: Mapping[str, Any]) -> tuple[Preprocess | None, list
     size, crop = record.get("input_size"), record.get("crop_mode", "center")
     if not isinstance(size, Iterable) or not record.get("mean") or not record.get("std"):
         return None, []
-    notes = [] if crop in _TIMM_RESIZES else [f"config.json asks for crop_mode {crop!r}; the centre is cropped instead"]
+    notes = [] if crop in _TIMM_RESIZES else [f"config.json has crop_mode {crop!r}; the centre is cropped instead"]
     try:
         return Preprocess(
             size=tuple(size)[1:],

@@ -29,12 +29,12 @@ def class_names(values: Any) -> tuple[str, ...] | None:
     if values is None:
         return None
     if not isinstance(values, list | tuple):
-        raise CheckpointError(f"its class names are a {type(values).__name__}; expected a list of texts")
+        raise CheckpointError(f"its class names are a {type(values).__name__}; expected a list of strings")
     for value in values:
         if not isinstance(value, str | int | float | np.str_ | np.number):
-            raise CheckpointError(f"a class name is a {type(value).__name__}; expected a text")
+            raise CheckpointError(f"a class name is a {type(value).__name__}; expected a string")
         if isinstance(value, str) and len(value) > MOST_LETTERS:
-            raise CheckpointError(f"a class name has {len(value):,} letters; expected at most {MOST_LETTERS:,}")
+            raise CheckpointError(f"a class name has {len(value):,} characters; expected at most {MOST_LETTERS:,}")
     return tuple(map(str, values)) or None
 
 
@@ -84,7 +84,7 @@ def counters(values: Any) -> dict[str, int]:
         raise CheckpointError(f"its counters are a {type(values).__name__}; expected named numbers")
     for name, count in values.items():
         if type(count) is not int or not 0 <= count < 2**63:
-            raise CheckpointError(f"its counter {name!r:.80} is {_shown(count)}; expected a whole number from 0 on")
+            raise CheckpointError(f"its counter {name!r:.80} is {_shown(count)}; expected a whole number of at least 0")
     return dict(values)
 
 
@@ -106,12 +106,12 @@ def _plain(value: Any, left: list[int], depth: int) -> Any:
         return {_text(name): _plain(each, left, depth + 1) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_plain(each, left, depth + 1) for each in value)
-    raise CheckpointError(f"its provenance has a {type(value).__name__}; expected texts and numbers")
+    raise CheckpointError(f"its provenance has a {type(value).__name__}; expected strings and numbers")
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str | bool | int | float) or _is_long(value):
-        raise CheckpointError(f"its provenance has a {type(value).__name__} for a name; expected a text")
+        raise CheckpointError(f"its provenance has a {type(value).__name__} for a name; expected a string")
     return _cleaned(str(value), kept="\n\t")
 
 

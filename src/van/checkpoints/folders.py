@@ -55,12 +55,12 @@ def choose(folder: Path, checkpoints: list[str]) -> tuple[str, tuple[str, ...]]:
     if chosen is not None and is_one(names):
         return chosen, ()
     if chosen is not None:
-        return chosen, (f"{chosen} is read, the folder also holds {_listed(_others(names))}",)
+        return chosen, (f"{chosen} is read; the folder also holds {_listed(_others(names))}",)
     if all(name in names for name in KERAS):
         return KERAS_WEIGHTS, ()
     run = next((name for name in RUN_CHECKPOINTS if name in names), None)
     if RECIPE in names and run is not None:
-        return run, (f"the run has not finished; its {run} is taken",)
+        return run, (f"the run has not finished; its {run} is used",)
     if len(checkpoints) == 1:
         return checkpoints[0], ()
     if checkpoints:
@@ -85,7 +85,7 @@ def refuse_overwriting(source: str | Path, target: Path) -> None:
     if not target.is_file():
         return
     if target.resolve() in {path.resolve() for path in read}:
-        raise CheckpointError(f"{target} is the source itself, which would be overwritten; give another destination")
+        raise CheckpointError(f"{target} is the source itself and would be overwritten; choose another destination")
     if (target.parent / RECIPE).is_file() and target.name in (*WEIGHTS, *RUN_CHECKPOINTS):
         raise CheckpointError(
             f"{target} is what the run in {target.parent} wrote, which would be overwritten; give another destination"

@@ -68,8 +68,8 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
         _add_preset_head(found, content)
     elif found.record is None and found.table is KERAS_3:
         found.notes.append(
-            "the file does not tell its attention, epsilon and strides: the published ones are taken; the .keras that "
-            "it comes from knows them"
+            "the file does not contain its attention, epsilon and strides; the published ones are used. The .keras "
+            "file that it comes from has them"
         )
     return assemble(found, content, known)
 
@@ -167,7 +167,9 @@ def _opened(content: Content) -> Iterator[Any]:
         with h5py.File(content.tree, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is truncated or corrupt ({one_line(error)}); get or save it again") from error
+        raise CheckpointError(
+            f"{path} is truncated or corrupt ({one_line(error)}); download or save it again"
+        ) from error
 
 
 def _found(file: Any, path: Path) -> ParsedCheckpoint:
@@ -184,11 +186,11 @@ def _found(file: Any, path: Path) -> ParsedCheckpoint:
         state, table, kind = _read_keras_3(file, datasets), KERAS_3, "Keras 3's .weights.h5"
     else:
         there = ", ".join(list(file)[:5]) or "nothing"
-        raise CheckpointError(f"{path} is an HDF5 file, but no Keras weights: its root holds {there}")
+        raise CheckpointError(f"{path} is an HDF5 file, but not of Keras weights: its root holds {there}")
     notes: list[str] = [bfloat16_note(wide)] if (wide := sum(map(_is_bfloat16, state.values()))) else []
     if quantized := [key for key, data in state.items() if getattr(data, "dtype", None) == np.int8]:
         raise CheckpointError(
-            f"{path} was quantized by Keras ({layout.listed(quantized)} are int8), which van does not read; give the "
+            f"{path} was quantized by Keras ({layout.listed(quantized)} are int8), which van does not read; use the "
             "model as it was before model.quantize (van export --int8 quantizes for other runtimes)"
         )
     arrays = {key: _to_ours(table, key, data) for key, data in state.items()}
@@ -218,7 +220,7 @@ def _apply_model(found: ParsedCheckpoint, config: Mapping[str, Any]) -> None:
         own = {name: told.get(name) for name in ("classes", "preprocess", "provenance")}
         found.record = {"config": fields, **own}
     if told.get("num_classes") and told.get("pooling") not in (None, "avg"):
-        found.notes.append(f"the model pools by {told['pooling']!r}, van's classifier by 'avg': its logits differ")
+        found.notes.append(f"the model pools by {told['pooling']!r}, van's classifier by 'avg'; the logits differ")
     activation = told.get("classifier_activation")
     if activation not in (None, "linear"):
         found.notes.append(f"the model's output went through {activation!r}; these are the logits before it")
@@ -301,7 +303,7 @@ def _read_port(file: Any, root: str, datasets: dict[str, Any]) -> dict[str, Any]
             state[key] = datasets[path]
     if left:
         raise CheckpointError(
-            f"{file.filename} holds {len(left)} data sets that no layer names: {layout.listed(sorted(left))}"
+            f"{file.filename} holds {len(left)} data sets that belong to no layer: {layout.listed(sorted(left))}"
         )
     return state
 
@@ -324,7 +326,7 @@ def _read_keras_3(file: Any, datasets: dict[str, Any]) -> dict[str, Any]:
         name = hdf5.attribute(home, "name") if home is not None and "name" in home.attrs else None
         if name is None:
             raise CheckpointError(
-                f"{file.filename} does not tell the name of its layer {match['group']}; "
+                f"{file.filename} does not contain the name of its layer {match['group']}; "
                 "save the weights again with a newer Keras 3"
             )
         key = f"{name}/{match['rest']}"

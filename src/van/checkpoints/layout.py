@@ -153,7 +153,7 @@ def config_of(
     try:
         config, origins = VanConfig(**derived), dict.fromkeys(derived, "shapes")
     except ConfigError as error:
-        raise CheckpointError(f"the shapes of the tensors are of no network: {error!s}") from error
+        raise CheckpointError(f"the shapes of the tensors fit no network: {error!s}") from error
     for origin, values in (("lineage", lineage), ("metadata", metadata), ("argument", argument)):
         config = _apply(config, dict(values or {}), origin)
         origins.update({key: origin for key in values or {} if origin == "argument" or origins.get(key) != "shapes"})
@@ -194,7 +194,7 @@ def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         (int(m[1]) for key in found if (m := re.match(r"backbone\.stages\.(\d+)\.blocks\.", key))), default=-1
     )
     if not stages:
-        raise CheckpointError("no tensor of a Visual Attention Network among the keys")
+        raise CheckpointError("none of its keys belongs to a Visual Attention Network")
     if stages > len(found):
         raise CheckpointError(f"a key names stage {stages}, but there are {len(found)} tensors in all")
     dims, depths, ratios, patches = [], [], [], []

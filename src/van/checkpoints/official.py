@@ -51,7 +51,7 @@ def _choose(content: Content, ema: bool) -> tuple[str, Mapping[str, Any]]:
         raise CheckpointError(f"{content.path} has none of {', '.join(AVERAGED)}: no averaged weights; leave ema out")
     if "" in states:
         return "", states[""]
-    raise CheckpointError(f"{content.path} holds averaged weights only ({', '.join(states)}); ask for them with ema")
+    raise CheckpointError(f"{content.path} holds averaged weights only ({', '.join(states)}); load them with ema")
 
 
 def _provenance(content: Content, entry: str) -> dict[str, Any]:

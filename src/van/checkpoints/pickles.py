@@ -92,12 +92,12 @@ class _Machine:
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
-            raise ValueError("its pickle takes a value where there is none")
+            raise ValueError("its pickle needs a value where there is none")
         return self.stack.pop()
 
     def top(self, kind: type | tuple[type, ...]) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kind):
-            raise ValueError("its pickle fills something that is no container")
+            raise ValueError("its pickle adds to something that is not a container")
         return self.stack[-1]
 
     def since_mark(self) -> list[Any]:
@@ -150,7 +150,7 @@ class _Machine:
 
     def drop(self) -> None:
         if not self.stack:
-            raise ValueError("its pickle takes a value where there is none")
+            raise ValueError("its pickle needs a value where there is none")
         self.stack.pop()
 
     def build(self) -> None:
@@ -205,7 +205,7 @@ def check_size(value: Any) -> None:
             open_ones.discard(id(here))
             sizes[id(here)] = 1 + sum(sizes.get(id(each), 1) for each in inside)
             if sizes[id(here)] > MOST_VALUES:
-                raise ValueError(f"its pickle stands for more than {MOST_VALUES:,} values")
+                raise ValueError(f"its pickle expands to more than {MOST_VALUES:,} values")
             continue
         if id(here) in sizes or not inside:
             continue

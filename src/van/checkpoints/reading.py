@@ -148,7 +148,7 @@ def _settle(found: ParsedCheckpoint, arrays: Arrays, known: Mapping[str, Any]) -
 def _without_auxiliary(found: ParsedCheckpoint, config: ModelConfig) -> list[str]:
     if getattr(config, "auxiliary", True) or not found.head.get("auxiliary", config.method in WITH_AUXILIARY):
         return []
-    return ["the file has no auxiliary head, so the network has none; it matters in training alone"]
+    return ["the file has no auxiliary head, so the network has none; this matters for training only"]
 
 
 def _count(arrays: Arrays) -> list[str]:

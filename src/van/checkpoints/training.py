@@ -35,12 +35,12 @@ def found(content: Content, *, ema: bool) -> ParsedCheckpoint:
     state = averaged if ema else _below(tree["state_dict"], MODEL)
     told = ParsedCheckpoint(format="van", state=stripped(state), table=head_keys.NATIVE)
     if averaged and not ema:
-        told.notes.append("these are the weights in training; the file also holds their average, which ema takes")
+        told.notes.append("these are the trained weights; the file also holds their average, which ema selects")
     record = tree.get(RECORD)
     if not isinstance(record, Mapping):
         raise CheckpointError(
-            f"{content.path} was written by an older version and does not tell its network's epsilon and "
-            "preprocessing; give the model.safetensors of its run (trainer.resume finishes one that was interrupted)"
+            f"{content.path} was written by an older version and does not contain its network's epsilon and "
+            "preprocessing; use the model.safetensors of its run (trainer.resume finishes one that was interrupted)"
         )
     told.record = record
     return told

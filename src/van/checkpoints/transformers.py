@@ -115,7 +115,7 @@ def _apply_processor(found: ParsedCheckpoint, processor: Mapping[str, Any]) -> N
         found.notes.append(
             f"preprocessor_config.json says mean {record.mean}, std {record.std}, crop_pct {record.crop_pct:g}; these "
             f"weights were trained and evaluated with mean {OFFICIAL.mean}, std {OFFICIAL.std}, crop_pct "
-            f"{OFFICIAL.crop_pct:g}, which is kept"
+            f"{OFFICIAL.crop_pct:g}, which are used"
         )
     else:
         found.preprocess = record

@@ -104,7 +104,7 @@ def pretrained(model: str) -> Weight:
     fitting = [row for row in rows if row.dataset in ("in1k", "ade20k")]
     if fitting:
         return min(fitting, key=lambda row: ("hub", "url", "google-drive", "unlinked").index(row.kind))
-    others = f"; by its own name there is {', '.join(row.name for row in rows)}" if rows else ""
+    others = f"; others have names: {', '.join(row.name for row in rows)}" if rows else ""
     raise ConfigError(f"no weights of {model} for ImageNet-1K or ADE20K were published{others}")
 
 

@@ -184,6 +184,8 @@ def _part(images: ImageList, parts: tuple[list[int], list[int]], split: str, roo
             f"{root} has one image per class, so none is left to validate with; add images or a val/ folder"
         )
     if single and split == "val":
-        warnings.warn(f"{root}: not validated for want of a second image: {_some(single)}", VanNotice, stacklevel=3)
+        warnings.warn(
+            f"{root}: not validated, because they have a single image: {_some(single)}", VanNotice, stacklevel=3
+        )
     paths = images.paths.subset(indices) if isinstance(images.paths, PathTable) else [images.paths[i] for i in indices]
     return ImageList(paths, tuple(images.labels[i] for i in indices), images.classes)

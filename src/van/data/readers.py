@@ -181,17 +181,19 @@ def open_reader(spec: DataSpec, split: str, *, seed: int, batch_size: int) -> Cl
 
 
 def read_classes(path: str) -> tuple[str, ...]:
-    """Names of a text file, one a line, in label order; raises DataError for no file, no names or one twice."""
+    """Names of a text file, one per line, in label order; raises DataError for no file, no names or one twice."""
     try:
         if not Path(path).is_file() and Path(path).exists():  # a FIFO or a device would never end
-            raise DataError(f"cannot read data.classes {path}: it is no regular file; expected a text file")
+            raise DataError(f"cannot read data.classes {path}: it is not a regular file; expected a text file")
         names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
     except OSError as error:
         raise DataError(f"cannot read data.classes {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read data.classes {path}: it is not UTF-8; expected a text file") from error
     if len(names) < 2 or len(set(names)) != len(names):
-        raise DataError(f"data.classes {path} has {len(names)} names, {len(set(names))} different; expected one a line")
+        raise DataError(
+            f"data.classes {path} has {len(names)} names, {len(set(names))} different; expected one per line"
+        )
     return names
 
 

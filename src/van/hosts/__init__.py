@@ -6,7 +6,7 @@
 | transformers | `AutoModel…from_pretrained` of VAN folders, pipelines, Trainer, backbones of detectors, segmenters |
 | segmentation_models_pytorch | its encoders come from timm: checks its version, then registers timm |
 
-Each host is told through its own registry, without import hooks; the one method that had to be replaced is named in
+Each host is extended through its own registry, without import hooks; the one method that had to be replaced is named in
 docs/hosts.md. Detectors need no host: `van.create_model("retinanet_van_b0")`.
 """
 

@@ -38,11 +38,11 @@ def write(folder: str | Path, repo: str) -> Path:
     checkpoint = checkpoints.read(folder)
     if not Path(folder).is_dir() or checkpoint.format != "transformers":
         raise CheckpointError(
-            f"{folder} is no folder in transformers' layout; make one with van convert --to transformers"
+            f"{folder} is not a folder in transformers' layout; create one with van convert --to transformers"
         )
     if _licence(checkpoint, published(checkpoint)) is None:
         warnings.warn(
-            f"nothing tells the licence of {folder}; put it into its README.md before you publish",
+            f"the licence of {folder} is unknown; state it in its README.md before you publish",
             VanNotice,
             stacklevel=2,
         )

@@ -80,9 +80,9 @@ def overlay(
     Raises ConfigError for an opacity outside [0, 1], DataError when picture and mask differ in size.
     """
     if not 0 <= opacity <= 1:
-        raise ConfigError(f"opacity is {opacity}; expected 0 (picture) to 1 (colours)")
+        raise ConfigError(f"opacity is {opacity}; expected 0 (image) to 1 (colours)")
     if mask.shape != (image.height, image.width):
-        raise DataError(f"the picture has {image.height} x {image.width} pixels, the mask {mask.shape}")
+        raise DataError(f"the image has {image.height} x {image.width} pixels, the mask {mask.shape}")
     picture = np.asarray(image.convert("RGB"))
     weight = np.where(mask < len(palette), np.float32(opacity), np.float32(0))[..., None]
     mixed = picture * (1 - weight) + colorize(mask, palette) * weight
@@ -166,7 +166,9 @@ def submission_values(mask: np.ndarray, layout: str) -> np.ndarray:
 
 def _index_image(mask: np.ndarray) -> Image.Image:
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
-        raise DataError(f"a mask of shape {mask.shape} and type {mask.dtype} is no label map; expected (H, W) integers")
+        raise DataError(
+            f"a mask of shape {mask.shape} and type {mask.dtype} is not a label map; expected (H, W) integers"
+        )
     low, high = int(mask.min(initial=0)), int(mask.max(initial=0))
     if low < 0 or high > 65535:
         raise DataError(f"the mask holds values {low} to {high}; a PNG holds 0 to 65535")

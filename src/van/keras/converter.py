@@ -63,7 +63,7 @@ class VANImageConverter(keras.layers.Layer):
         if Path(preset).exists():
             record = files.read(preset, {}).preprocess
             if record is None:
-                raise ConfigError(f"{preset} does not tell how its images are prepared; give the fields yourself")
+                raise ConfigError(f"{preset} does not say how its images are preprocessed; pass the fields yourself")
         else:
             record = getattr(records, files.row_of(str(preset)).preprocess.upper())
         return cls(**{**record.to_dict(), **options})

@@ -83,7 +83,7 @@ def converter_config(folder: str | Path) -> dict[str, Any]:
     """The arguments of the converter in a folder; raises ConfigError where there is none."""
     path = Path(folder) / CONVERTER
     if not path.is_file():
-        raise ConfigError(f"{folder} does not tell how its images are prepared; give the fields yourself")
+        raise ConfigError(f"{folder} does not say how its images are preprocessed; pass the fields yourself")
     return _read(path, "VANImageConverter")
 
 

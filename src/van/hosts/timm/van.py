@@ -115,7 +115,7 @@ class VisualAttentionNetwork(nn.Module):
         """(N, C, H, W) -> (N, K) logits, or with `pre_logits` what the head would get."""
         x = self.head_drop(self.global_pool(x))
         if self.num_classes and not pre_logits and not self.global_pool.pool_type:
-            raise ConfigError("the head needs pooled features; give reset_classifier a global_pool")
+            raise ConfigError("the head needs pooled features; pass global_pool to reset_classifier")
         return x if pre_logits else self.head(x)
 
     def forward_intermediates(

@@ -142,7 +142,7 @@ def translate_hook(module: VisualAttentionNetwork, state_dict: dict[str, Any], p
 def _say_when_the_head_differs(theirs: int, ours: int) -> None:
     if ours and theirs != ours:
         warnings.warn(
-            f"the file's head has {theirs} classes, the model's {ours}: it starts afresh", VanNotice, stacklevel=4
+            f"the file's head has {theirs} classes, the model's {ours}; the new head is random", VanNotice, stacklevel=4
         )
 
 
