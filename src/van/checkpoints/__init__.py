@@ -20,7 +20,7 @@ from .summary import Info, summarize
 
 __all__ = ["FORMATS", "Checkpoint", "Content", "Info", "read", "summarize", "write"]
 
-# Format -> module, in the order in which their `detect` is asked.
+# Format -> module, in the order in which their `detect` is called.
 FORMATS = {
     "van": "native",
     "keras": "keras",
@@ -46,8 +46,8 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
     """The checkpoint in a file or folder, its format detected from what is inside.
 
     ema: take the averaged weights; an error where the file has none.
-    known: fields of VanConfig, for a segmenter also of SegmenterConfig, that the caller insists on, for what the file
-        cannot tell (`layer_norm_eps=1e-5`).
+    known: fields of VanConfig, for a segmenter also of SegmenterConfig, that the caller states, for what the file
+        does not contain (`layer_norm_eps=1e-5`).
     Raises CheckpointError for what is missing, broken, not a checkpoint or contradicts `known`; UnsafeFileError for a
     pickle with more than tensors.
     """

@@ -46,7 +46,7 @@ def _cleaned(text: str, kept: str = "") -> str:
 
 
 def colors(values: Any) -> Palette | None:
-    """A palette as a tuple of (R, G, B), 0 to 255 each; None for what is none."""
+    """A palette as a tuple of (R, G, B), 0 to 255 each; None for anything else."""
     if not isinstance(values, list | tuple | np.ndarray):
         return None
     try:
@@ -59,23 +59,25 @@ def colors(values: Any) -> Palette | None:
 def provenance(values: Any) -> dict[str, Any]:
     """The provenance as plain JSON-ready values.
 
-    Raises CheckpointError for anything else than named values, for more than a file can have to tell, and for a split
-    or a way to look at pictures that is none.
+    Raises CheckpointError for anything else than named values, for more values than a checkpoint needs, and for an
+    invalid split or inference section.
     """
     if not isinstance(values, Mapping):
         raise CheckpointError(f"its provenance is a {type(values).__name__}; expected named values")
     left = [MOST_VALUES]
-    told = {_text(name): _plain(value, left, 0) for name, value in values.items()}
+    stated = {_text(name): _plain(value, left, 0) for name, value in values.items()}
     for name in ("split", "inference"):
-        if told.get(name) is not None and not isinstance(told[name], dict):
-            raise CheckpointError(f"its provenance has a {type(told[name]).__name__} as {name}; expected named values")
-    split = told.get("split") or {}
+        if stated.get(name) is not None and not isinstance(stated[name], dict):
+            raise CheckpointError(
+                f"its provenance has a {type(stated[name]).__name__} as {name}; expected named values"
+            )
+    split = stated.get("split") or {}
     seed, fraction = split.get("seed"), split.get("val_fraction")
     if not (seed is None or (type(seed) is int and 0 <= seed < 2**63)):
         raise CheckpointError(f"its split has the seed {seed!r:.80}; expected a whole number")
     if not (fraction is None or (isinstance(fraction, int | float) and 0 <= fraction < 1)):
         raise CheckpointError(f"its split has the val_fraction {fraction!r:.80}; expected a share between 0 and 1")
-    return told
+    return stated
 
 
 def counters(values: Any) -> dict[str, int]:

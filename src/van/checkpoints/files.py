@@ -75,7 +75,7 @@ def container_of(path: Path) -> str:
             raise CheckpointError(f"no such file or folder: {path}")
         raise CheckpointError(f"{path} {reason}; expected a checkpoint file")
     size = path.stat().st_size
-    if not size:  # asked before it is opened: files of the kernel have no size, and may wait for ever
+    if not size:  # checked before it is opened: the kernel's pseudo-files have no size, and reading them may block
         raise CheckpointError(f"{path} is empty")
     try:
         with path.open("rb") as file:
@@ -189,7 +189,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def shards_of(index: Path) -> list[str]:
-    """The files that the index of a model in several parts names; raises CheckpointError for an index that is none."""
+    """The files that the index of a model in several parts names; raises CheckpointError for an invalid index."""
     found = _json(index).get("weight_map")
     names = list(found.values()) if isinstance(found, dict) else []
     if not names or any(not isinstance(name, str) or Path(name).name != name or why_no_path(name) for name in names):
@@ -246,7 +246,7 @@ class Widened(str):
 
 
 def bfloat16_note(count: int) -> Widened:
-    """What is said when tensors were widened."""
+    """The note on widened tensors."""
     note = Widened(f"{count} bfloat16 tensors were widened to float32")
     note.tensors = count
     return note

@@ -1,6 +1,6 @@
-"""Which checkpoint a folder stands for.
+"""Which checkpoint a folder means.
 
-| what lies in it | what is read |
+| what is in it | what is read |
 |---|---|
 | a name of WEIGHTS (a finished run, a repository of the hub) | that file, or the shards it names |
 | config.json, metadata.json, model.weights.h5 (an unpacked .keras, a preset) | the network that they describe |
@@ -26,7 +26,7 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5", ".hdf5", ".keras")
-RECIPE = "recipe.yaml"  # lies in every folder of a training
+RECIPE = "recipe.yaml"  # is in every folder of a training
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
 KERAS_WEIGHTS, KERAS_METADATA = "model.weights.h5", "metadata.json"
 KERAS = ("config.json", KERAS_METADATA, KERAS_WEIGHTS)

@@ -30,9 +30,9 @@ def datasets(file: Any) -> dict[str, Any]:
 
 def attribute(group: Any, name: str) -> Any:
     """An attribute's value; raises CheckpointError for one that declares more than names and a record take."""
-    told = group.attrs.get_id(name)
-    if math.prod(told.shape) * max(1, told.dtype.itemsize) > MOST_ATTRIBUTE_BYTES:
-        raise CheckpointError(f"its attribute {name!r} declares {told.shape} values; expected a few names")
+    stated = group.attrs.get_id(name)
+    if math.prod(stated.shape) * max(1, stated.dtype.itemsize) > MOST_ATTRIBUTE_BYTES:
+        raise CheckpointError(f"its attribute {name!r} declares {stated.shape} values; expected a few names")
     return group.attrs[name]
 
 

@@ -1,4 +1,4 @@
-"""Hub ids and links in, local files out: the only rooms' door to the network.
+"""Hub ids and links in, local files out: the one module that uses the network.
 
 A repository is recognised by what lies in it: transformers' layout (config.json beside the weights), the authors'
 `*-original` layout (one `.pth.tar`), or one file of any other format that `van.load` reads.
@@ -52,7 +52,7 @@ _ID = r"\w[\w.-]*/\w[\w.-]*"
 
 @dataclass(frozen=True)
 class Reference:
-    """A repository of the hub (`org/name`), and the revision and file in it that are meant; None: not said."""
+    """A repository of the hub (`org/name`), and the revision and file in it that are meant; None: not given."""
 
     repo: str
     revision: str | None = None
@@ -73,7 +73,7 @@ def reference(source: str) -> Reference:
 
     Links are those of a repository's page and of its files: `https://huggingface.co/org/name[/tree/revision]`,
     `…/resolve/revision/file`, `…/blob/revision/file`.
-    Raises CheckpointError for what has one of these beginnings and is none.
+    Raises CheckpointError for a text that starts like one of these and is not one.
     """
     match = re.match(SITES, source, re.IGNORECASE)
     found = _of_link(source[match.end() :]) if match else _of_name(source)
@@ -124,7 +124,7 @@ def download(
 
     source: `org/name`, or the same in another spelling (`reference`), which may name a revision and a file.
     revision: branch, tag or commit; None for main. cache: the hub's own folder by default.
-    offline: use the cache alone; by default where HF_HUB_OFFLINE says so. Unreachable, the cache is tried as well.
+    offline: use the cache alone; by default as HF_HUB_OFFLINE says. An unreachable hub means the cache, too.
     Raises CheckpointError for an unknown or closed repository or revision, one that is not in the cache when
     offline, and one without a loadable file (the message lists what is there).
     """
@@ -176,10 +176,10 @@ def fetch_weight(row: Weight) -> Path:
         )
     except CheckpointError as error:
         reason = str(error)
-    raise CheckpointError(f"{row.name} is not available ({reason}); {_by_hand(row, place)}")
+    raise CheckpointError(f"{row.name} is not available ({reason}); {_manual_download(row, place)}")
 
 
-def _by_hand(row: Weight, place: Path) -> str:
+def _manual_download(row: Weight, place: Path) -> str:
     link = row.url
     if row.repo is not None:
         link = f"https://huggingface.co/{row.repo}" + (f"/resolve/main/{row.filename}" if row.filename else "")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 MOST_BYTES = 2**26  # of one pickle; those of published files have some hundred kilobytes
-MOST_WORK = 2**26  # letters, and 64 per element, handed to calls, so that none repeats a large value for ever
-MOST_VALUES = 5_000_000  # of what it stands for, values that are shared counted wherever they appear
+MOST_WORK = 2**26  # characters, and 64 per element, handed to calls, so that none repeats a large value for ever
+MOST_VALUES = 5_000_000  # of the expanded tree, where shared values count wherever they appear
 DEEPEST = 100
 
 Call = Callable[..., Any]
@@ -62,7 +62,7 @@ class Stream:
 
 
 def load(file: IO[bytes], names: Callable[[str], Call | None], persistent: Callable[[Any], Any]) -> Any:
-    """The value of one pickle, where `file` stands; `file` stands behind it afterwards.
+    """The value of one pickle at the position of `file`, which is behind it afterwards.
 
     names: full name ("collections.OrderedDict") -> what is called in its place; None: refused. persistent: gives the
     value of a persistent id.

@@ -1,4 +1,4 @@
-"""What the names in torch's pickles stand for: tensors whose bytes are read later, numpy's values, inert stand-ins.
+"""What the names in torch's pickles mean: tensors whose bytes are read later, numpy's values, inert stand-ins.
 
 Source: torch/_utils.py of torch 1.0 to 2.14, numpy's and the codecs module's ways to pickle arrays.
 """
@@ -226,7 +226,7 @@ _NAMES = _names()
 
 
 def offered(name: str) -> Any:
-    """What stands in a pickle for a name: something to call or an element type; None: nothing does."""
+    """What replaces a name in a pickle: something to call or an element type; None for other names."""
     if name in _NAMES:
         return _NAMES[name]
     if storage := re.fullmatch(r"torch\.(?:cuda\.|storage\._?)?(\w+)Storage", name):

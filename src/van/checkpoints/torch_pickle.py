@@ -1,4 +1,4 @@
-"""Reading torch's files safely, without torch, and writing them with it: the one module of this room that knows torch.
+"""Reading torch's files safely, without torch, and writing them with it: the one module here that imports torch.
 
 A file is a zip archive of one pickle and the bytes of its storages, or, before torch 1.6, several pickles in a row and
 the storages behind them. Published files also hold the argparse Namespace of their training run, numpy scalars and

@@ -37,7 +37,7 @@ _KEYS = r"(van\.)?encoder\.stages\.\d+\.(embeddings|layers)\."
 UNUSED = ("van.layernorm.weight", "van.layernorm.bias")
 LINEAGE = {"layer_norm_eps": 1e-6}
 
-# Our field -> theirs, for what shapes cannot tell and for what they can, which is compared.
+# Our field -> theirs, for what shapes cannot show and for what they can, which is compared.
 FIELDS = {
     "embed_dims": "hidden_sizes",
     "depths": "depths",
@@ -122,7 +122,7 @@ def _apply_processor(found: ParsedCheckpoint, processor: Mapping[str, Any]) -> N
 
 
 def as_processor(record: Preprocess) -> Preprocess | None:
-    """The record as a processor file can tell it."""
+    """The record as a processor file can express it."""
     return preprocess_of(_processor_json(record))
 
 

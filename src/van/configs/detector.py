@@ -37,7 +37,8 @@ class DetectorConfig(HeadConfig):
     section: ClassVar[str] = "detector"
     created_only: ClassVar[str] = (
         "it can be created with van.create_model, and trained and run with torchvision's tools; this package cannot "
-        "save, load, predict with, evaluate or export it yet. Save its weights with torch.save(model.state_dict(), FILE)"
+        "save, load, predict with, evaluate or export it yet. Save its weights with "
+        "torch.save(model.state_dict(), FILE)"
     )
 
     backbone: VanConfig

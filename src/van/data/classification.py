@@ -120,7 +120,7 @@ def layout_of(root: Path) -> tuple[Path | None, Path | None]:
     _no_loose_images(root, there, train, val)
     both = {part.name for part in (train, val) if part is not None}
     if len(both) == 2 and both == {*there} and any(folder_names(root / name) for name in both):
-        return train, val  # one of them may be empty, which whoever reads it says
+        return train, val  # one of them may be empty, which its reader reports
     train, val = (part if part is not None and folder_names(part) else None for part in (train, val))
     if train is not None and val is None and there == [train.name]:
         return train, None  # train/ alone: split it

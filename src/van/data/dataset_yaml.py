@@ -183,7 +183,7 @@ def _single(d: dict[str, Any], key: str, path: Path) -> Path:
 
 
 def _folders(value: Any, root: Path) -> dict[str, Path]:
-    """Folder of each split; {"all": folder} when nothing tells the splits apart."""
+    """Folder of each split; {"all": folder} when the splits are not separated."""
     if isinstance(value, dict):
         if not value or not {*value} <= {*PARTS}:
             raise ConfigError(f"{value!r} are not folders of splits; expected {{train: …, val: …}}")

@@ -79,7 +79,7 @@ def chosen_folders(root: Path, classes: Sequence[str] | None) -> tuple[str, ...]
 
 
 def class_folders(root: str | Path) -> tuple[str, ...]:
-    """Names of the class folders of `root` in label order, without looking into them; raises DataError for none."""
+    """Names of the class folders of `root` in label order, without listing them; raises DataError for none."""
     root = Path(root)
     if not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"

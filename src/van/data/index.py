@@ -97,7 +97,7 @@ def list_classes(
 
 
 def believable(path: Path, now_ns: int) -> int:
-    """The modification time of a folder that was listed at `now_ns`, or -1 when it is too fresh to tell changes."""
+    """The modification time of a folder that was listed at `now_ns`, or -1 when it is too recent to show changes."""
     changed = path.stat().st_mtime_ns
     return changed if now_ns - changed > RACY_NS else -1
 
@@ -130,7 +130,7 @@ def _write(file: Path, root: Path, found: dict[str, list[Folder]]) -> None:
 
 
 def _read(file: Path, root: Path) -> dict[str, list[Folder]]:
-    """What `_write` wrote for this root; nothing when there is no such file, and aloud when it is damaged."""
+    """What `_write` wrote for this root; empty when there is no such file, and with a notice when it is damaged."""
     try:
         if why_no_file(file):
             return {}

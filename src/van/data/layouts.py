@@ -77,7 +77,7 @@ def match(
 ) -> Listing:
     """Pairs the files of two folders (and their sub-folders) by relative path without suffix.
 
-    image_suffix, mask_suffix: end of the file names to look at, e.g. "_gtFine_labelIds.png"; "" is any known one.
+    image_suffix, mask_suffix: end of the file names, e.g. "_gtFine_labelIds.png"; "" is any known one.
     names: only these, with or without a suffix; a name without any file counts as missing on both sides.
     Raises DataError for a missing folder, and for two files of one name.
     """

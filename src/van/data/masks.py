@@ -78,7 +78,7 @@ class MaskRule:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """Class of every stored index, UNKNOWN where there is none: (65536,) int32."""
+        """Class of every stored index, UNKNOWN for the others: (65536,) int32."""
         table = np.full(_TABLE_SIZE, UNKNOWN, np.int32)
         table[self.ignore_index] = self.ignore_index
         if self.values is not None:

@@ -23,7 +23,7 @@ from ..files import printable
 Colour = tuple[int, int, int]
 Palette = Sequence[Colour]
 
-# Cityscapes' evaluation server wants label ids; the network's 19 classes are train ids.
+# Cityscapes' evaluation server expects label ids; the network's 19 classes are train ids.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 # What each value of `submission` does to a label map, so that a folder of the PNGs can be handed in.
@@ -141,7 +141,7 @@ def save_raw(path: str | Path, masks: np.ndarray | Mapping[str, np.ndarray]) -> 
 
 
 def save_submission(folder: str | Path, name: str, mask: np.ndarray, layout: str) -> Path:
-    """Write `<folder>/<stem of name>.png` as a benchmark's server wants it; layout: a key of SUBMISSIONS.
+    """Write `<folder>/<stem of name>.png` as a benchmark's server expects it; layout: a key of SUBMISSIONS.
 
     Returns the path. Raises UnknownNameError for an unknown layout, DataError for class numbers it has no value for.
     """

@@ -26,7 +26,7 @@ _INDEX_URL = f"https://storage.googleapis.com/download.tensorflow.org/data/{_IND
 
 
 def preprocess_input(x: Any, data_format: str | None = None, preprocess: Any = None) -> Any:
-    """Pixels 0 … 255 (N, H, W, C) or (H, W, C), of the network's size already -> what the network wants, float32.
+    """Pixels 0 … 255 (N, H, W, C) or (H, W, C), of the network's size already -> what the network expects, float32.
 
     preprocess: the record whose mean and deviation are used, e.g. `model.preprocess`; None for B0 … B3's. The size
     stays: `VANImageConverter` resizes and crops as well.

@@ -91,7 +91,7 @@ def given_of(options: Mapping[str, Any], images: Images) -> dict[str, Any]:
 
 
 def _field(name: str, value: Any) -> Any:
-    """The value as VanConfig's field of that name wants it."""
+    """The value as VanConfig's field of that name expects it."""
     kinds = {field.name: str(field.type) for field in fields(VanConfig)}
     if name not in kinds:
         if name in ELSEWHERE:

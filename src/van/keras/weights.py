@@ -126,8 +126,10 @@ def load(model: VAN, source: str | Path, skip_mismatch: bool) -> None:
     for key in fitting:
         variables[key].assign(arrays[key])
     if skipped := [key for key in variables if key not in fitting]:
-        told = f"{len(skipped)} of the model's {len(variables)} tensors are not in {source} or have another shape there"
-        warnings.warn(f"{told} and are left unchanged: {layout.listed(skipped)}", VanNotice, stacklevel=3)
+        stated = (
+            f"{len(skipped)} of the model's {len(variables)} tensors are not in {source} or have another shape there"
+        )
+        warnings.warn(f"{stated} and are left unchanged: {layout.listed(skipped)}", VanNotice, stacklevel=3)
 
 
 def require_fit(model: VAN, checkpoint: Checkpoint) -> None:
@@ -163,7 +165,7 @@ def save(model: VAN, path: str | Path, *, format: str = "keras") -> None:  # noq
 
 
 def add_record(model: VAN, path: str | Path, *, head: bool = True) -> None:
-    """Write our record into a `.weights.h5` that Keras saved: it tells what no tensor does, epsilon for one.
+    """Write our record into a `.weights.h5` that Keras saved: it holds what no tensor shows, for example epsilon.
 
     The layers get the names there that readers know, whatever they were renamed to; Keras itself goes by their order.
     head: False for a file of the backbone alone.

@@ -30,7 +30,7 @@ from . import weights
 # Stride of the last map -> strides of the four stages; as in HamNet, a stage stops shrinking and nothing is dilated.
 OUTPUT_STRIDES = {32: (4, 2, 2, 2), 16: (4, 2, 2, 1), 8: (4, 2, 1, 1)}
 
-register_notrace_module(Stage)  # torch.fx sees a stage as one node: what is inside looks at shapes and devices
+register_notrace_module(Stage)  # a stage is one node for torch.fx: what is inside depends on shapes and devices
 
 
 @register_notrace_function  # which passes over names that begin with an underscore
@@ -204,7 +204,7 @@ class VisualAttentionNetwork(nn.Module):
         """Weights from a file or folder of any published format, its epsilon included; timm calls it for `custom_load`.
 
         As timm does, a first convolution for other channels is adapted and a head of another size left as it is.
-        Raises CheckpointError when the file is none, or holds another variant.
+        Raises CheckpointError when the file is not a checkpoint, or holds another variant.
         """
         weights.load(self, checkpoints.read(checkpoint_path))
 
