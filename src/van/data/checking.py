@@ -19,8 +19,8 @@ import numpy as np
 from ..errors import DataError
 from ..files import private_cache
 from ..images.preprocess import read_image, to_color
-from .classification import FolderData
 from .index import PathTable
+from .labelled_images import FolderData
 
 # What the check of an ordinary run may take at most; the rest is left to training, and to the next start.
 LIMIT_S = 300.0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from .segmentation import SegmentationData
+from .labelled_pixels import SegmentationData
 
 
 class InfiniteSampler(Sampler[tuple[int, int]]):

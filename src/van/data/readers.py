@@ -25,8 +25,8 @@ from ..errors import ConfigError, DataError, MissingExtraError
 from ..images.preprocess import read_image, upright
 from ..recipes import DataSpec
 from .augment import Transform
-from .classification import ClassificationData
 from .fingerprint import Fingerprint
+from .labelled_images import ClassificationData
 from .seeding import seeded
 from .split_folders import split_folder, split_tar
 
