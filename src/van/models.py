@@ -264,9 +264,9 @@ def _head_notes(checkpoint: Checkpoint, wanted: int | None) -> Iterator[str]:
             if has
             else "the file has no head"
         )
-        yield f"{old}, a fresh one of {wanted} classes is put on" if wanted else old
+        yield f"{old}; a new one of {wanted} classes is used" if wanted else old
     elif not has and wanted is None:
-        yield "the file has no head, so this is a feature backbone (num_classes=0); give num_classes for a fresh head"
+        yield "the file has no head, so this is a feature backbone (num_classes=0); give num_classes for a new head"
 
 
 def _reset_head(model: Model, num_classes: int) -> None:

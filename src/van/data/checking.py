@@ -55,7 +55,7 @@ def check_images(
 ) -> Checked:
     """Decode every image of a data set that was not found whole before.
 
-    limit_s: stop after so many seconds; None: look at all. stop: asked now and then, ends the check early.
+    limit_s: stop after so many seconds; None: check all. stop: called from time to time, ends the check early.
     progress: called with (images done, images in all).
     """
     memory = _Memory(data, index)

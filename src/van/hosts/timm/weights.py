@@ -84,11 +84,15 @@ def checkpoint_filter_fn(
         if f"{FIRST_CONV}.weight" in state:
             cfg["input_size"] = (state[f"{FIRST_CONV}.weight"].shape[1], *cfg.get("input_size", (3, 224, 224))[1:])
         if source is not None:
-            cfg |= {name: value for name, value in _told(source).items() if cfg.get(name) in _UNTOLD.get(name, (None,))}
+            cfg |= {
+                name: value
+                for name, value in _read_beside(source).items()
+                if cfg.get(name) in _UNTOLD.get(name, (None,))
+            }
     return state
 
 
-# What timm's record says of preprocessing where nobody said anything.
+# What timm's record says of preprocessing by default.
 _UNTOLD = {
     name: [preprocessing(used)[name] for used in (preprocess.OFFICIAL, preprocess.IMAGENET)]
     for name in preprocessing(preprocess.OFFICIAL)
@@ -96,9 +100,9 @@ _UNTOLD = {
 
 
 def _source(cfg: Mapping[str, Any], cache_dir: str | Path | None) -> Checkpoint | None:
-    """The checkpoint, with what it tells about itself, of which timm hands over the bare tensors.
+    """The checkpoint, with its own record, of which timm hands over the bare tensors.
 
-    None for published weights, of which timm's record tells all, for folders that timm builds from, and for what only
+    None for published weights, which timm's record describes, for folders that timm builds from, and for what only
     timm can read.
     """
     file, repository = cfg.get("file"), cfg.get("hf_hub_id")
@@ -142,7 +146,7 @@ def translate_hook(module: VisualAttentionNetwork, state_dict: dict[str, Any], p
 def _say_when_the_head_differs(theirs: int, ours: int) -> None:
     if ours and theirs != ours:
         warnings.warn(
-            f"the file's head has {theirs} classes, the model's {ours}: it starts afresh", VanNotice, stacklevel=4
+            f"the file's head has {theirs} classes, the model's {ours}; the new head is random", VanNotice, stacklevel=4
         )
 
 
@@ -166,11 +170,11 @@ def load_compatible_state_dict(model: VisualAttentionNetwork, checkpoint: Checkp
     model.load_state_dict(state)
     cfg = getattr(model, "pretrained_cfg", None)
     if isinstance(cfg, dict):
-        cfg |= {"num_classes": theirs.num_classes, **_told(checkpoint)}
+        cfg |= {"num_classes": theirs.num_classes, **_read_beside(checkpoint)}
 
 
-def _told(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint tells besides its tensors, in timm's words."""
+def _read_beside(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint states besides its tensors, as timm's fields."""
     names = {"label_names": list(checkpoint.classes)} if checkpoint.classes else {}
     return {**preprocessing(checkpoint.preprocess), **names}
 
