@@ -270,7 +270,7 @@ def make_folder(path: Path) -> None:
         raise CheckpointError(f"cannot write the folder {path}: {error.strerror or error}") from error
 
 
-def glimpse(content: Content) -> str:
+def summarize_content(content: Content) -> str:
     """A few words on what the content is instead."""
     tree = content.tree
     if not isinstance(tree, Mapping):
