@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from . import checkpoints
-from .checkpoints import Checkpoint, Info, head_layout, layout
+from .checkpoints import Checkpoint, Info, layout
 from .checkpoints.compare import compare
 from .checkpoints.files import Widened
 from .checkpoints.folders import refuse_overwriting
@@ -22,33 +21,18 @@ from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
 from .checkpoints.sources import find
-from .configs.backbone import ALIASES, VARIANTS
-from .configs.detector import DETECTORS, is_detector, only_created
-from .configs.detector import resolve as resolve_detector
-from .configs.segmenter import ALIASES as SEGMENTER_ALIASES
-from .configs.segmenter import SEGMENTERS, resolve
-from .errors import CheckpointError, ConfigError, UnknownNameError, UnknownOptionError, VanNotice
-from .images.preprocess import IMAGENET, OFFICIAL, Preprocess
-from .nn import Backbone, Classifier
+from .configs.catalog import MODELS, resolve, why_created_only
+from .configs.catalog import list_models as list_models
+from .configs.metadata import ModelMetadata
+from .configs.model_config import ModelConfig
+from .errors import CheckpointError, ConfigError, UnknownOptionError, VanNotice
+from .images.preprocess import RECORDS, Preprocess
+from .nn import Backbone, Model
+from .nn.build import build
 from .nn.dtypes import AUTO, dtype_of, require_values
 from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
 from .nn.optimize import optimize as optimize
-from .nn.segmenter import Segmenter
-
-Model = Classifier | Segmenter
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Classifiers, segmenters and detectors that match a shell-style pattern; aliases when nothing else does.
-
-    Detectors ("retinanet_…", "mask_rcnn_…") can be created only: torchvision's tools train and run them, and this
-    package neither writes nor reads their files yet.
-    """
-    for names in ((*VARIANTS, *SEGMENTERS, *DETECTORS), (*ALIASES, *SEGMENTER_ALIASES)):
-        if found := [name for name in names if fnmatch.fnmatch(name, pattern)]:
-            return found
-    return []
 
 
 def create_model(name: str = "van_b0", *, seed: int | None = None, **options: Any) -> Any:
@@ -65,48 +49,17 @@ def create_model(name: str = "van_b0", *, seed: int | None = None, **options: An
         raise UnknownOptionError(
             f"create_model draws fresh weights; van.load({name!r}, pretrained=True) fetches published ones"
         )
-    name = _resolve(name)
-    if name in DETECTORS:
-        return _create_detector(name, seed, options)
-    model: Model
-    if name in SEGMENTERS:
-        model = Segmenter(SEGMENTERS[name].with_options(**options))
-        preprocess = for_channels(IMAGENET, model.config.backbone.in_chans)
-        _label(model, classes=None, palette=None, preprocess=preprocess, provenance={})
-    else:
-        model = Classifier(VARIANTS[name].with_options(**options))
-        preprocess = for_channels(OFFICIAL, model.config.in_chans)
-        _label(model, classes=None, preprocess=preprocess, provenance={})
-    if seed is not None and torch.get_default_device().type != "meta":  # where there is nothing to draw
-        _draw(model, torch.Generator(device=torch.get_default_device()).manual_seed(seed))
-    return model
-
-
-def _resolve(name: str) -> str:
-    for known in (resolve, resolve_detector):
-        try:
-            return known(name)
-        except UnknownNameError:
-            continue
-    raise UnknownNameError.of("model", name, [*list_models(), *ALIASES, *SEGMENTER_ALIASES])
-
-
-def _create_detector(name: str, seed: int | None, options: dict[str, Any]) -> nn.Module:
-    from .nn.detector import detector
-
-    config = DETECTORS[name].with_options(**options)
+    config = MODELS[resolve(name)].with_options(**options)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:  # torchvision's heads draw from the global generator; it is given back
             torch.manual_seed(seed)
-        return detector(config)
-
-
-def _draw(model: Model, generator: torch.Generator) -> None:
-    if isinstance(model, Segmenter):
-        model.reset_parameters(generator)
-    else:
-        model.backbone.reset_parameters(generator)
-        model.reset_classifier(model.config.num_classes, generator)
+        model = build(config)
+    if not isinstance(model, Model):
+        return model
+    model.metadata = ModelMetadata(preprocess=for_channels(RECORDS[config.statistics], config.backbone.in_chans))
+    if seed is not None and torch.get_default_device().type != "meta":  # where there is nothing to draw
+        model.reset_parameters(torch.Generator(device=torch.get_default_device()).manual_seed(seed))
+    return model
 
 
 def load(
@@ -149,7 +102,7 @@ def load(
     checkpoint = _read(source, options=options, **chosen)
     computed = dtype_of(dtype, checkpoint.stored)
     if num_classes is not None:  # raises ConfigError for impossible numbers
-        (checkpoint.segmenter or checkpoint.config).with_options(num_classes=num_classes)
+        checkpoint.config.with_options(num_classes=num_classes)
     for note in [*checkpoint.notes, *_head_notes(checkpoint, num_classes)]:
         if not (isinstance(note, Widened) and computed == torch.bfloat16):  # it is what the file stores again
             warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
@@ -181,11 +134,10 @@ def save(model: nn.Module, path: str | Path, *, format: str = "van") -> None:  #
 
 def record_of(model: Model, *, preprocess: Preprocess | None, provenance: dict[str, Any]) -> dict[str, Any]:
     """What no tensor of a network tells, plain values as every format of ours carries them: configuration, classes."""
-    segmenter = model.config if isinstance(model, Segmenter) else None
-    config = model.config.backbone if isinstance(model, Segmenter) else model.config
-    known = {"classes": model.__dict__.get("classes"), "palette": model.__dict__.get("palette")}
-    facts: dict[str, Any] = {"preprocess": preprocess, "provenance": provenance, **known}
-    return describe(Checkpoint(arrays={}, config=config, segmenter=segmenter, format="van", **facts))
+    facts: dict[str, Any] = {"preprocess": preprocess, "provenance": provenance}
+    return describe(
+        Checkpoint(arrays={}, config=model.config, format="van", classes=model.classes, palette=model.palette, **facts)
+    )
 
 
 def info(source: str | Path, *, ema: bool = False, revision: str | None = None, **options: Any) -> Info:
@@ -194,7 +146,7 @@ def info(source: str | Path, *, ema: bool = False, revision: str | None = None, 
     Arguments and errors as in `load`; the notes are in the result, and only where published weights come from is
     warned about.
     """
-    return checkpoints.summarise(_read(source, ema=ema, revision=revision, options=options), str(source))
+    return checkpoints.summarize(_read(source, ema=ema, revision=revision, options=options), str(source))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +196,6 @@ def convert(
             checkpoint,
             arrays=fresh.arrays,
             config=fresh.config,
-            segmenter=fresh.segmenter,
             classes=None,
             palette=None,
         )
@@ -289,7 +240,7 @@ def _with_bases(checkpoint: Checkpoint) -> Checkpoint:
 
 def _seeded_bases(checkpoint: Checkpoint) -> np.ndarray | None:
     """(D, R), the same for every network of these sizes; None for one without a Hamburger."""
-    if checkpoint.segmenter is None or (shape := head_layout.shapes(checkpoint.segmenter).get(BASES)) is None:
+    if (shape := layout.shapes(checkpoint.config).get(BASES)) is None:
         return None
     like = checkpoint.arrays["head.hamburger.upper.weight"]
     return draw_bases(shape[0], shape[1], seed=0).numpy().astype(like.dtype)
@@ -307,44 +258,31 @@ def _write(checkpoint: Checkpoint, path: str | Path, format: str) -> list[str]: 
 def _head_notes(checkpoint: Checkpoint, wanted: int | None) -> Iterator[str]:
     has = checkpoint.num_classes
     if wanted is not None and wanted != has:
-        old = f"the file's head of {has} classes is left out" if has else "the file has no head"
-        if checkpoint.segmenter is not None:
-            old = f"the file's pixel classifiers of {has} classes are left out"
+        layers, plural = checkpoint.config.output_layers, checkpoint.config.output_layers.endswith("s")
+        old = (
+            f"the file's {layers} of {has} classes {'are' if plural else 'is'} left out"
+            if has
+            else "the file has no head"
+        )
         yield f"{old}, a fresh one of {wanted} classes is put on" if wanted else old
     elif not has and wanted is None:
         yield "the file has no head, so this is a feature backbone (num_classes=0); give num_classes for a fresh head"
 
 
 def _reset_head(model: Model, num_classes: int) -> None:
-    """A fresh classifier; names and colours of the old one's classes do not fit any more."""
+    """Fresh output layers; names and colours of the old ones' classes do not fit any more."""
     model.reset_classifier(num_classes)
-    _label(model, classes=None, **({"palette": None} if isinstance(model, Segmenter) else {}))
+    model.metadata = replace(model.metadata, classes=None, palette=None)
 
 
 def _build(checkpoint: Checkpoint) -> Model:
     """The network of a checkpoint; its tensors share memory with the arrays, nothing is initialised for nothing."""
     with torch.device("meta"):
-        model = _bare(checkpoint)
+        model = cast(Model, build(checkpoint.config))
     tensors = {key: torch.from_numpy(np.require(a, requirements="W")) for key, a in checkpoint.arrays.items()}
     model.load_state_dict(tensors, assign=True)
-    _label(
-        model,
-        classes=checkpoint.classes,
-        preprocess=checkpoint.preprocess,
-        provenance=checkpoint.provenance,
-    )
-    if checkpoint.segmenter is not None:
-        _label(model, palette=checkpoint.palette)
+    model.metadata = checkpoint.metadata
     return model.eval()
-
-
-def _bare(checkpoint: Checkpoint) -> Model:
-    return Classifier(checkpoint.config) if checkpoint.segmenter is None else Segmenter(checkpoint.segmenter)
-
-
-def _label(model: nn.Module, **attributes: Any) -> None:
-    """Plain attributes that travel with the model; nn.Module's own setter is typed for tensors and modules."""
-    model.__dict__.update(attributes)
 
 
 def _checkpoint_of(model: nn.Module) -> Checkpoint:
@@ -353,22 +291,17 @@ def _checkpoint_of(model: nn.Module) -> Checkpoint:
         model = inner
     if any(isinstance(module, FoldedBlock) for module in model.modules()):
         raise CheckpointError("a folded network cannot be saved; save the original and fold it after loading")
-    if is_detector(model):
-        raise ConfigError(only_created(model))
-    if not isinstance(model, Classifier | Segmenter | Backbone):
+    if reason := why_created_only(model):
+        raise ConfigError(reason)
+    if not isinstance(model, Model | Backbone):
         raise ConfigError(f"cannot save a {type(model).__name__}; expected a van.nn.Classifier, Segmenter or Backbone")
     require_values(model)
     arrays, notes = _arrays(model, "backbone." if isinstance(model, Backbone) else "")
-    segmenter = model.config if isinstance(model, Segmenter) else None
-    config = model.config.backbone if isinstance(model, Segmenter) else model.config
-    if isinstance(model, Backbone):
-        config = config.with_options(num_classes=0)
-    want = layout.shapes(config) if segmenter is None else head_layout.shapes(segmenter)
-    layout.check(arrays, want, what="the model")
+    config: ModelConfig = model.config.backbone if isinstance(model, Backbone) else model.config
+    layout.check(arrays, layout.shapes(config), what="the model")
     return Checkpoint(
         arrays=arrays,
         config=config,
-        segmenter=segmenter,
         format="van",
         classes=getattr(model, "classes", None),
         palette=getattr(model, "palette", None),
@@ -397,7 +330,7 @@ def _compare_outputs(one: Checkpoint, two: Checkpoint, path: str | Path) -> str:
     both = one.num_classes == two.num_classes
     if BASES in one.arrays:  # of which a format without a place for them knows nothing
         two = replace(two, arrays={BASES: one.arrays[BASES]} | two.arrays)
-    image = np.random.default_rng(0).standard_normal((1, one.config.in_chans, 96, 96)).astype(np.float32)
+    image = np.random.default_rng(0).standard_normal((1, one.backbone.in_chans, 96, 96)).astype(np.float32)
     with torch.inference_mode():
         a, b = (_output(_build(side).float(), torch.from_numpy(image), both) for side in (one, two))
     if not torch.equal(a.nan_to_num(), b.nan_to_num()):
@@ -407,6 +340,5 @@ def _compare_outputs(one: Checkpoint, two: Checkpoint, path: str | Path) -> str:
 
 
 def _output(model: Model, image: torch.Tensor, with_head: bool) -> torch.Tensor:
-    if isinstance(model, Segmenter):
-        return model.decode(image)
-    return model.forward_head(model.forward_features(image), not with_head)
+    """The head's output, else the pooled map of the last stage."""
+    return model.raw(image) if with_head else model.backbone.last(image).mean((2, 3))

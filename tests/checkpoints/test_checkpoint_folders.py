@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from metadata import set_metadata
 from networks import tiny
 from tiny_segmentation import slim_segmentation
 from tiny_training import make_stripes, slim_recipe
@@ -47,7 +48,7 @@ def segmenter_folder(tmp_path_factory):
 
 
 def label(model, *, classes=NAMES, preprocess=PREPARED, **more):
-    model.__dict__.update(classes=classes, preprocess=preprocess, provenance={}, **more)
+    set_metadata(model, classes=classes, preprocess=preprocess, provenance={}, **more)
     return model.eval()
 
 

@@ -205,7 +205,7 @@ def test_ranks_and_windows_of_a_segmenter(tmp_path):
     slim = {"embed_dims": (8,) * 4, "depths": (1,) * 4, "channels": 32, "ham_channels": 32, "ham_rank": 4}
     model = lived_in(van.create_model("light_ham_van_b0", num_classes=3, **slim)).eval()
     for field, value in (("resize", [10**9, 10**9]), ("window", "x"), ("stride", -1), ("resize", 3), ("window", 1e308)):
-        model.__dict__["provenance"] = {"inference": {field: value}}
+        model.provenance = {"inference": {field: value}}
         van.save(model, tmp_path / "x.safetensors")
         check(partial(predicted, tmp_path / "x.safetensors"), f"{field}={value}")
     for field in ("ham_rank", "neck_channels", "auxiliary_channels", "channels", "drop_rate", "method", "auxiliary"):

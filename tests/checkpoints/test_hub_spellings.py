@@ -5,6 +5,7 @@ import shutil
 import huggingface_hub
 import pytest
 import torch
+from metadata import set_metadata
 from networks import tiny
 
 import van
@@ -29,7 +30,7 @@ def cache(tmp_path, monkeypatch):
         reference.write_text(commit)
     for commit, classes in (("c" * 40, 5), (COMMIT, 3)):
         model = tiny(num_classes=classes).eval()
-        model.__dict__.update(classes=tuple("abcde"[:classes]), preprocess=None, provenance={})
+        set_metadata(model, classes=tuple("abcde"[:classes]), preprocess=None, provenance={})
         folder = storage / "snapshots" / commit
         folder.mkdir(parents=True)
         van.save(model, folder / "deep.safetensors")

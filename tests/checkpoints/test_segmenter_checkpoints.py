@@ -7,6 +7,7 @@ import numpy as np
 import published
 import pytest
 import torch
+from metadata import set_metadata
 from reference_data import golden, inputs
 from reference_data import state as published_state
 from segmentation_reference import GOLDENS, METHODS, reference_bases, small
@@ -345,7 +346,7 @@ def test_the_backbone_alone(tmp_path):
 @pytest.mark.parametrize("to", ["van", "mmseg"])
 def test_saved_and_loaded_it_is_the_same(tmp_path, method, to):
     model = small(method, drop_path_rate=0.2, layer_norm_eps=3e-6)
-    model.__dict__.update(classes=NAMES, palette=COLORS, preprocess=IMAGENET, provenance={"trained": "here"})
+    set_metadata(model, classes=NAMES, palette=COLORS, preprocess=IMAGENET, provenance={"trained": "here"})
     van.save(model, tmp_path / "x", format=to)
     back = van.load(tmp_path / "x")
     assert same(back, model)

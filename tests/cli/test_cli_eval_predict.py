@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metadata import set_metadata
 from PIL import Image
 
 import van
@@ -28,7 +29,7 @@ def _one_thread():
 
 def save(path, *, seed=0, classes=tuple("0123456789"), **config):
     model = van.create_model("van_b0", seed=seed, num_classes=len(classes), **TINY, **config)
-    model.__dict__ |= {"classes": classes, "preprocess": model.preprocess.with_overrides(size=16)}
+    set_metadata(model, classes=classes, preprocess=model.preprocess.with_overrides(size=16))
     van.save(model, path)
     return str(path)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from metadata import set_metadata
 from PIL import Image
 from tiny_segmentation import SLIM_NETWORK
 
@@ -65,7 +66,7 @@ def checkpoint(tmp_path_factory):
     with torch.no_grad():
         model.head.classify.conv.weight.mul_(30)
     facts = {"inference": {"resize": None}, "split": {"scene_size": 32}}
-    model.__dict__.update(classes=data.classes, palette=data.palette, provenance=facts)
+    set_metadata(model, classes=data.classes, palette=data.palette, provenance=facts)
     path = tmp_path_factory.mktemp("checkpoint") / "segmenter.safetensors"
     van.save(model, path)
     return str(path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from exported import PICTURES, segmenter
+from metadata import set_metadata
 from tiny_segmentation import make_pictures
 
 import van
@@ -214,7 +215,7 @@ def test_validation_decides_by_top1(tmp_path, monkeypatch):
 @pytest.mark.promise("22")
 def test_a_segmenter_reports_miou(tmp_path, capsys):
     model = segmenter(num_classes=11)
-    model.__dict__.update(classes=None, palette=None, provenance={"inference": {"resize": None, "window": None}})
+    set_metadata(model, classes=None, palette=None, provenance={"inference": {"resize": None, "window": None}})
     van.save(model, tmp_path / "s.safetensors")
     data, told = make_pictures(tmp_path / "data", val=2), tmp_path / "r.json"
     options = ["--calibration", str(data / "images"), "--validation", str(data), "--max-drop", "1", "--json", str(told)]

@@ -105,7 +105,7 @@ def test_a_card_invents_nothing(tmp_path):
 
 def test_a_trained_networks_own_scores_are_told_and_not_the_published_ones(tmp_path):
     network = van.create_model("van_b0", num_classes=1000)
-    network.__dict__["provenance"] = {
+    network.provenance = {
         "trained_by": "van 0.1.0",
         "source": "van_tiny_754.pth.tar",
         "scores": {"val/top1": 0.81234},

@@ -264,7 +264,7 @@ class TestEvaluate:
 
     def test_equals_a_plain_loop(self):
         model = van.create_model("van_b0", seed=0, num_classes=10, **TINY)
-        model.__dict__["preprocess"] = model.preprocess.with_overrides(size=32)
+        model.preprocess = model.preprocess.with_overrides(size=32)
         data = open_classification("digits", "val")
         pixels = torch.from_numpy(np.stack([model.preprocess(data.load(i)[0]) for i in range(len(data))]))
         labels = torch.tensor(data.labels)
@@ -360,7 +360,7 @@ class TestSeveral:
         for seed, name in enumerate(("a.safetensors", "deep/b.safetensors", "c.pth.tar")):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             model = van.create_model("van_b0", seed=seed, num_classes=10, **TINY)
-            model.__dict__["preprocess"] = model.preprocess.with_overrides(size=16)
+            model.preprocess = model.preprocess.with_overrides(size=16)
             if name.endswith("tar"):
                 van.save(model, tmp_path / name, format="official")
             else:

@@ -31,7 +31,7 @@ def _one_thread():
 @pytest.fixture
 def model():
     model = van.create_model("van_b0", seed=0, num_classes=7, **TINY)
-    model.__dict__["preprocess"] = model.preprocess.with_overrides(size=32)
+    model.preprocess = model.preprocess.with_overrides(size=32)
     return model
 
 
@@ -144,7 +144,7 @@ class TestInOrder:
 class TestOpening:
     def test_channels_must_fit(self):
         gray = van.create_model("van_b0", num_classes=3, in_chans=1, **TINY)
-        gray.__dict__["preprocess"] = van.create_model("van_b0", num_classes=3, **TINY).preprocess
+        gray.preprocess = van.create_model("van_b0", num_classes=3, **TINY).preprocess
         with pytest.raises(ConfigError, match=r"takes images of 1 channel\(s\), its preprocessing makes 3 \(RGB\)"):
             open_classifier(gray)
         opened = open_classifier(gray, overrides={"mean": (0.5,), "std": (0.5,), "size": 32})
@@ -194,7 +194,7 @@ class TestPredictor:
         assert prediction.probability == prediction.top[0][2]
 
     def test_loads_a_checkpoint_with_its_labels(self, model, tmp_path):
-        model.__dict__["classes"] = tuple("abcdefg")
+        model.classes = tuple("abcdefg")
         van.save(model, tmp_path / "m.safetensors")
         predictor = van.Predictor(tmp_path / "m.safetensors", top=99)
         prediction = predictor(noise())

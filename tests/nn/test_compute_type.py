@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from metadata import set_metadata
 from networks import tiny
 from PIL import Image
 from safetensors.torch import save_file
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Keras keeps no:van.errors.VanNot
 
 
 def named(model):
-    model.__dict__.update(classes=NAMES, preprocess=PREPARED, provenance={})
+    set_metadata(model, classes=NAMES, preprocess=PREPARED, provenance={})
     return model.eval()
 
 

@@ -28,7 +28,7 @@ def slim(method="hamnet", **record):
     options = dict(SIZES) | ({"ham_channels": 32, "ham_rank": 4} if "ham" in method else {})
     model = van.create_model(NAMES[method], seed=0, num_classes=11, **options).eval()
     if record:
-        model.__dict__["provenance"] = {"inference": record}
+        model.provenance = {"inference": record}
     return model
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from metadata import set_metadata
 from tiny_segmentation import SLIM_NETWORK
 
 import van
@@ -53,7 +54,7 @@ def test_the_first_difference_is_a_real_one():
 
 def segmenter_file(path, classes, **attributes):
     model = van.create_model("light_ham_van_b0_d256", seed=3, num_classes=len(classes), auxiliary=True, **SLIM_NETWORK)
-    model.__dict__.update(classes=classes, **attributes)
+    set_metadata(model, classes=classes, **attributes)
     van.save(model, path)
     return model
 
@@ -111,7 +112,7 @@ def test_other_names_give_a_fresh_head_unless_it_is_to_be_kept(tmp_path):
 @pytest.mark.promise("9")
 def test_nameless_pixel_classifiers_are_kept_with_a_note(tmp_path):
     model = segmenter_file(tmp_path / "s.safetensors", ANIMALS)
-    model.__dict__["classes"] = None
+    model.classes = None
     van.save(model, tmp_path / "s.safetensors")
     with pytest.warns(VanNotice, match="does not name its classes"):
         kept = continued(tmp_path / "s.safetensors", ANIMALS)
@@ -122,7 +123,7 @@ def test_nameless_pixel_classifiers_are_kept_with_a_note(tmp_path):
 @pytest.mark.promise("9")
 def test_heads_of_classifiers_alike(tmp_path):
     model = van.create_model("van_b0", seed=1, num_classes=3, **SLIM)
-    model.__dict__["classes"] = ("Straße", "CAT", "traffic_light")
+    model.classes = ("Straße", "CAT", "traffic_light")
     van.save(model, tmp_path / "c.safetensors")
     spec = ModelSpec(checkpoint=str(tmp_path / "c.safetensors"))
     same = build_network(spec, ("strasse", "cat", "Traffic light"), seed=0)
@@ -178,7 +179,7 @@ def test_a_classifier_has_no_pixel_classifiers_to_keep(tmp_path):
 @pytest.mark.promise("9")
 def test_a_teacher_is_taken_by_its_classes_names(tmp_path):
     model = van.create_model("van_b0", seed=1, num_classes=3, **SLIM).eval()
-    model.__dict__["classes"] = ("TRAFFIC_LIGHT", "cat", "strasse")
+    model.classes = ("TRAFFIC_LIGHT", "cat", "strasse")
     van.save(model, tmp_path / "t.safetensors")
     teacher = Teacher(CriterionSpec(teacher=str(tmp_path / "t.safetensors")), classes=ANIMALS, student=model.preprocess)
     assert torch.equal(teacher.model.head.weight, model.head.weight[[1, 0, 2]])

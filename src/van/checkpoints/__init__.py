@@ -9,14 +9,16 @@ import importlib
 from pathlib import Path
 from typing import Any, cast
 
+from ..configs.head_config import HeadConfig
+from ..configs.model_config import ModelConfig
 from ..errors import CheckpointError, UnknownNameError
 from ..files import why_no_path
 from . import beside, files
 from .checkpoint import Checkpoint, Content, Format
 from .damage import named_damage
-from .summary import Info, summarise
+from .summary import Info, summarize
 
-__all__ = ["FORMATS", "Checkpoint", "Content", "Info", "read", "summarise", "write"]
+__all__ = ["FORMATS", "Checkpoint", "Content", "Info", "read", "summarize", "write"]
 
 # Format -> module, in the order in which their `detect` is asked.
 FORMATS = {
@@ -27,8 +29,8 @@ FORMATS = {
     "mmseg": "mmseg",
     "official": "official",
 }
-# Those with a place for segmentation heads.
-SEGMENTER_FORMATS = ("van", "mmseg")
+# Those with a place for the heads of other tasks than classification; None: of every one.
+HEADS: dict[str, tuple[str, ...] | None] = {"van": None, "mmseg": ("segmentation",)}
 
 _DETECTOR = "backbone.backbone.stages."  # only torchvision's detectors wrap the backbone so
 
@@ -59,13 +61,20 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
                 found = module.read(content, ema=ema, known=known)
                 # transformers' own format is these files as much as the weights
                 return found if name == "transformers" or not content.beside else beside.complete(found, content)
-        glimpse = files.glimpse(content)
-        if _DETECTOR in glimpse:
+        inside = files.summarize_content(content)
+        if _DETECTOR in inside:
             raise CheckpointError(
                 f"{path} holds a detector's weights, which this package does not read yet; give them to "
                 "load_state_dict of what van.create_model makes"
             )
-        raise CheckpointError(f"{path} holds no Visual Attention Network; {glimpse}")
+        raise CheckpointError(f"{path} holds no Visual Attention Network; {inside}")
+
+
+def formats_of(config: ModelConfig) -> list[str]:
+    """The formats that have a place for all of a model."""
+    if not isinstance(config, HeadConfig):
+        return [*FORMATS]
+    return [name for name, tasks in HEADS.items() if tasks is None or config.task in tasks]
 
 
 def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list[str]:  # noqa: A002
@@ -77,9 +86,9 @@ def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list
     if reason := why_no_path(path):
         raise CheckpointError(f"cannot write {str(path)!r}: it {reason}; give a file name")
     module = module_of(format)
-    if checkpoint.segmenter is not None and format not in SEGMENTER_FORMATS:
+    if format not in (able := formats_of(checkpoint.config)):
         raise CheckpointError(
             f"the format {format} carries the backbone of a {checkpoint.name} only; for the whole use "
-            f"{' or '.join(SEGMENTER_FORMATS)}, for the backbone alone load with backbone_only=True"
+            f"{' or '.join(able)}, for the backbone alone load with backbone_only=True"
         )
     return module.write(checkpoint, Path(path))

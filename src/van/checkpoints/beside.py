@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..configs.backbone import VARIANTS, VanConfig
+from ..configs.model_config import ModelConfig
 from ..errors import CheckpointError, VanError
 from ..images.preprocess import Preprocess
 from . import transformers
@@ -62,8 +63,7 @@ def complete(checkpoint: Checkpoint, content: Content) -> Checkpoint:
         notes.append(f"the files beside the weights say {'; '.join(differs)}: what the weights' own file says is kept")
     return replace(
         checkpoint,
-        config=config if checkpoint.segmenter is None else checkpoint.config,
-        segmenter=checkpoint.segmenter and replace(checkpoint.segmenter, backbone=config),
+        config=config,
         classes=checkpoint.classes if checkpoint.classes is not None else told.classes,
         preprocess=preprocess,
         origins=origins,
@@ -71,9 +71,9 @@ def complete(checkpoint: Checkpoint, content: Content) -> Checkpoint:
     )
 
 
-def _settle(checkpoint: Checkpoint, fields: Mapping[str, Any]) -> tuple[VanConfig, list[str]]:
-    """The configuration (a segmenter's backbone's) with what it leaves open filled in, and what differs."""
-    config = checkpoint.config if checkpoint.segmenter is None else checkpoint.segmenter.backbone
+def _settle(checkpoint: Checkpoint, fields: Mapping[str, Any]) -> tuple[ModelConfig, list[str]]:
+    """The configuration with what it leaves open of the backbone filled in, and what differs."""
+    config = checkpoint.backbone
     fresh: dict[str, Any] = {}
     differs: list[str] = []
     for name, value in fields.items():
@@ -82,7 +82,7 @@ def _settle(checkpoint: Checkpoint, fields: Mapping[str, Any]) -> tuple[VanConfi
             fresh[name] = value
         elif getattr(config, name) != value:
             differs.append(f"{name} {value} instead of {getattr(config, name)}")
-    return config.with_options(**fresh), differs
+    return checkpoint.config.with_options(**fresh), differs
 
 
 def _too_many(classes: tuple[str, ...], found: int) -> str:

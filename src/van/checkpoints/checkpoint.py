@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..configs.backbone import VanConfig, name_of
-from ..configs.segmenter import SegmenterConfig
-from ..configs.segmenter import name_of as segmenter_name_of
+from ..configs.backbone import VanConfig
+from ..configs.metadata import ModelMetadata, Palette
+from ..configs.model_config import ModelConfig
+from ..errors import CheckpointError
 from ..images.preprocess import Preprocess
 
 Arrays = dict[str, np.ndarray]
-Palette = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,8 @@ class Checkpoint:
     """A network's weights and what is known about them.
 
     arrays: canonical key (that of the module's `state_dict()`) -> array, BatchNorm's counters included; always exactly
-        `layout.shapes(config)` or `head_layout.shapes(segmenter)`, but for the Hamburger's bases, which may be absent.
-    config: of the classifier, or of the segmenter's backbone.
-    segmenter: None for a classifier or a bare backbone.
+        `layout.shapes(config)`, but for the Hamburger's bases, which may be absent.
+    config: of the model; a classifier's with `num_classes` 0 for a bare backbone.
     format: "van", "official", "mmpretrain", "mmseg", "transformers" or "keras".
     classes: class names in head order; None when unknown. preprocess: None when unknown.
     palette: one (R, G, B) per class of a segmenter; None when unknown.
@@ -38,9 +37,8 @@ class Checkpoint:
     """
 
     arrays: Arrays
-    config: VanConfig
+    config: ModelConfig
     format: str
-    segmenter: SegmenterConfig | None = None
     classes: tuple[str, ...] | None = None
     palette: Palette | None = None
     preprocess: Preprocess | None = None
@@ -53,12 +51,34 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """The published model, e.g. 'van_b0' or 'upernet_van_b0', or one that ends in 'van_custom'."""
-        return name_of(self.config) if self.segmenter is None else segmenter_name_of(self.segmenter)
+        return self.config.name
 
     @property
     def num_classes(self) -> int:
         """Width of the head; 0 for a bare backbone."""
-        return self.config.num_classes if self.segmenter is None else self.segmenter.num_classes
+        return self.config.num_classes
+
+    @property
+    def backbone(self) -> VanConfig:
+        """The configuration of the backbone, its `num_classes` 0."""
+        return self.config.backbone
+
+    @property
+    def classifier(self) -> VanConfig:
+        """The configuration of a classifier or bare backbone; raises CheckpointError for any other model."""
+        if not isinstance(self.config, VanConfig):
+            raise CheckpointError(f"the checkpoint holds a {self.name}, a {self.config.noun}; expected a classifier")
+        return self.config
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What travels with the model besides weights and configuration."""
+        facts: dict[str, Any] = {"preprocess": self.preprocess, "provenance": self.provenance}
+        return ModelMetadata(classes=self.classes, palette=self.palette, **facts)
+
+    def as_classifier(self) -> Checkpoint:
+        """A classifier's checkpoint as it is; of any other model the backbone alone."""
+        return self if isinstance(self.config, VanConfig) else self.without_head()
 
     def without_head(self) -> Checkpoint:
         """The backbone alone, as a classifier with `num_classes` 0; what was left out is in the notes."""
@@ -66,12 +86,11 @@ class Checkpoint:
         left = len(self.arrays) - len(arrays)
         if not left:
             return self
-        note = f"{left} tensors of the {self.segmenter.method if self.segmenter else 'classification'} head left out"
+        note = f"{left} tensors of the {self.config.method} head left out"
         return replace(
             self,
             arrays=arrays,
-            config=self.config.with_options(num_classes=0),
-            segmenter=None,
+            config=self.backbone,
             classes=None,
             palette=None,
             notes=(*self.notes, note),

@@ -21,13 +21,8 @@ def compare(one: Checkpoint, two: Checkpoint, path: str | Path) -> int:
     wrong += [key for key in one.arrays if key not in two.arrays and key not in may_lack]
     if wrong:
         raise CheckpointError(f"{path} does not reproduce {len(wrong)} tensors: {listed(wrong)}")
-    classes = two.config.num_classes
-    same = two.config == one.config.with_options(num_classes=classes) and two.segmenter == one.segmenter
-    if not same or classes not in (0, one.config.num_classes):
-        network = two.segmenter or two.config
-        raise CheckpointError(
-            f"{path} was written, but reads back as another network: {network}, from {one.segmenter or one.config}"
-        )
+    if two.config not in (one.config, one.backbone):
+        raise CheckpointError(f"{path} was written, but reads back as another network: {two.config}, from {one.config}")
     _compare_facts(one, two, path)
     return len(shared)
 

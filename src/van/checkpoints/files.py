@@ -304,7 +304,7 @@ def _umask() -> int:
     return mask
 
 
-def glimpse(content: Content) -> str:
+def summarize_content(content: Content) -> str:
     """A few words on what the content is instead."""
     tree = content.tree
     if not isinstance(tree, Mapping):

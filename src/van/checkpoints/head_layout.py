@@ -19,13 +19,15 @@ from .head_keys import BASES, GROUP_NORMED, GROUP_NORMED_AUXILIARY, method_of
 from .layout import Shape, add_batch_norm, add_conv, vote
 
 # Fields of a segmenter's own; num_classes and drop_rate are the head's, not the backbone's of these names.
-FIELDS = tuple(field.name for field in fields(SegmenterConfig) if field.name != "backbone")
+FIELDS = SegmenterConfig.own_fields()
 POOLINGS = 4
+# Kinds of configurations that are read off shapes.
+KINDS = (VanConfig, SegmenterConfig)
 
 
-def shapes(config: SegmenterConfig) -> dict[str, Shape]:
-    """Key -> shape of every parameter and buffer of `van.nn.segmenter.Segmenter(config)`, in its order."""
-    out = layout.shapes(config.backbone.with_options(num_classes=0))
+@layout.shapes.register
+def _(config: SegmenterConfig) -> dict[str, Shape]:
+    out = layout.shapes(config.backbone)
     widths = config.backbone.embed_dims
     if config.method == "semantic_fpn":
         _semantic_fpn(out, widths, config)

@@ -39,7 +39,7 @@ from .checkpoint import Arrays, Checkpoint, Content
 from .damage import one_line
 from .files import atomic, bfloat16_note
 from .limits import ReadBack, beyond_original, extra_tensors
-from .reading import RECORD, Found, assemble, describe
+from .reading import RECORD, ParsedCheckpoint, assemble, describe
 
 LINEAGE = {"layer_norm_eps": 1e-6}
 COUNTER = "num_batches_tracked"
@@ -77,7 +77,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
 def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     """Write Keras 3's `.weights.h5`; see checkpoint.Format."""
     h5py = _h5py()
-    config = checkpoint.config
+    config = checkpoint.classifier
     counters = {key: int(array) for key, array in checkpoint.arrays.items() if key.endswith(COUNTER) and array}
     with atomic(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs[RECORD] = json.dumps({**describe(checkpoint), "counters": counters})
@@ -170,7 +170,7 @@ def _opened(content: Content) -> Iterator[Any]:
         raise CheckpointError(f"{path} is truncated or corrupt ({one_line(error)}); get or save it again") from error
 
 
-def _found(file: Any, path: Path) -> Found:
+def _found(file: Any, path: Path) -> ParsedCheckpoint:
     datasets = _datasets(file)
     record = _record(file)
     state: dict[str, Any]
@@ -193,13 +193,15 @@ def _found(file: Any, path: Path) -> Found:
         )
     arrays = {key: _to_ours(table, key, data) for key, data in state.items()}
     arrays |= _counters(state, table, record, notes)
-    found = Found(format="keras", state=arrays, table=table, lineage=LINEAGE, statistics=OFFICIAL, notes=notes)
+    found = ParsedCheckpoint(
+        format="keras", state=arrays, table=table, lineage=LINEAGE, statistics=OFFICIAL, notes=notes
+    )
     found.provenance = {"source": path.name, "format": "keras", "layout": kind}
     found.record = record
     return found
 
 
-def _apply_model(found: Found, config: Mapping[str, Any]) -> None:
+def _apply_model(found: ParsedCheckpoint, config: Mapping[str, Any]) -> None:
     """Take the architecture from the config.json of a model that Keras saved whole: plain values, nothing is built.
 
     Raises CheckpointError unless there is exactly one Visual Attention Network in it.
@@ -222,7 +224,7 @@ def _apply_model(found: Found, config: Mapping[str, Any]) -> None:
         found.notes.append(f"the model's output went through {activation!r}; these are the logits before it")
 
 
-def _add_preset_head(found: Found, content: Content) -> None:
+def _add_preset_head(found: ParsedCheckpoint, content: Content) -> None:
     """Take the head of a preset's classifier, and its names, from the files of their own beside the backbone's."""
     task, weights = (content.path.with_name(name) for name in folders.PRESET_TASK)
     if content.path.name != folders.KERAS_WEIGHTS or not (task.is_file() and weights.is_file()):

@@ -9,11 +9,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from ..configs.backbone import VanConfig
+from ..configs.model_config import ModelConfig
 from ..errors import CheckpointError, ConfigError
 
 Shape = tuple[int, ...]
@@ -25,8 +27,18 @@ SHAPED = (*ARCHITECTURE, "attention", "dilation", "kernel_size")
 SHOWN = 10  # keys that an error names before it counts the rest
 
 
-def shapes(config: VanConfig) -> dict[str, Shape]:
-    """Canonical key -> shape of every parameter and buffer of `van.nn.Classifier(config)`, in its order."""
+@singledispatch
+def shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Canonical key -> shape of every parameter and buffer of the model of a configuration, in its order.
+
+    Other kinds of configurations are registered: `shapes.register(ToyConfig, function)`.
+    Raises CheckpointError for a kind that is not.
+    """
+    raise CheckpointError(f"the tensors of a {config.noun} are not known; expected a registered kind of model")
+
+
+@shapes.register
+def _(config: VanConfig) -> dict[str, Shape]:
     out: dict[str, Shape] = {}
     for s, channels in enumerate(config.embed_dims):
         before = config.embed_dims[s - 1] if s else config.in_chans

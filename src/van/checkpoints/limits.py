@@ -20,7 +20,7 @@ def beyond_original(checkpoint: Checkpoint, who: str, *built_in: str, layer_norm
     built_in: fields besides those of the attention that the original code cannot change.
     layer_norm_eps: what the original code assumes; None when the format has a place for it.
     """
-    config, published = checkpoint.config, VanConfig()
+    config, published = checkpoint.backbone, VanConfig()
     lost: list[str] = []
     if config.num_stages != published.num_stages:
         return [ReadBack(f"{config.num_stages} stages: {who} has {published.num_stages}")]

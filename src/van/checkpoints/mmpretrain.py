@@ -13,7 +13,7 @@ from . import keys, openmmlab
 from .checkpoint import Checkpoint, Content
 from .limits import beyond_original, extra_tensors
 from .python_config import at
-from .reading import RECORD, Found, any_key, assemble, mostly
+from .reading import RECORD, ParsedCheckpoint, any_key, assemble, majority_match
 
 _KEYS = r"(backbone\.)?(patch_embed\d+\.projection|blocks\d+\.\d+)\."
 LINEAGE = {"layer_norm_eps": 1e-5}
@@ -21,7 +21,7 @@ LINEAGE = {"layer_norm_eps": 1e-5}
 
 def detect(content: Content) -> bool:
     """Keys with `projection` or `blocksN`, also without `backbone.` before them."""
-    return isinstance(content.tree, Mapping) and mostly(openmmlab.state_of(content), _KEYS)
+    return isinstance(content.tree, Mapping) and majority_match(openmmlab.state_of(content), _KEYS)
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
@@ -31,7 +31,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     state, meta = openmmlab.state_of(content), openmmlab.meta_of(content)
     if not any_key(state, r"backbone\."):  # a backbone taken out of its classifier
         state = {f"backbone.{key}": value for key, value in state.items()}
-    found = Found(format="mmpretrain", state=state, table=keys.MMPRETRAIN, lineage=LINEAGE)
+    found = ParsedCheckpoint(format="mmpretrain", state=state, table=keys.MMPRETRAIN, lineage=LINEAGE)
     epsilon = at(openmmlab.config_of(meta), "model", "backbone", "norm_cfg", "eps")
     if isinstance(epsilon, float):
         found.metadata["layer_norm_eps"] = epsilon

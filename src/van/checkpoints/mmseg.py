@@ -21,7 +21,7 @@ from . import head_keys, openmmlab
 from .checkpoint import Arrays, Checkpoint, Content
 from .limits import beyond_original
 from .python_config import at
-from .reading import RECORD, Found, any_key, assemble, mostly
+from .reading import RECORD, ParsedCheckpoint, any_key, assemble, majority_match
 
 _KEYS = r"backbone\.(patch_embed\d+\.proj|block\d+\.\d+)\."
 HEADS = r"(neck|decode_head|auxiliary_head)\."
@@ -38,7 +38,7 @@ def detect(content: Content) -> bool:
     if not isinstance(content.tree, Mapping):
         return False
     state = openmmlab.state_of(content)
-    return mostly({key: None for key in state if not re.match(HEADS, key)}, _KEYS)
+    return majority_match({key: None for key in state if not re.match(HEADS, key)}, _KEYS)
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
@@ -50,7 +50,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     method = head_keys.method_of(heads, ours=False)
     version_1 = any_key(state, _NO_INNER) and not any_key(state, _INNER)
     config = openmmlab.config_of(meta)
-    found = Found(
+    found = ParsedCheckpoint(
         format="mmseg",
         state={key: value for key, value in state.items() if method is not None or key not in heads},
         table=head_keys.mmseg(method, version_1=version_1),
@@ -109,18 +109,18 @@ def _left_out(heads: Mapping[str, Any]) -> str:
 
 def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     """See checkpoint.Format; a classifier's head stays behind, and so do the bases of a Hamburger."""
-    segmenter = checkpoint.segmenter
-    left = (head_keys.BASES,) if segmenter is not None else ("head.weight", "head.bias")
+    method = head_keys.method_of(checkpoint.arrays, ours=True)
+    left = (head_keys.BASES,) if method is not None else ("head.weight", "head.bias")
     arrays: Arrays = {key: array for key, array in checkpoint.arrays.items() if key not in left}
-    without = checkpoint if segmenter is not None else _headless(checkpoint)
+    without = checkpoint if method is not None else _headless(checkpoint)
     version_1 = checkpoint.provenance.get(GENERATION) == VERSION_1
-    table = head_keys.mmseg(segmenter.method if segmenter else None, version_1=version_1)
+    table = head_keys.mmseg(method, version_1=version_1)
     openmmlab.write(without, path, table, arrays, checkpoint.extra if checkpoint.format == "mmseg" else {})
     lost = beyond_original(checkpoint, "mmsegmentation's code", "patch_sizes")
-    if checkpoint.config.num_classes:
-        lost.insert(0, f"the classifier of {checkpoint.config.num_classes} classes: a segmenter's file has none")
+    if method is None and checkpoint.num_classes:
+        lost.insert(0, f"the classifier of {checkpoint.num_classes} classes: a segmenter's file has none")
     return lost
 
 
 def _headless(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, config=checkpoint.config.with_options(num_classes=0), classes=None)
+    return replace(checkpoint, config=checkpoint.backbone, classes=None)

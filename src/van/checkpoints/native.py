@@ -10,22 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..configs.head_config import SECTIONS
+from ..configs.model_config import BACKBONE
 from ..errors import CheckpointError
 from ..files import parse_json
 from . import head_keys, training
 from .checkpoint import Checkpoint, Content
 from .files import write_safetensors
 from .limits import extra_tensors
-from .reading import RECORD, Found, assemble, describe, mostly, states_of, stripped
+from .reading import RECORD, ParsedCheckpoint, assemble, describe, majority_match, states_of, stripped
 
-FIELDS = ("config", "segmenter", "classes", "palette", "preprocess", "provenance")
 _KEYS = r"(model\.)?(_orig_mod\.)?backbone\.stages\.\d+\."
+
+
+def fields() -> tuple[str, ...]:
+    """Entries of our record that lie in the metadata, one text of JSON each."""
+    return (BACKBONE, *SECTIONS, "classes", "palette", "preprocess", "provenance")
 
 
 def detect(content: Content) -> bool:
     """Our keys, bare or under `state_dict`."""
     return training.detect(content.tree) or any(
-        mostly(state, _KEYS) for state in states_of(content.tree, "state_dict").values()
+        majority_match(state, _KEYS) for state in states_of(content.tree, "state_dict").values()
     )
 
 
@@ -37,7 +43,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     if ema and not _averaged(record):
         raise CheckpointError(f"{content.path} holds no averaged weights; leave ema out")
     state = next(iter(states_of(content.tree, "state_dict").values()))
-    found = Found(format="van", state=stripped(state, "model.", "_orig_mod."), table=head_keys.NATIVE)
+    found = ParsedCheckpoint(format="van", state=stripped(state, "model.", "_orig_mod."), table=head_keys.NATIVE)
     found.record = record
     return assemble(found, content, known)
 
@@ -53,7 +59,7 @@ def _record(content: Content) -> Any:
         if "config" not in content.metadata:
             return None
         try:
-            return {name: parse_json(content.metadata[name]) for name in FIELDS if name in content.metadata}
+            return {name: parse_json(content.metadata[name]) for name in fields() if name in content.metadata}
         except ValueError as error:
             raise CheckpointError(f"{content.path}: its metadata is not valid JSON: {error}") from error
     record = content.tree.get(RECORD)
@@ -65,6 +71,6 @@ def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     """See checkpoint.Format; every field has a place."""
     record = describe(checkpoint)
     metadata = {"format": "van", "version": str(record["version"])}
-    metadata |= {name: json.dumps(record[name]) for name in FIELDS if name in record}
+    metadata |= {name: json.dumps(record[name]) for name in fields() if name in record}
     write_safetensors(path, checkpoint.arrays, metadata)
     return extra_tensors(checkpoint)

@@ -19,7 +19,7 @@ from ..images.preprocess import IMAGENET, OFFICIAL
 from . import keys
 from .checkpoint import Checkpoint, Content
 from .limits import beyond_original, extra_tensors
-from .reading import RECORD, Found, assemble, describe, mostly, states_of
+from .reading import RECORD, ParsedCheckpoint, assemble, describe, majority_match, states_of
 
 STATES, AVERAGED = ("state_dict", "model"), ("state_dict_ema", "model_ema")
 _KEYS = r"(patch_embed|block|norm)\d+\."
@@ -28,13 +28,13 @@ LINEAGE = {"layer_norm_eps": 1e-6}
 
 def detect(content: Content) -> bool:
     """Official keys, bare or under one of the entries that hold a state."""
-    return any(mostly(state, _KEYS) for state in states_of(content.tree, *STATES, *AVERAGED).values())
+    return any(majority_match(state, _KEYS) for state in states_of(content.tree, *STATES, *AVERAGED).values())
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
     """See checkpoint.Format."""
     entry, state = _choose(content, ema)
-    found = Found(format="official", state=state, table=keys.OFFICIAL, lineage=LINEAGE)
+    found = ParsedCheckpoint(format="official", state=state, table=keys.OFFICIAL, lineage=LINEAGE)
     found.statistics = IMAGENET if entry in ("model", "model_ema") else OFFICIAL
     found.provenance = _provenance(content, entry)
     found.record = content.tree.get(RECORD) if entry else None

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..configs.backbone import VanConfig, name_of
-from ..configs.segmenter import SegmenterConfig
+from ..configs.backbone import VanConfig
+from ..configs.head_config import HeadConfig, from_record
+from ..configs.metadata import Palette
+from ..configs.model_config import BACKBONE, ModelConfig
 from ..errors import CheckpointError, VanError
-from ..images.preprocess import IMAGENET, OFFICIAL, Preprocess
+from ..images.preprocess import IMAGENET, RECORDS, Preprocess
 from . import checked, head_layout, layout
-from .checkpoint import Arrays, Checkpoint, Content, Palette
+from .checkpoint import Arrays, Checkpoint, Content
 from .files import Widened
 from .head_keys import BASES
 from .keys import KeyTable
@@ -30,12 +32,13 @@ RECORD = "van"  # key of our own record in formats that have room for it
 
 
 @dataclass(kw_only=True)
-class Found:
+class ParsedCheckpoint:
     """What a format's reader found in a file, its keys still the file's own.
 
     table: translates the keys. metadata: config fields that the file tells. lineage: those its code base implies.
-    head: fields of a segmenter's own that the file tells.
-    classes, palette, preprocess: as the file tells. statistics: the preprocessing of the lineage.
+    head: fields of a segmenter's own that the file tells. declared: the whole configuration, from our own record.
+    classes, palette, preprocess: as the file tells. statistics: the preprocessing of the lineage; None: that of
+    the configuration.
     record: our own description, where we wrote the file; it overrules all of the above.
     extra: arrays that belong to no network of ours.
     """
@@ -46,10 +49,11 @@ class Found:
     metadata: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
     head: dict[str, Any] = field(default_factory=dict)
+    declared: ModelConfig | None = None
     classes: tuple[str, ...] | None = None
     palette: Palette | None = None
     preprocess: Preprocess | None = None
-    statistics: Preprocess = OFFICIAL
+    statistics: Preprocess | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     record: Any = None
     notes: list[str] = field(default_factory=list)
@@ -58,33 +62,29 @@ class Found:
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Our record of a checkpoint: plain JSON-ready values that any format can carry along."""
-    head: dict[str, Any] = {}
-    if checkpoint.segmenter is not None:
-        own = checkpoint.segmenter.to_dict()
-        head = {"segmenter": {name: own[name] for name in head_layout.FIELDS}}
+    palette: dict[str, Any] = {}
     if checkpoint.palette is not None:
-        head["palette"] = [list(color) for color in checkpoint.palette]
+        palette = {"palette": [list(color) for color in checkpoint.palette]}
     return {
         "version": 1,
         "name": checkpoint.name,
-        "config": checkpoint.config.to_dict(),
-        **head,
+        **checkpoint.config.to_record(),
+        **palette,
         "classes": list(checkpoint.classes) if checkpoint.classes is not None else None,
         "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess is not None else None,
         "provenance": dict(checkpoint.provenance),
     }
 
 
-def apply_record(found: Found, record: Any) -> None:
+def apply_record(found: ParsedCheckpoint, record: Any) -> None:
     """Let our own record overrule what the format's rules found; raises CheckpointError when it is broken."""
     if not isinstance(record, Mapping):
         raise CheckpointError(f"the file's van record is a {type(record).__name__}; expected named values")
     try:
-        found.metadata = VanConfig.from_dict(record["config"]).to_dict()
-        if record.get("segmenter") is not None:
-            backbone = VanConfig.from_dict(record["config"]).with_options(num_classes=0)
-            told = SegmenterConfig.from_dict({**record["segmenter"], "backbone": backbone.to_dict()}).to_dict()
-            found.head = {name: told[name] for name in head_layout.FIELDS}
+        found.declared = from_record(record)
+        found.metadata = VanConfig.from_dict(record[BACKBONE]).to_dict()
+        if _has_head(found.declared):
+            found.head = {name: v for name, v in found.declared.to_dict().items() if name in head_layout.FIELDS}
         found.classes = checked.class_names(record.get("classes"))
         found.palette = checked.colors(record.get("palette"))
         if record.get("preprocess") is not None:
@@ -94,42 +94,61 @@ def apply_record(found: Found, record: Any) -> None:
         raise CheckpointError(f"the file's van record cannot be used: {error!s}") from error
 
 
-def assemble(found: Found, content: Content, known: Mapping[str, Any]) -> Checkpoint:
+def assemble(found: ParsedCheckpoint, content: Content, known: Mapping[str, Any]) -> Checkpoint:
     """The Checkpoint of what was found; raises CheckpointError for keys and fields that do not fit."""
     if found.record is not None:
         apply_record(found, found.record)
-    arrays = translate(found.state, found.table)
-    own, rest = head_layout.split(known) if head_layout.method_of(arrays, ours=True) else ({}, known)
+    arrays = translate(found.state, found.table, keep_unknown=_has_own_kind(found.declared))
     counted = _count(arrays)
-    config, origins = layout.config_of(arrays, argument=rest, metadata=found.metadata, lineage=found.lineage)
-    segmenter, from_head = head_layout.config_of(arrays, config, argument=own, metadata=found.head) or (None, {})
-    want = layout.shapes(config) if segmenter is None else head_layout.shapes(segmenter)
+    config, origins = _settle(found, arrays, known)
+    want = layout.shapes(config)
     layout.check(arrays, want, optional=(BASES,), spell=lambda key: _spelled(key, found.table), what=str(content.path))
-    notes = [*content.notes, *found.notes, *counted]
-    if segmenter is not None:
-        found.statistics = IMAGENET
-        if not segmenter.auxiliary and found.head.get("auxiliary", segmenter.method in WITH_AUXILIARY):
-            notes.append("the file has no auxiliary head, so the network has none; it matters in training alone")
+    notes = [*content.notes, *found.notes, *counted, *_without_auxiliary(found, config)]
     arrays = {key: arrays[key] for key in want if key in arrays}
     if wrong := checked.not_finite(arrays):
         spelled = layout.listed([_spelled(key, found.table) for key in wrong])
         notes.append(f"{len(wrong)} tensors hold NaN or infinite values, and so will the outputs: {spelled}")
     preprocess, origins["preprocess"] = _preprocess(found, config)
-    num_classes = config.num_classes if segmenter is None else segmenter.num_classes
     return Checkpoint(
         arrays=arrays,
         config=config,
-        segmenter=segmenter,
         format=found.format,
-        classes=_fitting(found.classes, num_classes, "names", notes),
-        palette=_fitting(found.palette, num_classes, "colors", notes) if segmenter is not None else None,
+        classes=_fitting(found.classes, config.num_classes, "names", notes),
+        palette=_fitting(found.palette, config.num_classes, "colors", notes) if _has_head(config) else None,
         preprocess=preprocess,
         provenance=checked.provenance(found.provenance or {"source": content.path.name, "format": found.format}),
-        origins=origins | from_head,
+        origins=origins,
         notes=tuple(notes),
         extra=found.extra,
         stored=_stored(arrays, notes),
     )
+
+
+def _has_own_kind(declared: ModelConfig | None) -> bool:
+    """Whether a configuration is of a kind whose fields no shapes are read for, so that the record alone counts."""
+    return declared is not None and not isinstance(declared, head_layout.KINDS)
+
+
+def _has_head(config: ModelConfig) -> bool:
+    return isinstance(config, HeadConfig)
+
+
+def _settle(found: ParsedCheckpoint, arrays: Arrays, known: Mapping[str, Any]) -> tuple[ModelConfig, dict[str, str]]:
+    """The configuration, from shapes, the file, its lineage and the caller's options, and where each field is from."""
+    if found.declared is not None and _has_own_kind(found.declared):
+        config = found.declared.with_options(**known)
+        _, origins = layout.config_of(arrays, metadata=found.metadata)
+        return config, origins | dict.fromkeys(known, "argument")
+    own, rest = head_layout.split(known) if head_layout.method_of(arrays, ours=True) else ({}, known)
+    backbone, origins = layout.config_of(arrays, argument=rest, metadata=found.metadata, lineage=found.lineage)
+    head = head_layout.config_of(arrays, backbone, argument=own, metadata=found.head)
+    return (backbone, origins) if head is None else (head[0], origins | head[1])
+
+
+def _without_auxiliary(found: ParsedCheckpoint, config: ModelConfig) -> list[str]:
+    if getattr(config, "auxiliary", True) or not found.head.get("auxiliary", config.method in WITH_AUXILIARY):
+        return []
+    return ["the file has no auxiliary head, so the network has none; it matters in training alone"]
 
 
 def _count(arrays: Arrays) -> list[str]:
@@ -158,13 +177,16 @@ def _stored(arrays: Arrays, notes: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def translate(state: Mapping[str, Any], table: KeyTable) -> Arrays:
-    """The state under our keys; a key that the format does not have is marked, for `layout.check` to reject."""
+def translate(state: Mapping[str, Any], table: KeyTable, *, keep_unknown: bool = False) -> Arrays:
+    """The state under our keys; a key that the format does not have is marked, for `layout.check` to reject.
+
+    keep_unknown: such a key stays as it is, in files of models whose heads have no table.
+    """
     arrays: Arrays = {}
     for key, value in state.items():
         if not isinstance(value, np.ndarray):
             raise CheckpointError(f"entry {key!r} of the state dict is a {type(value).__name__}; expected a tensor")
-        ours = table.canonical(str(key)) or f"{STRANGER}{key}"
+        ours = table.canonical(str(key)) or f"{'' if keep_unknown else STRANGER}{key}"
         if ours in arrays:
             raise CheckpointError(f"{key!r} is in the state dict twice, under two spellings")
         arrays[ours] = value
@@ -196,7 +218,7 @@ def stripped(state: Mapping[Any, Any], *prefixes: str) -> dict[str, Any]:
     return out
 
 
-def mostly(tree: Any, pattern: str) -> bool:
+def majority_match(tree: Any, pattern: str) -> bool:
     """Whether at least half of the keys match from their start: a stray key does not decide what a file is."""
     matcher = re.compile(pattern)
     return isinstance(tree, Mapping) and 2 * sum(bool(matcher.match(str(key))) for key in tree) >= max(len(tree), 1)
@@ -226,12 +248,13 @@ def _fitting(values: tuple[_T, ...] | None, classes: int, what: str, notes: list
     return None
 
 
-def _preprocess(found: Found, config: VanConfig) -> tuple[Preprocess | None, str]:
+def _preprocess(found: ParsedCheckpoint, config: ModelConfig) -> tuple[Preprocess | None, str]:
     if found.preprocess is not None:
         return found.preprocess, "metadata"
-    headless_large = not config.num_classes and name_of(config) in LINEAGE_22K
-    statistics = IMAGENET if config.num_classes == CLASSES_22K or headless_large else found.statistics
-    return for_channels(statistics, config.in_chans), "lineage"
+    headless_large = not config.num_classes and config.name in LINEAGE_22K
+    pretrained = config.num_classes == CLASSES_22K or headless_large
+    statistics = IMAGENET if pretrained else found.statistics or RECORDS[config.statistics]
+    return for_channels(statistics, config.backbone.in_chans), "lineage"
 
 
 def for_channels(preprocess: Preprocess, channels: int) -> Preprocess | None:

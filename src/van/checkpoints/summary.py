@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 from ..configs.backbone import VanConfig
+from ..configs.head_config import HeadConfig
+from ..configs.model_config import ModelConfig
 from ..configs.segmenter import SegmenterConfig
 from ..images.preprocess import Preprocess
 from .checkpoint import Checkpoint
@@ -19,8 +21,8 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "bases")
 class Info:
     """What `van.info` tells about a file.
 
-    task: "classification", "segmentation", or "features" for a backbone without a head.
-    config: of the classifier or the segmenter's backbone; segmenter: None for anything else.
+    task: that of the model, "classification", "segmentation"; "features" for a backbone without a head.
+    model: the configuration; `config` is that of a classifier or else of the backbone.
     parameters: trainable values; BatchNorm's statistics are not counted.
     dtype: what the file stores; computed: what `van.load` and the engines compute in unless told otherwise.
     origins: config field -> "shapes", "metadata", "lineage" or "argument".
@@ -35,12 +37,22 @@ class Info:
     parameters: int
     dtype: str
     computed: str = "float32"
-    config: VanConfig
-    segmenter: SegmenterConfig | None = None
+    model: ModelConfig
     preprocess: Preprocess | None
     provenance: dict[str, Any]
     origins: dict[str, str]
     notes: tuple[str, ...]
+
+    @property
+    def config(self) -> VanConfig:
+        """Of the classifier, or of the backbone of any other model."""
+        return self.model if isinstance(self.model, VanConfig) else self.model.backbone
+
+    @property
+    def segmenter(self) -> SegmenterConfig | None:
+        """Of a segmenter; None for anything else."""
+        section = getattr(self.model, "section", None)
+        return cast(SegmenterConfig, self.model) if section == SegmenterConfig.section else None
 
     @property
     def layer_norm_eps(self) -> float:
@@ -57,7 +69,7 @@ class Info:
             ("model", f"{self.name}: widths {c.embed_dims}, depths {c.depths}"),
             ("task", self.task),
             ("classes", self._classes()),
-            *_head_rows(self.segmenter, origin),
+            *_head_rows(self.model, origin),
             ("parameters", f"{self.parameters:,} ({self._types()})"),
             ("input", f"{c.in_chans} channels, strides {c.strides} (from {origin['strides']})"),
             ("attention", f"{c.attention}, {c.kernel_size} x {c.kernel_size}, dilation {c.dilation}"),
@@ -81,8 +93,10 @@ class Info:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        values = asdict(self) | {"config": self.config.to_dict(), "layer_norm_eps": self.layer_norm_eps}
-        values["segmenter"] = self.segmenter.to_dict() if self.segmenter else None
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "model"}
+        values |= {"config": self.config.to_dict(), "layer_norm_eps": self.layer_norm_eps, "segmenter": None}
+        if isinstance(self.model, HeadConfig):
+            values[self.model.section] = self.model.to_dict()
         return values | {"preprocess": self.preprocess.to_dict() if self.preprocess else None}
 
     def __str__(self) -> str:
@@ -90,16 +104,23 @@ class Info:
         return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows())
 
 
-def _head_rows(s: SegmenterConfig | None, origin: dict[str, str]) -> list[tuple[str, str]]:
-    if s is None:
+def _head_rows(model: ModelConfig, origin: dict[str, str]) -> list[tuple[str, str]]:
+    if not isinstance(model, HeadConfig):
         return []
-    sizes = [f"{s.channels} channels"]
-    if s.method == "semantic_fpn":
-        sizes.append(f"neck of {s.neck_channels}")
-    if "ham" in s.method:
-        sizes.append(f"Hamburger of {s.ham_channels}, rank {s.ham_rank} (from {origin['ham_rank']})")
-    auxiliary = f"FCN of {s.auxiliary_channels} channels, for training" if s.auxiliary else "none"
-    return [("head", f"{s.method}: {', '.join(sizes)}"), ("auxiliary head", auxiliary)]
+    values = model.to_dict()
+    if "ham_rank" not in values:
+        return [("head", ", ".join([model.method, *(f"{name} {values[name]}" for name in model.own_fields())]))]
+    return _segmentation_rows(values, origin)
+
+
+def _segmentation_rows(s: dict[str, Any], origin: dict[str, str]) -> list[tuple[str, str]]:
+    sizes = [f"{s['channels']} channels"]
+    if s["method"] == "semantic_fpn":
+        sizes.append(f"neck of {s['neck_channels']}")
+    if "ham" in s["method"]:
+        sizes.append(f"Hamburger of {s['ham_channels']}, rank {s['ham_rank']} (from {origin['ham_rank']})")
+    auxiliary = f"FCN of {s['auxiliary_channels']} channels, for training" if s["auxiliary"] else "none"
+    return [("head", f"{s['method']}: {', '.join(sizes)}"), ("auxiliary head", auxiliary)]
 
 
 def shown(p: Preprocess | None) -> str:
@@ -110,21 +131,19 @@ def shown(p: Preprocess | None) -> str:
     return f"{p.size[0]} x {p.size[1]}, {how}, {p.interpolation}, mean {p.mean}, std {p.std}"
 
 
-def summarise(checkpoint: Checkpoint, source: str) -> Info:
+def summarize(checkpoint: Checkpoint, source: str) -> Info:
     """The Info of a checkpoint that was read from `source`."""
     weights = {key: array for key, array in checkpoint.arrays.items() if not key.endswith(BUFFERS)}
-    task = "classification" if checkpoint.config.num_classes else "features"
     return Info(
         source=source,
         format=checkpoint.format,
         name=checkpoint.name,
-        task=task if checkpoint.segmenter is None else "segmentation",
+        task=checkpoint.config.task if checkpoint.num_classes else "features",
         num_classes=checkpoint.num_classes,
         classes=checkpoint.classes,
         parameters=sum(math.prod(array.shape) for array in weights.values()),
         dtype=checkpoint.stored,
-        config=checkpoint.config,
-        segmenter=checkpoint.segmenter,
+        model=checkpoint.config,
         preprocess=checkpoint.preprocess,
         provenance=checkpoint.provenance,
         origins=checkpoint.origins,

@@ -31,7 +31,7 @@ FIELDS = ("architecture", "num_classes", "pretrained_cfg", "model_args")  # at t
 
 def fields_for_timm(checkpoint: Checkpoint) -> dict[str, Any]:
     """The entries that let `timm.create_model("hf-hub:…")` and `"local-dir:…"` build and fill the model."""
-    config = checkpoint.config
+    config = checkpoint.classifier
     pretrained = {
         **preprocessing(checkpoint.preprocess),
         "num_classes": config.num_classes,

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import CheckpointError
 from . import head_keys
 from .checkpoint import Content
-from .reading import RECORD, Found, stripped
+from .reading import RECORD, ParsedCheckpoint, stripped
 
 RECIPE = "van_recipe"  # an entry that training writes
 MODEL, AVERAGE = "model.", "ema.module."
@@ -23,7 +23,7 @@ def detect(tree: Any) -> bool:
     return isinstance(tree, Mapping) and RECIPE in tree and isinstance(tree.get("state_dict"), Mapping)
 
 
-def found(content: Content, *, ema: bool) -> Found:
+def found(content: Content, *, ema: bool) -> ParsedCheckpoint:
     """The network in training, with `ema` its average.
 
     Raises CheckpointError for an average that is not there, and for a file of an older version, which has no record.
@@ -33,7 +33,7 @@ def found(content: Content, *, ema: bool) -> Found:
     if ema and not averaged:
         raise CheckpointError(f"{content.path} holds no averaged weights (trainer.ema_decay was off); leave ema out")
     state = averaged if ema else _below(tree["state_dict"], MODEL)
-    told = Found(format="van", state=stripped(state), table=head_keys.NATIVE)
+    told = ParsedCheckpoint(format="van", state=stripped(state), table=head_keys.NATIVE)
     if averaged and not ema:
         told.notes.append("these are the weights in training; the file also holds their average, which ema takes")
     record = tree.get(RECORD)

@@ -20,7 +20,17 @@ from .checked import class_names
 from .checkpoint import Arrays, Checkpoint, Content
 from .files import make_folder, write_json, write_safetensors
 from .limits import beyond_original, extra_tensors
-from .reading import RECORD, Found, any_key, apply_record, assemble, describe, mostly, states_of, stripped
+from .reading import (
+    RECORD,
+    ParsedCheckpoint,
+    any_key,
+    apply_record,
+    assemble,
+    describe,
+    majority_match,
+    states_of,
+    stripped,
+)
 from .timm_config import fields_for_timm
 
 _KEYS = r"(van\.)?encoder\.stages\.\d+\.(embeddings|layers)\."
@@ -47,7 +57,7 @@ RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # PIL's nu
 
 def detect(content: Content) -> bool:
     """Keys of transformers' VAN, also of the model without its classifier."""
-    return any(mostly(state, _KEYS) for state in states_of(content.tree).values())
+    return any(majority_match(state, _KEYS) for state in states_of(content.tree).values())
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
@@ -59,7 +69,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
         state = {key if key.startswith("classifier.") else f"van.{key}": value for key, value in state.items()}
     extra: Arrays = {key: state.pop(key) for key in UNUSED if key in state}
     config = content.beside.get("config") or {}
-    found = Found(format="transformers", state=state, table=keys.TRANSFORMERS, lineage=LINEAGE, extra=extra)
+    found = ParsedCheckpoint(format="transformers", state=state, table=keys.TRANSFORMERS, lineage=LINEAGE, extra=extra)
     found.provenance = {"source": content.path.name, "format": "transformers"}
     if isinstance(config.get("_name_or_path"), str) and config["_name_or_path"]:
         found.provenance["name_or_path"] = config["_name_or_path"]
@@ -93,7 +103,7 @@ def classes_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
-def _apply_processor(found: Found, processor: Mapping[str, Any]) -> None:
+def _apply_processor(found: ParsedCheckpoint, processor: Mapping[str, Any]) -> None:
     """Take the processor file's record, except for published weights, whose file contradicts how they were trained."""
     record, ours = preprocess_of(processor), found.preprocess
     head = found.state.get("classifier.weight")
@@ -141,7 +151,7 @@ def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     """See checkpoint.Format; writes a folder of model.safetensors, config.json and preprocessor_config.json."""
     make_folder(path)
     arrays = {keys.TRANSFORMERS.foreign(key): array for key, array in checkpoint.arrays.items()}
-    width, dtype = checkpoint.config.embed_dims[-1], next(iter(arrays.values())).dtype
+    width, dtype = checkpoint.backbone.embed_dims[-1], next(iter(arrays.values())).dtype
     unused = {UNUSED[0]: np.ones(width, dtype), UNUSED[1]: np.zeros(width, dtype)}
     arrays |= {key: checkpoint.extra.get(key, value) for key, value in unused.items()}
     lost = beyond_original(checkpoint, "transformers' code") + _lost(checkpoint)
@@ -153,7 +163,7 @@ def write(checkpoint: Checkpoint, path: Path) -> list[str]:
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    config = checkpoint.config
+    config = checkpoint.classifier
     values = config.to_dict()
     labels = checkpoint.classes or tuple(f"LABEL_{i}" for i in range(config.num_classes))
     return {
@@ -186,7 +196,7 @@ def _processor_json(record: Preprocess) -> dict[str, Any]:
 
 
 def _lost(checkpoint: Checkpoint) -> list[str]:
-    config, record, lost = checkpoint.config, checkpoint.preprocess, []
+    config, record, lost = checkpoint.classifier, checkpoint.preprocess, []
     if any(ratio != int(ratio) for ratio in config.mlp_ratios):
         lost.append(f"mlp_ratios={config.mlp_ratios}: transformers' code needs whole numbers")
     if config.head_drop_rate:

@@ -9,9 +9,10 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import ConfigError, UnknownNameError, UnknownOptionError
+from .model_config import ModelConfig
 
 # What each value of `VanConfig.attention` does to large kernel attention, with the paper's ImageNet-1K top-1 on B0.
 ATTENTION_OPTIONS: dict[str, tuple[str, float]] = {
@@ -26,7 +27,7 @@ ATTENTION_OPTIONS: dict[str, tuple[str, float]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class VanConfig:
+class VanConfig(ModelConfig):
     """One Visual Attention Network: what it computes, and how it is regularised and frozen in training.
 
     Fields are checked on construction; impossible ones raise ConfigError.
@@ -46,6 +47,9 @@ class VanConfig:
     frozen_stages: stages 0 … n are frozen (-1: none); their norms stay in eval mode.
     norm_eval: every BatchNorm stays in eval mode while training.
     """
+
+    task: ClassVar[str] = "classification"
+    noun: ClassVar[str] = "classifier"
 
     embed_dims: tuple[int, ...] = (32, 64, 160, 256)
     depths: tuple[int, ...] = (3, 3, 5, 2)
@@ -75,6 +79,21 @@ class VanConfig:
         if not self.out_indices:
             object.__setattr__(self, "out_indices", tuple(range(len(self.embed_dims))))
         _check(self)
+
+    @property
+    def backbone(self) -> VanConfig:
+        """The backbone alone: this configuration without a head."""
+        return self if not self.num_classes else replace(self, num_classes=0)
+
+    @property
+    def name(self) -> str:
+        """Name of the published size with these widths, depths and ratios, else 'van_custom'."""
+        return name_of(self)
+
+    @property
+    def method(self) -> str:
+        """The kind of head."""
+        return "classification"
 
     @property
     def num_stages(self) -> int:

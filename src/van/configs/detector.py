@@ -5,19 +5,19 @@ Source: arXiv 2202.09741, COCO tables (RetinaNet and Mask R-CNN, feature pyramid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from ..errors import ConfigError, UnknownNameError, UnknownOptionError
-from .backbone import ALIASES, VARIANTS, VanConfig
+from ..errors import ConfigError, UnknownNameError
+from .backbone import VARIANTS, VanConfig
+from .head_config import HeadConfig
 
 # Method -> stages of the backbone whose maps its feature pyramid takes.
 METHODS: dict[str, tuple[int, ...]] = {"retinanet": (1, 2, 3), "mask_rcnn": (0, 1, 2, 3)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
+class DetectorConfig(HeadConfig):
     """One detector: a backbone, a method, and what images and boxes look like.
 
     Fields are checked on construction; impossible ones raise ConfigError.
@@ -31,6 +31,15 @@ class DetectorConfig:
     smallest_anchor: side of the smallest anchors in pixels, on the finest map; they double from map to map.
     score_threshold, detections_per_image: of what inference returns.
     """
+
+    task: ClassVar[str] = "detection"
+    noun: ClassVar[str] = "detector"
+    section: ClassVar[str] = "detector"
+    created_only: ClassVar[str] = (
+        "van.create_model makes it and torchvision's tools train and run it; saving, loading, prediction, evaluation "
+        "and export by this package come with the detection task. Keep its weights with "
+        "torch.save(model.state_dict(), FILE)"
+    )
 
     backbone: VanConfig
     method: str
@@ -62,29 +71,10 @@ class DetectorConfig:
         if not 0 <= self.score_threshold < 1:
             raise ConfigError(f"score_threshold is {self.score_threshold}; expected a probability in [0, 1)")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready dict of every field, the backbone nested."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
-        return own | {"backbone": self.backbone.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DetectorConfig:
-        """Inverse of `to_dict`; an unknown key raises UnknownNameError."""
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise UnknownOptionError.of("detector option", name, known)
-        told: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**{**told, "backbone": VanConfig.from_dict(values["backbone"])})
-
-    def with_options(self, **options: Any) -> DetectorConfig:
-        """A copy with fields replaced; names of VanConfig's fields go to the backbone."""
-        own = {field.name for field in fields(self)}
-        mine = {name: value for name, value in options.items() if name in own}
-        backbone = {name: value for name, value in options.items() if name not in own}
-        mine.setdefault("backbone", self.backbone.with_options(**backbone))
-        return replace(self, **mine)
+    @property
+    def name(self) -> str:
+        """Name of the detector of this method and size of backbone."""
+        return f"{self.method}_{self.backbone.name}"
 
 
 # torchvision's own limits
@@ -97,33 +87,3 @@ DETECTORS: dict[str, DetectorConfig] = {
     for method in METHODS
     for name, variant in VARIANTS.items()
 }
-
-
-def resolve(name: str) -> str:
-    """Canonical detector name of `name` (aliases and dashes allowed); raises UnknownNameError."""
-    key = name.lower().replace("-", "_")
-    for alias, variant in ALIASES.items():
-        key = f"{key.removesuffix(alias)}{variant}" if key.endswith(f"_{alias}") else key
-    if key not in DETECTORS:
-        raise UnknownNameError.of("detector", name, DETECTORS)
-    return key
-
-
-def is_detector(model: Any) -> bool:
-    """Whether a model, or a name, is a detector's; anything may be asked about."""
-    if isinstance(model, str):
-        try:
-            return bool(resolve(model))
-        except UnknownNameError:
-            return False
-    return isinstance(getattr(model, "config", None), DetectorConfig)
-
-
-def only_created(model: Any) -> str:
-    """What can be done with a detector (a model or its name) until there is more, for an error."""
-    name = model if isinstance(model, str) else f"this {type(model).__name__}"
-    return (
-        f"{name} is a detector: van.create_model makes it and torchvision's tools train and run it; saving, loading, "
-        "prediction, evaluation and export by this package come with the detection task. Keep its weights with "
-        "torch.save(model.state_dict(), FILE)"
-    )

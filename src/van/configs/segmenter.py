@@ -5,14 +5,14 @@ Source: arXiv 2202.09741 (segmentation tables) and the configurations of the VAN
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from ..errors import ConfigError, UnknownNameError, UnknownOptionError
+from ..errors import ConfigError, UnknownNameError
 from .backbone import ALIASES as BACKBONE_ALIASES
 from .backbone import VARIANTS, VanConfig, check_number
 from .backbone import name_of as backbone_name_of
+from .head_config import HeadConfig
 
 # Fields that are sizes, and more than any of them needs.
 _SIZES = ("num_classes", "channels", "ham_channels", "ham_rank", "neck_channels", "auxiliary_channels")
@@ -23,7 +23,7 @@ SIZE_DIVISORS = {"light_ham": 32, "hamnet": 1, "upernet": 32, "semantic_fpn": 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmenterConfig:
+class SegmenterConfig(HeadConfig):
     """One segmenter: a backbone, a method, and the sizes of its heads.
 
     backbone: its `num_classes` is 0; `num_classes` of the segmenter is below.
@@ -33,6 +33,12 @@ class SegmenterConfig:
     auxiliary: an FCN head on the third stage, trained with weight 0.4 (HamNet and UperNet as published).
     drop_rate: dropout before the classifiers.
     """
+
+    task: ClassVar[str] = "segmentation"
+    noun: ClassVar[str] = "segmenter"
+    section: ClassVar[str] = "segmenter"
+    output_layers: ClassVar[str] = "pixel classifiers"
+    statistics: ClassVar[str] = "imagenet"
 
     backbone: VanConfig
     method: str
@@ -66,27 +72,10 @@ class SegmenterConfig:
             if not 1 <= getattr(self, name) <= _MOST:
                 raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 1 to {_MOST:,}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready dict of every field, the backbone nested."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return own | {"backbone": self.backbone.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SegmenterConfig:
-        """Inverse of `to_dict`; an unknown key raises UnknownNameError."""
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise UnknownOptionError.of("segmenter option", name, known)
-        return cls(**{**values, "backbone": VanConfig.from_dict(values["backbone"])})
-
-    def with_options(self, **options: Any) -> SegmenterConfig:
-        """A copy with fields replaced; names of VanConfig's fields go to the backbone."""
-        own = {field.name for field in fields(self)}
-        mine = {name: value for name, value in options.items() if name in own}
-        backbone = {name: value for name, value in options.items() if name not in own}
-        mine.setdefault("backbone", self.backbone.with_options(**backbone))
-        return replace(self, **mine)
+    @property
+    def name(self) -> str:
+        """Name of the published segmenter, else '<method>_van_custom'."""
+        return name_of(self)
 
 
 def _backbone(size: str, **options: Any) -> VanConfig:

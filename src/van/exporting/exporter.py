@@ -19,11 +19,11 @@ from torch import nn
 
 from .. import __version__, models, ops
 from ..configs.backbone import name_of
-from ..configs.detector import is_detector, only_created
+from ..configs.catalog import why_created_only
 from ..configs.segmenter import name_of as segmenter_name_of
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..files import why_no_path
-from ..images.preprocess import IMAGENET, Preprocess
+from ..images.preprocess import IMAGENET
 from ..inference.description import Description
 from ..inference.engines import written
 from ..inference.engines.exported import SUFFIXES, open_exported
@@ -173,8 +173,8 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Classifier 
         source = models.load(source, ema=ema)
     elif ema:
         raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
-    if is_detector(source):
-        raise ConfigError(only_created(source))
+    if reason := why_created_only(source):
+        raise ConfigError(reason)
     if not isinstance(source, Classifier | Segmenter) or not source.num_classes:
         found = "has no classification head" if isinstance(source, Classifier) else "is neither"
         raise ConfigError(f"{name} {found}; expected a classifier or a segmenter")
@@ -185,17 +185,17 @@ def describe(
     model: Classifier | Segmenter, *, size: int | tuple[int, int] | None = None, options: Mapping[str, Any]
 ) -> Description:
     """What the file will tell about the network; raises ConfigError for a `size` where it means nothing."""
-    known = model.__dict__
-    preprocess: Preprocess | None = known.get("preprocess")
+    known = model.metadata
+    preprocess = known.preprocess
     if size is not None:
         if isinstance(model, Segmenter) or preprocess is None:
             raise ConfigError("size is of a classifier's preprocessing, which this network has none of; leave it out")
         preprocess = preprocess.with_overrides(size=size)
     facts: dict[str, Any] = {
         "num_classes": model.num_classes,
-        "classes": known.get("classes"),
+        "classes": known.classes,
         "preprocess": preprocess,
-        "provenance": known.get("provenance") or {},
+        "provenance": known.provenance,
         "options": dict(options),
         "version": __version__,
     }
@@ -211,7 +211,7 @@ def describe(
         in_chans=backbone.in_chans,
         config=backbone.to_dict(),
         segmenter={key: value for key, value in model.config.to_dict().items() if key != "backbone"},
-        palette=known.get("palette"),
+        palette=known.palette,
         ignore_index=IGNORE_INDEX,
         inference=_recorded(model),
         **facts,
@@ -220,9 +220,9 @@ def describe(
 
 def _recorded(segmenter: Segmenter) -> dict[str, Any]:
     """How the network looks at pictures, as plain values: its training's record, else its method's published way."""
-    if own := (segmenter.__dict__.get("provenance") or {}).get("inference"):
+    if own := segmenter.provenance.get("inference"):
         return dict(own)
-    how = inference_of(segmenter.__dict__.get("preprocess") or IMAGENET, {}, {}, method=segmenter.config.method)
+    how = inference_of(segmenter.preprocess or IMAGENET, {}, {}, method=segmenter.config.method)
     values = {name: getattr(how, name) for name in RECORDED}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 

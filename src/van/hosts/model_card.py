@@ -96,7 +96,7 @@ def _front_matter(checkpoint: Checkpoint, row: Weight | None) -> str:
 
 
 def _summary(checkpoint: Checkpoint) -> str:
-    config, figures = checkpoint.config, PUBLISHED.get(checkpoint.name)
+    config, figures = checkpoint.backbone, PUBLISHED.get(checkpoint.name)
     count = sum(a.size for key, a in checkpoint.arrays.items() if not key.endswith(("_mean", "_var", "_tracked")))
     task = f"classifies images into {config.num_classes} classes" if config.num_classes else "computes image features"
     cost = f", {figures[1]:g} G multiply-adds at 224 x 224" if figures else ""

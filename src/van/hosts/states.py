@@ -40,7 +40,7 @@ def read_state(state: Mapping[str, Any]) -> Checkpoint:
 
 def of_classifier(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint, of a segmenter its backbone alone; what was left out is among its notes."""
-    return checkpoint if checkpoint.segmenter is None else checkpoint.without_head()
+    return checkpoint.as_classifier()
 
 
 def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def adopt(backbone: Backbone, checkpoint: Checkpoint, *, epsilon: bool = True) -
 
     epsilon: False where the network was made with an epsilon that somebody chose for these weights.
     """
-    ours, theirs = backbone.config, checkpoint.config
+    ours, theirs = backbone.config, checkpoint.backbone
     for note in checkpoint.notes:
         warnings.warn(note, VanNotice, stacklevel=3)
     if epsilon and ours.layer_norm_eps != theirs.layer_norm_eps:

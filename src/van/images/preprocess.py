@@ -259,3 +259,5 @@ def _known_fields(values: Mapping[str, Any]) -> None:
 OFFICIAL = Preprocess()
 # The hub's processor files, and the 22K lineage at 224.
 IMAGENET = Preprocess(crop_pct=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+# By the names that configurations know (`ModelConfig.statistics`).
+RECORDS = {"official": OFFICIAL, "imagenet": IMAGENET}

@@ -119,11 +119,9 @@ def open_segmenter(
     name = name or (type(source).__name__ if isinstance(source, nn.Module) else str(source))
     if not isinstance(model, Segmenter):
         raise ConfigError(f"{name} is no segmenter; expected one, e.g. light_ham_van_b0")
-    classes, palette = model.__dict__.get("classes"), model.__dict__.get("palette")
-    provenance = model.__dict__.get("provenance") or {}
-    inference = inference_of(
-        model.__dict__.get("preprocess") or IMAGENET, provenance, overrides or {}, method=model.config.method
-    )
+    classes, palette = model.classes, model.palette
+    provenance = model.provenance
+    inference = inference_of(model.preprocess or IMAGENET, provenance, overrides or {}, method=model.config.method)
     number, target = model.num_classes, available_device(device)
     model = in_float32(model, name)
     ready = (models.optimize(model) if optimize else model).to(target).eval()

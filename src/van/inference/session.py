@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from .. import models
-from ..configs.detector import is_detector, only_created
+from ..configs.catalog import why_created_only
 from ..errors import ConfigError, UnknownNameError
 from ..images.preprocess import Preprocess
 from ..nn import Classifier, TestTimePool
@@ -70,8 +70,8 @@ def open_classifier(
     Raises CheckpointError for a file that cannot be loaded, ConfigError for a model that classifies nothing or whose
     channels differ from the preprocessing's.
     """
-    if is_detector(source):
-        raise ConfigError(only_created(source))
+    if reason := why_created_only(source):
+        raise ConfigError(reason)
     if isinstance(source, Opened):
         return replace(source, preprocess=source.preprocess.with_overrides(**(overrides or {})))
     if engine not in ENGINES:

@@ -168,7 +168,8 @@ def _config(
         notes.append(f"{old}, a fresh one of {wanted} classes is put on")
     for note in notes:
         warnings.warn(note, VanNotice, stacklevel=5)
-    return checkpoint.config if wanted is None else checkpoint.config.with_options(num_classes=wanted)
+    config = checkpoint.classifier
+    return config if wanted is None else config.with_options(num_classes=wanted)
 
 
 def _preprocess(

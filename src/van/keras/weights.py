@@ -67,7 +67,7 @@ def read(source: str | Path, known: Mapping[str, Any], *, ema: bool = False) -> 
     if (path / PRESET_HEAD).is_file():
         raise CheckpointError(f"{path} is the folder of a preset, with the head in a file of its own; use from_preset")
     checkpoint = checkpoints.read(path, ema=ema, **known)
-    return checkpoint if checkpoint.segmenter is None else checkpoint.without_head()
+    return checkpoint.as_classifier()
 
 
 def _local(source: str | Path) -> Path:
@@ -138,7 +138,7 @@ def require_fit(model: VAN, checkpoint: Checkpoint) -> None:
 
 def _require_unshaped(model: VAN, checkpoint: Checkpoint) -> None:
     for name in _UNSHAPED:
-        ours, theirs = getattr(model.config, name), getattr(checkpoint.config, name)
+        ours, theirs = getattr(model.config, name), getattr(checkpoint.classifier, name)
         if ours != theirs:
             raise CheckpointError(f"the file's {name} is {theirs}, the model's {ours}; build the model with the file's")
 

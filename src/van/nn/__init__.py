@@ -3,7 +3,8 @@
 from .backbone import Backbone
 from .classifier import Classifier
 from .fold import fold, is_folded
+from .model import Model
 from .optimize import optimize
 from .test_time_pool import TestTimePool
 
-__all__ = ["Backbone", "Classifier", "TestTimePool", "fold", "is_folded", "optimize"]
+__all__ = ["Backbone", "Classifier", "Model", "TestTimePool", "fold", "is_folded", "optimize"]

@@ -12,20 +12,19 @@ from torch import Tensor, nn
 
 from ..configs.backbone import VanConfig
 from .backbone import Backbone
+from .model import Model
 
 
-class Classifier(nn.Module):
+class Classifier(Model):
     """A Visual Attention Network with its classification head: (N, in_chans, H, W) -> (N, K) logits.
 
     With `num_classes=0` the head is an identity and the output is the pooled feature (N, C).
-    classes: names of the classes where they are known; they leave with the head they belong to.
     Source: arXiv 2202.09741, section 3.2; the order (last map, LayerNorm, mean, linear) of every published code base.
     """
 
     def __init__(self, config: VanConfig) -> None:
         super().__init__()
         self.backbone = Backbone(config)
-        self.classes: tuple[str, ...] | None = None
         self.dropout = nn.Dropout(config.head_drop_rate)
         self.head: nn.Module = nn.Identity()
         self.reset_classifier(config.num_classes)
@@ -57,6 +56,11 @@ class Classifier(nn.Module):
         x = self.dropout(x.mean((2, 3)))
         return x if pre_logits else self.head(x)
 
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Published initialisation of the whole network: see Backbone.reset_parameters and `reset_classifier`."""
+        self.backbone.reset_parameters(generator)
+        self.reset_classifier(self.num_classes, generator)
+
     def reset_classifier(self, num_classes: int, generator: torch.Generator | None = None) -> None:
         """A fresh head for `num_classes` (0: none), initialised as published: N(0, 0.02²) truncated, bias 0.
 
@@ -78,11 +82,3 @@ class Classifier(nn.Module):
         with torch.no_grad():
             for parameter in self.head.parameters():
                 parameter.copy_(parameter[list(order)])
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """See Backbone.set_grad_checkpointing."""
-        self.backbone.set_grad_checkpointing(enable)
-
-    def freeze_backbone(self) -> None:
-        """Train the head alone."""
-        self.backbone.freeze()

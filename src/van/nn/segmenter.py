@@ -18,9 +18,10 @@ from .backbone import Backbone
 from .hamburger import factorisations
 from .heads import FPN, FCNHead, HamNetHead, LightHamHead, SemanticFPNHead, UperNetHead
 from .heads.layers import PixelClassifier
+from .model import Model
 
 
-class Segmenter(nn.Module):
+class Segmenter(Model):
     """A Visual Attention Network with a segmentation head: (N, in_chans, H, W) -> (N, K, H, W) logits.
 
     Built on the meta device, `to_empty` leaves the usual uninitialised parameters but usable NMF bases.
@@ -40,14 +41,13 @@ class Segmenter(nn.Module):
         self.auxiliary = _auxiliary(config) if config.auxiliary else None
         self._reset_heads()
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the logits."""
-        return self.config.num_classes
-
     def forward(self, images: Tensor) -> Tensor:
         """Logits at the size of the images, resized bilinearly from the head's: (N, K, H, W)."""
         return F.interpolate(self.decode(images), images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def raw(self, images: Tensor) -> Tensor:
+        """See Model.raw: `decode`."""
+        return self.decode(images)
 
     def decode(self, images: Tensor) -> Tensor:
         """Logits at the head's own size: (N, K, h, w)."""
@@ -81,6 +81,7 @@ class Segmenter(nn.Module):
         Raises ConfigError for an impossible number.
         """
         self.config = self.config.with_options(num_classes=num_classes)
+        self.classes = self.palette = None
         for classifier in self._classifiers():
             classifier.resize(num_classes)
             classifier.reset_parameters(generator)
@@ -94,14 +95,6 @@ class Segmenter(nn.Module):
 
     def _classifiers(self) -> list[PixelClassifier]:
         return [module for module in self.modules() if isinstance(module, PixelClassifier)]
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """See Backbone.set_grad_checkpointing."""
-        self.backbone.set_grad_checkpointing(enable)
-
-    def freeze_backbone(self) -> None:
-        """Train neck and heads alone."""
-        self.backbone.freeze()
 
     def to_empty(self, *, device: Any, recurse: bool = True) -> Segmenter:
         """As torch's, and the NMF bases are drawn again: published files do not hold them."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from ..configs.detector import is_detector, only_created
+from ..configs.catalog import why_created_only
 from ..errors import ConfigError, UnknownNameError
 from .digits import digits_van_b0
 from .finetune import finetune, finetune_few, finetune_head
@@ -65,8 +65,8 @@ RECIPES: dict[str, Callable[[], AnyRecipe]] = {**CLASSIFICATION_RECIPES, **SEGME
 def get_recipe(name: str) -> Any:
     """The recipe of that name (dashes allowed); raises UnknownNameError with a suggestion."""
     key = name.lower().replace("-", "_")
-    if is_detector(key):
-        raise ConfigError(only_created(key))
+    if reason := why_created_only(key):
+        raise ConfigError(reason)
     if key not in RECIPES:
         raise UnknownNameError.of("recipe", name, RECIPES)
     return RECIPES[key]()

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-from ..configs.detector import is_detector, only_created
+from ..configs.catalog import why_created_only
 from ..errors import ConfigError, UnknownNameError
 
 MAX_SIDE = 16_384  # pixels
@@ -50,8 +50,8 @@ def file_name(name: str) -> None:
 
 def no_detector(name: str) -> None:
     """A network that there is a recipe for."""
-    if is_detector(name):
-        raise ConfigError(only_created(name))
+    if reason := why_created_only(name):
+        raise ConfigError(reason)
 
 
 def check_head(model: Any) -> None:

@@ -224,7 +224,7 @@ def _model(source: str | Path | nn.Module) -> nn.Module:
 
 def _images(model: nn.Module, batch: int, size: int | None) -> np.ndarray:
     """Random ones, from a fixed seed."""
-    preprocess = model.__dict__.get("preprocess")
+    preprocess = getattr(model, "preprocess", None)
     sides = (size, size) if size else preprocess.size if preprocess is not None else (224, 224)
     known: Any = model.config
     config = getattr(known, "backbone", known)

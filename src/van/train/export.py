@@ -10,6 +10,7 @@ from typing import Any
 from pytorch_lightning import LightningModule
 
 from .. import __version__
+from ..configs.metadata import ModelMetadata
 from ..data import has_own_val
 from ..data.split import VAL_FRACTION
 from ..errors import VanNotice
@@ -71,7 +72,7 @@ def load_kept(module: LightningModule, folder: Path, table: EpochTable, spec: An
 
 def provenance_of(job: Job) -> dict[str, Any]:
     """What is known of the network from the start of its training."""
-    start: dict[str, Any] = job.network.__dict__["provenance"]
+    start: dict[str, Any] = job.network.provenance
     facts: dict[str, Any] = {
         "trained_by": f"van {__version__}",
         "recipe": job.recipe.name,
@@ -88,7 +89,7 @@ def provenance_of(job: Job) -> dict[str, Any]:
 
 
 def _write(job: Job, network: Classifier, path: Path, provenance: dict[str, Any]) -> None:
-    before = network.__dict__.get("provenance")
-    network.__dict__.update(classes=job.network.__dict__["classes"], preprocess=job.preprocess, provenance=provenance)
+    before = network.provenance
+    network.metadata = ModelMetadata(classes=job.network.classes, preprocess=job.preprocess, provenance=provenance)
     save(network.cpu().eval(), path)
-    network.__dict__["provenance"] = before
+    network.provenance = before

@@ -42,9 +42,9 @@ def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Cl
                 f"{spec.checkpoint}: a fresh head of {len(classes)} classes, as {reason}", VanNotice, stacklevel=2
             )
             model.reset_classifier(len(classes), torch.Generator().manual_seed(seed))
-        elif order := new_order(model.__dict__["classes"], classes, spec):
+        elif order := new_order(model.classes, classes, spec):
             model.reorder_classes(order)
-    model.__dict__["classes"] = classes
+    model.classes = classes
     model.set_grad_checkpointing(spec.grad_checkpointing)
     return model.train()
 
@@ -60,7 +60,7 @@ def laid_out(network: Net, device: str, *, channels_last: bool) -> Net:
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
-def _classifier(model: Classifier | Segmenter, source: object) -> Classifier:
+def _classifier(model: Any, source: object) -> Classifier:
     if isinstance(model, Segmenter):
         raise ConfigError(f"{source} is a segmenter; train it with a segmentation recipe, or give a classifier")
     return model
@@ -68,7 +68,7 @@ def _classifier(model: Classifier | Segmenter, source: object) -> Classifier:
 
 def resolve_preprocess(model: Classifier, data: DataSpec) -> Preprocess:
     """The network's own record with the recipe's overrides; raises ConfigError when channels do not fit."""
-    own: Preprocess = model.__dict__["preprocess"] or Preprocess()
+    own: Preprocess = model.preprocess or Preprocess()
     preprocess = own.with_overrides(**data.preprocess_overrides())
     wanted = model.config.in_chans
     if wanted not in (1, 3):
@@ -91,7 +91,7 @@ def _same_variant(model: Classifier, spec: ModelSpec) -> None:
 
 def _why_reset(model: Classifier, classes: tuple[str, ...], spec: ModelSpec) -> str:
     """Why the checkpoint's head cannot stay; empty when it can."""
-    known: tuple[str, ...] | None = model.__dict__["classes"]
+    known = model.classes
     if known is None and not (spec.reset_head or spec.keep_head) and model.num_classes == len(classes):
         tell_unnamed(spec.checkpoint, len(classes), "head is", stacklevel=4)
     return why_reset(known, model.num_classes, classes, spec)

@@ -71,7 +71,7 @@ def prepare(recipe: Recipe) -> Job:
     resume = check_resume(recipe, train.classes, contents)
     network = build_network(recipe.model, train.classes, seed=recipe.trainer.seed)
     preprocess = resolve_preprocess(network, recipe.data)
-    network.__dict__["preprocess"] = preprocess
+    network.preprocess = preprocess
     _check_map(recipe, network, preprocess)
     data = _data_module(train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda"))
     data.probe()

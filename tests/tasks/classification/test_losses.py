@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from metadata import set_metadata
 from PIL import Image
 from tiny_training import SLIM, make_stripes, slim_recipe
 
@@ -149,7 +150,7 @@ def test_training_with_versions_and_divergence(tmp_path):
 @pytest.fixture(scope="module")
 def teacher_file(tmp_path_factory):
     model = van.create_model("van_b0", seed=3, num_classes=2, **CUSTOM).eval()
-    model.__dict__.update(classes=("across", "along"), preprocess=Preprocess(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
+    set_metadata(model, classes=("across", "along"), preprocess=Preprocess(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     van.save(model, path)
     return path, model

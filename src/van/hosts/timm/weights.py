@@ -149,7 +149,7 @@ def _say_when_the_head_differs(theirs: int, ours: int) -> None:
 def load(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
     """Load a checkpoint into the timm model, adapting the first convolution and leaving a head that differs."""
     checkpoint = of_classifier(checkpoint)
-    ours, theirs = model.config, checkpoint.config
+    ours, theirs = model.config, checkpoint.backbone
     if name_of(ours) != name_of(theirs) or (ours.embed_dims, ours.depths) != (theirs.embed_dims, theirs.depths):
         raise CheckpointError(
             f"the file holds {name_of(theirs)} (widths {theirs.embed_dims}, depths {theirs.depths}), the model is "

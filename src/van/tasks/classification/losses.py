@@ -100,7 +100,7 @@ class Teacher:
         self.weight = DISTILL_WEIGHT if spec.distill_weight is None else spec.distill_weight
         self.temperature = spec.temperature or 1.0
         self.model: Classifier = model.requires_grad_(False).eval()
-        own: Preprocess = model.__dict__["preprocess"] or Preprocess()
+        own: Preprocess = model.preprocess or Preprocess()
         if own.channels != student.channels:
             raise ConfigError(f"loss.teacher {spec.teacher} sees {own.channels} channel(s), not {student.channels}")
         view = [torch.tensor(values).view(1, -1, 1, 1) for values in (student.mean, student.std, own.mean, own.std)]
@@ -130,7 +130,7 @@ def build_teacher(recipe: Recipe, model: nn.Module, classes: tuple[str, ...]) ->
     """The teacher of a recipe that has one, fitted to the images of `model`."""
     if recipe.loss.teacher is None:
         return None
-    student: Preprocess = model.__dict__.get("preprocess") or Preprocess()
+    student: Preprocess = getattr(model, "preprocess", None) or Preprocess()
     return Teacher(recipe.loss, classes=classes, student=student)
 
 

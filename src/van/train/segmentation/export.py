@@ -25,7 +25,7 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
     seen, there = job.data.val_seen
     network = job.network.cpu().eval()
     provenance = {**provenance_of_segmenter(job), "step": int(row["step"]), "scores": scores, "val_images": seen}
-    network.__dict__.update(preprocess=job.preprocess, provenance=provenance)
+    network.preprocess, network.provenance = job.preprocess, provenance
     save(network, folder / MODEL)
     write_summary(
         folder,
@@ -47,7 +47,7 @@ def export_segmenter(job: SegmentationJob, folder: Path, table: EpochTable, *, s
 
 def provenance_of_segmenter(job: SegmentationJob) -> dict[str, Any]:
     """What is known of the segmenter from the start of its training."""
-    start: dict[str, Any] = job.network.__dict__["provenance"]
+    start: dict[str, Any] = job.network.provenance
     data, how = job.recipe.data, job.inference
     facts: dict[str, Any] = {
         "trained_by": f"van {__version__}",

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...configs.backbone import VanConfig
 from ...configs.segmenter import SEGMENTERS, name_of, resolve
@@ -38,15 +37,15 @@ def build_segmenter(
         model.reset_parameters(generator)
         start: dict[str, Any] = {}
     else:
-        found: nn.Module = load(spec.checkpoint)
-        start = found.__dict__["provenance"]
+        found = load(spec.checkpoint)
+        start = found.provenance
         if isinstance(found, Segmenter):
             model = _continued(found, spec, classes, generator)
         else:
             model = _on_backbone(found, spec, generator)
     if model.num_classes != len(classes):
         model.reset_classifier(len(classes), generator)
-    model.__dict__.update(classes=classes, palette=palette, provenance=start)
+    model.classes, model.palette, model.provenance = classes, palette, start
     model.set_grad_checkpointing(spec.grad_checkpointing)
     return model.train()
 
@@ -100,8 +99,8 @@ def _continued(
             raise ConfigError(
                 f"{spec.checkpoint} does not fit the options {', '.join(changed)}; leave out what changes its sizes"
             ) from error
-        model.__dict__.update({name: found.__dict__.get(name) for name in ("classes", "palette", "provenance")})
-    known = model.__dict__.get("classes")
+        model.metadata = found.metadata
+    known = model.classes
     if known is None and not (spec.reset_head or spec.keep_head) and model.num_classes == len(classes):
         tell_unnamed(spec.checkpoint, len(classes), "pixel classifiers are", stacklevel=5)
     if reason := why_reset(known, model.num_classes, classes, spec, verb="have"):

@@ -106,7 +106,7 @@ def _check_weights(recipe: SegmentationRecipe, data: SegmentationData) -> None:
 
 
 def _preprocess(network: Segmenter, recipe: SegmentationRecipe) -> Preprocess:
-    own: Preprocess = network.__dict__.get("preprocess") or IMAGENET
+    own: Preprocess = network.preprocess or IMAGENET
     changes = {"mean": recipe.data.mean, "std": recipe.data.std, "size": recipe.augment.crop}
     preprocess = own.with_overrides(**changes)
     if preprocess.channels != network.config.backbone.in_chans:
@@ -114,5 +114,5 @@ def _preprocess(network: Segmenter, recipe: SegmentationRecipe) -> Preprocess:
             f"the network takes {network.config.backbone.in_chans} channel(s), data.mean and data.std have "
             f"{preprocess.channels} entries; give as many"
         )
-    network.__dict__["preprocess"] = preprocess
+    network.preprocess = preprocess
     return preprocess

@@ -1,0 +1,48 @@
+"""What every model's configuration offers, whatever its task."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+BACKBONE = "config"  # section of every record that holds the backbone
+
+
+class ModelConfig:
+    """A model, entirely: what a checkpoint and an exported file carry of it.
+
+    task: what the model is for, "classification". noun: what it is called in messages, "classifier".
+    output_layers: what depends on the classes, "head". statistics: how images are prepared where no file says:
+    "official" or "imagenet" (`images.preprocess.RECORDS`).
+    created_only: of a kind of model that can be created and nothing else yet: what to do with it.
+    backbone: the configuration of the backbone, its `num_classes` 0. num_classes: of the output.
+    name: as `van list` has it, or one that ends in "van_custom". method: the kind of head.
+    """
+
+    task: ClassVar[str]
+    noun: ClassVar[str]
+    output_layers: ClassVar[str] = "head"
+    statistics: ClassVar[str] = "official"
+    created_only: ClassVar[str] = ""
+
+    if TYPE_CHECKING:
+        num_classes: int
+        backbone: Any
+
+        @property
+        def name(self) -> str: ...
+
+        @property
+        def method(self) -> str: ...
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values of every field."""
+
+    @abstractmethod
+    def with_options(self, **options: Any) -> Self:
+        """A copy with fields replaced; names of the backbone's fields go to the backbone."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Sections of plain values, as files carry them: the backbone's under "config", a head's under its own."""
+        return {BACKBONE: self.to_dict()}

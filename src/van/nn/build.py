@@ -1,0 +1,35 @@
+"""From a configuration to its model: the one table of what is built for which configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..configs.backbone import VanConfig
+from ..configs.detector import DetectorConfig
+from ..configs.model_config import ModelConfig
+from ..configs.segmenter import SegmenterConfig
+from ..errors import ConfigError
+from .classifier import Classifier
+from .detector import detector
+from .segmenter import Segmenter
+
+# Class of a configuration -> what builds its model; `tasks.register` adds to it.
+BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
+    VanConfig: Classifier,
+    SegmenterConfig: Segmenter,
+    DetectorConfig: detector,
+}
+
+
+def build(config: ModelConfig) -> nn.Module:
+    """The model of a configuration, its weights drawn from torch's global generator.
+
+    Raises ConfigError for a kind of configuration that nothing is known to be built for.
+    """
+    if type(config) not in BUILDERS:
+        known = ", ".join(kind.__name__ for kind in BUILDERS)
+        raise ConfigError(f"no model is known for a {type(config).__name__}; expected one of {known}")
+    return BUILDERS[type(config)](config)
