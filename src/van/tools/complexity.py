@@ -29,7 +29,7 @@ from .complexity_counter import Convention, Operations, count_operations
 MACS: Convention = {"macs": 1}
 # OpenMMLab's counter on classifiers: the paper's table and OpenMMLab's own, and as newer versions count.
 MMCV_WITHOUT_LAYER_NORM: Convention = {"macs": 1, "bias": 1, "batch_norm": 2}
-MMCV: Convention = MMCV_WITHOUT_LAYER_NORM | {"layer_norm": 2}
+MMCV: Convention = {**MMCV_WITHOUT_LAYER_NORM, "layer_norm": 2}
 # The same counter on segmenters, 2048 x 512 (VAN segmentation code of 2022-07): their BatchNorm was the synchronised
 # one, which it does not know; `_rectified` is added.
 MMCV_SEGMENTATION: Convention = {"macs": 1, "bias": 1, "layer_norm": 2, "group_norm": 2, "pool_input": 1}

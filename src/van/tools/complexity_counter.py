@@ -48,7 +48,7 @@ def _biased(_input: Any, _weight: Any, bias: Any = None, *_: Any, out_shape: Any
 
 
 # Operator -> quantity. torch has formulas for products, two operations per multiply-add; the rest are elements.
-_PRODUCTS = {operator: "matmul" for operator in flop_registry} | {aten.convolution: "macs", aten.addmm: "macs"}
+_PRODUCTS = dict.fromkeys(flop_registry, "matmul") | {aten.convolution: "macs", aten.addmm: "macs"}
 _ELEMENTS = {
     aten.native_batch_norm: "batch_norm",
     aten._native_batch_norm_legit_no_training: "batch_norm",
@@ -64,7 +64,7 @@ _ELEMENTS = {
 # Operators that the counter would take apart into arithmetic of indices, were they not named.
 _UNCOUNTED = (aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec)
 # The counter keeps one number per operator; those that add to a second quantity are counted by a second one.
-_SECOND = {
+_SECOND: dict[Any, tuple[str, Callable[..., int]]] = {
     aten.convolution: ("bias", _biased),
     aten.mean: ("pool_input", _read),
     aten._adaptive_avg_pool2d: ("pool_input", _read),
