@@ -49,14 +49,14 @@ def chart(x: Sequence[float], lines: Mapping[str, Sequence[float]]) -> str:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
         axes.set_xlim(x[0], max(x[-1], x[0] + 1))
         axes.set_xticks(sorted({x[0], x[-1]}), [f"{epoch:g}" for epoch in sorted({x[0], x[-1]})])
-        axes.tick_params(length=0, labelcolor=_SOFT)
+        axes.tick_params(length=0, pad=6, labelcolor=_SOFT)
         axes.grid(axis="y", color=_GRID, alpha=0.35, linewidth=0.8)
         axes.set_axisbelow(True)
         for spine in axes.spines.values():
             spine.set_visible(False)
         figure.legend(
             loc="lower left", bbox_to_anchor=(0.12, 0), ncols=len(lines), frameon=False, labelcolor="linecolor",
-            handlelength=0, handletextpad=0, borderpad=0.2,
+            handlelength=1, handletextpad=0.5, borderpad=0.2,
         )  # fmt: skip
         FigureCanvasSVG(figure)
         file = io.StringIO()
