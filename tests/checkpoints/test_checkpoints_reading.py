@@ -14,7 +14,7 @@ from reference_data import entries
 
 import van
 from van import checkpoints
-from van.checkpoints import head_keys, head_layout, keys
+from van.checkpoints import head_keys, keys, layout
 from van.configs.segmenter import SegmenterConfig
 from van.errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
 from van.images.preprocess import IMAGENET, OFFICIAL, Preprocess
@@ -29,7 +29,7 @@ def segmenter(method=None, *, inner=True):
         return state
     backbone = SMALL.with_options(num_classes=0)
     sizes = {"channels": 32, "ham_channels": 32, "neck_channels": 8, "auxiliary_channels": 32, "num_classes": 2}
-    shapes = head_layout.shapes(SegmenterConfig(backbone=backbone, method=method, **sizes))
+    shapes = layout.shapes(SegmenterConfig(backbone=backbone, method=method, **sizes))
     table = head_keys.mmseg(method, version_1=not inner)
     heads = {key: shape for key, shape in shapes.items() if not key.startswith("backbone.") and key != head_keys.BASES}
     return state | {table.foreign(key): np.ones(shape, np.float32) for key, shape in heads.items()}
@@ -177,17 +177,17 @@ def test_segmenters_epsilon_and_strides(tmp_path, method, config, epsilon, strid
     meta = {"config": config} if config else {}
     path = published.openmmlab(tmp_path / "x.pth", segmenter(method), epoch=1, CLASSES=["wall", "sky"], **meta)
     found = checkpoints.read(path)
-    assert (found.format, found.config.layer_norm_eps, found.config.strides) == ("mmseg", epsilon, strides)
+    assert (found.format, found.backbone.layer_norm_eps, found.backbone.strides) == ("mmseg", epsilon, strides)
     assert found.origins["layer_norm_eps"] == origin
     assert found.preprocess == IMAGENET
-    assert (found.segmenter.method if found.segmenter else None) == method
+    assert found.config.method == (method or "classification")
     assert found.classes == (("wall", "sky") if method else None)
     assert checkpoints.read(path, layer_norm_eps=1e-4).origins["layer_norm_eps"] == "argument"
 
 
 def test_mmsegmentation_1_x(tmp_path):
     found = checkpoints.read(published.openmmlab(tmp_path / "x.pth", segmenter("light_ham", inner=False), iter=1))
-    assert found.config.layer_norm_eps == 1e-5
+    assert found.backbone.layer_norm_eps == 1e-5
 
 
 OTHER_HEADS = ("neck.conv.weight", "decode_head.queries.weight", "auxiliary_head.queries.weight")

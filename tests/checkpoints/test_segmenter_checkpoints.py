@@ -14,7 +14,7 @@ from segmentation_reference import GOLDENS, METHODS, reference_bases, small
 
 import van
 from van import checkpoints
-from van.checkpoints import head_keys, head_layout
+from van.checkpoints import head_keys, head_layout, layout
 from van.checkpoints.head_keys import BASES
 from van.cli import main
 from van.configs.published_weights import WEIGHTS
@@ -124,7 +124,7 @@ def test_every_name_builds_and_its_shapes_are_known(name):
     with torch.device("meta"):
         model = van.create_model(name, num_classes=7)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    assert list(shapes.items()) == list(head_layout.shapes(model.config).items())
+    assert list(shapes.items()) == list(layout.shapes(model.config).items())
     arrays = {key: np.broadcast_to(np.zeros((), np.float32), shape) for key, shape in shapes.items()}
     found, origins = head_layout.config_of(arrays, model.config.backbone)
     assert found == model.config
@@ -456,7 +456,7 @@ def test_info_on_files(tmp_path, capsys):
     assert told.segmenter == network("hamnet").config.with_options(neck_channels=256, drop_path_rate=0.0)
     assert main(["info", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["segmenter"]["method"] == "hamnet"
-    assert checkpoints.read(path).segmenter.ham_rank == 64
+    assert checkpoints.read(path).config.ham_rank == 64
 
 
 def test_info_on_names(capsys):
