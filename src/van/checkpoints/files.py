@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..files import atomic_output, read_json, why_no_file, why_no_path, write_file
 from . import folders
 from .checkpoint import Arrays, Content
+from .widened import Widened, bfloat16_note
 
 SUFFIXES = folders.SUFFIXES
 
@@ -234,19 +235,6 @@ def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
     if dtype not in _DTYPES:
         raise CheckpointError(f"tensor {name} has the element type {dtype}, which van does not read")
     return np.frombuffer(bytearray(data), _DTYPES[dtype]).reshape(shape)
-
-
-class Widened(str):
-    """The note on tensors that were widened from bfloat16; tensors: how many."""
-
-    tensors: int
-
-
-def bfloat16_note(count: int) -> Widened:
-    """The note on widened tensors."""
-    note = Widened(f"{count} bfloat16 tensors were widened to float32")
-    note.tensors = count
-    return note
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -210,7 +210,9 @@ def fetch_url(url: str, target: str | Path, *, sha256: str | None = None) -> Pat
                 raise OSError(f"{got} of {expected} bytes arrived")
             _check_sha256(part, sha256)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"download of {url} failed: {_line(error)}; try again, or download it yourself") from error
+        raise CheckpointError(
+            f"download of {url} failed: {_line(error)}; try again, or download it yourself"
+        ) from error
     return target
 
 

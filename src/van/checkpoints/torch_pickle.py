@@ -23,9 +23,9 @@ import numpy as np
 from ..errors import CheckpointError, UnsafeFileError
 from ..files import atomic_output
 from .damage import growth_limit
-from .files import bfloat16_note
 from .pickles import Inert, Refused, load
 from .torch_names import Array, Encoded, Storage, Tensor, offered, storage_of
+from .widened import bfloat16_note
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files from before torch 1.6
 _PIECE = 2**24
