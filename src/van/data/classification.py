@@ -71,7 +71,7 @@ def layout_of(root: Path) -> tuple[Path | None, Path | None]:
     _no_loose_images(root, there, train, val)
     both = {part.name for part in (train, val) if part is not None}
     if len(both) == 2 and both == {*there} and any(folder_names(root / name) for name in both):
-        return train, val  # one of them may be empty, which whoever reads it says
+        return train, val  # one of them may be empty, which its reader reports
     train, val = (part if part is not None and folder_names(part) else None for part in (train, val))
     if train is not None and val is None and there == [train.name]:
         return train, None  # train/ alone: split it
@@ -135,6 +135,8 @@ def _part(images: ImageList, parts: tuple[list[int], list[int]], split: str, roo
             f"{root} has one image per class, so none is left to validate with; add images or a val/ folder"
         )
     if single and split == "val":
-        warnings.warn(f"{root}: not validated for want of a second image: {_some(single)}", VanNotice, stacklevel=3)
+        warnings.warn(
+            f"{root}: not validated, because they have a single image: {_some(single)}", VanNotice, stacklevel=3
+        )
     paths = images.paths.subset(indices) if isinstance(images.paths, PathTable) else [images.paths[i] for i in indices]
     return ImageList(paths, tuple(images.labels[i] for i in indices), images.classes)

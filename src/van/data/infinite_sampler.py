@@ -46,7 +46,7 @@ class InfiniteSampler(Sampler[tuple[int, int]]):
 class PictureSet(Dataset[tuple[int, torch.Tensor, torch.Tensor]]):
     """Pictures as they are, for tests: `[i]` -> (index, (H, W, 3) uint8, (H, W) int32 label map).
 
-    indices: the part of the data set that is seen.
+    indices: the part of the data set that is used.
     """
 
     def __init__(self, data: SegmentationData, indices: list[int]) -> None:

@@ -49,7 +49,7 @@ def open_segmentation(
     if strict and (listing.without_mask or listing.without_image):
         raise DataError(missing_pairs(listing, layout))
     if not listing.pairs:
-        raise DataError(f"the {split!r} part of {layout.root} has images but not one mask for them; {_pairing(layout)}")
+        raise DataError(f"the {split!r} part of {layout.root} has images but no masks for them; {_pairing(layout)}")
     return FolderSegmentation(layout, listing, split, exif=exif)
 
 

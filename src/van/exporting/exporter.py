@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +15,16 @@ import torch
 from torch import nn
 
 from .. import __version__, models, ops
-from ..configs.backbone import name_of
 from ..configs.catalog import why_created_only
-from ..configs.segmenter import name_of as segmenter_name_of
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
-from ..files import why_no_path
+from ..files import atomic_outputs, why_no_path
 from ..images.preprocess import IMAGENET
 from ..inference.description import Description
 from ..inference.engines import written
 from ..inference.engines.exported import SUFFIXES, open_exported
 from ..inference.segmenter_session import described_inference, inference_of
 from ..nn import Classifier
+from ..nn.model import Model
 from ..nn.segmenter import Segmenter
 from ..tasks.segmentation.views import RECORDED
 from .formats import WRITERS, Program
@@ -114,7 +110,7 @@ def export(
     description = describe(model, size=size, options=options)
     shown = list(batches(description, images))
     program = trace(prepared(model, fold=fold, dilation_free=dilation_free), description.in_chans)
-    with staged(target) as file:
+    with atomic_outputs(*files_of(target)) as (*_, file):
         _write(program, description, file, kind)
         limits = {"tolerance": tolerance, "minimal_agreement": agreement}
         parity = compare(runner(file), reference(model), shown, **limits)
@@ -181,41 +177,17 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Classifier 
     return source
 
 
-def describe(
-    model: Classifier | Segmenter, *, size: int | tuple[int, int] | None = None, options: Mapping[str, Any]
-) -> Description:
-    """What the file will tell about the network; raises ConfigError for a `size` where it means nothing."""
-    known = model.metadata
-    preprocess = known.preprocess
+def describe(model: Model, *, size: int | tuple[int, int] | None = None, options: Mapping[str, Any]) -> Description:
+    """What the file will say about the network; raises ConfigError for a `size` where it means nothing."""
+    metadata = model.metadata
     if size is not None:
-        if isinstance(model, Segmenter) or preprocess is None:
+        if isinstance(model, Segmenter) or metadata.preprocess is None:
             raise ConfigError("size is of a classifier's preprocessing, which this network has none of; leave it out")
-        preprocess = preprocess.with_overrides(size=size)
-    facts: dict[str, Any] = {
-        "num_classes": model.num_classes,
-        "classes": known.classes,
-        "preprocess": preprocess,
-        "provenance": known.provenance,
-        "options": dict(options),
-        "version": __version__,
-    }
-    if isinstance(model, Classifier):
-        config = model.config
-        return Description(
-            task="classification", name=name_of(config), in_chans=config.in_chans, config=config.to_dict(), **facts
-        )
-    backbone = model.config.backbone
-    return Description(
-        task="segmentation",
-        name=segmenter_name_of(model.config),
-        in_chans=backbone.in_chans,
-        config=backbone.to_dict(),
-        segmenter={key: value for key, value in model.config.to_dict().items() if key != "backbone"},
-        palette=known.palette,
-        ignore_index=IGNORE_INDEX,
-        inference=_recorded(model),
-        **facts,
-    )
+        metadata = replace(metadata, preprocess=metadata.preprocess.with_overrides(size=size))
+    facts: dict[str, Any] = {}
+    if isinstance(model, Segmenter):
+        facts = {"ignore_index": IGNORE_INDEX, "inference": _recorded(model)}
+    return Description(config=model.config, metadata=metadata, options=dict(options), version=__version__, **facts)
 
 
 def _recorded(segmenter: Segmenter) -> dict[str, Any]:
@@ -263,23 +235,6 @@ def reference(model: nn.Module) -> Run:
     return logits
 
 
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A file to write in a folder beside `target`, moved to it at the end, with what lies beside it, unless an error
-    came; raises ConfigError where nothing can be written."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error
-    try:
-        file = folder / target.name
-        yield file
-        for made in reversed(files_of(file)):  # the .xml file last: alone it is refused
-            made.replace(target.parent / made.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def files_of(path: Path) -> list[Path]:
-    """The files that make up an exported one."""
-    return [path, path.with_suffix(".bin")] if SUFFIXES[path.suffix.lower()] == "openvino" else [path]
+    """The files that make up an exported one, itself last: an .xml file without its weights is refused."""
+    return [path.with_suffix(".bin"), path] if SUFFIXES[path.suffix.lower()] == "openvino" else [path]

@@ -9,7 +9,7 @@ from ..configs.backbone import ATTENTION_OPTIONS
 from ..errors import ConfigError
 from .checks import check_head, in_range, no_detector, one_of
 
-# Far beyond every network; larger ones would fill the memory before anything could be said.
+# Far beyond every network; larger ones would fill the memory before any check.
 _LARGEST = {
     "in_chans": 10_000, "embed_dims": 100_000, "depths": 1000, "mlp_ratios": 1000, "patch_sizes": 1000, "strides": 1000,
     "kernel_size": 1000, "dilation": 1000,

@@ -28,7 +28,7 @@ def check_classification(recipe: Recipe) -> None:
             f"loss.name jsd compares versions of an image, and augment.splits is {augment.splits}; set it to 3"
         )
     if loss.teacher is not None and augment.splits > 1:
-        raise ConfigError("loss.teacher and augment.splits do not go together; set augment.splits 1")
+        raise ConfigError("loss.teacher and augment.splits cannot be combined; set augment.splits 1")
     if recipe.data.streams and augment.repeats > 1:
         raise ConfigError(
             f"augment.repeats draws images at random, data.reader {recipe.data.reader} has them in one order; set "

@@ -59,6 +59,6 @@ class DataSpec(BaseDataSpec):
         return super()._useless() | own
 
     def preprocess_overrides(self) -> dict[str, Any]:
-        """The fields of Preprocess; None where nothing was said."""
+        """The fields of Preprocess; None where nothing is set."""
         names = ("size", "crop_pct", "interpolation", "mean", "std", "resize")
         return {name: getattr(self, name) for name in names}

@@ -62,7 +62,7 @@ class SegmentationDataSpec(BaseDataSpec):
     With a reader: the folder of the WebDataset shards, or the name of a Hugging Face data set.
     reader: None for files; timm's "wds" (WebDataset shards, streamed), "hfds" (a Hugging Face data set, downloaded) or
     "hfids" (the same, streamed): label maps hold the number of the class, 255 where nothing is known.
-    val_images: how many validation images the validations while training use, spread over all; None: every one. Of a
+    val_images: how many validation images the validations during training use, spread over all; None: every one. Of a
     stream: the first ones, and to be given where its description does not say how many there are.
     image_key, label_key: names of the image and its label map in a sample; None: "jpg" and "png" in shards, "image" and
     "annotation" of Hugging Face.
