@@ -250,7 +250,7 @@ def test_hub_shards_and_bare_files(tmp_path):
         van.load(parts)
     index = parts / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../../secret"}}))
-    with pytest.raises(CheckpointError, match="names no weight files of its own folder"):
+    with pytest.raises(CheckpointError, match="names no weight files in its folder"):
         van.load(parts)
 
 
@@ -347,7 +347,7 @@ def test_num_classes_keeps_or_renews_the_head(tmp_path):
     same = van.load(path, num_classes=5)
     assert torch.equal(same.head.weight, torch.from_numpy(arrays["head.weight"]))
     assert same.classes == CLASSES
-    with pytest.warns(VanNotice, match="the file's head of 5 classes is left out, a fresh one of 7 classes is put on"):
+    with pytest.warns(VanNotice, match="the file's head of 5 classes is left out; a new one of 7 classes is used"):
         other = van.load(path, num_classes=7)
     assert other.head.weight.shape == (7, 32)
     assert other.head.weight.std() > 0
@@ -362,7 +362,7 @@ def test_num_classes_keeps_or_renews_the_head(tmp_path):
 
 def test_num_classes_puts_a_head_on_a_backbone(tmp_path):
     path = published.official(tmp_path / "x.pth.tar", headless(keys.OFFICIAL))
-    with pytest.warns(VanNotice, match="the file has no head, a fresh one of 3 classes is put on") as caught:
+    with pytest.warns(VanNotice, match="the file has no head; a new one of 3 classes is used") as caught:
         assert van.load(path, num_classes=3).num_classes == 3
     assert len(caught) == 1
     with warnings.catch_warnings():

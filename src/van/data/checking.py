@@ -11,16 +11,17 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
-from ..files import private_cache
+from ..files import atomic_output, private_cache
 from ..images.preprocess import read_image, to_color
-from .classification import FolderData
 from .index import PathTable
+from .labelled_images import FolderData
 
 # What the check of an ordinary run may take at most; the rest is left to training, and to the next start.
 LIMIT_S = 300.0
@@ -55,7 +56,7 @@ def check_images(
 ) -> Checked:
     """Decode every image of a data set that was not found whole before.
 
-    limit_s: stop after so many seconds; None: look at all. stop: asked now and then, ends the check early.
+    limit_s: stop after so many seconds; None: check all. stop: called from time to time, ends the check early.
     progress: called with (images done, images in all).
     """
     memory = _Memory(data, index)
@@ -142,14 +143,10 @@ class _Memory:
         """Keep what was learnt, whole or not at all; a memory that cannot be kept costs time only."""
         if self.file is None or not self.fresh:
             return
-        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}.tmp")
-        try:
+        with suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with atomic_output(self.file, error=None) as temporary, temporary.open("wb") as file:
                 np.save(file, np.union1d(self.whole, np.array(self.fresh, np.uint64)))
-            temporary.replace(self.file)
-        except OSError:
-            temporary.unlink(missing_ok=True)
 
 
 def _file(data: FolderData, index: Path | None) -> Path | None:

@@ -210,7 +210,7 @@ class Task(ABC):
     """A task: what a model is for, and all that only this task knows.
 
     name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
-    checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options of prediction and evaluation,
+    checkpoints carry. predict_options, eval_options: frozen dataclasses of its options of prediction and evaluation,
     fields made by `tasks.options.option`. recipe: the class of its training recipes, which has sections of its own.
     """
 
