@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from ..configs.backbone import ATTENTION_OPTIONS, PUBLISHED, VARIANTS, VanConfig, name_of, resolve
 from ..configs.segmenter import SegmenterConfig
 from ..errors import ConfigError
-from ..nn import Classifier
+from ..nn.build import build
 from ..nn.hamburger import factorisations
 from ..nn.heads.layers import ConvNormReLU
-from ..nn.segmenter import Segmenter
 from .complexity_counter import Convention, Operations, count_operations
 
 # What published tables count, as weights of the counter's quantities.
@@ -195,7 +194,7 @@ def describe(model: str | VanConfig, *, size: int | Sequence[int] = 224) -> Comp
 def _describe(config: VanConfig, pixels: tuple[int, int]) -> Complexity:
     name = name_of(config)
     with torch.device("meta"):
-        network = Classifier(config).eval()
+        network = build(config).eval()
     layers, operations = _layers(network, torch.empty(1, config.in_chans, *pixels, device="meta"))
     known = name in PUBLISHED and config == VARIANTS[name] and pixels == (224, 224)
     return Complexity(
@@ -300,7 +299,7 @@ def describe_segmenter(config: SegmenterConfig, *, size: int | Sequence[int] = 5
     """
     pixels = sides(size)
     with torch.device("meta"):
-        model = Segmenter(config).eval()
+        model = build(config).eval()
     operations = count_operations(model, torch.empty(1, config.backbone.in_chans, *pixels, device="meta"))
     by_part = {name: sum(tensor.numel() for tensor in part.parameters()) for name, part in model.named_children()}
     return SegmenterComplexity(
@@ -308,7 +307,7 @@ def describe_segmenter(config: SegmenterConfig, *, size: int | Sequence[int] = 5
         by_part={name: count for name, count in by_part.items() if count},
         macs=operations.total["macs"],
         matmul_macs=operations.total["matmul"],
-        torchprofile=operations.in_convention(TORCHPROFILE) + _idle(model, pixels),
+        torchprofile=operations.in_convention(TORCHPROFILE) + _idle(model, config, pixels),
         mmcv=operations.in_convention(MMCV_SEGMENTATION) + _rectified(model, operations),
     )
 
@@ -319,14 +318,14 @@ def _rectified(model: nn.Module, operations: Operations) -> int:
     return sum(operations.by_module[name]["relu"] for name in convolutions if name in operations.by_module)
 
 
-def _idle(model: Segmenter, pixels: tuple[int, int]) -> int:
+def _idle(model: nn.Module, config: SegmenterConfig, pixels: tuple[int, int]) -> int:
     """What the published Ham heads do in vain and ours do not, so that no counter can find it here.
 
     They multiply by a constant 1 and, the light ones, resize stage 2 to its own size.
     """
-    light = model.config.method == "light_ham"
+    light = config.method == "light_ham"
     stage = 1 if light else -1
-    stride, width = model.config.backbone.reductions[stage], model.config.backbone.embed_dims[stage]
+    stride, width = config.backbone.reductions[stage], config.backbone.embed_dims[stage]
     positions = -(-pixels[0] // stride) * -(-pixels[1] // stride)
     extras = sum(positions * nmf.rank + 2 for nmf in factorisations(model))  # and two products of plain numbers
     return extras + (4 * positions * width if light else 0)
