@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: quickstart test lint format bench package clean
 
 quickstart: $(VENV)/.installed-train  ## environment, install, train on the embedded digits, evaluate, predict, picture
-	$(BIN)/python -m van.quickstart
+	$(BIN)/python -m van.tools.quickstart
 
 test: $(VENV)/.installed-dev  ## the default test suite: CPU, offline
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

@@ -19,14 +19,14 @@ budget=100000 limit=540 chosen=()
 PIECES=(check model_b2 training_b2 profile ops_bf16 tune models ops_fp32 compiled tests)
 
 piece_check() { # do the kernels compute on this GPU what they compute in the interpreter?
-    python -m van info --ops && gpu_tests tests/test_ops_gpu.py tests/test_tune.py
+    python -m van info --ops && gpu_tests tests/ops/test_ops_gpu.py tests/ops/test_tune.py
 }
 piece_model_b2() { models --models van_b2 --modes inference --batches 256 --kinds "${KINDS[@]}"; }
 piece_training_b2() { models --models van_b2 --modes training --kinds "${KINDS[@]}"; }
 piece_profile() { python benchmarks/gpu_profile.py --out "$out" $toy; }
 piece_ops_bf16() { operators --dtypes bf16; }
 piece_tune() { # are other blocks faster than the table's? what is found is used by everything after it
-    if [ -n "$toy" ]; then python -m pytest -q -p no:cacheprovider tests/test_tune.py; else python -m van tune --models van_b2 van_b0; fi
+    if [ -n "$toy" ]; then python -m pytest -q -p no:cacheprovider tests/ops/test_tune.py; else python -m van tune --models van_b2 van_b0; fi
 }
 piece_models() { models --models van_b0 van_b1 van_b3 light_ham_van_b2 --kinds "${KINDS[@]}"; }
 piece_ops_fp32() { operators --dtypes fp32; }

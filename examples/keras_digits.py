@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=tensorflow python examples/keras_digits.py [--weights CHECKPOINT] [--out digits.keras]
 
-Works alike with jax and torch as the backend. CHECKPOINT is any file that van reads; without one B0 starts afresh.
-Measured from scratch, the whole command on two AVX-512 cores that were not quite idle: TensorFlow 97.5% of the 359
+The jax and torch backends work alike. CHECKPOINT is any file that van reads; without one B0 has random weights.
+Measured from scratch, the whole command on two AVX-512 cores that were not fully idle: TensorFlow 97.5% of the 359
 held-out digits in 96 s, JAX 97.5% in 88 s, torch 97.2% in 65 s. Half a minute of TensorFlow's and JAX's is the first
 step, which is traced or compiled.
 Needs: pip install 'visual-attention-network[keras,train]'
@@ -44,7 +44,7 @@ def main():
     names = [str(digit) for digit in range(10)]
     model = VAN(weights=options.weights, classes=names, img_resolution=SIZE, preprocess=converter.record)
     batch = 128
-    rows = -(-len(x) // batch) * batch  # some twice: a last batch of another size would be traced and compiled anew
+    rows = -(-len(x) // batch) * batch  # repeats some: a last batch of another size would be traced or compiled again
     x, y = np.resize(x, (rows, *x.shape[1:])), np.resize(y, rows)
     steps = options.epochs * rows // batch
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=rows // batch)

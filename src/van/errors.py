@@ -11,7 +11,7 @@ VanError                    every error this package raises on purpose; the comm
 ├── PreemptedError          a run was asked to stop and has saved everything; it can be resumed (code 75)
 └── MissingExtraError       an optional dependency is not installed; the message names the extra
 
-VanNotice                   a warning: something was decided on the user's behalf and is said aloud
+VanNotice                   a warning: something was decided on the user's behalf
 """
 
 from __future__ import annotations
@@ -83,4 +83,4 @@ class MissingExtraError(VanError, ImportError):
 
 
 class VanNotice(UserWarning):
-    """Something was decided on the user's behalf and is said aloud."""
+    """Something was decided on the user's behalf ."""

@@ -15,12 +15,12 @@ from torch import nn
 from . import checkpoints
 from .checkpoints import Checkpoint, Info, layout
 from .checkpoints.compare import compare
-from .checkpoints.files import Widened
 from .checkpoints.folders import refuse_overwriting
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
 from .checkpoints.sources import find
+from .checkpoints.widened import Widened
 from .configs.catalog import MODELS, resolve, why_created_only
 from .configs.catalog import list_models as list_models
 from .configs.metadata import ModelMetadata
@@ -264,9 +264,9 @@ def _head_notes(checkpoint: Checkpoint, wanted: int | None) -> Iterator[str]:
             if has
             else "the file has no head"
         )
-        yield f"{old}, a fresh one of {wanted} classes is put on" if wanted else old
+        yield f"{old}; a new one of {wanted} classes is used" if wanted else old
     elif not has and wanted is None:
-        yield "the file has no head, so this is a feature backbone (num_classes=0); give num_classes for a fresh head"
+        yield "the file has no head, so this is a feature backbone (num_classes=0); give num_classes for a new head"
 
 
 def _reset_head(model: Model, num_classes: int) -> None:

@@ -156,7 +156,7 @@ def test_keras_weights_in_the_folder_of_something_else(archive, unpacked, tmp_pa
     shutil.copy(unpacked / "model.weights.h5", tmp_path)
     found = checkpoints.read(tmp_path)
     assert found.origins["layer_norm_eps"] == "lineage"
-    assert any("does not tell its attention, epsilon and strides" in note for note in found.notes)
+    assert any("does not contain its attention, epsilon and strides" in note for note in found.notes)
     checkpoints.write(checkpoints.read(archive), tmp_path / "model.safetensors", "van")
     assert checkpoints.read(tmp_path / "model.weights.h5").format == "keras"
     assert checkpoints.read(tmp_path).format == "van"

@@ -14,7 +14,7 @@ from reference_data import entries
 
 import van
 from van import checkpoints
-from van.checkpoints import head_keys, head_layout, keys
+from van.checkpoints import head_keys, keys, layout
 from van.configs.segmenter import SegmenterConfig
 from van.errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
 from van.images.preprocess import IMAGENET, OFFICIAL, Preprocess
@@ -29,7 +29,7 @@ def segmenter(method=None, *, inner=True):
         return state
     backbone = SMALL.with_options(num_classes=0)
     sizes = {"channels": 32, "ham_channels": 32, "neck_channels": 8, "auxiliary_channels": 32, "num_classes": 2}
-    shapes = head_layout.shapes(SegmenterConfig(backbone=backbone, method=method, **sizes))
+    shapes = layout.shapes(SegmenterConfig(backbone=backbone, method=method, **sizes))
     table = head_keys.mmseg(method, version_1=not inner)
     heads = {key: shape for key, shape in shapes.items() if not key.startswith("backbone.") and key != head_keys.BASES}
     return state | {table.foreign(key): np.ones(shape, np.float32) for key, shape in heads.items()}
@@ -177,17 +177,17 @@ def test_segmenters_epsilon_and_strides(tmp_path, method, config, epsilon, strid
     meta = {"config": config} if config else {}
     path = published.openmmlab(tmp_path / "x.pth", segmenter(method), epoch=1, CLASSES=["wall", "sky"], **meta)
     found = checkpoints.read(path)
-    assert (found.format, found.config.layer_norm_eps, found.config.strides) == ("mmseg", epsilon, strides)
+    assert (found.format, found.backbone.layer_norm_eps, found.backbone.strides) == ("mmseg", epsilon, strides)
     assert found.origins["layer_norm_eps"] == origin
     assert found.preprocess == IMAGENET
-    assert (found.segmenter.method if found.segmenter else None) == method
+    assert found.config.method == (method or "classification")
     assert found.classes == (("wall", "sky") if method else None)
     assert checkpoints.read(path, layer_norm_eps=1e-4).origins["layer_norm_eps"] == "argument"
 
 
 def test_mmsegmentation_1_x(tmp_path):
     found = checkpoints.read(published.openmmlab(tmp_path / "x.pth", segmenter("light_ham", inner=False), iter=1))
-    assert found.config.layer_norm_eps == 1e-5
+    assert found.backbone.layer_norm_eps == 1e-5
 
 
 OTHER_HEADS = ("neck.conv.weight", "decode_head.queries.weight", "auxiliary_head.queries.weight")
@@ -250,7 +250,7 @@ def test_hub_shards_and_bare_files(tmp_path):
         van.load(parts)
     index = parts / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../../secret"}}))
-    with pytest.raises(CheckpointError, match="names no weight files of its own folder"):
+    with pytest.raises(CheckpointError, match="names no weight files in its folder"):
         van.load(parts)
 
 
@@ -347,7 +347,7 @@ def test_num_classes_keeps_or_renews_the_head(tmp_path):
     same = van.load(path, num_classes=5)
     assert torch.equal(same.head.weight, torch.from_numpy(arrays["head.weight"]))
     assert same.classes == CLASSES
-    with pytest.warns(VanNotice, match="the file's head of 5 classes is left out, a fresh one of 7 classes is put on"):
+    with pytest.warns(VanNotice, match="the file's head of 5 classes is left out; a new one of 7 classes is used"):
         other = van.load(path, num_classes=7)
     assert other.head.weight.shape == (7, 32)
     assert other.head.weight.std() > 0
@@ -362,7 +362,7 @@ def test_num_classes_keeps_or_renews_the_head(tmp_path):
 
 def test_num_classes_puts_a_head_on_a_backbone(tmp_path):
     path = published.official(tmp_path / "x.pth.tar", headless(keys.OFFICIAL))
-    with pytest.warns(VanNotice, match="the file has no head, a fresh one of 3 classes is put on") as caught:
+    with pytest.warns(VanNotice, match="the file has no head; a new one of 3 classes is used") as caught:
         assert van.load(path, num_classes=3).num_classes == 3
     assert len(caught) == 1
     with warnings.catch_warnings():

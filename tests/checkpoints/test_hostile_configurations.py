@@ -76,7 +76,7 @@ def test_sizes_are_those_of_the_tensors(whole, tmp_path, field):
     [
         ("classes", {"a": 1}, "class names are a dict"),
         ("classes", [["a"]] * 5, "a class name is a list"),
-        ("classes", ["a" * 10**6] * 5, "1,000,000 letters"),
+        ("classes", ["a" * 10**6] * 5, "1,000,000 characters"),
         ("provenance", [1], "provenance is a list"),
         ("provenance", {"split": 3}, "a int as split"),
         ("provenance", {"split": {"seed": "x"}}, "the seed 'x'"),
@@ -280,7 +280,7 @@ def test_an_index_of_images_leads_nowhere_else(tmp_path):
 
 
 def test_what_no_file_can_say(tmp_path):
-    with pytest.raises(CheckpointError, match="expected texts and numbers"):
+    with pytest.raises(CheckpointError, match="expected strings and numbers"):
         checked.provenance({"x": np.zeros(3)})
     with pytest.raises(CheckpointError, match="levels"):
         checked.provenance({"x": [[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]})

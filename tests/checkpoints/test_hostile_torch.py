@@ -158,7 +158,7 @@ def test_parts_that_overlap_or_share_a_name(tmp_path):
 )
 def test_no_tensor_reaches_outside_of_its_storage(tmp_path, size, stride, options):
     path = archive(tmp_path / "x.pth", {"state_dict": {"head.weight": tensor(size, stride, **options)}}, [bytes(16)])
-    refused(path, "reaches beyond|sizes or strides|without a storage|is missing|storage that is none|argument|cannot")
+    refused(path, "reaches beyond|sizes or strides|without a storage|is missing|not a storage|argument|cannot")
 
 
 def test_tensors_inside_their_storage_are_read(tmp_path):
@@ -232,7 +232,7 @@ def test_archives_that_ask_for_a_password_or_another_method(tmp_path):
                 changed[place + offset + more] = value
                 place = changed.find(signature, place + 4)
         (tmp_path / "y.pth").write_bytes(changed)
-        refused(tmp_path / "y.pth", "get it again")
+        refused(tmp_path / "y.pth", "download or save it again")
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.9, 0.999])

@@ -118,7 +118,7 @@ def test_what_is_loaded():
     assert (model.provenance["revision"], model.provenance["file"]) == ("v1", "sub/other.safetensors")
     assert van.load(f"hf-hub:{REPO}", revision="v1").num_classes == 3
     assert van.load(f"hf-hub:{REPO}@v1", revision="v1").num_classes == 3
-    with pytest.raises(ConfigError, match="asks for the revision 'v1', revision= for 'main'"):
+    with pytest.raises(ConfigError, match="names the revision 'v1', but revision= is 'main'"):
         van.load(f"hf-hub:{REPO}@v1", revision="main")
     with pytest.raises(CheckpointError, match=r"holds no gone\.pth; it holds config\.json, deep\.safetensors"):
         van.load(f"{PAGE}/resolve/main/gone.pth")
@@ -140,7 +140,7 @@ def test_an_unfinished_run_in_a_repository_is_what_its_folder_is(cache):
     (folder / "recipe.yaml").write_text("name: x\n")
     for name in ("last.ckpt", "best.ckpt"):
         shutil.copy(folder / "deep.safetensors", folder / name)
-    with pytest.warns(VanNotice, match=r"the run has not finished; its best\.ckpt is taken"):
+    with pytest.warns(VanNotice, match=r"the run has not finished; its best\.ckpt is used"):
         assert van.load(f"hf-hub:{REPO}@v1").num_classes == 3
 
 

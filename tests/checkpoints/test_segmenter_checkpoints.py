@@ -14,7 +14,7 @@ from segmentation_reference import GOLDENS, METHODS, reference_bases, small
 
 import van
 from van import checkpoints
-from van.checkpoints import head_keys, head_layout
+from van.checkpoints import head_keys, head_layout, layout
 from van.checkpoints.head_keys import BASES
 from van.cli import main
 from van.configs.published_weights import WEIGHTS
@@ -124,7 +124,7 @@ def test_every_name_builds_and_its_shapes_are_known(name):
     with torch.device("meta"):
         model = van.create_model(name, num_classes=7)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    assert list(shapes.items()) == list(head_layout.shapes(model.config).items())
+    assert list(shapes.items()) == list(layout.shapes(model.config).items())
     arrays = {key: np.broadcast_to(np.zeros((), np.float32), shape) for key, shape in shapes.items()}
     found, origins = head_layout.config_of(arrays, model.config.backbone)
     assert found == model.config
@@ -309,7 +309,7 @@ def test_arguments_are_checked(tmp_path):
 
 def test_another_number_of_classes(tmp_path):
     path = written(tmp_path, "upernet", CLASSES=NAMES, PALETTE=COLORS)
-    with pytest.warns(VanNotice, match="pixel classifiers of 5 classes are left out, a fresh one of 3"):
+    with pytest.warns(VanNotice, match="pixel classifiers of 5 classes are left out; a new one of 3"):
         model = van.load(path, num_classes=3)
     assert (model.num_classes, model.classes, model.palette) == (3, None, None)
     logits, auxiliary = model.decode_with_auxiliary(torch.randn(1, 3, 64, 64))
@@ -319,7 +319,7 @@ def test_another_number_of_classes(tmp_path):
     assert all(torch.equal(v, want[key]) for key, v in model.state_dict().items() if not key.startswith(fresh))
     assert van.load(path, num_classes=5).classes == NAMES
     done = van.convert(path, tmp_path / "x.safetensors", to="van", num_classes=3)
-    assert "fresh one of 3" in done.notes[0]
+    assert "new one of 3" in done.notes[0]
     assert van.load(done.destination).num_classes == 3
 
 
@@ -327,7 +327,7 @@ def test_the_backbone_alone(tmp_path):
     path = written(tmp_path, "hamnet")
     with (
         pytest.warns(VanNotice, match="tensors of the hamnet head left out"),
-        pytest.warns(VanNotice, match="fresh one"),
+        pytest.warns(VanNotice, match="a new one of"),
     ):
         model = van.load(path, backbone_only=True, num_classes=4)
     assert isinstance(model, Classifier)
@@ -391,7 +391,7 @@ def test_broadcast_bases_are_saved(tmp_path):
 
 @pytest.mark.parametrize("to", ["official", "mmpretrain", "transformers", "keras"])
 def test_formats_without_a_place_for_heads(tmp_path, to):
-    with pytest.raises(CheckpointError, match=f"the format {to} carries the backbone .* only; .*use van or mmseg"):
+    with pytest.raises(CheckpointError, match=f"the format {to} can hold only the backbone .*; use van or mmseg"):
         van.save(network("upernet"), tmp_path / "x", format=to)
     assert not list(tmp_path.iterdir())
 
@@ -456,7 +456,7 @@ def test_info_on_files(tmp_path, capsys):
     assert told.segmenter == network("hamnet").config.with_options(neck_channels=256, drop_path_rate=0.0)
     assert main(["info", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["segmenter"]["method"] == "hamnet"
-    assert checkpoints.read(path).segmenter.ham_rank == 64
+    assert checkpoints.read(path).config.ham_rank == 64
 
 
 def test_info_on_names(capsys):

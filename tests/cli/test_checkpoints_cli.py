@@ -56,7 +56,7 @@ def test_convert_options(tmp_path, capsys):
     )
     model = van.load(target)
     assert code == 0
-    assert "note: the file's head of 5 classes is left out, a fresh one of 3 classes is put on" in out
+    assert "note: the file's head of 5 classes is left out; a new one of 3 classes is used" in out
     assert (model.num_classes, model.config.layer_norm_eps) == (3, 1e-5)
     assert torch.equal(model.backbone.stages[0].norm.weight, torch.from_numpy(averaged["norm1.weight"]))
 

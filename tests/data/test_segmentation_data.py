@@ -231,7 +231,7 @@ def test_a_palette_image_read_as_rgb_is_told(tmp_path):
     root = folder(tmp_path)
     save(root / "masks/a.png", np.zeros((4, 6, 3), np.uint8))
     with pytest.raises(
-        DataError, match=r"a.png is a colour picture \(PIL mode RGB\).*palette image read as RGB"
+        DataError, match=r"a.png is a colour image \(PIL mode RGB\).*palette image read as RGB"
     ) as error:
         only(root)
     one_line(error)
@@ -350,7 +350,7 @@ def test_a_drawn_validation_part_is_disjoint_complete_and_seeded(tmp_path):
     [
         ("palete: []", UnknownNameError, "unknown key in dataset.yaml 'palete'; did you mean 'palette'?"),
         ("palette: [[0, 0, 0]]", ConfigError, "palette has 1 colours for 3 classes"),
-        ("palette: [[0, 0, 0], [0, 0], [1, 1, 1]]", ConfigError, r"\[0, 0\] is no colour"),
+        ("palette: [[0, 0, 0], [0, 0], [1, 1, 1]]", ConfigError, r"\[0, 0\] is not a colour"),
         ("ignore_index: 1", ConfigError, "ignore_index is 1, but masks store the 3 classes up to 2"),
         ("reduce_zero_label: 1", ConfigError, "reduce_zero_label is 1; expected bool"),
         ("values: {0: 7}", ConfigError, "values maps 0 to 7; expected a stored value and a class 0 … 2 or 255"),
@@ -375,7 +375,7 @@ def test_descriptions_that_cannot_work(tmp_path, description, error, message):
 
 def test_a_description_without_names(tmp_path):
     (tmp_path / "dataset.yaml").write_text("images: images\nmasks: masks")
-    with pytest.raises(ConfigError, match="says nothing of 'names'"):
+    with pytest.raises(ConfigError, match="does not mention 'names'"):
         open_segmentation(tmp_path, "train")
 
 

@@ -303,7 +303,7 @@ def test_engines_go_to_other_processes_by_their_path(kind, desk):
 
 def test_an_exported_file_is_no_checkpoint(desk):
     for suffix in SUFFIX.values():
-        with pytest.raises(CheckpointError, match="is an exported network, no checkpoint"):
+        with pytest.raises(CheckpointError, match="is an exported network, not a checkpoint"):
             van.load(desk / f"classifier{suffix}")
 
 

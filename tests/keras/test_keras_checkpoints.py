@@ -192,7 +192,7 @@ def twice(file):
         (drop, r"1 missing: norm2/gamma"),
         (drop_data, r"names the weight 'block2/1/norm1/moving_mean:0' but has no data"),
         (add, r"1 unexpected: norm2/delta"),
-        (add_data, r"1 data sets that no layer names: norm2/norm2/delta:0"),
+        (add_data, r"1 data sets that belong to no layer: norm2/norm2/delta:0"),
         (add_on_top, r"1 unexpected: extra"),
         (misname, r"1 missing: norm2/gamma; 1 unexpected: norm2/kernel"),
         (misshape, r"1 of the wrong shape: norm2/gamma \(got \(63,\), expected \(64,\)\)"),
@@ -415,7 +415,7 @@ def grouped(file):
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        (unnamed, r"does not tell the name of its layer layers/block;"),
+        (unnamed, r"does not contain the name of its layer layers/block;"),
         (same_name, r"two layers named 'block1_0'"),
         (own_layer, r"1 unexpected: mine/vars/0"),
         (stray, r"vars/0, which belongs to no layer"),
@@ -471,7 +471,7 @@ def test_not_hdf5_is_told(tmp_path):
 def test_other_hdf5_files_are_told(tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["temperatures"] = np.zeros(3)
-    with pytest.raises(CheckpointError, match="no Keras weights: its root holds temperatures"):
+    with pytest.raises(CheckpointError, match="not of Keras weights: its root holds temperatures"):
         checkpoints.read(tmp_path / "w.h5")
 
 
@@ -480,7 +480,7 @@ def test_data_in_other_files_is_refused(ours, tmp_path):
     with h5py.File(ours, "a") as file:
         del file["layers/dense/vars/1"]
         file["layers/dense/vars"].create_dataset("1", (7,), "<f4", external=[(str(tmp_path / "secret"), 0, 28)])
-    with pytest.raises(UnsafeFileError, match="lies in another file"):
+    with pytest.raises(UnsafeFileError, match="is stored in another file"):
         checkpoints.read(ours)
 
 

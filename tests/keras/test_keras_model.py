@@ -211,7 +211,7 @@ def test_load_weights_takes_any_format_and_refuses_what_does_not_fit(tmp_path, f
 
 
 def test_another_head_starts_afresh_and_says_so(file):
-    with pytest.warns(VanNotice, match="head of 7 classes is left out, a fresh one of 3"):
+    with pytest.warns(VanNotice, match="head of 7 classes is left out; a new one of 3"):
         model = VAN(weights=file, num_classes=3)
     assert (model.classes, model.output_shape) == (None, (None, 3))
     near(run(model.backbone, images_of()), run(VAN(weights=file, include_top=False, pooling=None), images_of()), 0)

@@ -165,7 +165,7 @@ def test_options_that_would_do_nothing_are_refused():
         ({"loss.jsd_alpha": 1.0}, "belongs to loss.name jsd"),
         ({"loss.temperature": 2.0}, "loss.teacher"),
         ({"loss.teacher": "x", "loss.distill": "hard", "loss.temperature": 2.0}, "soft distillation"),
-        ({"loss.teacher": "x", "augment.splits": 2, "augment.erasing": 0.1}, "do not go together"),
+        ({"loss.teacher": "x", "augment.splits": 2, "augment.erasing": 0.1}, "cannot be combined"),
         ({"optim.clip_norm": 1.0, "optim.clip_agc": 0.1}, "one way"),
         ({"schedule.cycle_decay": 0.5}, "schedule.cycles"),
         ({"schedule.name": "step", "schedule.cycles": 2}, "cosine, tanh, poly"),

@@ -83,7 +83,7 @@ def test_every_fault_is_found_in_one_go(broken):
     unreadable = "\n".join(part.examples["unreadable"])
     assert "torn.png" in unreadable
     assert "picture.jpg" in unreadable
-    assert "rgb.png is a colour picture" in unreadable
+    assert "rgb.png is a colour image" in unreadable
     assert "1 image(s) have no labelled pixel" in words(report, "warning")
 
 

@@ -20,7 +20,7 @@ from .summary import Info, summarize
 
 __all__ = ["FORMATS", "Checkpoint", "Content", "Info", "read", "summarize", "write"]
 
-# Format -> module, in the order in which their `detect` is asked.
+# Format -> module, in the order in which their `detect` is called.
 FORMATS = {
     "van": "native",
     "keras": "keras",
@@ -46,8 +46,8 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
     """The checkpoint in a file or folder, its format detected from what is inside.
 
     ema: take the averaged weights; an error where the file has none.
-    known: fields of VanConfig, for a segmenter also of SegmenterConfig, that the caller insists on, for what the file
-        cannot tell (`layer_norm_eps=1e-5`).
+    known: fields of VanConfig, for a segmenter also of SegmenterConfig, that the caller states, for what the file
+        does not contain (`layer_norm_eps=1e-5`).
     Raises CheckpointError for what is missing, broken, not a checkpoint or contradicts `known`; UnsafeFileError for a
     pickle with more than tensors.
     """
@@ -64,8 +64,8 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
         inside = files.summarize_content(content)
         if _DETECTOR in inside:
             raise CheckpointError(
-                f"{path} holds a detector's weights, which this package does not read yet; give them to "
-                "load_state_dict of what van.create_model makes"
+                f"{path} holds a detector's weights, which this package does not read yet; load them with "
+                "load_state_dict into a model from van.create_model"
             )
         raise CheckpointError(f"{path} holds no Visual Attention Network; {inside}")
 
@@ -88,7 +88,7 @@ def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list
     module = module_of(format)
     if format not in (able := formats_of(checkpoint.config)):
         raise CheckpointError(
-            f"the format {format} carries the backbone of a {checkpoint.name} only; for the whole use "
-            f"{' or '.join(able)}, for the backbone alone load with backbone_only=True"
+            f"the format {format} can hold only the backbone of a {checkpoint.name}; use "
+            f"{' or '.join(able)} for the whole model, or load with backbone_only=True for the backbone alone"
         )
     return module.write(checkpoint, Path(path))

@@ -1,4 +1,4 @@
-"""What config.json and preprocessor_config.json tell about weights that are not in transformers' own keys.
+"""What config.json and preprocessor_config.json say about weights that are not in transformers' own keys.
 
 They fill in what the weights file leaves open. Where the two differ, what the file itself says was written together
 with the weights, so it is kept, and the difference is a note.
@@ -22,13 +22,13 @@ from .reading import names
 # timm's arguments of the model -> our fields, where the names differ.
 _TIMM_NAMES = {"drop_rate": "head_drop_rate", "proj_drop_rate": "drop_rate"}
 _TIMM_RESIZES = {"center": "shortest", "squash": "squash"}
-# What shapes tell better than any file beside them.
+# What shapes show more reliably than any file beside them.
 _SHAPED = ("num_classes", "in_chans", "embed_dims", "depths", "mlp_ratios", "patch_sizes", "out_indices")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the files beside the weights tell: fields of VanConfig, class names, preprocessing, and notes."""
+class BesideRecord:
+    """What the files beside the weights say: fields of VanConfig, class names, preprocessing, and notes."""
 
     fields: Mapping[str, Any]
     classes: tuple[str, ...] | None
@@ -39,32 +39,34 @@ class Told:
 def complete(checkpoint: Checkpoint, content: Content) -> Checkpoint:
     """The checkpoint with what the files beside it add; raises CheckpointError for a file that cannot be used."""
     try:
-        told = _told(content.beside.get("config") or {}, content.beside.get("preprocessor") or {}, content.path)
-        if told is None:
+        stated = _read_beside(
+            content.beside.get("config") or {}, content.beside.get("preprocessor") or {}, content.path
+        )
+        if stated is None:
             return checkpoint
-        config, differs = _settle(checkpoint, told.fields)
+        config, differs = _settle(checkpoint, stated.fields)
     except CheckpointError:
         raise
     except (VanError, AttributeError, TypeError, ValueError) as error:  # values of types that nobody expects
         raise CheckpointError(f"config.json beside {content.path} cannot be used: {error}") from error
-    if told.classes is not None and len(told.classes) != checkpoint.num_classes:
-        told = replace(told, classes=None, notes=(*told.notes, _too_many(told.classes, checkpoint.num_classes)))
-    if None not in (told.classes, checkpoint.classes) and told.classes != checkpoint.classes:
-        differs.append("other names of classes")
+    if stated.classes is not None and len(stated.classes) != checkpoint.num_classes:
+        stated = replace(stated, classes=None, notes=(*stated.notes, _too_many(stated.classes, checkpoint.num_classes)))
+    if None not in (stated.classes, checkpoint.classes) and stated.classes != checkpoint.classes:
+        differs.append("other class names")
     preprocess, origins = checkpoint.preprocess, dict(checkpoint.origins)
-    if told.preprocess is not None:
+    if stated.preprocess is not None:
         if preprocess is None or origins.get("preprocess") == "lineage":
-            preprocess, origins["preprocess"] = told.preprocess, "metadata"
-        elif told.preprocess not in (preprocess, transformers.as_processor(preprocess)):
-            differs.append(f"preprocessing {told.preprocess.to_dict()}")
-    origins |= {name: "metadata" for name in told.fields if origins.get(name) in (None, "lineage")}
-    notes = list(told.notes)
+            preprocess, origins["preprocess"] = stated.preprocess, "metadata"
+        elif stated.preprocess not in (preprocess, transformers.as_processor(preprocess)):
+            differs.append(f"preprocessing {stated.preprocess.to_dict()}")
+    origins |= {name: "metadata" for name in stated.fields if origins.get(name) in (None, "lineage")}
+    notes = list(stated.notes)
     if differs:
-        notes.append(f"the files beside the weights say {'; '.join(differs)}: what the weights' own file says is kept")
+        notes.append(f"the files beside the weights say {'; '.join(differs)}; the weights' own record is used instead")
     return replace(
         checkpoint,
         config=config,
-        classes=checkpoint.classes if checkpoint.classes is not None else told.classes,
+        classes=checkpoint.classes if checkpoint.classes is not None else stated.classes,
         preprocess=preprocess,
         origins=origins,
         notes=(*checkpoint.notes, *notes),
@@ -89,18 +91,18 @@ def _too_many(classes: tuple[str, ...], found: int) -> str:
     return f"config.json names {len(classes)} classes, the head has {found}; the names are left out"
 
 
-def _told(config: Mapping[str, Any], processor: Mapping[str, Any], path: Path) -> Told | None:
-    """What is told, by transformers' fields or timm's; None where the files are of something else."""
+def _read_beside(config: Mapping[str, Any], processor: Mapping[str, Any], path: Path) -> BesideRecord | None:
+    """What transformers' or timm's fields say; None if the files describe something else."""
     if config.get("model_type") == "van":
         fields = transformers.fields_of(config, path)
-        return Told(fields, transformers.classes_of(config), transformers.preprocess_of(processor))
+        return BesideRecord(fields, transformers.classes_of(config), transformers.preprocess_of(processor))
     if isinstance(config.get("architecture"), str):
-        return _told_by_timm(config)
+        return _timm_record(config)
     preprocess = transformers.preprocess_of(processor)
-    return Told({}, None, preprocess) if preprocess is not None else None
+    return BesideRecord({}, None, preprocess) if preprocess is not None else None
 
 
-def _told_by_timm(config: Mapping[str, Any]) -> Told | None:
+def _timm_record(config: Mapping[str, Any]) -> BesideRecord | None:
     """The config.json of timm's `save_for_hf` and `push_to_hf_hub`."""
     architecture = str(config["architecture"]).split(".")[0]
     if architecture not in VARIANTS:
@@ -114,8 +116,8 @@ def _told_by_timm(config: Mapping[str, Any]) -> Told | None:
     record = config.get("pretrained_cfg")
     preprocess, notes = _timm_preprocess(record if isinstance(record, Mapping) else {})
     if config.get("global_pool", "avg") not in ("avg", "", "fast"):
-        notes.append(f"timm's model pools by {config['global_pool']!r}, van's classifier by 'avg': its logits differ")
-    return Told(fields, _timm_classes(config), preprocess, tuple(notes))
+        notes.append(f"timm's model pools by {config['global_pool']!r}, van's classifier by 'avg'; the logits differ")
+    return BesideRecord(fields, _timm_classes(config), preprocess, tuple(notes))
 
 
 _STRIDES = {16: (4, 2, 2, 1), 8: (4, 2, 1, 1)}  # of timm's output_stride, where a stage stops shrinking
@@ -135,7 +137,7 @@ def _timm_preprocess(record: Mapping[str, Any]) -> tuple[Preprocess | None, list
     size, crop = record.get("input_size"), record.get("crop_mode", "center")
     if not isinstance(size, Iterable) or not record.get("mean") or not record.get("std"):
         return None, []
-    notes = [] if crop in _TIMM_RESIZES else [f"config.json asks for crop_mode {crop!r}; the centre is cropped instead"]
+    notes = [] if crop in _TIMM_RESIZES else [f"config.json has crop_mode {crop!r}; the centre is cropped instead"]
     try:
         return Preprocess(
             size=tuple(size)[1:],

@@ -29,12 +29,12 @@ def class_names(values: Any) -> tuple[str, ...] | None:
     if values is None:
         return None
     if not isinstance(values, list | tuple):
-        raise CheckpointError(f"its class names are a {type(values).__name__}; expected a list of texts")
+        raise CheckpointError(f"its class names are a {type(values).__name__}; expected a list of strings")
     for value in values:
         if not isinstance(value, str | int | float | np.str_ | np.number):
-            raise CheckpointError(f"a class name is a {type(value).__name__}; expected a text")
+            raise CheckpointError(f"a class name is a {type(value).__name__}; expected a string")
         if isinstance(value, str) and len(value) > MOST_LETTERS:
-            raise CheckpointError(f"a class name has {len(value):,} letters; expected at most {MOST_LETTERS:,}")
+            raise CheckpointError(f"a class name has {len(value):,} characters; expected at most {MOST_LETTERS:,}")
     return tuple(map(str, values)) or None
 
 
@@ -46,7 +46,7 @@ def _cleaned(text: str, kept: str = "") -> str:
 
 
 def colors(values: Any) -> Palette | None:
-    """A palette as a tuple of (R, G, B), 0 to 255 each; None for what is none."""
+    """A palette as a tuple of (R, G, B), 0 to 255 each; None for anything else."""
     if not isinstance(values, list | tuple | np.ndarray):
         return None
     try:
@@ -59,23 +59,25 @@ def colors(values: Any) -> Palette | None:
 def provenance(values: Any) -> dict[str, Any]:
     """The provenance as plain JSON-ready values.
 
-    Raises CheckpointError for anything else than named values, for more than a file can have to tell, and for a split
-    or a way to look at pictures that is none.
+    Raises CheckpointError for anything else than named values, for more values than a checkpoint needs, and for an
+    invalid split or inference section.
     """
     if not isinstance(values, Mapping):
         raise CheckpointError(f"its provenance is a {type(values).__name__}; expected named values")
     left = [MOST_VALUES]
-    told = {_text(name): _plain(value, left, 0) for name, value in values.items()}
+    stated = {_text(name): _plain(value, left, 0) for name, value in values.items()}
     for name in ("split", "inference"):
-        if told.get(name) is not None and not isinstance(told[name], dict):
-            raise CheckpointError(f"its provenance has a {type(told[name]).__name__} as {name}; expected named values")
-    split = told.get("split") or {}
+        if stated.get(name) is not None and not isinstance(stated[name], dict):
+            raise CheckpointError(
+                f"its provenance has a {type(stated[name]).__name__} as {name}; expected named values"
+            )
+    split = stated.get("split") or {}
     seed, fraction = split.get("seed"), split.get("val_fraction")
     if not (seed is None or (type(seed) is int and 0 <= seed < 2**63)):
         raise CheckpointError(f"its split has the seed {seed!r:.80}; expected a whole number")
     if not (fraction is None or (isinstance(fraction, int | float) and 0 <= fraction < 1)):
         raise CheckpointError(f"its split has the val_fraction {fraction!r:.80}; expected a share between 0 and 1")
-    return told
+    return stated
 
 
 def counters(values: Any) -> dict[str, int]:
@@ -84,7 +86,7 @@ def counters(values: Any) -> dict[str, int]:
         raise CheckpointError(f"its counters are a {type(values).__name__}; expected named numbers")
     for name, count in values.items():
         if type(count) is not int or not 0 <= count < 2**63:
-            raise CheckpointError(f"its counter {name!r:.80} is {_shown(count)}; expected a whole number from 0 on")
+            raise CheckpointError(f"its counter {name!r:.80} is {_shown(count)}; expected a whole number of at least 0")
     return dict(values)
 
 
@@ -106,12 +108,12 @@ def _plain(value: Any, left: list[int], depth: int) -> Any:
         return {_text(name): _plain(each, left, depth + 1) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_plain(each, left, depth + 1) for each in value)
-    raise CheckpointError(f"its provenance has a {type(value).__name__}; expected texts and numbers")
+    raise CheckpointError(f"its provenance has a {type(value).__name__}; expected strings and numbers")
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str | bool | int | float) or _is_long(value):
-        raise CheckpointError(f"its provenance has a {type(value).__name__} for a name; expected a text")
+        raise CheckpointError(f"its provenance has a {type(value).__name__} for a name; expected a string")
     return _cleaned(str(value), kept="\n\t")
 
 

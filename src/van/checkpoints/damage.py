@@ -13,7 +13,7 @@ MOST_LETTERS = 2_000  # of an error: a file's names may have any length
 
 @contextmanager
 def named_damage(
-    path: str | Path, what: str = "is truncated, corrupt or no checkpoint", remedy: str = "get it again"
+    path: str | Path, what: str = "is truncated, corrupt or not a checkpoint", remedy: str = "download or save it again"
 ) -> Iterator[None]:
     """Everything that is raised while `path` is read, as a CheckpointError of one line; errors of this package pass.
 
@@ -31,7 +31,7 @@ def named_damage(
         raise
     except MemoryError as error:
         raise CheckpointError(
-            f"{path} asks for more memory than there is; it is damaged, or too large for this machine"
+            f"{path} needs more memory than there is; it is damaged, or too large for this machine"
         ) from error
     except OSError as error:
         reason = error.strerror or one_line(error)

@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..files import atomic_output, read_json, why_no_file, why_no_path, write_file
 from . import folders
 from .checkpoint import Arrays, Content
+from .widened import Widened, bfloat16_note
 
 SUFFIXES = folders.SUFFIXES
 
@@ -43,7 +44,7 @@ def open_content(path: Path) -> Content:
 
 def _open_file(path: Path) -> Content:
     if path.suffix.lower() in EXPORTED and path.is_file():
-        raise CheckpointError(f"{path} is an exported network, no checkpoint; van.Predictor and van eval run it")
+        raise CheckpointError(f"{path} is an exported network, not a checkpoint; use it with van.Predictor or van eval")
     container = container_of(path)
     if container == "hdf5":
         return Content(path=path, container=container, tree=path)
@@ -72,7 +73,7 @@ def container_of(path: Path) -> str:
             raise CheckpointError(f"no such file or folder: {path}")
         raise CheckpointError(f"{path} {reason}; expected a checkpoint file")
     size = path.stat().st_size
-    if not size:  # asked before it is opened: files of the kernel have no size, and may wait for ever
+    if not size:  # checked before it is opened: the kernel's pseudo-files have no size, and reading them may block
         raise CheckpointError(f"{path} is empty")
     try:
         with path.open("rb") as file:
@@ -85,7 +86,7 @@ def container_of(path: Path) -> str:
         return "hdf5"
     if len(head) > 8 and head[8:9] == b"{":
         if struct.unpack("<Q", head[:8])[0] > size - 8:
-            raise CheckpointError(f"{path} is truncated: its header is longer than the file; get it again")
+            raise CheckpointError(f"{path} is truncated: its header is longer than the file; download or save it again")
         return "safetensors"
     if head.startswith(b"PK"):
         return _zip_container(path)
@@ -94,9 +95,9 @@ def container_of(path: Path) -> str:
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a git-lfs pointer, not the weights; run git lfs pull")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise CheckpointError(f"{path} is a web page, not the weights; the download went wrong")
+        raise CheckpointError(f"{path} is a web page, not the weights; the download failed")
     if head[257:262] == b"ustar":
-        raise CheckpointError(f"{path} is a tar archive; unpack it, and give the checkpoint that was in it")
+        raise CheckpointError(f"{path} is a tar archive; unpack it, and use the checkpoint in it")
     raise CheckpointError(f"{path} is not a checkpoint: expected a torch, safetensors or HDF5 file")
 
 
@@ -105,16 +106,18 @@ def _zip_container(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile:  # a name that is no text, a version that does not exist: checkpoints.read says so
-        raise CheckpointError(f"{path} is truncated or corrupt: a zip archive without its end; get it again") from None
+        raise CheckpointError(
+            f"{path} is truncated or corrupt: a zip archive without its end; download or save it again"
+        ) from None
     if any(name.endswith("/constants.pkl") for name in names):
-        raise CheckpointError(f"{path} is a TorchScript archive; van reads the weights that its training code saved")
+        raise CheckpointError(f"{path} is a TorchScript archive; expected the weights that its training code saved")
     if any(name.endswith("data.pkl") for name in names):
         return "torch"
     if {*folders.KERAS} <= set(names):
         return "keras"
     weights = [name for name in names if name.endswith(SUFFIXES)]
     if weights:
-        raise CheckpointError(f"{path} is a zip archive around {weights[0]}; unpack it and give the file in it")
+        raise CheckpointError(f"{path} is a zip archive that contains {weights[0]}; unpack it and use that file")
     raise CheckpointError(f"{path} is a zip archive without weights that van reads: {', '.join(names[:5]) or 'empty'}")
 
 
@@ -184,11 +187,11 @@ def _shards(index: Path) -> list[Path]:
 
 
 def shards_of(index: Path) -> list[str]:
-    """The files that the index of a model in several parts names; raises CheckpointError for an index that is none."""
+    """The files that the index of a model in several parts names; raises CheckpointError for an invalid index."""
     found = _json(index).get("weight_map")
     names = list(found.values()) if isinstance(found, dict) else []
     if not names or any(not isinstance(name, str) or Path(name).name != name or why_no_path(name) for name in names):
-        raise CheckpointError(f"{index} names no weight files of its own folder")
+        raise CheckpointError(f"{index} names no weight files in its folder")
     return sorted(set(names))
 
 
@@ -232,19 +235,6 @@ def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
     if dtype not in _DTYPES:
         raise CheckpointError(f"tensor {name} has the element type {dtype}, which van does not read")
     return np.frombuffer(bytearray(data), _DTYPES[dtype]).reshape(shape)
-
-
-class Widened(str):
-    """The note on tensors that were widened from bfloat16; tensors: how many."""
-
-    tensors: int
-
-
-def bfloat16_note(count: int) -> Widened:
-    """What is said when tensors were widened."""
-    note = Widened(f"{count} bfloat16 tensors were widened to float32")
-    note.tensors = count
-    return note
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:

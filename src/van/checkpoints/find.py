@@ -1,4 +1,4 @@
-"""Which checkpoints a list, a folder or a pattern stands for."""
+"""Which checkpoints a list, a folder or a pattern means."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .files import SUFFIXES, is_weights
 
 
 def matching(pattern: str) -> list[str]:
-    """Paths that a glob stands for, sorted; a path that exists stands for itself, brackets in its name and all."""
+    """Paths that a glob matches, sorted; a path that exists is taken literally, brackets in its name included."""
     return [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
 
 
 def find_checkpoints(patterns: Iterable[str | Path]) -> list[str]:
-    """Checkpoints that files, folders (at any depth), globs ("runs/*/best.*") and hub ids stand for, each once.
+    """Checkpoints that files, folders (at any depth), globs ("runs/*/best.*") and hub ids mean, each once.
 
     The folder of a run, of a repository of the hub or of an unpacked .keras is one checkpoint (`folders.is_one`); of
     any other folder every checkpoint in it counts, in the order of their names.

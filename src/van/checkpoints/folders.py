@@ -1,6 +1,6 @@
-"""Which checkpoint a folder stands for.
+"""Which checkpoint a folder means.
 
-| what lies in it | what is read |
+| what is in it | what is read |
 |---|---|
 | a name of WEIGHTS (a finished run, a repository of the hub) | that file, or the shards it names |
 | config.json, metadata.json, model.weights.h5 (an unpacked .keras, a preset) | the network that they describe |
@@ -26,7 +26,7 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5", ".hdf5", ".keras")
-RECIPE = "recipe.yaml"  # lies in every folder of a training
+RECIPE = "recipe.yaml"  # is in every folder of a training
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
 KERAS_WEIGHTS, KERAS_METADATA = "model.weights.h5", "metadata.json"
 KERAS = ("config.json", KERAS_METADATA, KERAS_WEIGHTS)
@@ -55,12 +55,12 @@ def choose(folder: Path, checkpoints: list[str]) -> tuple[str, tuple[str, ...]]:
     if chosen is not None and is_one(names):
         return chosen, ()
     if chosen is not None:
-        return chosen, (f"{chosen} is read, the folder also holds {_listed(_others(names))}",)
+        return chosen, (f"{chosen} is read; the folder also holds {_listed(_others(names))}",)
     if all(name in names for name in KERAS):
         return KERAS_WEIGHTS, ()
     run = next((name for name in RUN_CHECKPOINTS if name in names), None)
     if RECIPE in names and run is not None:
-        return run, (f"the run has not finished; its {run} is taken",)
+        return run, (f"the run has not finished; its {run} is used",)
     if len(checkpoints) == 1:
         return checkpoints[0], ()
     if checkpoints:
@@ -85,7 +85,7 @@ def refuse_overwriting(source: str | Path, target: Path) -> None:
     if not target.is_file():
         return
     if target.resolve() in {path.resolve() for path in read}:
-        raise CheckpointError(f"{target} is the source itself, which would be overwritten; give another destination")
+        raise CheckpointError(f"{target} is the source itself and would be overwritten; choose another destination")
     if (target.parent / RECIPE).is_file() and target.name in (*WEIGHTS, *RUN_CHECKPOINTS):
         raise CheckpointError(
             f"{target} is what the run in {target.parent} wrote, which would be overwritten; give another destination"

@@ -30,9 +30,9 @@ def datasets(file: Any) -> dict[str, Any]:
 
 def attribute(group: Any, name: str) -> Any:
     """An attribute's value; raises CheckpointError for one that declares more than names and a record take."""
-    told = group.attrs.get_id(name)
-    if math.prod(told.shape) * max(1, told.dtype.itemsize) > MOST_ATTRIBUTE_BYTES:
-        raise CheckpointError(f"its attribute {name!r} declares {told.shape} values; expected a few names")
+    stated = group.attrs.get_id(name)
+    if math.prod(stated.shape) * max(1, stated.dtype.itemsize) > MOST_ATTRIBUTE_BYTES:
+        raise CheckpointError(f"its attribute {name!r} declares {stated.shape} values; expected a few names")
     return group.attrs[name]
 
 
@@ -47,7 +47,7 @@ def _walk(group: Any, prefix: str, found: dict[str, Any], seen: set[int]) -> Non
         node = group[name]
         if isinstance(node, h5py.Group):
             if hash(node.id) in seen or path.count("/") >= DEEPEST:
-                raise CheckpointError(f"the group {path[:200]} stands in two places, or is nested too deeply")
+                raise CheckpointError(f"the group {path[:200]} appears in two places, or is nested too deeply")
             seen.add(hash(node.id))
             _walk(node, f"{path}/", found, seen)
         elif isinstance(node, h5py.Dataset):
@@ -57,11 +57,13 @@ def _walk(group: Any, prefix: str, found: dict[str, Any], seen: set[int]) -> Non
 
 def _check(node: Any, path: str) -> None:
     if node.external or node.is_virtual:
-        raise UnsafeFileError(f"data set {path} lies in another file; such Keras files are refused")
+        raise UnsafeFileError(f"data set {path} is stored in another file; such Keras files are refused")
     if node.dtype.kind not in "fiubSV" or node.dtype.hasobject:
         raise CheckpointError(f"data set {path} holds {node.dtype}; expected numbers")
     stored, declared = node.id.get_storage_size(), node.size * node.dtype.itemsize
     if declared and not stored:
-        raise CheckpointError(f"data set {path} of {node.file.filename} has no data; get or save the file again")
+        raise CheckpointError(f"data set {path} of {node.file.filename} has no data; download or save the file again")
     if stored < declared and node.id.get_create_plist().get_nfilters() == 0:
-        raise CheckpointError(f"data set {path} declares {declared:,} bytes and has {stored:,}; get the file again")
+        raise CheckpointError(
+            f"data set {path} declares {declared:,} bytes and has {stored:,}; download or save the file again"
+        )

@@ -119,8 +119,8 @@ def config_of(
     if method in GROUP_NORMED and "ham_rank" not in derived:
         config = replace(config, ham_rank=16 if config.ham_channels == 256 else 64)
         origins["ham_rank"] = "lineage"
-    told = {name: value for name, value in (metadata or {}).items() if name != "auxiliary"}
-    for origin, values in (("metadata", told), ("argument", argument)):
+    stated = {name: value for name, value in (metadata or {}).items() if name != "auxiliary"}
+    for origin, values in (("metadata", stated), ("argument", argument)):
         config = _apply(config, dict(values or {}), origin, fixed=derived)
         origins.update({key: origin for key in values or {} if origins.get(key) != "shapes"})
     return config, origins
@@ -130,10 +130,10 @@ def _apply(
     config: SegmenterConfig, values: dict[str, Any], origin: str, *, fixed: Mapping[str, Any]
 ) -> SegmenterConfig:
     who = "the argument" if origin == "argument" else "the file's metadata"
-    for key, told in values.items():
-        if key in fixed and told != fixed[key]:
+    for key, stated in values.items():
+        if key in fixed and stated != fixed[key]:
             found = fixed[key]
-            raise CheckpointError(f"{who} {key}={told!r} contradicts the tensors, which say {found!r}; leave it out")
+            raise CheckpointError(f"{who} {key}={stated!r} contradicts the tensors, which say {found!r}; leave it out")
     try:
         return replace(config, **values)
     except ConfigError as error:
@@ -143,7 +143,7 @@ def _apply(
 
 
 def _derive(arrays: Mapping[str, np.ndarray], method: str) -> dict[str, Any]:
-    """The fields that shapes tell; odd single tensors are outvoted, so that `layout.check` can name them."""
+    """The fields that shapes show; odd single tensors are outvoted, so that `layout.check` can name them."""
     found = {key: tuple(array.shape) for key, array in arrays.items()}
     default = {field.name: field.default for field in fields(SegmenterConfig)}
 

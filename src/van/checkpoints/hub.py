@@ -1,4 +1,4 @@
-"""Hub ids and links in, local files out: the only rooms' door to the network.
+"""Hub ids and links in, local files out: the one module that uses the network.
 
 A repository is recognised by what lies in it: transformers' layout (config.json beside the weights), the authors'
 `*-original` layout (one `.pth.tar`), or one file of any other format that `van.load` reads.
@@ -52,7 +52,7 @@ _ID = r"\w[\w.-]*/\w[\w.-]*"
 
 @dataclass(frozen=True)
 class Reference:
-    """A repository of the hub (`org/name`), and the revision and file in it that are meant; None: not said."""
+    """A repository of the hub (`org/name`), and the revision and file in it that are meant; None: not given."""
 
     repo: str
     revision: str | None = None
@@ -73,7 +73,7 @@ def reference(source: str) -> Reference:
 
     Links are those of a repository's page and of its files: `https://huggingface.co/org/name[/tree/revision]`,
     `…/resolve/revision/file`, `…/blob/revision/file`.
-    Raises CheckpointError for what has one of these beginnings and is none.
+    Raises CheckpointError for a text that starts like one of these and is not one.
     """
     match = re.match(SITES, source, re.IGNORECASE)
     found = _of_link(source[match.end() :]) if match else _of_name(source)
@@ -124,14 +124,14 @@ def download(
 
     source: `org/name`, or the same in another spelling (`reference`), which may name a revision and a file.
     revision: branch, tag or commit; None for main. cache: the hub's own folder by default.
-    offline: use the cache alone; by default where HF_HUB_OFFLINE says so. Unreachable, the cache is tried as well.
+    offline: use the cache alone; by default as HF_HUB_OFFLINE says. An unreachable hub means the cache, too.
     Raises CheckpointError for an unknown or closed repository or revision, one that is not in the cache when
     offline, and one without a loadable file (the message lists what is there).
     """
     offline = constants.HF_HUB_OFFLINE if offline is None else offline
     reason, named = "offline", reference(source)
     if revision is not None and named.revision not in (None, revision):
-        raise ConfigError(f"{source!r} asks for the revision {named.revision!r}, revision= for {revision!r}")
+        raise ConfigError(f"{source!r} names the revision {named.revision!r}, but revision= is {revision!r}")
     source, revision, file = named.repo, revision or named.revision, named.file
     if not offline:
         try:
@@ -145,20 +145,20 @@ def download(
     entry, wanted = _choose(source, names, f"the cache of {source!r} ({reason})", file)
     _require_shards(source, folder, wanted)
     if not offline:
-        warnings.warn(f"{reason}; {source!r} is taken from the cache", VanNotice, stacklevel=2)
+        warnings.warn(f"{reason}; {source!r} is read from the cache", VanNotice, stacklevel=2)
     return folder / entry if entry else folder
 
 
 def place_of(row: Weight, cache: Path | None = None) -> Path:
-    """Where the file of a row lies that is not the hub's, or was put by hand; a folder in transformers' layout."""
+    """Where a file that is not the hub's, or that the user saved, is; a folder in transformers' layout."""
     name = row.filename or row.name.replace("/", "-") + (".pth" if row.repo is None else "")
     return (cache or cache_folder()) / name
 
 
 def fetch_weight(row: Weight) -> Path:
-    """The file of a published weight, or its folder in transformers' layout; downloaded where it is not at hand.
+    """The file of a published weight, or its folder in transformers' layout; downloaded unless it is on this machine.
 
-    A file put at `place_of(row)` by hand is taken. With HF_HUB_OFFLINE nothing is downloaded.
+    A file that the user saved at `place_of(row)` is used. With HF_HUB_OFFLINE nothing is downloaded.
     Raises CheckpointError, which names the link, the hash and the place, for what cannot be had or has another hash.
     """
     place = place_of(row)
@@ -171,13 +171,15 @@ def fetch_weight(row: Weight) -> Path:
             return download(row.repo)
         if row.kind == "url" and row.url is not None and not constants.HF_HUB_OFFLINE:
             return fetch_url(row.url, place, sha256=row.sha256)
-        reason = {"google-drive": "it wants a browser", "unlinked": "no link was published"}.get(row.kind, "offline")
+        reason = {"google-drive": "the page requires a browser", "unlinked": "no link was published"}.get(
+            row.kind, "offline"
+        )
     except CheckpointError as error:
         reason = str(error)
-    raise CheckpointError(f"{row.name} is not at hand ({reason}); {_by_hand(row, place)}")
+    raise CheckpointError(f"{row.name} is not available ({reason}); {_manual_download(row, place)}")
 
 
-def _by_hand(row: Weight, place: Path) -> str:
+def _manual_download(row: Weight, place: Path) -> str:
     link = row.url
     if row.repo is not None:
         link = f"https://huggingface.co/{row.repo}" + (f"/resolve/main/{row.filename}" if row.filename else "")
@@ -185,7 +187,7 @@ def _by_hand(row: Weight, place: Path) -> str:
         return "load a file that you have by its path"
     mirrors = f" (or {', '.join(row.mirrors)})" if row.mirrors else ""
     known = f"its sha256 begins with {row.sha256}" if row.sha256 else "its sha256 was not published"
-    return f"download {link}{mirrors} by hand and put it at {place}; {known}"
+    return f"download {link}{mirrors} yourself and save it as {place}; {known}"
 
 
 def fetch_url(url: str, target: str | Path, *, sha256: str | None = None) -> Path:
@@ -205,10 +207,12 @@ def fetch_url(url: str, target: str | Path, *, sha256: str | None = None) -> Pat
                 while block := reply.read(1 << 20):
                     got += file.write(block)
             if expected is not None and got != int(expected):
-                raise OSError(f"{got} of {expected} bytes came")
+                raise OSError(f"{got} of {expected} bytes arrived")
             _check_sha256(part, sha256)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"download of {url} failed: {_line(error)}; try again, or fetch it by hand") from error
+        raise CheckpointError(
+            f"download of {url} failed: {_line(error)}; try again, or download it yourself"
+        ) from error
     return target
 
 
@@ -261,7 +265,7 @@ def _cached(source: str, revision: str | None, cache: str | Path | None, why: st
     known = [str(p.relative_to(storage / "refs").as_posix()) for p in (storage / "refs").rglob("*") if p.is_file()]
     there = f"its cache has the revisions {_listed(sorted(known))}" if known else "it is not in the cache"
     raise CheckpointError(
-        f"no file {source!r}, and of a hub repository of that name ({why}) revision {revision!r} is not at hand: "
+        f"no file {source!r}, and revision {revision!r} of a hub repository of that name is not available ({why}): "
         f"{there}; check the path, or download it once with a connection"
     )
 

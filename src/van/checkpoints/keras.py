@@ -2,9 +2,9 @@
 
 The port (`save_weights` of Keras 2): one group per top layer, named by the root attribute `layer_names`; each group's
 attribute `weight_names` gives the data sets in it, e.g. `block1/0/block1/0/mlp/fc1/conv2d_6/kernel:0`. The `conv2d_N`
-level counts what was built before and says nothing.
+level counts what was built before and is ignored.
 Keras 3: `layers/<class>[_<count>]/<attribute>/…/vars/<index>`; a group `vars` carries its layer's name, which alone
-tells the stage. Its layers, as this package defines them (batch norms: gamma, beta, mean, variance):
+identifies the stage. Its layers, as this package defines them (batch norms: gamma, beta, mean, variance):
 
     patch_embed{i}  PatchEmbed: proj (Conv2D), norm (BatchNormalization)
     block{i}_{j}    Block: norm1, attn (proj_1, spatial_gating_unit (conv0, conv_spatial, conv1), proj_2), norm2,
@@ -68,8 +68,8 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
         _add_preset_head(found, content)
     elif found.record is None and found.table is KERAS_3:
         found.notes.append(
-            "the file does not tell its attention, epsilon and strides: the published ones are taken; the .keras that "
-            "it comes from knows them"
+            "the file does not contain its attention, epsilon and strides; the published ones are used. The .keras "
+            "file that it comes from has them"
         )
     return assemble(found, content, known)
 
@@ -167,7 +167,9 @@ def _opened(content: Content) -> Iterator[Any]:
         with h5py.File(content.tree, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is truncated or corrupt ({one_line(error)}); get or save it again") from error
+        raise CheckpointError(
+            f"{path} is truncated or corrupt ({one_line(error)}); download or save it again"
+        ) from error
 
 
 def _found(file: Any, path: Path) -> ParsedCheckpoint:
@@ -184,11 +186,11 @@ def _found(file: Any, path: Path) -> ParsedCheckpoint:
         state, table, kind = _read_keras_3(file, datasets), KERAS_3, "Keras 3's .weights.h5"
     else:
         there = ", ".join(list(file)[:5]) or "nothing"
-        raise CheckpointError(f"{path} is an HDF5 file, but no Keras weights: its root holds {there}")
+        raise CheckpointError(f"{path} is an HDF5 file, but not of Keras weights: its root holds {there}")
     notes: list[str] = [bfloat16_note(wide)] if (wide := sum(map(_is_bfloat16, state.values()))) else []
     if quantized := [key for key, data in state.items() if getattr(data, "dtype", None) == np.int8]:
         raise CheckpointError(
-            f"{path} was quantized by Keras ({layout.listed(quantized)} are int8), which van does not read; give the "
+            f"{path} was quantized by Keras ({layout.listed(quantized)} are int8), which van does not read; use the "
             "model as it was before model.quantize (van export --int8 quantizes for other runtimes)"
         )
     arrays = {key: _to_ours(table, key, data) for key, data in state.items()}
@@ -212,14 +214,14 @@ def _apply_model(found: ParsedCheckpoint, config: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{source}: its config.json describes {len(models)} Visual Attention Networks; expected one, saved by Keras"
         )
-    told = models[0]
-    fields = {name: told[name] for name in VanConfig().to_dict() if told.get(name) is not None}
+    stated = models[0]
+    fields = {name: stated[name] for name in VanConfig().to_dict() if stated.get(name) is not None}
     if found.record is None:
-        own = {name: told.get(name) for name in ("classes", "preprocess", "provenance")}
+        own = {name: stated.get(name) for name in ("classes", "preprocess", "provenance")}
         found.record = {"config": fields, **own}
-    if told.get("num_classes") and told.get("pooling") not in (None, "avg"):
-        found.notes.append(f"the model pools by {told['pooling']!r}, van's classifier by 'avg': its logits differ")
-    activation = told.get("classifier_activation")
+    if stated.get("num_classes") and stated.get("pooling") not in (None, "avg"):
+        found.notes.append(f"the model pools by {stated['pooling']!r}, van's classifier by 'avg'; the logits differ")
+    activation = stated.get("classifier_activation")
     if activation not in (None, "linear"):
         found.notes.append(f"the model's output went through {activation!r}; these are the logits before it")
 
@@ -232,11 +234,11 @@ def _add_preset_head(found: ParsedCheckpoint, content: Content) -> None:
     with _opened(replace(content, path=weights, tree=weights)) as file:
         head = {key: _to_ours(found.table, key, each) for key, each in _read_keras_3(file, _datasets(file)).items()}
     try:
-        told = next(_models_in(read_json(task)), None)
-        if told is None:
+        stated = next(_models_in(read_json(task)), None)
+        if stated is None:
             raise ValueError("it describes no Visual Attention Network")
-        config = {**found.record["config"], "num_classes": told.get("num_classes")}
-        found.record = {**found.record, "config": config, "classes": told.get("classes")}
+        config = {**found.record["config"], "num_classes": stated.get("num_classes")}
+        found.record = {**found.record, "config": config, "classes": stated.get("classes")}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{task} cannot be used: {error}; save the preset again") from error
     found.state = {**found.state, **head}
@@ -301,7 +303,7 @@ def _read_port(file: Any, root: str, datasets: dict[str, Any]) -> dict[str, Any]
             state[key] = datasets[path]
     if left:
         raise CheckpointError(
-            f"{file.filename} holds {len(left)} data sets that no layer names: {layout.listed(sorted(left))}"
+            f"{file.filename} holds {len(left)} data sets that belong to no layer: {layout.listed(sorted(left))}"
         )
     return state
 
@@ -324,7 +326,7 @@ def _read_keras_3(file: Any, datasets: dict[str, Any]) -> dict[str, Any]:
         name = hdf5.attribute(home, "name") if home is not None and "name" in home.attrs else None
         if name is None:
             raise CheckpointError(
-                f"{file.filename} does not tell the name of its layer {match['group']}; "
+                f"{file.filename} does not contain the name of its layer {match['group']}; "
                 "save the weights again with a newer Keras 3"
             )
         key = f"{name}/{match['rest']}"
@@ -371,14 +373,14 @@ def to_keras(key: str, array: np.ndarray) -> np.ndarray:
 
 
 def _counters(state: Mapping[str, Any], table: keys.KeyTable, record: Any, notes: list[str]) -> Arrays:
-    """The counters of every batch norm (a norm inside another layer), which only our record may tell."""
-    told = record.get("counters") if isinstance(record, Mapping) else None
+    """The counters of every batch norm (a norm inside another layer), which only our record may hold."""
+    stated = record.get("counters") if isinstance(record, Mapping) else None
     modules = dict.fromkeys(re.sub(r"(/vars)?/[^/]+$", "", key) for key in state)
     names = [f"{module}/{COUNTER}" for module in modules if re.search(r"/norm\d?$", module)]
-    if not isinstance(told, Mapping):
-        told = {}
+    if not isinstance(stated, Mapping):
+        stated = {}
         notes.append(f"Keras keeps no {COUNTER}; the {len(names)} counters start at 0")
-    known = checked.counters(told)
+    known = checked.counters(stated)
     return {name: np.array(known.get(table.canonical(name) or "", 0), np.int64) for name in names}
 
 

@@ -17,7 +17,7 @@ Row = tuple[str, str, str, str]
 
 COLUMNS = ("van", "official", "mmpretrain", "transformers")
 
-# What stands before the rows of a stage, before those of a block, and before the head.
+# The prefixes of the rows of a stage, of a block, and of the head.
 STAGE: Row = ("backbone.stages.{s}.", "", "backbone.", "van.encoder.stages.{s}.")
 BLOCK: Row = ("backbone.stages.{s}.blocks.{j}.", "block{i}.{j}.", "backbone.blocks{i}.{j}.", STAGE[3] + "layers.{j}.")
 

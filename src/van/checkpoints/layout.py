@@ -145,7 +145,7 @@ def config_of(
 ) -> tuple[VanConfig, dict[str, str]]:
     """The configuration of canonical arrays, and where each of its fields comes from.
 
-    Widths, depths, ratios, kernels, channels and classes are read off the shapes. What shapes cannot tell comes from
+    Widths, depths, ratios, kernels, channels and classes are read off the shapes. What shapes cannot show comes from
     the lineage's rule, overruled by the file's metadata, overruled by the caller's argument.
     Raises CheckpointError when there is no stage in the arrays, or when metadata or an argument contradict the shapes.
     """
@@ -153,7 +153,7 @@ def config_of(
     try:
         config, origins = VanConfig(**derived), dict.fromkeys(derived, "shapes")
     except ConfigError as error:
-        raise CheckpointError(f"the shapes of the tensors are of no network: {error!s}") from error
+        raise CheckpointError(f"the shapes of the tensors fit no network: {error!s}") from error
     for origin, values in (("lineage", lineage), ("metadata", metadata), ("argument", argument)):
         config = _apply(config, dict(values or {}), origin)
         origins.update({key: origin for key in values or {} if origin == "argument" or origins.get(key) != "shapes"})
@@ -173,8 +173,8 @@ def _apply(config: VanConfig, values: dict[str, Any], origin: str) -> VanConfig:
     if _sizes(changed) == _sizes(config):
         return changed
     key = next(key for key in SHAPED if getattr(changed, key) != getattr(config, key))
-    told, found = getattr(changed, key), getattr(config, key)
-    raise CheckpointError(f"{who} {key}={told!r} contradicts the tensors, whose shapes say {found!r}; leave it out")
+    stated, found = getattr(changed, key), getattr(config, key)
+    raise CheckpointError(f"{who} {key}={stated!r} contradicts the tensors, whose shapes say {found!r}; leave it out")
 
 
 def _sizes(config: VanConfig) -> tuple[Any, ...]:
@@ -188,13 +188,13 @@ def _sizes(config: VanConfig) -> tuple[Any, ...]:
 
 
 def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The fields that shapes tell; odd single tensors are outvoted, so that `check` can name them."""
+    """The fields that shapes show; odd single tensors are outvoted, so that `check` can name them."""
     found = {key: tuple(array.shape) for key, array in arrays.items()}
     stages = 1 + max(
         (int(m[1]) for key in found if (m := re.match(r"backbone\.stages\.(\d+)\.blocks\.", key))), default=-1
     )
     if not stages:
-        raise CheckpointError("no tensor of a Visual Attention Network among the keys")
+        raise CheckpointError("none of its keys belongs to a Visual Attention Network")
     if stages > len(found):
         raise CheckpointError(f"a key names stage {stages}, but there are {len(found)} tensors in all")
     dims, depths, ratios, patches = [], [], [], []
@@ -226,13 +226,13 @@ def _derive(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _attention(found: Mapping[str, Shape]) -> dict[str, Any]:
-    """kernel_size, dilation and the ablation, as far as the convolutions that exist tell them."""
+    """kernel_size, dilation and the ablation, as far as the existing convolutions show them."""
     near = vote(found, r".*attention\.spatial\.near\.weight", -1, 0)
     far = vote(found, r".*attention\.spatial\.far\.weight", -1, 0)
     mix = vote(found, r".*attention\.spatial\.mix\.weight", 0, 0)
     out: dict[str, Any] = {}
     if near and far and mix:
-        pass  # which gate it is, no shape tells
+        pass  # shapes do not show which gate it is
     elif near and far:
         out["attention"] = "no_1x1"
     elif near or far:

@@ -15,7 +15,7 @@ class ReadBack(str):
 
 
 def beyond_original(checkpoint: Checkpoint, who: str, *built_in: str, layer_norm_eps: float | None = None) -> list[str]:
-    """Sentences on fields of which only van's record in the file tells.
+    """Sentences on fields that only van's record in the file holds.
 
     built_in: fields besides those of the attention that the original code cannot change.
     layer_norm_eps: what the original code assumes; None when the format has a place for it.

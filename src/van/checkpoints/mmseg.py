@@ -1,4 +1,4 @@
-"""mmsegmentation's segmenters with a VAN backbone, or their backbone alone where the head is none of ours.
+"""mmsegmentation's segmenters with a VAN backbone, or their backbone alone where the head is not supported.
 
 LayerNorm's epsilon and the strides come from the configuration in `meta`, else from the kind of head: files of
 2022-03 (backbones `van_tiny` …; Ham, HamNet, Semantic FPN) have 1e-6, those of 2022-07 and of mmsegmentation 1.x
@@ -29,7 +29,7 @@ _INNER = r"backbone\.block\d+\.\d+\.mlp\.dwconv\.dwconv\."
 _NO_INNER = r"backbone\.block\d+\.\d+\.mlp\.dwconv\.(weight|bias)"
 HAMNET_STRIDES = (4, 2, 1, 1)
 
-# Key of the provenance that tells in which generation's keys the file was, and is written again.
+# Key of the provenance for the generation of the file's keys, in which it is written again.
 GENERATION, VERSION_1 = "key_generation", "mmseg 1.x"
 
 
@@ -55,8 +55,8 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
         state={key: value for key, value in state.items() if method is not None or key not in heads},
         table=head_keys.mmseg(method, version_1=version_1),
         lineage=_lineage(method, version_1),
-        metadata=_told(config),
-        head=_told_of_head(config) if method is not None else {},
+        metadata=_config_fields(config),
+        head=_head_fields(config) if method is not None else {},
         statistics=IMAGENET,
     )
     found.provenance = openmmlab.provenance_of(content, "mmseg", meta)
@@ -77,26 +77,26 @@ def _lineage(method: str | None, version_1: bool) -> dict[str, Any]:
     return rule | ({"strides": HAMNET_STRIDES} if method == "hamnet" else {})
 
 
-def _told(config: Mapping[str, Any]) -> dict[str, Any]:
+def _config_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The backbone's fields in the training configuration."""
     kind = at(config, "model", "backbone", "type")
     strides = at(config, "model", "backbone", "strides")
-    told: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     if isinstance(kind, str) and kind.startswith("van_"):
-        told["layer_norm_eps"] = 1e-6
+        stated["layer_norm_eps"] = 1e-6
     elif isinstance(kind, str) and kind.split(".")[-1] == "VAN":
-        told["layer_norm_eps"] = 1e-5
+        stated["layer_norm_eps"] = 1e-5
     if isinstance(strides, list | tuple) and all(isinstance(stride, int) for stride in strides):
-        told["strides"] = tuple(strides)
-    return told
+        stated["strides"] = tuple(strides)
+    return stated
 
 
-def _told_of_head(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The head's fields in the training configuration that no shape tells."""
+def _head_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The head's fields in the training configuration that no shape shows."""
     rank = at(config, "model", "decode_head", "ham_kwargs", "MD_R")
     dropout = at(config, "model", "decode_head", "dropout_ratio")
-    told: dict[str, Any] = {"ham_rank": rank} if type(rank) is int and rank > 0 else {}
-    return told | ({"drop_rate": dropout} if type(dropout) is float and 0 <= dropout < 1 else {})
+    stated: dict[str, Any] = {"ham_rank": rank} if type(rank) is int and rank > 0 else {}
+    return stated | ({"drop_rate": dropout} if type(dropout) is float and 0 <= dropout < 1 else {})
 
 
 def _left_out(heads: Mapping[str, Any]) -> str:

@@ -51,21 +51,21 @@ def _choose(content: Content, ema: bool) -> tuple[str, Mapping[str, Any]]:
         raise CheckpointError(f"{content.path} has none of {', '.join(AVERAGED)}: no averaged weights; leave ema out")
     if "" in states:
         return "", states[""]
-    raise CheckpointError(f"{content.path} holds averaged weights only ({', '.join(states)}); ask for them with ema")
+    raise CheckpointError(f"{content.path} holds averaged weights only ({', '.join(states)}); load them with ema")
 
 
 def _provenance(content: Content, entry: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"source": content.path.name, "format": "official"}
+    stated: dict[str, Any] = {"source": content.path.name, "format": "official"}
     if not entry:
-        return told
-    told["entry"] = entry
+        return stated
+    stated["entry"] = entry
     for name in ("arch", "epoch", "metric"):
         value = content.tree.get(name)
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, str | int | float):
-            told[name] = value
-    return told
+            stated[name] = value
+    return stated
 
 
 def write(checkpoint: Checkpoint, path: Path) -> list[str]:

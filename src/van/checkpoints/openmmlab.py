@@ -47,12 +47,12 @@ def _dataset(meta: Mapping[str, Any], name: str) -> Any:
 
 
 def provenance_of(content: Content, format: str, meta: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
-    """Where the file comes from, as far as `meta` tells."""
-    told: dict[str, Any] = {"source": content.path.name, "format": format}
+    """Where the file comes from, as far as `meta` states it."""
+    stated: dict[str, Any] = {"source": content.path.name, "format": format}
     for name in ("mmseg_version", "mmcls_version", "mmpretrain_version", "exp_name", "epoch", "iter"):
         if isinstance(meta.get(name), str | int | float):
-            told[name] = meta[name]
-    return told
+            stated[name] = meta[name]
+    return stated
 
 
 def refuse_ema(content: Content) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 MOST_BYTES = 2**26  # of one pickle; those of published files have some hundred kilobytes
-MOST_WORK = 2**26  # letters, and 64 per element, handed to calls, so that none repeats a large value for ever
-MOST_VALUES = 5_000_000  # of what it stands for, values that are shared counted wherever they appear
+MOST_WORK = 2**26  # characters, and 64 per element, handed to calls, so that none repeats a large value for ever
+MOST_VALUES = 5_000_000  # of the expanded tree, where shared values count wherever they appear
 DEEPEST = 100
 
 Call = Callable[..., Any]
@@ -62,7 +62,7 @@ class Stream:
 
 
 def load(file: IO[bytes], names: Callable[[str], Call | None], persistent: Callable[[Any], Any]) -> Any:
-    """The value of one pickle, where `file` stands; `file` stands behind it afterwards.
+    """The value of one pickle at the position of `file`, which is behind it afterwards.
 
     names: full name ("collections.OrderedDict") -> what is called in its place; None: refused. persistent: gives the
     value of a persistent id.
@@ -92,12 +92,12 @@ class _Machine:
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
-            raise ValueError("its pickle takes a value where there is none")
+            raise ValueError("its pickle needs a value where there is none")
         return self.stack.pop()
 
     def top(self, kind: type | tuple[type, ...]) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kind):
-            raise ValueError("its pickle fills something that is no container")
+            raise ValueError("its pickle adds to something that is not a container")
         return self.stack[-1]
 
     def since_mark(self) -> list[Any]:
@@ -150,7 +150,7 @@ class _Machine:
 
     def drop(self) -> None:
         if not self.stack:
-            raise ValueError("its pickle takes a value where there is none")
+            raise ValueError("its pickle needs a value where there is none")
         self.stack.pop()
 
     def build(self) -> None:
@@ -205,7 +205,7 @@ def check_size(value: Any) -> None:
             open_ones.discard(id(here))
             sizes[id(here)] = 1 + sum(sizes.get(id(each), 1) for each in inside)
             if sizes[id(here)] > MOST_VALUES:
-                raise ValueError(f"its pickle stands for more than {MOST_VALUES:,} values")
+                raise ValueError(f"its pickle expands to more than {MOST_VALUES:,} values")
             continue
         if id(here) in sizes or not inside:
             continue

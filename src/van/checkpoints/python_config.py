@@ -10,7 +10,7 @@ MOST_LETTERS = 2**21  # those of published files have some ten thousand
 
 
 def parse(text: Any) -> dict[str, Any]:
-    """The assignments of a configuration (`model = dict(…)`) as nested dicts; {} for text that is none."""
+    """The assignments of a configuration (`model = dict(…)`) as nested dicts; {} for other text."""
     if isinstance(text, Mapping):
         return dict(text)
     if not isinstance(text, str) or len(text) > MOST_LETTERS:

@@ -17,9 +17,9 @@ from ..errors import CheckpointError, VanError
 from ..images.preprocess import IMAGENET, RECORDS, Preprocess
 from . import checked, head_layout, layout
 from .checkpoint import Arrays, Checkpoint, Content
-from .files import Widened
 from .head_keys import BASES
 from .keys import KeyTable
+from .widened import Widened
 
 _T = TypeVar("_T")
 
@@ -35,9 +35,9 @@ RECORD = "van"  # key of our own record in formats that have room for it
 class ParsedCheckpoint:
     """What a format's reader found in a file, its keys still the file's own.
 
-    table: translates the keys. metadata: config fields that the file tells. lineage: those its code base implies.
-    head: fields of a segmenter's own that the file tells. declared: the whole configuration, from our own record.
-    classes, palette, preprocess: as the file tells. statistics: the preprocessing of the lineage; None: that of
+    table: translates the keys. metadata: config fields that the file states. lineage: those its code base implies.
+    head: fields of a segmenter's own that the file states. declared: the whole configuration, from our own record.
+    classes, palette, preprocess: as the file states. statistics: the preprocessing of the lineage; None: that of
     the configuration.
     record: our own description, where we wrote the file; it overrules all of the above.
     extra: arrays that belong to no network of ours.
@@ -148,11 +148,11 @@ def _settle(found: ParsedCheckpoint, arrays: Arrays, known: Mapping[str, Any]) -
 def _without_auxiliary(found: ParsedCheckpoint, config: ModelConfig) -> list[str]:
     if getattr(config, "auxiliary", True) or not found.head.get("auxiliary", config.method in WITH_AUXILIARY):
         return []
-    return ["the file has no auxiliary head, so the network has none; it matters in training alone"]
+    return ["the file has no auxiliary head, so the network has none; this matters for training only"]
 
 
 def _count(arrays: Arrays) -> list[str]:
-    """Give BatchNorms their counters, 0, in a file that has none at all, as old and foreign files do; says so."""
+    """Give BatchNorms their counters, 0, in a file without any, as old and foreign files are; returns a note."""
     present = [key for key in arrays if key.endswith(COUNTER)]
     for key in present:
         if arrays[key].dtype.kind in "iu":
@@ -243,8 +243,8 @@ def _fitting(values: tuple[_T, ...] | None, classes: int, what: str, notes: list
     if values is None or len(values) == classes:
         return values
     if classes:
-        told = f"{'names' if what == 'names' else 'has colors for'} {len(values)} classes"
-        notes.append(f"the file {told}, its head has {classes}; the {what} are left out")
+        stated = f"{'names' if what == 'names' else 'has colors for'} {len(values)} classes"
+        notes.append(f"the file {stated}, its head has {classes}; the {what} are left out")
     return None
 
 
@@ -258,7 +258,7 @@ def _preprocess(found: ParsedCheckpoint, config: ModelConfig) -> tuple[Preproces
 
 
 def for_channels(preprocess: Preprocess, channels: int) -> Preprocess | None:
-    """The record for images of 3 or 1 channels (the mean of its statistics); None for others, which no file tells."""
+    """The record for images of 3 or 1 channels (the mean of its statistics); None for others, which no file states."""
     if channels == preprocess.channels:
         return preprocess
     if channels != 1:

@@ -72,8 +72,8 @@ def _text(source: Any) -> str | Path:
             return path.removeprefix(LOCAL)
         return source if isinstance(source, str | Path) else path
     raise ConfigError(
-        f"got a {type(source).__name__}; expected a path, a hub id or the name of published weights (what is in memory "
-        "already, load_state_dict of a model from van.create_model takes)"
+        f"got a {type(source).__name__}; expected a path, a hub id or the name of published weights (load weights "
+        "in memory with load_state_dict into a model from van.create_model)"
     )
 
 
@@ -91,7 +91,7 @@ def _model(name: str) -> str:
     except UnknownNameError:
         if (row := weights.by_name(name)) is not None:
             return row.model
-        raise ConfigError(f"pretrained is for names of models, e.g. 'van_b0'; {name!r} is none") from None
+        raise ConfigError(f"pretrained needs the name of a model, e.g. 'van_b0'; got {name!r}") from None
 
 
 def _about(row: Weight) -> str:
@@ -105,8 +105,8 @@ def _refuse(source: str) -> None:
     """Raise CheckpointError for what is known to be no path: a link to another site, a model's name."""
     if "://" in source:
         raise CheckpointError(
-            f"{source} is a link, which is not followed; download the file and give its path (links to models on "
-            "huggingface.co are read)"
+            f"{source} is a link, which is not followed; download the file and give its path (only links to "
+            "models on huggingface.co are followed)"
         )
     try:
         name = resolve(source)
@@ -114,12 +114,12 @@ def _refuse(source: str) -> None:
         return
     rows = [row.name for row in weights.WEIGHTS if row.model == name]
     published = (
-        f"published weights are opened by their names ({', '.join(rows)}), van.load({source!r}, pretrained=True) "
-        "fetches the usual ones, "
+        f"published weights have names of their own ({', '.join(rows)}), van.load({source!r}, pretrained=True) "
+        "downloads the default ones, "
         if rows
         else ""
     )
     raise CheckpointError(
-        f"{source!r} is a model's name, and no file or folder is called so; {published}"
-        f"van.create_model({source!r}) draws fresh ones"
+        f"{source!r} is a model's name, and there is no file or folder of that name; {published}"
+        f"van.create_model({source!r}) creates it with random weights"
     )

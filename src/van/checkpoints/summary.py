@@ -19,12 +19,12 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "bases")
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What `van.info` tells about a file.
+    """What `van.info` reports about a file.
 
     task: that of the model, "classification", "segmentation"; "features" for a backbone without a head.
     model: the configuration; `config` is that of a classifier or else of the backbone.
     parameters: trainable values; BatchNorm's statistics are not counted.
-    dtype: what the file stores; computed: what `van.load` and the engines compute in unless told otherwise.
+    dtype: what the file stores; computed: what `van.load` and the engines compute in by default.
     origins: config field -> "shapes", "metadata", "lineage" or "argument".
     """
 
@@ -62,7 +62,7 @@ class Info:
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) in reading order."""
         p, c, origin = self.preprocess, self.config, self.origins
-        told = [(key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format")]
+        stated = [(key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format")]
         return [
             ("file", self.source),
             ("format", self.format),
@@ -75,7 +75,7 @@ class Info:
             ("attention", f"{c.attention}, {c.kernel_size} x {c.kernel_size}, dilation {c.dilation}"),
             ("layer_norm_eps", f"{c.layer_norm_eps:g} (from {origin['layer_norm_eps']})"),
             ("preprocessing", f"{shown(p)} (from {origin['preprocess']})"),
-            *told,
+            *stated,
             *(("note", note) for note in self.notes),
         ]
 

@@ -56,7 +56,7 @@ def _differences(config: VanConfig, variant: VanConfig) -> dict[str, Any]:
 
 
 def preprocessing(record: Preprocess | None) -> dict[str, Any]:
-    """A preprocessing record in timm's words; nothing where there is none."""
+    """A preprocessing record in timm's fields; empty without one."""
     if record is None:
         return {}
     squashed = record.resize == "squash"

@@ -1,4 +1,4 @@
-"""What the names in torch's pickles stand for: tensors whose bytes are read later, numpy's values, inert stand-ins.
+"""What the names in torch's pickles mean: tensors whose bytes are read later, numpy's values, inert stand-ins.
 
 Source: torch/_utils.py of torch 1.0 to 2.14, numpy's and the codecs module's ways to pickle arrays.
 """
@@ -83,7 +83,7 @@ class Element:
     def dtype(self) -> np.dtype[Any]:
         """As its bits are read."""
         if self.numpy is None:
-            raise CheckpointError(f"a tensor of type {self.name} is no plain weight")
+            raise CheckpointError(f"a tensor of type {self.name} is not a plain weight")
         return np.dtype("<u2" if self.numpy == "bfloat16" else self.numpy)
 
 
@@ -163,7 +163,7 @@ def _as_dict(first: object = None, *_: object) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     pairs = list(first.items()) if isinstance(first, dict) else first if isinstance(first, list) else []
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-        raise ValueError("a dict of something else than pairs")
+        raise ValueError("a dict of something other than pairs")
     enter(made, [value for pair in pairs for value in pair])
     return made
 
@@ -186,7 +186,7 @@ def _tensor(storage: object, offset: object, size: object, stride: object, *more
     if not isinstance(storage, Storage) or type(offset) is not int or not 0 <= offset < 2**62:
         raise ValueError("a tensor without a storage")
     if any(isinstance(each, dict) and each.keys() & {"conj", "neg"} for each in more):
-        raise CheckpointError("a tensor that is conjugated or negated when it is read is no plain weight")
+        raise CheckpointError("a tensor that is conjugated or negated when it is read is not a plain weight")
     start, count, kind = storage.start, storage.count, storage.element
     if element is not None:  # of a storage of bytes
         scale = storage.element.dtype.itemsize
@@ -202,7 +202,7 @@ def _parameter(data: object, *_: object) -> object:
 def _of_type(function: object, kind: object, arguments: object, *_: object) -> object:
     """`torch._tensor._rebuild_from_type_v2`: a tensor with attributes, which are left out."""
     if function not in (_tensor, _parameter) or not isinstance(arguments, tuple):
-        raise CheckpointError("a tensor of a class of its own is no plain weight")
+        raise CheckpointError("a tensor of a class of its own is not a plain weight")
     return _tensor(*arguments) if function is _tensor else _parameter(*arguments)
 
 
@@ -226,7 +226,7 @@ _NAMES = _names()
 
 
 def offered(name: str) -> Any:
-    """What stands in a pickle for a name: something to call or an element type; None: nothing does."""
+    """What replaces a name in a pickle: something to call or an element type; None for other names."""
     if name in _NAMES:
         return _NAMES[name]
     if storage := re.fullmatch(r"torch\.(?:cuda\.|storage\._?)?(\w+)Storage", name):
@@ -234,7 +234,7 @@ def offered(name: str) -> Any:
     if dtype := re.fullmatch(r"torch\.((?:float|bfloat|u?int|bool|b?complex|q|quint|bits)\w*)", name):
         return Element(name, _DTYPES.get(dtype[1]))
     if _NO_PLAIN_WEIGHT.fullmatch(name):
-        raise CheckpointError(f"a tensor made by {name} is no plain weight")
+        raise CheckpointError(f"a tensor made by {name} is not a plain weight")
     return Inert if _INERT_PATTERN.fullmatch(name) else None
 
 
@@ -242,10 +242,10 @@ def storage_of(identity: Any) -> Storage:
     """The storage of a persistent id: ("storage", type, key, place, number of elements[, view])."""
     good = isinstance(identity, tuple) and len(identity) in (5, 6) and identity[0] == "storage"
     if not good or not isinstance(identity[1], Element) or type(identity[4]) is not int or identity[4] < 0:
-        raise ValueError("a storage that is none")
+        raise ValueError("a value that is not a storage")
     view = identity[5] if len(identity) == 6 else None
     if view is None:
         return Storage(str(identity[2])[:100], identity[1], identity[4])
     if not isinstance(view, tuple) or len(view) != 3 or any(type(each) is not int or each < 0 for each in view[1:]):
-        raise ValueError("a view of a storage that is none")
+        raise ValueError("a view of a value that is not a storage")
     return Storage(str(identity[2])[:100], identity[1], view[2], start=view[1])

@@ -1,4 +1,4 @@
-"""Reading torch's files safely, without torch, and writing them with it: the one module of this room that knows torch.
+"""Reading torch's files safely, without torch, and writing them with it: the one module here that imports torch.
 
 A file is a zip archive of one pickle and the bytes of its storages, or, before torch 1.6, several pickles in a row and
 the storages behind them. Published files also hold the argparse Namespace of their training run, numpy scalars and
@@ -23,9 +23,9 @@ import numpy as np
 from ..errors import CheckpointError, UnsafeFileError
 from ..files import atomic_output
 from .damage import growth_limit
-from .files import bfloat16_note
 from .pickles import Inert, Refused, load
 from .torch_names import Array, Encoded, Storage, Tensor, offered, storage_of
+from .widened import bfloat16_note
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files from before torch 1.6
 _PIECE = 2**24
@@ -47,7 +47,7 @@ def read(path: Path) -> tuple[Any, tuple[str, ...]]:
         name = str(refused)[:200]
         hint = "it pickles a whole module; " if name.startswith("torch.nn.") else ""
         raise UnsafeFileError(
-            f"{path} asks for {name!r} when it is unpickled, which is not on the list of harmless names; nothing was "
+            f"{path} needs {name!r} to be unpickled, which is not on the list of harmless names; nothing was "
             f"run; {hint}if you trust its source, save its state_dict alone, where that code is installed, and load "
             "that"
         ) from None
@@ -67,7 +67,7 @@ def _read_zip(file: IO[bytes]) -> tuple[Any, Reader]:
     if (order := entries.get(f"{room}byteorder")) is not None:
         with _unchecked_where_unsaid(archive, order) as stream:
             if stream.read(64) != b"little":
-                raise CheckpointError("a big-endian machine wrote it; save it again on another one")
+                raise CheckpointError("it was written on a big-endian machine; save it again on a little-endian one")
     with _unchecked_where_unsaid(archive, entries[pickles[0]]) as stream:
         tree = load(stream, offered, storage_of)
         stream.read()  # to the end, where the checksum is compared
@@ -94,7 +94,7 @@ def checked_entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise ValueError(f"its parts {entry.filename[:80]!r} and {after.filename[:80]!r} overlap")
     named = {entry.filename: entry for entry in entries}
     if len(named) < len(entries):
-        raise ValueError("it holds two parts of one name")
+        raise ValueError("two of its parts have the same name")
     return named
 
 
@@ -109,9 +109,9 @@ def _read_legacy(file: IO[bytes]) -> tuple[Any, Reader]:
     """Magic number, protocol, system, object and keys, a pickle each; then every storage: its length and its bytes."""
     magic, protocol, system = (load(file, offered, storage_of) for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL or not isinstance(system, dict):
-        raise ValueError("it is a pickle, but not of torch")
+        raise ValueError("it is a pickle, but not one that torch wrote")
     if system.get("little_endian") is not True:
-        raise CheckpointError("a big-endian machine wrote it; save it again on another one")
+        raise CheckpointError("it was written on a big-endian machine; save it again on a little-endian one")
     sizes: dict[str, Storage] = {}
 
     def noted(identity: Any) -> Storage:
@@ -132,7 +132,7 @@ def _read_legacy(file: IO[bytes]) -> tuple[Any, Reader]:
         (count,) = struct.unpack("<q", file.read(8))
         size = count * sizes[key].element.dtype.itemsize
         if count != sizes[key].count or size > end - file.tell():
-            raise ValueError(f"the storage {key!r} is shorter or longer than its tensors say")
+            raise ValueError(f"the storage {key!r} is shorter or longer than its tensors need")
         found[key] = _filled_array(file, size)
     return tree, found.__getitem__
 

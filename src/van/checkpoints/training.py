@@ -1,7 +1,7 @@
 """The checkpoints of our own training runs: best.ckpt, last.ckpt and those of the history.
 
 Keys lie under `state_dict`, with `model.` before the network's and `ema.module.` before those of its average. What no
-tensor tells is in our record under `van`.
+tensor shows is in our record under `van`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def found(content: Content, *, ema: bool) -> ParsedCheckpoint:
     if ema and not averaged:
         raise CheckpointError(f"{content.path} holds no averaged weights (trainer.ema_decay was off); leave ema out")
     state = averaged if ema else _below(tree["state_dict"], MODEL)
-    told = ParsedCheckpoint(format="van", state=stripped(state), table=head_keys.NATIVE)
+    stated = ParsedCheckpoint(format="van", state=stripped(state), table=head_keys.NATIVE)
     if averaged and not ema:
-        told.notes.append("these are the weights in training; the file also holds their average, which ema takes")
+        stated.notes.append("these are the trained weights; the file also holds their average, which ema selects")
     record = tree.get(RECORD)
     if not isinstance(record, Mapping):
         raise CheckpointError(
-            f"{content.path} was written by an older version and does not tell its network's epsilon and "
-            "preprocessing; give the model.safetensors of its run (trainer.resume finishes one that was interrupted)"
+            f"{content.path} was written by an older version and does not contain its network's epsilon and "
+            "preprocessing; use the model.safetensors of its run (trainer.resume finishes one that was interrupted)"
         )
-    told.record = record
-    return told
+    stated.record = record
+    return stated
 
 
 def _below(state: Mapping[Any, Any], prefix: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _KEYS = r"(van\.)?encoder\.stages\.\d+\.(embeddings|layers)\."
 UNUSED = ("van.layernorm.weight", "van.layernorm.bias")
 LINEAGE = {"layer_norm_eps": 1e-6}
 
-# Our field -> theirs, for what shapes cannot tell and for what they can, which is compared.
+# Our field -> theirs, for what shapes cannot show and for what they can, which is compared.
 FIELDS = {
     "embed_dims": "hidden_sizes",
     "depths": "depths",
@@ -115,14 +115,14 @@ def _apply_processor(found: ParsedCheckpoint, processor: Mapping[str, Any]) -> N
         found.notes.append(
             f"preprocessor_config.json says mean {record.mean}, std {record.std}, crop_pct {record.crop_pct:g}; these "
             f"weights were trained and evaluated with mean {OFFICIAL.mean}, std {OFFICIAL.std}, crop_pct "
-            f"{OFFICIAL.crop_pct:g}, which is kept"
+            f"{OFFICIAL.crop_pct:g}, which are used"
         )
     else:
         found.preprocess = record
 
 
 def as_processor(record: Preprocess) -> Preprocess | None:
-    """The record as a processor file can tell it."""
+    """The record as a processor file can express it."""
     return preprocess_of(_processor_json(record))
 
 

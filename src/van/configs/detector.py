@@ -36,8 +36,8 @@ class DetectorConfig(HeadConfig):
     noun: ClassVar[str] = "detector"
     section: ClassVar[str] = "detector"
     created_only: ClassVar[str] = (
-        "van.create_model makes it and torchvision's tools train and run it; saving, loading, prediction, evaluation "
-        "and export by this package come with the detection task. Keep its weights with "
+        "it can be created with van.create_model, and trained and run with torchvision's tools; this package cannot "
+        "save, load, predict with, evaluate or export it yet. Save its weights with "
         "torch.save(model.state_dict(), FILE)"
     )
 

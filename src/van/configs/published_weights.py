@@ -25,7 +25,7 @@ class Weight:
 
     name: this table's own, "publisher/model". model: the name `create_model` knows.
     kind: where it is: "hub" (a repository of the Hugging Face hub), "url" (a direct download), "google-drive" (a page
-        that wants a browser) or "unlinked" (scores were published, a file was not).
+        that requires a browser) or "unlinked" (scores were published, a file was not).
     repo, filename: of the hub; filename alone: what the publisher calls the file. url, mirrors: links as published.
     format: as in `van.checkpoints.Checkpoint`. dataset: "in1k", "in21k" or "ade20k", what it was trained on last.
     num_classes: None when unknown. sha256: of the file, whole or its first digits; None when unknown.
@@ -59,7 +59,7 @@ class Weight:
 
     @property
     def source(self) -> str | None:
-        """One line that tells where the file is: `hub:org/name/file` or the link; None without one."""
+        """One line that says where the file is: `hub:org/name/file` or the link; None without one."""
         if self.repo:
             return f"hub:{self.repo}" + (f"/{self.filename}" if self.filename else "")
         return self.url
@@ -96,15 +96,15 @@ def by_name(name: str) -> Weight | None:
 
 
 def pretrained(model: str) -> Weight:
-    """The row that stands for a model: of ImageNet-1K or ADE20K, one that can be downloaded before one that cannot.
+    """The default row of a model: of ImageNet-1K or ADE20K, one that can be downloaded before one that cannot.
 
-    Raises ConfigError for a model of which there is none.
+    Raises ConfigError for a model without one.
     """
     rows = [row for row in WEIGHTS if row.model == model]
     fitting = [row for row in rows if row.dataset in ("in1k", "ade20k")]
     if fitting:
         return min(fitting, key=lambda row: ("hub", "url", "google-drive", "unlinked").index(row.kind))
-    others = f"; by its own name there is {', '.join(row.name for row in rows)}" if rows else ""
+    others = f"; others have names: {', '.join(row.name for row in rows)}" if rows else ""
     raise ConfigError(f"no weights of {model} for ImageNet-1K or ADE20K were published{others}")
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from ..errors import DataError
 from ..files import atomic_output, private_cache
 from ..images.preprocess import read_image, to_color
-from .classification import FolderData
 from .index import PathTable
+from .labelled_images import FolderData
 
 # What the check of an ordinary run may take at most; the rest is left to training, and to the next start.
 LIMIT_S = 300.0
@@ -56,7 +56,7 @@ def check_images(
 ) -> Checked:
     """Decode every image of a data set that was not found whole before.
 
-    limit_s: stop after so many seconds; None: look at all. stop: asked now and then, ends the check early.
+    limit_s: stop after so many seconds; None: check all. stop: called from time to time, ends the check early.
     progress: called with (images done, images in all).
     """
     memory = _Memory(data, index)

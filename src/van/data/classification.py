@@ -3,67 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from ..errors import ConfigError, DataError, VanNotice
 from ..files import why_no_path
-from ..images.preprocess import read_image
-from .fingerprint import Fingerprint, fingerprint
 from .folder import ImageList, class_folders, holds_images, read_folder
 from .index import PathTable
+from .labelled_images import ClassificationData, FolderData
 from .split import VAL_FRACTION, stratified_split
 from .split_folders import folder_names, is_split_name, split_folder
 
 SPLITS = ("train", "val", "all")
-
-
-class ClassificationData(ABC):
-    """Images with one label each: `len(data)`, `data.load(i)`, `data.name(i)`.
-
-    classes: names in label order; labels: one index into `classes` per image.
-    """
-
-    classes: tuple[str, ...]
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @abstractmethod
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """The decoded image in its own mode, and its label; raises DataError for an unreadable file."""
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """What to call the image in tables and errors: its path, or `digits/val/12`."""
-
-    def key(self, index: int) -> str:
-        """The image's name wherever the data set lies, to notice that the data set has changed."""
-        return self.name(index)
-
-    def fingerprint(self) -> Fingerprint:
-        """Number and names of the images of every class."""
-        return fingerprint((self.classes[label], self.key(index)) for index, label in enumerate(self.labels))
-
-
-class FolderData(ClassificationData):
-    """The images of an ImageList."""
-
-    def __init__(self, images: ImageList, *, exif: bool = True) -> None:
-        self.classes, self.labels, self.paths, self.exif = images.classes, images.labels, images.paths, exif
-
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        return read_image(self.paths[index], exif=self.exif), self.labels[index]
-
-    def name(self, index: int) -> str:
-        return str(self.paths[index])
-
-    def key(self, index: int) -> str:
-        return self.paths.relative(index) if isinstance(self.paths, PathTable) else self.name(index)
 
 
 def open_classification(
@@ -120,7 +71,7 @@ def layout_of(root: Path) -> tuple[Path | None, Path | None]:
     _no_loose_images(root, there, train, val)
     both = {part.name for part in (train, val) if part is not None}
     if len(both) == 2 and both == {*there} and any(folder_names(root / name) for name in both):
-        return train, val  # one of them may be empty, which whoever reads it says
+        return train, val  # one of them may be empty, which its reader reports
     train, val = (part if part is not None and folder_names(part) else None for part in (train, val))
     if train is not None and val is None and there == [train.name]:
         return train, None  # train/ alone: split it
@@ -184,6 +135,8 @@ def _part(images: ImageList, parts: tuple[list[int], list[int]], split: str, roo
             f"{root} has one image per class, so none is left to validate with; add images or a val/ folder"
         )
     if single and split == "val":
-        warnings.warn(f"{root}: not validated for want of a second image: {_some(single)}", VanNotice, stacklevel=3)
+        warnings.warn(
+            f"{root}: not validated, because they have a single image: {_some(single)}", VanNotice, stacklevel=3
+        )
     paths = images.paths.subset(indices) if isinstance(images.paths, PathTable) else [images.paths[i] for i in indices]
     return ImageList(paths, tuple(images.labels[i] for i in indices), images.classes)

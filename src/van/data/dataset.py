@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..images.preprocess import Preprocess
 from .augment import Transform
-from .classification import ClassificationData
+from .labelled_images import ClassificationData
 from .seeding import seeded
 
 

@@ -11,7 +11,7 @@
     by_color: false                 # true: palette images are read by their colours, not their indices
     image_suffix: _rgb.png          # optional; end of the file names, when it is more than .jpg or .png
     mask_suffix: _labels.png
-    lists: {train: train.txt, val: val.txt}       # optional; names of each part, one a line
+    lists: {train: train.txt, val: val.txt}       # optional; names of each part, one per line
     val_fraction: 0.2               # where nothing else says what belongs to val
 
 Paths count from the YAML file's folder.
@@ -88,7 +88,7 @@ def _load(path: Path) -> dict[str, Any]:
             raise UnknownNameError.of(f"key in {path.name}", str(key), KEYS)
     for key in ("images", "masks", "names"):
         if not d.get(key):
-            raise ConfigError(f"{path} says nothing of {key!r}; expected images, masks and names")
+            raise ConfigError(f"{path} does not mention {key!r}; expected images, masks and names")
     return d
 
 
@@ -137,7 +137,7 @@ def _color(value: Any) -> Color:
             return channels[0], channels[1], channels[2]
     except (TypeError, ValueError):
         pass
-    raise ConfigError(f'{value!r} is no colour; expected [red, green, blue] of 0 … 255, or "#rrggbb" in quotes')
+    raise ConfigError(f'{value!r} is not a colour; expected [red, green, blue] of 0 … 255, or "#rrggbb" in quotes')
 
 
 def _values(value: Any) -> dict[int, int] | None:
@@ -183,10 +183,10 @@ def _single(d: dict[str, Any], key: str, path: Path) -> Path:
 
 
 def _folders(value: Any, root: Path) -> dict[str, Path]:
-    """Folder of each split; {"all": folder} when nothing tells the splits apart."""
+    """Folder of each split; {"all": folder} when the splits are not separated."""
     if isinstance(value, dict):
         if not value or not {*value} <= {*PARTS}:
-            raise ConfigError(f"{value!r} are no folders of splits; expected {{train: …, val: …}}")
+            raise ConfigError(f"{value!r} are not folders of splits; expected {{train: …, val: …}}")
         return {split: root / str(folder) for split, folder in value.items()}
     folder = root / str(value)
     inside = {split: split_folder(folder, split) for split in PARTS}
@@ -207,7 +207,7 @@ def _drawn(lister: Lister, split: str, path: Path, seed: int, fraction: float | 
     if fraction is None:
         fraction = 0.2
         warnings.warn(
-            f"{path} says nothing of validation; {fraction:.0%} of the images are drawn for it (val_fraction, lists)",
+            f"{path} names no validation data; {fraction:.0%} of the images are drawn for it (val_fraction, lists)",
             VanNotice,
             stacklevel=2,
         )

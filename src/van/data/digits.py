@@ -8,7 +8,7 @@ from __future__ import annotations
 from PIL import Image
 
 from ..errors import MissingExtraError
-from .classification import ClassificationData
+from .labelled_images import ClassificationData
 from .split import VAL_FRACTION, stratified_split
 
 

@@ -52,7 +52,7 @@ def read_folder(root: str | Path, *, classes: Sequence[str] | None = None, index
     others = [(*folder.others, folder.path) for name in names for folder in found[name] if folder.others[0]]
     if others:
         total, first = sum(count for count, _, _ in others), root / others[0][2] / others[0][1]
-        warnings.warn(f"{root}: left out {total} file(s) that are no images, e.g. {first}", VanNotice, stacklevel=2)
+        warnings.warn(f"{root}: left out {total} file(s) that are not images, e.g. {first}", VanNotice, stacklevel=2)
     table = PathTable(root, (folder for name in names for folder in found[name]))
     return ImageList(table, tuple(labels), names)
 
@@ -79,7 +79,7 @@ def chosen_folders(root: Path, classes: Sequence[str] | None) -> tuple[str, ...]
 
 
 def class_folders(root: str | Path) -> tuple[str, ...]:
-    """Names of the class folders of `root` in label order, without looking into them; raises DataError for none."""
+    """Names of the class folders of `root` in label order, without listing them; raises DataError for none."""
     root = Path(root)
     if not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
@@ -103,7 +103,7 @@ def _check_class(root: Path, name: str) -> None:
     shown = ", ".join(below[:3]) + (", …" if len(below) > 3 else "")
     raise DataError(
         f"class folder {folder} holds folders ({shown}) and no image of its own; expected CLASS/IMAGE. If it is the "
-        f"training or the validation part, name it train or val; if it is the data set, give {folder}; else move the "
+        f"training or the validation part, name it train or val; if it is the data set, pass {folder}; else move the "
         "images up"
     )
 

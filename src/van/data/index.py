@@ -97,7 +97,7 @@ def list_classes(
 
 
 def believable(path: Path, now_ns: int) -> int:
-    """The modification time of a folder that was listed at `now_ns`, or -1 when it is too fresh to tell changes."""
+    """The modification time of a folder that was listed at `now_ns`, or -1 when it is too recent to show changes."""
     changed = path.stat().st_mtime_ns
     return changed if now_ns - changed > RACY_NS else -1
 
@@ -122,11 +122,11 @@ def _write(file: Path, root: Path, found: dict[str, list[Folder]]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, json.dumps(head).encode() + b"\n" + body, error=None)
     except OSError as error:
-        warnings.warn(f"cannot write {file}: {error.strerror}; the files are listed anew next time", VanNotice, 4)
+        warnings.warn(f"cannot write {file}: {error.strerror}; the files will be listed again next time", VanNotice, 4)
 
 
 def _read(file: Path, root: Path) -> dict[str, list[Folder]]:
-    """What `_write` wrote for this root; nothing when there is no such file, and aloud when it is damaged."""
+    """What `_write` wrote for this root; empty when there is no such file, and with a notice when it is damaged."""
     try:
         if why_no_file(file):
             return {}
@@ -138,11 +138,11 @@ def _read(file: Path, root: Path) -> dict[str, list[Folder]]:
         if facts["format"] != _MAGIC or facts["root"] != str(root.resolve()):
             return {}
         if facts["digest"] != hashlib.blake2b(body).hexdigest():
-            raise ValueError("its contents do not fit its digest")
+            raise ValueError("its contents do not match its digest")
         rows, _, joined = body.partition(b"\n")
         return _folders(parse_json(rows), joined.split(b"\0"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        warnings.warn(f"{file} is damaged ({error}); the files are listed anew", VanNotice, stacklevel=4)
+        warnings.warn(f"{file} is damaged ({error}); the files are listed again", VanNotice, stacklevel=4)
         return {}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from .segmentation import SegmentationData
+from .labelled_pixels import SegmentationData
 
 
 class InfiniteSampler(Sampler[tuple[int, int]]):
@@ -46,7 +46,7 @@ class InfiniteSampler(Sampler[tuple[int, int]]):
 class PictureSet(Dataset[tuple[int, torch.Tensor, torch.Tensor]]):
     """Pictures as they are, for tests: `[i]` -> (index, (H, W, 3) uint8, (H, W) int32 label map).
 
-    indices: the part of the data set that is seen.
+    indices: the part of the data set that is used.
     """
 
     def __init__(self, data: SegmentationData, indices: list[int]) -> None:

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError, MissingExtraError
 from ..images.preprocess import Preprocess, to_color
-from .segmentation import SegmentationData
+from .labelled_pixels import SegmentationData
 
 # Published: further crops are drawn this often at most, and the last one is taken as it comes.
 CROP_TRIES = 10

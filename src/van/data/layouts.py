@@ -60,10 +60,10 @@ def find_layout(root: Path) -> Layout:
         raise DataError(f"{root} {found}; expected a folder with a segmentation data set, a dataset.yaml, or 'scenes'")
     fitting = [name for name, (signs, _) in LAYOUTS.items() if _shows(root, signs)]
     if len(fitting) > 1:
-        raise DataError(f"{root} looks like {' and '.join(fitting)}; say what is meant in {root / 'dataset.yaml'}")
+        raise DataError(f"{root} fits the layouts {' and '.join(fitting)}; describe it in {root / 'dataset.yaml'}")
     if not fitting:
         looked = "; ".join(f"{name} ({' + '.join(signs)})" for name, (signs, _) in LAYOUTS.items())
-        raise DataError(f"{root} is no known segmentation layout; looked for dataset.yaml; {looked}")
+        raise DataError(f"{root} is not a known segmentation layout; looked for dataset.yaml; {looked}")
     return LAYOUTS[fitting[0]][1](root)
 
 
@@ -77,7 +77,7 @@ def match(
 ) -> Listing:
     """Pairs the files of two folders (and their sub-folders) by relative path without suffix.
 
-    image_suffix, mask_suffix: end of the file names to look at, e.g. "_gtFine_labelIds.png"; "" is any known one.
+    image_suffix, mask_suffix: end of the file names, e.g. "_gtFine_labelIds.png"; "" is any known one.
     names: only these, with or without a suffix; a name without any file counts as missing on both sides.
     Raises DataError for a missing folder, and for two files of one name.
     """
@@ -97,11 +97,11 @@ def match(
 
 
 def read_names(path: Path) -> list[str]:
-    """Names of a split, one a line; blank lines are skipped. Raises DataError when there is no such file."""
+    """Names of a split, one per line; blank lines are skipped. Raises DataError when there is no such file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}; expected the names of a split, one a line") from error
+        raise DataError(f"cannot read {path}: {error}; expected the names of a split, one per line") from error
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 

@@ -53,7 +53,7 @@ class MaskRule:
                 f"choose one above (255 or 65535), or reduce_zero_label when 0 means no label"
             )
         if self.values is not None and self.reduce_zero_label:
-            raise ConfigError("values and reduce_zero_label are both given; values alone can say what 0 means")
+            raise ConfigError("values and reduce_zero_label are both given; use values alone, which can map 0 as well")
         if self.by_color and not self.colors:
             raise ConfigError("by_color is set without a palette; give each class its colour")
         for stored, label in (self.values or {}).items():
@@ -78,7 +78,7 @@ class MaskRule:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """Class of every stored index, UNKNOWN where there is none: (65536,) int32."""
+        """Class of every stored index, UNKNOWN for the others: (65536,) int32."""
         table = np.full(_TABLE_SIZE, UNKNOWN, np.int32)
         table[self.ignore_index] = self.ignore_index
         if self.values is not None:
@@ -150,7 +150,7 @@ def read_mask(path: str | Path, rule: MaskRule) -> StoredMask:
         return StoredMask(values, labels, "palette", _disputed(image, values, rule))
     if rule.colors is None:
         raise DataError(
-            f"mask {path} is a colour picture (PIL mode {image.mode}); expected one class index per pixel. Was a "
+            f"mask {path} is a colour image (PIL mode {image.mode}); expected one class index per pixel. Was a "
             f"palette image read as RGB and saved? Save indices, or list the colours as palette in a dataset.yaml"
         )
     pixels = np.asarray(image.convert("RGB")).astype(np.int32)
@@ -164,7 +164,9 @@ def check_mask(path: str | Path, mask: StoredMask, image_size: tuple[int, int], 
     """Raises DataError when the mask has another size than its image, or holds values outside the classes."""
     if mask.size != image_size:
         (width, height), (w, h) = image_size, mask.size
-        turned = ", which is the image turned: apply the image's EXIF orientation" if (w, h) == (height, width) else ""
+        turned = (
+            ", the size of the rotated image: apply the image's EXIF orientation" if (w, h) == (height, width) else ""
+        )
         raise DataError(
             f"mask {path} has {w} x {h} pixels, its image {width} x {height}{turned or '; expected the same'}"
         )
@@ -175,7 +177,7 @@ def check_mask(path: str | Path, mask: StoredMask, image_size: tuple[int, int], 
         expected = f"{len(rule.colors or ())} palette colours" if mask.kind == "color" else rule.stored
         raise DataError(
             f"mask {path} holds {shown}{more}; expected the {expected}; fix the mask or the list of classes "
-            f"(van doctor reads the whole data set)"
+            f"(van doctor checks the whole data set)"
         )
 
 

@@ -2,7 +2,7 @@
 
 Tar files and downloaded Hugging Face data sets have random access, and so are like folders. Streams have one order,
 drawn from (seed, epoch) and cut among the processes and workers; what a worker sees follows from these alone, so that
-a run that was interrupted goes on with the same images as long as it keeps its number of workers.
+an interrupted run continues with the same images as long as it keeps its number of workers.
 
 Shapes: C channels, H height, W width.
 """
@@ -25,8 +25,8 @@ from ..errors import ConfigError, DataError, MissingExtraError
 from ..images.preprocess import read_image, upright
 from ..recipes import DataSpec
 from .augment import Transform
-from .classification import ClassificationData
 from .fingerprint import Fingerprint
+from .labelled_images import ClassificationData
 from .seeding import seeded
 from .split_folders import split_folder, split_tar
 
@@ -35,7 +35,7 @@ _DEFAULT_SPLITS = {"train": "train", "val": "validation"}
 
 
 class ReaderData(ClassificationData):
-    """Images of one of timm's readers with random access; tar files are opened anew in every process."""
+    """Images of one of timm's readers with random access; tar files are opened in every process."""
 
     def __init__(self, reader: Any, labels: list[int], classes: tuple[str, ...], source: str) -> None:
         self.reader, self.labels, self.classes, self.source = reader, tuple(labels), classes, source
@@ -101,7 +101,7 @@ class StreamSet(IterableDataset[tuple[Tensor, int]]):
         self.data, self.transform, self.seed, self.training = data, transform, seed, training
         self.batch_size, self.workers = batch_size, max(1, workers)
         self.rank, self.ranks = 0, 1
-        self.epoch = SharedCount()  # seen by workers that live on from epoch to epoch
+        self.epoch = SharedCount()  # shared with workers that live from epoch to epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration."""
@@ -125,7 +125,7 @@ class StreamSet(IterableDataset[tuple[Tensor, int]]):
         reader.global_worker_id, reader.global_num_workers = rank * workers + worker, ranks * workers
         reader.worker_seed = _number(self.seed, epoch, rank, worker)
         reader.set_epoch(epoch)
-        reader.ds = None  # built anew, so that no shuffling is left over from the last epoch
+        reader.ds = None  # built again, so that no shuffling is left over from the last epoch
         return iter(reader) if self.training else islice(iter(reader), self.rank, None, self.ranks)
 
 
@@ -152,7 +152,7 @@ class StreamIterator(Iterator[tuple[Tensor, int]]):
         self.epoch = state_dict["epoch"]
         info = get_worker_info()
         self.pictures = self.images.pictures(self.epoch, self.worker, info.num_workers if info else 1)
-        for self.place in range(1, state_dict["place"] + 1):  # read over what was seen
+        for self.place in range(1, state_dict["place"] + 1):  # skip what was already used
             next(self.pictures)
 
 
@@ -181,17 +181,19 @@ def open_reader(spec: DataSpec, split: str, *, seed: int, batch_size: int) -> Cl
 
 
 def read_classes(path: str) -> tuple[str, ...]:
-    """Names of a text file, one a line, in label order; raises DataError for no file, no names or one twice."""
+    """Names of a text file, one per line, in label order; raises DataError for no file, no names or one twice."""
     try:
         if not Path(path).is_file() and Path(path).exists():  # a FIFO or a device would never end
-            raise DataError(f"cannot read data.classes {path}: it is no regular file; expected a text file")
+            raise DataError(f"cannot read data.classes {path}: it is not a regular file; expected a text file")
         names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
     except OSError as error:
         raise DataError(f"cannot read data.classes {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read data.classes {path}: it is not UTF-8; expected a text file") from error
     if len(names) < 2 or len(set(names)) != len(names):
-        raise DataError(f"data.classes {path} has {len(names)} names, {len(set(names))} different; expected one a line")
+        raise DataError(
+            f"data.classes {path} has {len(names)} names, {len(set(names))} different; expected one per line"
+        )
     return names
 
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from ..errors import ConfigError
 from ..images.palettes import Color
 from .digits import Digits
-from .segmentation import SegmentationData
+from .labelled_pixels import SegmentationData
 
 PALETTE: tuple[Color, ...] = (
     *((0, 0, 0), (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48)),

@@ -6,7 +6,7 @@
 | transformers | `AutoModel…from_pretrained` of VAN folders, pipelines, Trainer, backbones of detectors, segmenters |
 | segmentation_models_pytorch | its encoders come from timm: checks its version, then registers timm |
 
-Each host is told through its own registry, without import hooks; the one method that had to be replaced is named in
+Each host is extended through its own registry, without import hooks; the one method that had to be replaced is named in
 docs/hosts.md. Detectors need no host: `van.create_model("retinanet_van_b0")`.
 """
 
@@ -53,7 +53,7 @@ def register(*hosts: str) -> tuple[str, ...]:
     """Make VAN a native model in the named hosts, or in every one that is installed; returns their names.
 
     Calling it again changes nothing; the order of imports does not matter; a host that has a VAN of its own keeps it.
-    Raises UnknownNameError for a host that is none, MissingExtraError for one that is absent or too old; without
+    Raises UnknownNameError for an unknown host, MissingExtraError for one that is absent or too old; without
     names such a host is left out.
     """
     named = [name.lower().replace("-", "_") for name in hosts]

@@ -1,7 +1,7 @@
 """The model card of a folder in transformers' layout: what the Hub shows, made from what the folder knows.
 
 Nothing in a card is guessed: a score, a licence or a source that neither the checkpoint nor the table of published
-weights tells is said to be unknown.
+weights show is marked as unknown.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ CITATION = """@article{guo2022visual,
 def write(folder: str | Path, repo: str) -> Path:
     """README.md for a folder that `van convert --to transformers` made, ready to be pushed as `repo` (org/name).
 
-    Warns with VanNotice when nothing tells the licence, which a card must have before it is published.
+    Warns with VanNotice when the licence is unknown, which a card must have before it is published.
     Raises CheckpointError when the folder holds no such checkpoint or cannot be written.
     """
     checkpoint = checkpoints.read(folder)
     if not Path(folder).is_dir() or checkpoint.format != "transformers":
         raise CheckpointError(
-            f"{folder} is no folder in transformers' layout; make one with van convert --to transformers"
+            f"{folder} is not a folder in transformers' layout; create one with van convert --to transformers"
         )
     if _licence(checkpoint, published(checkpoint)) is None:
         warnings.warn(
-            f"nothing tells the licence of {folder}; put it into its README.md before you publish",
+            f"the licence of {folder} is unknown; state it in its README.md before you publish",
             VanNotice,
             stacklevel=2,
         )
@@ -53,10 +53,10 @@ def write(folder: str | Path, repo: str) -> Path:
 
 def published(checkpoint: Checkpoint) -> Weight | None:
     """The row of the published weight that a checkpoint is, by its record or its source's file name; None if none."""
-    told = checkpoint.provenance
-    row = next((row for row in WEIGHTS if row.name == told.get("published_as")), None)
-    if row is None and "trained_by" not in told:
-        row = by_filename(str(told.get("source", "")))
+    stated = checkpoint.provenance
+    row = next((row for row in WEIGHTS if row.name == stated.get("published_as")), None)
+    if row is None and "trained_by" not in stated:
+        row = by_filename(str(stated.get("source", "")))
     fits = row is not None and row.model == checkpoint.name and row.num_classes in (None, checkpoint.config.num_classes)
     return row if fits else None
 
@@ -160,9 +160,9 @@ def _loading(checkpoint: Checkpoint, repo: str) -> str:
 
 
 def _provenance(checkpoint: Checkpoint, row: Weight | None) -> str:
-    told = {key: value for key, value in checkpoint.provenance.items() if key not in ("scores", "licence")}
+    stated = {key: value for key, value in checkpoint.provenance.items() if key not in ("scores", "licence")}
     lines = [
-        f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in told.items() if value not in (None, "", {})
+        f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in stated.items() if value not in (None, "", {})
     ]
     if row is not None:
         lines.append(f"* published as `{row.name}`: {row.source or 'no link'}" + (f" ({row.note})" if row.note else ""))
@@ -178,5 +178,5 @@ def _plain(value: Any) -> str:
 
 
 def _licence(checkpoint: Checkpoint, row: Weight | None) -> str | None:
-    told = checkpoint.provenance.get("licence")
-    return str(told) if told else row.licence if row is not None else None
+    stated = checkpoint.provenance.get("licence")
+    return str(stated) if stated else row.licence if row is not None else None

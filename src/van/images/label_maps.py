@@ -21,7 +21,7 @@ from ..files import atomic_output, printable
 Colour = tuple[int, int, int]
 Palette = Sequence[Colour]
 
-# Cityscapes' evaluation server wants label ids; the network's 19 classes are train ids.
+# Cityscapes' evaluation server expects label ids; the network's 19 classes are train ids.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 # What each value of `submission` does to a label map, so that a folder of the PNGs can be handed in.
@@ -78,9 +78,9 @@ def overlay(
     Raises ConfigError for an opacity outside [0, 1], DataError when picture and mask differ in size.
     """
     if not 0 <= opacity <= 1:
-        raise ConfigError(f"opacity is {opacity}; expected 0 (picture) to 1 (colours)")
+        raise ConfigError(f"opacity is {opacity}; expected 0 (image) to 1 (colours)")
     if mask.shape != (image.height, image.width):
-        raise DataError(f"the picture has {image.height} x {image.width} pixels, the mask {mask.shape}")
+        raise DataError(f"the image has {image.height} x {image.width} pixels, the mask {mask.shape}")
     picture = np.asarray(image.convert("RGB"))
     weight = np.where(mask < len(palette), np.float32(opacity), np.float32(0))[..., None]
     mixed = picture * (1 - weight) + colorize(mask, palette) * weight
@@ -139,7 +139,7 @@ def save_raw(path: str | Path, masks: np.ndarray | Mapping[str, np.ndarray]) -> 
 
 
 def save_submission(folder: str | Path, name: str, mask: np.ndarray, layout: str) -> Path:
-    """Write `<folder>/<stem of name>.png` as a benchmark's server wants it; layout: a key of SUBMISSIONS.
+    """Write `<folder>/<stem of name>.png` as a benchmark's server expects it; layout: a key of SUBMISSIONS.
 
     Returns the path. Raises UnknownNameError for an unknown layout, DataError for class numbers it has no value for.
     """
@@ -164,7 +164,9 @@ def submission_values(mask: np.ndarray, layout: str) -> np.ndarray:
 
 def _index_image(mask: np.ndarray) -> Image.Image:
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
-        raise DataError(f"a mask of shape {mask.shape} and type {mask.dtype} is no label map; expected (H, W) integers")
+        raise DataError(
+            f"a mask of shape {mask.shape} and type {mask.dtype} is not a label map; expected (H, W) integers"
+        )
     low, high = int(mask.min(initial=0)), int(mask.max(initial=0))
     if low < 0 or high > 65535:
         raise DataError(f"the mask holds values {low} to {high}; a PNG holds 0 to 65535")

@@ -147,7 +147,11 @@ def read_image(source: str | Path | IO[bytes], *, exif: bool = True) -> Image.Im
     """
     path = source if isinstance(source, str | Path) else None
     if path is not None and (reason := why_no_file(path)):
-        raise DataError(f"no such image: {path}" if reason == "does not exist" else f"{str(path)!r} {reason}; no image")
+        raise DataError(
+            f"no such image: {path}"
+            if reason == "does not exist"
+            else f"{str(path)!r} {reason}; expected an image file"
+        )
     try:
         with Image.open(source, formats=_formats()) as image:
             image.load()

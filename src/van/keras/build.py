@@ -51,7 +51,9 @@ class Ending:
         if pooling is not None and pooling not in arguments.POOLINGS:
             raise UnknownNameError.of("pooling", str(pooling), [*arguments.POOLINGS, "None"])
         if config.num_classes and pooling is None:
-            raise ConfigError("pooling=None gives the map, which no classifier takes; use 'avg', or include_top=False")
+            raise ConfigError(
+                "pooling=None gives the map, which a classifier cannot use; use 'avg', or include_top=False"
+            )
         if not config.num_classes and activation is not None:
             reason = "num_classes=0" if self.include_top else "include_top=False"
             raise ConfigError(f"classifier_activation={activation!r} belongs to the head; leave it out with {reason}")
@@ -161,11 +163,11 @@ def _config(
         return config if wanted is None else config.with_options(num_classes=wanted)
     has = checkpoint.config.num_classes
     if wanted is None and not has:
-        raise ConfigError("these weights have no head; give num_classes for a fresh one, or include_top=False")
+        raise ConfigError("these weights have no head; give num_classes for a new one, or include_top=False")
     notes = [note for note in checkpoint.notes if "num_batches_tracked" not in note]  # which Keras has not
     if wanted and wanted != has:
         old = f"the file's head of {has} classes is left out" if has else "the file has no head"
-        notes.append(f"{old}, a fresh one of {wanted} classes is put on")
+        notes.append(f"{old}; a new one of {wanted} classes is used")
     for note in notes:
         warnings.warn(note, VanNotice, stacklevel=5)
     config = checkpoint.classifier

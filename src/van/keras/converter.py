@@ -1,4 +1,4 @@
-"""Images as a weight wants them, as a Keras layer: what `van.Preprocess` does, on tensors.
+"""Images as the weights expect them, as a Keras layer: what `van.Preprocess` does, on tensors.
 
 Shapes: N batch, H and W sides of the images as they come, C channels of the network.
 """
@@ -31,7 +31,7 @@ class VANImageConverter(keras.layers.Layer):
     """Pixels 0 … 255 of any size -> what the network was evaluated with, within one gray level of `van.Preprocess`.
 
     (N, H, W, C) or one image (H, W, C) -> (N, height, width, C); channels first with that data format. Gray becomes
-    RGB and RGB gray as the record wants. Arguments: the fields of `van.images.preprocess.Preprocess`.
+    RGB and RGB gray as the record requires. Arguments: the fields of `van.images.preprocess.Preprocess`.
     Raises ConfigError for impossible fields and for images of other channels.
     """
 
@@ -63,7 +63,7 @@ class VANImageConverter(keras.layers.Layer):
         if Path(preset).exists():
             record = files.read(preset, {}).preprocess
             if record is None:
-                raise ConfigError(f"{preset} does not tell how its images are prepared; give the fields yourself")
+                raise ConfigError(f"{preset} does not say how its images are preprocessed; pass the fields yourself")
         else:
             record = getattr(records, files.row_of(str(preset)).preprocess.upper())
         return cls(**{**record.to_dict(), **options})

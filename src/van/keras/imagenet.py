@@ -26,7 +26,7 @@ _INDEX_URL = f"https://storage.googleapis.com/download.tensorflow.org/data/{_IND
 
 
 def preprocess_input(x: Any, data_format: str | None = None, preprocess: Any = None) -> Any:
-    """Pixels 0 … 255 (N, H, W, C) or (H, W, C), of the network's size already -> what the network wants, float32.
+    """Pixels 0 … 255 (N, H, W, C) or (H, W, C), of the network's size already -> what the network expects, float32.
 
     preprocess: the record whose mean and deviation are used, e.g. `model.preprocess`; None for B0 … B3's. The size
     stays: `VANImageConverter` resizes and crops as well.
@@ -65,8 +65,8 @@ def decode_predictions(
         raise ConfigError(f"top is {top!r}; expected how many classes to name, e.g. 5")
     count = CLASSES if classes is None else len(classes)
     if scores.shape[1] != count:
-        hint = "give classes=model.classes" if classes is None else "give one name for each"
-        raise ConfigError(f"predictions are of {scores.shape[1]} classes, the names of {count}; {hint}")
+        hint = "pass classes=model.classes" if classes is None else "give one name for each"
+        raise ConfigError(f"predictions have {scores.shape[1]} classes, the names {count}; {hint}")
     known = _imagenet() if classes is None else [(str(i), str(name)) for i, name in enumerate(classes)]
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [[(*known[i], float(row[i])) for i in order] for row, order in zip(scores, best, strict=True)]
@@ -88,7 +88,7 @@ def _imagenet() -> list[tuple[str, str]]:
         table = json.loads(Path(path).read_text("utf-8"))
     except Exception as error:  # Keras raises plain exceptions for whatever a server says
         raise DataError(
-            f"the names of ImageNet's classes are not here ({' '.join(str(error).split())}); pip install timm, or "
-            f"fetch {_INDEX_URL} and put it at ~/.keras/models/{_INDEX}, or give classes"
+            f"the names of ImageNet's classes are not available ({' '.join(str(error).split())}); pip install timm, or "
+            f"download {_INDEX_URL} to ~/.keras/models/{_INDEX}, or pass classes"
         ) from error
     return [(table[str(i)][0], table[str(i)][1]) for i in range(len(table))]

@@ -1,7 +1,7 @@
 """The Visual Attention Network as a functional Keras 3 model.
 
-The class follows the habits of keras.applications and keras-hub where they apply: weights="imagenet", input_tensor,
-classes; backbone, pyramid_outputs, presets, from_preset, preprocessor.
+The class follows the conventions of keras.applications and keras-hub where they apply: weights="imagenet",
+input_tensor, classes; backbone, pyramid_outputs, presets, from_preset, preprocessor.
 
 Source: arXiv 2202.09741; the arguments of EMalagoli92/VAN-Classification-TensorFlow.
 Shapes: N batch, H and W sides of the images, C channels of the last stage, K classes.
@@ -36,7 +36,7 @@ class VAN(keras.Model):
     backbone: another VAN, whose layers the classifier stands on and shares.
     weights: a file, folder, preset or hub id of any format that this package reads; ema: its averaged weights;
         "imagenet", or pretrained: the published ImageNet-1K weights of the configuration, downloaded. A head of
-        another width than `num_classes` starts afresh.
+        another width than `num_classes` is initialised randomly.
     include_top: with the classifier; classifier_activation: of its output `pred`, None for logits.
     pooling: "avg", "max", or None for the map itself.
     embed_dims, mlp_ratios, depths: one entry per stage; num_stages: how many, by default all.
@@ -146,7 +146,7 @@ class VAN(keras.Model):
 
     @property
     def preprocessor(self) -> VANImageConverter | None:
-        """The layer that prepares images as the weights were evaluated; None where nothing tells how."""
+        """The layer that prepares images as the weights were evaluated; None if this is unknown."""
         if self.preprocess is None:
             return None
         return VANImageConverter(**self.preprocess.to_dict(), data_format=self.data_format)

@@ -61,7 +61,7 @@ def require_types(flags: Mapping[str, Any], **others: Any) -> None:
 _EXPECTED = {
     "configuration": "the name of a size, e.g. 'van_b0'",
     "weights": "a file, a folder, a preset, a hub id or 'imagenet'",
-    "name": "a text, e.g. 'van'",
+    "name": "a string, e.g. 'van'",
 }
 
 
@@ -77,7 +77,7 @@ def classes_of(classes: Any, num_classes: int | None) -> tuple[tuple[str, ...] |
         raise ConfigError(f"classes is {classes!r}; expected how many there are, or a list of their names")
     for name in classes:
         if not isinstance(name, str):
-            raise ConfigError(f"classes has {name!r} among the names; expected texts, or one number for how many")
+            raise ConfigError(f"classes has {name!r} among the names; expected strings, or one number for how many")
     return tuple(classes), len(classes) if num_classes is None else num_classes
 
 
@@ -91,7 +91,7 @@ def given_of(options: Mapping[str, Any], images: Images) -> dict[str, Any]:
 
 
 def _field(name: str, value: Any) -> Any:
-    """The value as VanConfig's field of that name wants it."""
+    """The value as VanConfig's field of that name expects it."""
     kinds = {field.name: str(field.type) for field in fields(VanConfig)}
     if name not in kinds:
         if name in ELSEWHERE:
@@ -134,7 +134,7 @@ def known_of(configuration: str | None, num_stages: int | None, options: Mapping
         known = {name: getattr(base, name) for name in PER_STAGE} | known
         known = given_fields(base, num_stages, known)
     elif num_stages is not None:
-        raise ConfigError(f"num_stages is {num_stages}, but the weights tell their stages; leave it out")
+        raise ConfigError(f"num_stages is {num_stages}, but the weights determine their stages; leave it out")
     known.pop("num_classes", None)
     return known
 
@@ -264,8 +264,8 @@ def _shape(shape: Any, name: str, data_format: str, in_chans: Any) -> tuple[tupl
     if elsewhere in USUAL_CHANNELS and channels not in USUAL_CHANNELS and in_chans is None:
         other = next(each for each in DATA_FORMATS if each != data_format)
         raise ConfigError(
-            f"{name} is {tuple(shape)}, in {data_format} {order}, but looks like {ORDERS[other]}; turn it around or "
-            f"give data_format={other!r}" + (f", or in_chans={channels} if that is meant" if channels else "")
+            f"{name} is {tuple(shape)}, in {data_format} {order}, but looks like {ORDERS[other]}; transpose it or "
+            f"pass data_format={other!r}" + (f", or in_chans={channels} if that is meant" if channels else "")
         )
     if channels is None:
         raise ConfigError(f"{name} is {tuple(shape)}; expected {order} with the number of channels")

@@ -75,9 +75,9 @@ def _resized(tf: Any, record: Preprocess, height: Any, width: Any) -> tuple[Any,
     else:
         ratio = tf.minimum(height / short, width / other)
         new_height, new_width = tf.round(height / ratio), tf.round(width / ratio)
-    told = f"an image would be resized to more than {MAX_RESIZED_PIXELS} pixels; crop it, or use resize='squash'"
+    stated = f"an image would be resized to more than {MAX_RESIZED_PIXELS} pixels; crop it, or use resize='squash'"
     limit = tf.constant(MAX_RESIZED_PIXELS, tf.float64)
-    with tf.control_dependencies([tf.debugging.assert_less_equal(new_height * new_width, limit, told)]):
+    with tf.control_dependencies([tf.debugging.assert_less_equal(new_height * new_width, limit, stated)]):
         return tf.identity(new_height), tf.identity(new_width)
 
 

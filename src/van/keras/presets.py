@@ -80,10 +80,10 @@ def is_preset(folder: str | Path) -> bool:
 
 
 def converter_config(folder: str | Path) -> dict[str, Any]:
-    """The arguments of the converter in a folder; raises ConfigError where there is none."""
+    """The arguments of the converter in a folder; raises ConfigError if there are none."""
     path = Path(folder) / CONVERTER
     if not path.is_file():
-        raise ConfigError(f"{folder} does not tell how its images are prepared; give the fields yourself")
+        raise ConfigError(f"{folder} does not say how its images are preprocessed; pass the fields yourself")
     return _read(path, "VANImageConverter")
 
 
@@ -96,7 +96,7 @@ def before(model: VAN) -> Any:
 
 
 def _opened(cls: Any, folder: Path, load_weights: bool, options: dict[str, Any]) -> Any:
-    """The model in a preset's folder; a classifier that is asked for where there is none gets a fresh head."""
+    """The model in a preset's folder; a classifier on a preset without a head gets a new one."""
     wants_head = options.get("include_top", cls.__name__ != "VANBackbone")
     has_head = wants_head and (folder / TASK).is_file()
     config = _read(folder / TASK, "VAN") if has_head else _read(folder / CONFIG, "VANBackbone")
@@ -149,7 +149,7 @@ def _metadata(model: VAN) -> dict[str, Any]:
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
-    """The config in a file of a preset; raises CheckpointError for what is none of ours."""
+    """The config in a file of a preset; raises CheckpointError for a config that is not ours."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -89,8 +89,8 @@ def _downloaded(row: Weight) -> Path:
     except Exception as error:  # Keras raises plain exceptions for whatever a server says
         place = Path(os.environ.get("KERAS_HOME") or "~/.keras") / CACHE / str(row.filename)
         raise CheckpointError(
-            f"the weights {row.name} could not be downloaded ({' '.join(str(error).split())}); try again, or fetch "
-            f"{row.url} elsewhere and put it at {place}, or give the file: weights='{row.filename}'"
+            f"the weights {row.name} could not be downloaded ({' '.join(str(error).split())}); try again, or "
+            f"download {row.url} elsewhere and save it as {place}, or pass the file: weights='{row.filename}'"
         ) from error
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -126,8 +126,10 @@ def load(model: VAN, source: str | Path, skip_mismatch: bool) -> None:
     for key in fitting:
         variables[key].assign(arrays[key])
     if skipped := [key for key in variables if key not in fitting]:
-        told = f"{len(skipped)} of the model's {len(variables)} tensors are not in {source} or have another shape there"
-        warnings.warn(f"{told} and stay as they are: {layout.listed(skipped)}", VanNotice, stacklevel=3)
+        stated = (
+            f"{len(skipped)} of the model's {len(variables)} tensors are not in {source} or have another shape there"
+        )
+        warnings.warn(f"{stated} and are left unchanged: {layout.listed(skipped)}", VanNotice, stacklevel=3)
 
 
 def require_fit(model: VAN, checkpoint: Checkpoint) -> None:
@@ -163,7 +165,7 @@ def save(model: VAN, path: str | Path, *, format: str = "keras") -> None:  # noq
 
 
 def add_record(model: VAN, path: str | Path, *, head: bool = True) -> None:
-    """Write our record into a `.weights.h5` that Keras saved: it tells what no tensor does, epsilon for one.
+    """Write our record into a `.weights.h5` that Keras saved: it holds what no tensor shows, for example epsilon.
 
     The layers get the names there that readers know, whatever they were renamed to; Keras itself goes by their order.
     head: False for a file of the backbone alone.
@@ -211,7 +213,7 @@ def _variables(model: VAN) -> Iterator[tuple[str, Any]]:
         for change in ("quantization_mode", "lora_enabled"):
             if getattr(layer, change, None):
                 raise CheckpointError(
-                    f"layer {layer.name} is changed ({change} is {getattr(layer, change)}), and its variables are no "
+                    f"layer {layer.name} is changed ({change} is {getattr(layer, change)}), and its variables are not "
                     "plain weights; load before that, and save with Keras (.keras or .weights.h5)"
                 )
         yield key, (*layer._trainable_variables, *layer._non_trainable_variables)[int(index)]

@@ -1,6 +1,6 @@
 """Training recipes: one short function each, returning a frozen Recipe. Names, never objects; stdlib only.
 
-A recipe's docstring tells command, hardware, time, expected score, what is published and what is ours.
+A recipe's docstring gives command, hardware, time, expected score, what is published and what is ours.
 """
 
 from __future__ import annotations

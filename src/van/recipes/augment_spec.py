@@ -25,7 +25,7 @@ class AugmentSpec:
     color_jitter: strength of brightness, contrast and saturation changes; acts beside a policy too.
     erasing: probability of erasing rectangles.
     erasing_mode, erasing_count: what fills them ("const", "rand", "pixel"), and how many at most.
-    repeats: repeated augmentation: every image comes so many times in a row, each time augmented anew; an epoch keeps
+    repeats: repeated augmentation: every image comes so many times in a row, each augmented differently; an epoch keeps
     its length, so it sees a share of the images.
     splits: so many versions of every image in one batch, the first without policy and jitter; for loss.name jsd.
     erasing_spares_clean: leave the first split alone.
@@ -109,7 +109,7 @@ class AugmentSpec:
         if self.switch_prob != 0.5 and not (self.mixup and (self.cutmix or self.cutmix_minmax)):
             raise ConfigError("augment.switch_prob chooses between Mixup and CutMix; set both, or leave it out")
         if self.cutmix_minmax is not None and self.cutmix:
-            raise ConfigError("augment.cutmix_minmax takes the place of augment.cutmix's alpha; set augment.cutmix 0")
+            raise ConfigError("augment.cutmix_minmax replaces augment.cutmix's alpha; set augment.cutmix 0")
         if self.cutmix_minmax is not None and not self.cutmix_minmax[0] < self.cutmix_minmax[1] <= 1:
             raise ConfigError(f"augment.cutmix_minmax is {self.cutmix_minmax}; expected shares such as (0.2, 0.8)")
 

@@ -57,8 +57,8 @@ def no_detector(name: str) -> None:
 def check_head(model: Any) -> None:
     """The options of a network's section that choose between the checkpoint's head and a fresh one."""
     if model.reset_head and model.checkpoint is None:
-        raise ConfigError("model.reset_head needs model.checkpoint; a fresh network has a fresh head anyway")
+        raise ConfigError("model.reset_head needs model.checkpoint; a new network has a new head anyway")
     if model.keep_head and model.checkpoint is None:
-        raise ConfigError("model.keep_head needs model.checkpoint; a fresh network has no head to keep")
+        raise ConfigError("model.keep_head needs model.checkpoint; a new network has no head to keep")
     if model.keep_head and model.reset_head:
         raise ConfigError("model.keep_head and model.reset_head contradict each other; leave one of them out")

@@ -34,7 +34,7 @@ def _check_loss(recipe: Recipe) -> None:
             f"loss.name jsd compares versions of an image, and augment.splits is {augment.splits}; set it to 3"
         )
     if loss.teacher is not None and augment.splits > 1:
-        raise ConfigError("loss.teacher and augment.splits do not go together; set augment.splits 1")
+        raise ConfigError("loss.teacher and augment.splits cannot be combined; set augment.splits 1")
 
 
 def _check_data(recipe: Recipe) -> None:

@@ -113,6 +113,6 @@ class DataSpec:
         return self.reader in STREAMS
 
     def preprocess_overrides(self) -> dict[str, Any]:
-        """The fields of Preprocess; None where nothing was said."""
+        """The fields of Preprocess; None where nothing is set."""
         names = ("size", "crop_pct", "interpolation", "mean", "std", "resize")
         return {name: getattr(self, name) for name in names}

@@ -28,7 +28,7 @@ class OptimSpec:
 
     name: of timm.optim.list_optimizers(); "lookahead_" before it wraps it.
     lr: at a global batch of lr_batch images; for another global batch (batch_size x accumulate) it is scaled
-    linearly, which is said.
+    linearly, with a notice.
     lr_batch: the batch that lr is meant for; None: lr is used as it is.
     weight_decay: of all parameters with more than one dimension.
     layer_decay: the rate of every earlier layer (patch embedding, block) is this share of the next one's; None: all

@@ -24,7 +24,7 @@ def check_processes(spec: Any) -> None:
     if spec.recalibrate_images is not None and spec.batch_norm != "recalibrate":
         raise ConfigError("trainer.recalibrate_images belongs to trainer.batch_norm recalibrate; leave it out")
     if spec.resume_with_changed_data and spec.resume is None:
-        raise ConfigError("trainer.resume_with_changed_data needs trainer.resume, the run to go on with; leave it out")
+        raise ConfigError("trainer.resume_with_changed_data needs trainer.resume, the run to continue; leave it out")
     for name in ("out", "resume"):
         if (value := getattr(spec, name)) is not None and (reason := why_no_path(value)):
             raise ConfigError(f"trainer.{name} {value!r} {reason}; give a folder, or leave it out")

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_SCALAR = 1_000_000, 12, 100_000, 10_000
 LARGEST = 2**63 - 1
 
-# YAML 1.1 wants a dot in every float; people write 1e-4.
+# YAML 1.1 requires a dot in every float; people write 1e-4.
 _FLOAT = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+")
 
 
@@ -104,7 +104,7 @@ def _check_node(node: Any, path: Path, name: str, above: tuple[int, ...], sizes:
     import yaml
 
     if id(node) in above:
-        raise ConfigError(f"cannot read {path}: {name or 'the whole'} refers to itself")
+        raise ConfigError(f"cannot read {path}: {name or 'the whole file'} refers to itself")
     if id(node) in sizes:
         return sizes[id(node)]
     size, below = 1, (*above, id(node))
@@ -136,7 +136,7 @@ def _check_values(value: Any, path: Path, name: str, *, numbered: bool) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) and not (numbered and name and type(key) is int):
-                raise ConfigError(f"{path}: the key {reprlib.repr(key)} of {name or 'the file'} is no word")
+                raise ConfigError(f"{path}: the key {reprlib.repr(key)} of {name or 'the file'} is not a word")
             _check_values(item, path, f"{name}.{key}" if name else str(key), numbered=numbered)
     elif isinstance(value, list):
         for item in value:

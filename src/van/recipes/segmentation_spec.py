@@ -99,7 +99,7 @@ class SegmentationDataSpec:
     window, stride: test by windows of so many pixels every so many; null: the whole image at once.
     size_divisor: test with sides stretched to a multiple of it; 1 leaves them alone; None: the network's published
     value (HamNet 1, all others 32).
-    val_images: how many validation images the validations while training look at, spread over all; None: every one.
+    val_images: how many validation images the validations during training use, spread over all; None: every one.
     """
 
     path: str | None = None
@@ -161,7 +161,7 @@ class SegmentationOptimSpec(OptimSpec):
     """The optimizer, by timm's names, and what decays.
 
     name: of timm.optim.list_optimizers().
-    lr: at a global batch of lr_batch images; for another global batch it is scaled linearly, which is said.
+    lr: at a global batch of lr_batch images; for another global batch it is scaled linearly, with a notice.
     lr_batch: the batch that lr is meant for; None: lr is used as it is.
     weight_decay: of the parameters that `decayed` names.
     decayed: "all_but_backbone_norms" (published for Ham and UperNet: the heads' norms, biases and layer scales decay),
@@ -219,13 +219,13 @@ class SegmentationTrainerSpec:
     steps: iterations, the warm-up included.
     val_every: iterations between validations; divides steps.
     devices: GPUs (or CPU processes) that train together, over all machines; with more or fewer, accumulate changes to
-    keep the global batch, which is said. torchrun and Slurm set it to the processes they start.
+    keep the global batch, with a notice. torchrun and Slurm set it to the processes they start.
     batch_size: images per forward pass and device.
     accumulate: forward passes per iteration.
     batch_norm: statistics of several devices: "sync" (batches normalised over all devices), "reduce" (each its own,
-    averaged before every validation), "frozen" (the checkpoint's, in training too) or "recalibrate" (taken anew before
+    averaged before every validation), "frozen" (the checkpoint's, in training too) or "recalibrate" (computed before
     every validation).
-    recalibrate_images: training images that "recalibrate" looks at, over all devices; None: 4096.
+    recalibrate_images: training images that "recalibrate" uses, over all devices; None: 4096.
     precision: "fp32", or "bf16" and "fp16" by autocast.
     compile: torch.compile the backbone for training.
     channels_last: memory format of network and images; on CUDA the network is what `van.optimize` makes of it.
@@ -239,7 +239,7 @@ class SegmentationTrainerSpec:
     threads: CPU threads; None: torch's choice.
     out: the run's folder; None: runs/NAME-DATE-TIME.
     resume: a run's folder, or its last.ckpt, to continue; "auto": the run in trainer.out, where there is one.
-    resume_with_changed_data: go on also where files were added to the data set or removed since, which is said; the
+    resume_with_changed_data: continue even if files were added to the data set or removed since, with a notice; the
     run then no longer ends as if it had never been interrupted.
     checkpoint_every_steps, checkpoint_every_s: how often last.ckpt is written between validations, in iterations, and
     in seconds (15 minutes); None: not by this measure.

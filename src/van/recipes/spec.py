@@ -26,7 +26,7 @@ from .track_spec import TrackSpec
 PRECISIONS = ("fp32", "bf16", "fp16")
 MONITORS = ("val/top1", "val/top5", "val/loss", "val/macro_f1", "val/macro_precision", "val/macro_recall")
 
-# Far beyond every network; larger ones would fill the memory before anything could be said.
+# Far beyond every network; larger ones would fill the memory before any check.
 _LARGEST = {
     "in_chans": 10_000, "embed_dims": 100_000, "depths": 1000, "mlp_ratios": 1000, "patch_sizes": 1000, "strides": 1000,
     "kernel_size": 1000, "dilation": 1000,
@@ -97,14 +97,14 @@ class TrainerSpec:
 
     epochs: passes over the training images, the warm-up included.
     devices: GPUs (or CPU processes) that train together, over all machines; with more or fewer, accumulate changes to
-    keep the global batch where it can, which is said. torchrun and Slurm set it to the processes they start.
+    keep the global batch where it can, with a notice. torchrun and Slurm set it to the processes they start.
     batch_size: images per forward pass and device.
     accumulate: forward passes per optimizer step.
     eval_batch_size: images per validation pass; None: batch_size.
     batch_norm: statistics of several devices: "reduce" (each its own, averaged before every validation), "sync"
-    (batches normalised over all devices), "frozen" (the checkpoint's, in training too) or "recalibrate" (taken anew
+    (batches normalised over all devices), "frozen" (the checkpoint's, in training too) or "recalibrate" (computed
     before every validation).
-    recalibrate_images: training images that "recalibrate" looks at, over all devices; None: 4096.
+    recalibrate_images: training images that "recalibrate" uses, over all devices; None: 4096.
     precision: "fp32", or "bf16" and "fp16" by autocast.
     compile: torch.compile the network for training.
     channels_last: memory format of network and images; on CUDA the network is what `van.optimize` makes of it.
@@ -119,12 +119,12 @@ class TrainerSpec:
     deterministic: let torch use deterministic kernels only.
     device: "auto", "cpu", "cuda", "cuda:1" or "mps".
     workers: processes that read images, per device; None: by the machine, 0 for the digits.
-    max_unreadable: training images that may turn out unreadable, per device; others stand in for them, which is said.
+    max_unreadable: training images that may turn out unreadable, per device; others replace them, with a notice.
     None: 10. Streams have readers of their own, which skip such images and log it.
     threads: CPU threads; None: torch's choice.
     out: the run's folder; None: runs/NAME-DATE-TIME.
     resume: a run's folder, or its last.ckpt, to continue; "auto": the run in trainer.out, where there is one.
-    resume_with_changed_data: go on also where files were added to the data set or removed since, which is said; the
+    resume_with_changed_data: continue even if files were added to the data set or removed since, with a notice; the
     run then no longer ends as if it had never been interrupted.
     checkpoint_every_steps, checkpoint_every_s: how often last.ckpt is written between epochs, in optimizer steps, and
     in seconds (15 minutes); None: not by this measure.

@@ -30,7 +30,7 @@ from . import weights
 # Stride of the last map -> strides of the four stages; as in HamNet, a stage stops shrinking and nothing is dilated.
 OUTPUT_STRIDES = {32: (4, 2, 2, 2), 16: (4, 2, 2, 1), 8: (4, 2, 1, 1)}
 
-register_notrace_module(Stage)  # torch.fx sees a stage as one node: what is inside looks at shapes and devices
+register_notrace_module(Stage)  # a stage is one node for torch.fx: what is inside depends on shapes and devices
 
 
 @register_notrace_function  # which passes over names that begin with an underscore
@@ -115,7 +115,7 @@ class VisualAttentionNetwork(nn.Module):
         """(N, C, H, W) -> (N, K) logits, or with `pre_logits` what the head would get."""
         x = self.head_drop(self.global_pool(x))
         if self.num_classes and not pre_logits and not self.global_pool.pool_type:
-            raise ConfigError("the head needs pooled features; give reset_classifier a global_pool")
+            raise ConfigError("the head needs pooled features; pass global_pool to reset_classifier")
         return x if pre_logits else self.head(x)
 
     def forward_intermediates(
@@ -204,9 +204,9 @@ class VisualAttentionNetwork(nn.Module):
         """Weights from a file or folder of any published format, its epsilon included; timm calls it for `custom_load`.
 
         As timm does, a first convolution for other channels is adapted and a head of another size left as it is.
-        Raises CheckpointError when the file is none, or holds another variant.
+        Raises CheckpointError when the file is not a checkpoint, or holds another variant.
         """
-        weights.load(self, checkpoints.read(checkpoint_path))
+        weights.load_compatible_state_dict(self, checkpoints.read(checkpoint_path))
 
 
 def register() -> None:

@@ -54,9 +54,9 @@ def _in_cache(repository: str, options: Mapping[str, Any]) -> bool:
 def _let_backbones_come_from_folders() -> None:
     """Mend one method of transformers, the only thing this package changes in a host.
 
-    `AutoBackbone.from_pretrained` asks the hub whether its argument is a repository before it looks at the disk, so
+    `AutoBackbone.from_pretrained` asks the hub whether its argument is a repository before it reads the disk, so
     a folder, any model's, ends in an error about repository names, and a repository in the cache is out of reach
-    without a network. The mended method takes folders and the cache first and leaves everything else to the original.
+    without a network. The replacement takes folders and the cache first and leaves everything else to the original.
     """
     original = AutoBackbone.from_pretrained
     if getattr(original, "takes_folders", False):

@@ -68,14 +68,14 @@ class VanConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(f"hidden_act is {self.hidden_act!r}; the Visual Attention Network has 'gelu' only")
         self.to_van()  # raises ConfigError for impossible values
 
-    def _adopt(self, told: dict[str, Any]) -> None:
-        """Take what our record tells beyond the original's fields; the record itself is not kept.
+    def _adopt(self, stated: dict[str, Any]) -> None:
+        """Take what our record has beyond the original's fields; the record itself is not kept.
 
         It describes the file it came with: weights trained further or saved with another head would contradict it.
         """
         for name in OWN_FIELDS:
-            if name in told:
-                setattr(self, name, told[name])
+            if name in stated:
+                setattr(self, name, stated[name])
 
     def to_van(self) -> variants.VanConfig:
         """The same network in this package's terms."""

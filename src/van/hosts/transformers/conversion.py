@@ -31,7 +31,7 @@ def renamings() -> list[WeightRenaming]:
 
 
 def register() -> None:
-    """Tell transformers how VAN's files are named."""
+    """Register with transformers how VAN's files are named."""
     register_checkpoint_conversion_mapping("van", renamings(), overwrite=True)
 
 

@@ -26,7 +26,7 @@ PUBLISHED_CLASSES = 1000  # no published folder has another head; one that has w
 
 
 def register() -> None:
-    """Give VAN folders ConvNeXt's processors, through a door that looks at what they load."""
+    """Give VAN folders ConvNeXt's processors, through a class that checks what it loads."""
     classes = {"pil": _door(transformers.ConvNextImageProcessorPil)}
     if is_torchvision_available():
         classes["torchvision"] = _door(transformers.ConvNextImageProcessor)
@@ -67,30 +67,30 @@ def _differences(processor: Any, record: Preprocess) -> list[str]:
 
 
 def _record(name: Any, options: dict[str, Any]) -> Preprocess | None:
-    """How the weights in a folder or repository were evaluated; None where nothing tells, or it is not VAN's."""
+    """How the weights in a folder or repository were evaluated; None if unknown, or not VAN's."""
     row = by_hub_id(str(name))
     if row is not None:
         return OFFICIAL if row.format == "transformers" else None
-    told = _config_of(name, options)
-    if told.get("model_type") != "van":
+    stated = _config_of(name, options)
+    if stated.get("model_type") != "van":
         return None
     try:
-        return Preprocess.from_dict(told[RECORD]["preprocess"])
+        return Preprocess.from_dict(stated[RECORD]["preprocess"])
     except (KeyError, TypeError, VanError):
         return (
             OFFICIAL
-            if len(told["id2label"] if isinstance(told.get("id2label"), dict) else ()) == PUBLISHED_CLASSES
+            if len(stated["id2label"] if isinstance(stated.get("id2label"), dict) else ()) == PUBLISHED_CLASSES
             else None
         )
 
 
 def _config_of(name: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """config.json beside the processor file, without asking the network; empty when it is not at hand."""
+    """config.json beside the processor file, without using the network; empty when it is not there."""
     where = {key: options[key] for key in ("cache_dir", "revision", "subfolder") if options.get(key)}
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     try:
         path = cached_file(name, "config.json", local_files_only=True, **where, **quiet)
-        told = read_json(Path(path)) if path else {}
+        stated = read_json(Path(path)) if path else {}
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return stated if isinstance(stated, dict) else {}

@@ -1,0 +1,57 @@
+"""Images with one label each, under one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from PIL import Image
+
+from ..images.preprocess import read_image
+from .fingerprint import Fingerprint, fingerprint
+from .folder import ImageList
+from .index import PathTable
+
+
+class ClassificationData(ABC):
+    """Images with one label each: `len(data)`, `data.load(i)`, `data.name(i)`.
+
+    classes: names in label order; labels: one index into `classes` per image.
+    """
+
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """The decoded image in its own mode, and its label; raises DataError for an unreadable file."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call the image in tables and errors: its path, or `digits/val/12`."""
+
+    def key(self, index: int) -> str:
+        """The image's name wherever the data set lies, to notice that the data set has changed."""
+        return self.name(index)
+
+    def fingerprint(self) -> Fingerprint:
+        """Number and names of the images of every class."""
+        return fingerprint((self.classes[label], self.key(index)) for index, label in enumerate(self.labels))
+
+
+class FolderData(ClassificationData):
+    """The images of an ImageList."""
+
+    def __init__(self, images: ImageList, *, exif: bool = True) -> None:
+        self.classes, self.labels, self.paths, self.exif = images.classes, images.labels, images.paths, exif
+
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        return read_image(self.paths[index], exif=self.exif), self.labels[index]
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def key(self, index: int) -> str:
+        return self.paths.relative(index) if isinstance(self.paths, PathTable) else self.name(index)
