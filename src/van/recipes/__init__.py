@@ -11,7 +11,18 @@ from .classification.data_spec import DataSpec
 from .classification.loss_spec import CriterionSpec
 from .classification.spec import ModelSpec, TrainerSpec
 from .optim_spec import OptimSpec
-from .registry import KINDS, PRESETS_OF, RECIPES, configured, get_recipe, kind_of, recipe_of, register, summary, with_preset
+from .registry import (
+    KINDS,
+    PRESETS_OF,
+    RECIPES,
+    configured,
+    get_recipe,
+    kind_of,
+    recipe_of,
+    register,
+    summary,
+    with_preset,
+)
 from .schedule_spec import ScheduleSpec
 from .segmentation import PRESETS, SEGMENTATION_RECIPES, SegmentationRecipe
 from .track_spec import TrackSpec

@@ -27,9 +27,11 @@ class BaseRecipe(Sectioned):
     """One training run, entirely. A task's recipe declares the sections, each a subclass of the one here.
 
     task: name of the task; stands as `task` in files, except for the one that files of version 0.1 are of.
+    unit: what the run is counted in, "epoch" or "step".
     """
 
     task: ClassVar[str]
+    unit: ClassVar[str] = "epoch"
 
     name: str = "custom"
 
@@ -61,6 +63,11 @@ class BaseRecipe(Sectioned):
     @abstractmethod
     def total_epochs(self) -> int:
         """Epochs of the whole run, each of which ends with a validation."""
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Batches of one device in an epoch; None: as many as there are images for."""
+        return None
 
     @abstractmethod
     def updates_per_epoch(self, images: int) -> int:
@@ -153,6 +160,8 @@ class EpochRecipe(BaseRecipe):
 class StepRecipe(BaseRecipe):
     """A run that is counted in iterations; an epoch is the `trainer.val_every` of them between two validations."""
 
+    unit: ClassVar[str] = "step"
+
     if TYPE_CHECKING:
 
         @property
@@ -176,6 +185,11 @@ class StepRecipe(BaseRecipe):
     def total_epochs(self) -> int:
         """Validations of the run."""
         return self.trainer.steps // self.trainer.val_every
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """See BaseRecipe."""
+        return self.trainer.val_every * self.trainer.accumulate
 
     def updates_per_epoch(self, images: int) -> int:
         """See BaseRecipe."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...configs.model_config import ModelConfig
 from ...configs.segmenter import SegmenterConfig
 from ...errors import ConfigError
+from ...recipes import BaseRecipe, SegmentationRecipe
 from .. import base
 from ..base import DataSet, EvaluationData, Results, Subject, Task
 from .options import EvalOptions, PredictOptions, ViewOptions
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from .evaluation import SegmentationEvaluator
     from .processor import SegmentationProcessor
+    from .training import SegmentationTraining
 
 
 class Segmentation(Task):
@@ -52,6 +54,16 @@ class Segmentation(Task):
             raise ConfigError(f"{subject.name} is a segmenter; expected pictures with a label for every pixel as data")
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data.images, data.name, options)
+
+    @property
+    def recipe(self) -> type[SegmentationRecipe]:
+        return SegmentationRecipe
+
+    def training(self, recipe: BaseRecipe) -> SegmentationTraining:
+        from .training import SegmentationTraining
+
+        assert isinstance(recipe, SegmentationRecipe)
+        return SegmentationTraining(recipe)
 
 
 SEGMENTATION = Segmentation()
