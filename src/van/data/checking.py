@@ -1,7 +1,8 @@
 """Images that cannot be read, found before training: every file is decoded once, and what was whole is remembered.
 
-An image is known by the path, size and modification time of its files. The memory lies beside the data set's index where there is one
-(`data.index`), else in the cache folder: eight bytes per whole image, so that the next start only asks for their times.
+An image is known by the path, size and modification time of its files. The memory lies beside the data set's index
+where there is one (`data.index`), else in the cache folder: eight bytes per whole image, so that the next start only
+asks for their times.
 """
 
 from __future__ import annotations

@@ -115,9 +115,9 @@ def _members(labels: Sequence[int]) -> list[Tensor]:
 
 
 class ProcessShare(Sampler[Any]):
-    """Every `world_size`-th entry of a sampler that all processes have alike; all get equally many, the rest is left out.
+    """Every `world_size`-th entry of a sampler that all processes have alike; all get equally many.
 
-    A global batch is so the one that a single process would see.
+    What is over is left out. A global batch is so the one that a single process would see.
     """
 
     def __init__(self, sampler: Any) -> None:

@@ -24,7 +24,7 @@ from .streams import StreamData
 
 # Entries of a sample: of the image, of its label map.
 _KEYS = {
-    "wds": ("jpg;png;webp", "mask.png;seg.png;mask"),
+    "wds": ("jpg;png;webp", "mask.png;seg.png;png"),
     "hfds": ("image", "annotation"),
     "hfids": ("image", "annotation"),
 }

@@ -40,6 +40,12 @@ class StreamData:
         """How many images there are; their names show only when they are read."""
         return {"images": [self.count, ""]}
 
+    def images(self) -> Iterator[tuple[str, Image.Image, Any]]:
+        """Every image once, in the order of the stream: a name, which is its number, the image and its target."""
+        whole = StreamSet(self, _pair, seed=0, training=False, batch_size=1, workers=1)
+        for number, (image, target) in enumerate(whole, 1):
+            yield f"number {number}", image, target
+
     def check_workers(self, workers: int) -> None:
         """Raise ConfigError when some of `workers`, over all processes, would have no shard to read."""
         info = getattr(self.reader, "split_info", None)
@@ -139,6 +145,10 @@ class StreamIterator(Iterator[Any]):
         self.stored = self.images.stored(self.epoch, self.worker, info.num_workers if info else 1)
         for self.place in range(1, state_dict["place"] + 1):  # skip what was already used
             next(self.stored)
+
+
+def _pair(image: Image.Image, target: Any, key: tuple[int, ...]) -> tuple[Image.Image, Any]:
+    return image, target
 
 
 def _number(*parts: int) -> int:

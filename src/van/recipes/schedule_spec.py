@@ -112,7 +112,7 @@ class ScheduleSpec(BaseScheduleSpec):
     per: "step" sets the rate for every step, "epoch" once per epoch (as the published script).
     """
 
-    ACTS_ON = {
+    ACTS_ON: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "power": ("poly",),
         "k_decay": ("cosine", "poly"),
         "cycles": ("cosine", "tanh", "poly"),
@@ -183,7 +183,7 @@ class StepScheduleSpec(BaseScheduleSpec):
     Source of poly: mmcv's policy with linear warm-up.
     """
 
-    ACTS_ON = {
+    ACTS_ON: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "k_decay": ("cosine",),
         "min_lr": ("cosine", "tanh", "wsd"),
         "decay_steps": ("step", "wsd"),

@@ -22,8 +22,8 @@ class BaseTrainerSpec:
     accumulate: forward passes per optimizer step.
     eval_batch_size: images per validation pass; None: batch_size.
     batch_norm: statistics of several devices: "reduce" (each its own, averaged before every validation), "sync"
-    (batches normalised over all devices), "frozen" (the checkpoint's, in training too) or "recalibrate" (computed before
-    every validation).
+    (batches normalised over all devices), "frozen" (the checkpoint's, in training too) or "recalibrate" (computed
+    before every validation).
     recalibrate_images: training images that "recalibrate" uses, over all devices; None: 4096.
     precision: "fp32", or "bf16" and "fp16" by autocast.
     compile: torch.compile the network for training.

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, default_collate
 
 from ..data.dataset import EpochSampler, ProcessShare
 from ..data.fingerprint import Fingerprint
 from ..data.infinite_sampler import InfiniteSampler
+from ..data.streams import StreamData
 from ..errors import ConfigError, DataError, UnknownNameError, VanNotice
 from ..nn import Model
 from ..recipes import BaseRecipe, EpochRecipe, StepRecipe
@@ -68,12 +69,10 @@ class Training(ABC, Generic[R]):
 
     columns: scores of a validation in the order of metrics.csv, "val/loss"; recipe.trainer.monitor is one of them.
     shown: how scores are written on the line of an epoch, "val/top1" -> "top1 {:.2f}%".
-    collate: what makes a batch of examples; None: tensors are stacked.
     """
 
     columns: ClassVar[tuple[str, ...]]
     shown: ClassVar[Mapping[str, str]] = {}
-    collate: ClassVar[Callable[[list[Any]], Any] | None] = None
 
     def __init__(self, recipe: R) -> None:
         self.recipe = recipe
@@ -91,6 +90,10 @@ class Training(ABC, Generic[R]):
     @abstractmethod
     def example(self, train: TrainingData, network: Model) -> Example:
         """What makes an augmented example of an image and its target; called in data workers, so picklable."""
+
+    def collate(self, examples: list[Any]) -> Any:
+        """A batch of examples; called in data workers. Tensors are stacked."""
+        return default_collate(examples)
 
     @abstractmethod
     def sampler(self, train: TrainingData) -> Sampler[Key]:
@@ -120,6 +123,14 @@ class Training(ABC, Generic[R]):
     def validation_indices(self, val: TrainingData) -> Sequence[int]:
         """The images that a validation uses."""
         return range(len(val))
+
+    def validation_images(self, val: Any) -> Iterator[tuple[str, Image.Image, Any]]:
+        """Name, image and target of every image that a validation uses; those of a stream are numbered."""
+        if isinstance(val, StreamData):
+            yield from val.images()
+            return
+        for index in self.validation_indices(val):
+            yield val.name(index), *val.load(index)
 
     # ---- the optimizer
 
@@ -155,7 +166,7 @@ class EpochTraining(Training[E]):
     batch_multiple: int = 1  # of which every batch must be a multiple
 
     def fitted(self, train: TrainingData, val: TrainingData) -> E:
-        """A smaller batch for a data set that does not fill one, a shorter warm-up for a run that would be nothing else."""
+        """A smaller batch for a data set that does not fill one, a shorter warm-up for a run that is nothing else."""
         return _fitted_warmup(_fitted_batch(self.recipe, len(train), self.batch_multiple))
 
     def sampler(self, train: TrainingData) -> Sampler[Key]:

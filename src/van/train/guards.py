@@ -58,8 +58,8 @@ class LossGuard(Callback):
 class Substituting(Dataset[Any]):
     """Another data set, `[(epoch, index, …)]`, whose next readable image stands in for one that cannot be read.
 
-    data: what it holds. unreadable: a flag per image, shared with data workers. Raises DataError when none of the next images is readable
-    either, or when nothing may be replaced (`limit` 0).
+    data: what it holds. unreadable: a flag per image, shared with data workers.
+    Raises DataError when none of the next images is readable either, or when nothing may be replaced (`limit` 0).
     """
 
     def __init__(self, dataset: Any, *, limit: int) -> None:

@@ -71,8 +71,8 @@ def prepare(recipe: BaseRecipe) -> PreparedRun:
     resume = check_resume(recipe, train.classes, contents)
     network = training.network(train)
     preprocess, validator = network.preprocess, training.validator(val, network)
-    streams = isinstance(train, StreamData)
-    data: Any = (StreamDataModule if streams else SampledDataModule)(
+    kind: Any = StreamDataModule if isinstance(train, StreamData) else SampledDataModule
+    data: SampledDataModule | StreamDataModule = kind(
         training, train, val, network=network, validator=validator, pin_memory=device.startswith("cuda")
     )
     data.probe()

@@ -28,7 +28,8 @@ _PRETRAIN_STORY = """VAN-{size} on ImageNet-22K, to be fine-tuned: 90 epochs.
 Command: van train {name} --data.path IMAGENET22K
 Hardware: published with 64 GPUs. Time: 90 epochs of 14 million images; not run by us. Expected: unpublished; what it is
 for: {top1[0]}% at 224² and {top1[1]}% at 384² on ImageNet-1K after fine-tuning (published).
-Published and ours: see the head of recipes/classification/imagenet22k.py. For millions of files add --data.index FOLDER.
+Published and ours: see the head of recipes/classification/imagenet22k.py. For millions of files add --data.index
+FOLDER.
 """
 
 _FINETUNE_STORY = """VAN-{size} from ImageNet-22K to ImageNet-1K at {side}²: {top1}% top-1.

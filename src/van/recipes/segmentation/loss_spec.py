@@ -20,9 +20,9 @@ class SegmentationLossSpec:
     focal_gamma: how far focal loss turns away from pixels that are right already; None: 2.
     focal_alpha: weight of a yes in focal loss, that of a no is 1 - alpha; None: both 1.
     auxiliary_weight: of the auxiliary head's loss; networks without that head have none.
-    class_weights: factors of the classes in every loss: a number per class in label order (`van doctor` suggests some),
-    numbers by class name, the others 1, or "balanced" (pixels / (classes x pixels of the class), counted before training
-    in up to 1000 label maps); None: all alike.
+    class_weights: factors of the classes in every loss: a number per class in label order (`van doctor` suggests
+    some), numbers by class name, the others 1, or "balanced" (pixels / (classes x pixels of the class), counted before
+    training in up to 1000 label maps); None: all alike.
     ohem_threshold: online hard example mining in cross-entropy: only pixels whose right class has a lower probability
     count; None: all.
     ohem_min_kept: as many pixels per image as count at least, the hardest; needs ohem_threshold.

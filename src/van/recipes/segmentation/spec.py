@@ -64,8 +64,8 @@ class SegmentationDataSpec(BaseDataSpec):
     "hfids" (the same, streamed): label maps hold the number of the class, 255 where nothing is known.
     val_images: how many validation images the validations during training use, spread over all; None: every one. Of a
     stream: the first ones, and to be given where its description does not say how many there are.
-    image_key, label_key: names of the image and its label map in a sample; None: "jpg" and "mask.png" in shards, "image" and
-    "annotation" of Hugging Face.
+    image_key, label_key: names of the image and its label map in a sample; None: "jpg" and "mask.png" in shards,
+    "image" and "annotation" of Hugging Face.
     classes: text file, a class per line in label order; a reader needs it.
     val_fraction, split_seed: of the split of a described data set without a validation part.
     scene_size: side of the digit scenes in pixels; None: 64.

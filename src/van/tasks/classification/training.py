@@ -18,8 +18,8 @@ from torchmetrics import MeanMetric
 from ...data import ClassificationData, has_own_val
 from ...data.augment import SeededExample, TrainingTransform
 from ...data.dataset import EpochSampler, ProcessShare
-from ...data.readers import StreamData
 from ...data.split import VAL_FRACTION
+from ...data.streams import StreamData
 from ...errors import ConfigError
 from ...images.preprocess import Preprocess
 from ...nn import Classifier, Model

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...data import ClassificationData, has_own_val, open_classification
-from ...data.readers import StreamData, open_reader, read_classes
+from ...data.readers import open_reader, read_classes
+from ...data.streams import StreamData
 from ...errors import ConfigError, DataError
 from ...recipes import DataSpec, Recipe
 

@@ -115,8 +115,14 @@ class SegmentationTraining(StepTraining[SegmentationRecipe]):
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         spec = self.recipe.optim
-        rates = {"weight_decay": spec.weight_decay, "layer_decay": spec.layer_decay}
-        return grouped_by_layer(network, self.decays, self.layer, decayed_first=True, **rates)
+        return grouped_by_layer(
+            network,
+            self.decays,
+            self.layer,
+            weight_decay=spec.weight_decay,
+            layer_decay=spec.layer_decay,
+            decayed_first=True,
+        )
 
     def provenance(self, network: Model) -> dict[str, Any]:
         """How the segmenter is to be applied, and how the data set was split, to evaluate on what was held out."""
