@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from tiny_training import make_stripes, slim_recipe
 from torch.utils.data import DataLoader
 
-from van.data.readers import StreamSet, open_reader, read_classes
+from van.data.readers import open_reader, read_classes
+from van.data.streams import StreamSet
 from van.errors import ConfigError, DataError, MissingExtraError
 from van.recipes import DataSpec
 from van.tools.report.page import write_report

@@ -8,7 +8,7 @@ import van
 from van.errors import ConfigError
 from van.recipes import RECIPES, Recipe, get_recipe
 from van.train import run
-from van.train.module import ClassificationModule
+from van.train.module import TrainingModule
 from van.train.optimizer import base_lr, build_optimizer, build_schedule, clip_gradients, layer_of
 
 CUSTOM = {name.removeprefix("model."): value for name, value in SLIM.items()}
@@ -74,7 +74,7 @@ def test_clipping_acts_in_a_run(name, tmp_path):
         data, tmp_path / "run",
         **{f"optim.{name}": 1e-12, "optim.name": "sgd", "optim.weight_decay": 0.0, "trainer.epochs": 1},
     )  # fmt: skip
-    from van.train.network import build_network
+    from van.tasks.classification.network import build_network
 
     start = build_network(recipe.model, ("across", "along"), seed=0).state_dict()
     moved = {
@@ -157,4 +157,4 @@ def test_every_recipe_has_an_optimizer_and_a_schedule(name):
     model = network()
     optimizer = build_optimizer(model, recipe)
     build_schedule(optimizer, recipe, 100)
-    ClassificationModule(model, recipe, classes=("a", "b", "c"), updates_per_epoch=100)
+    TrainingModule(model, recipe, classes=("a", "b", "c"), updates_per_epoch=100)

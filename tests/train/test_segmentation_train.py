@@ -19,12 +19,13 @@ from van.errors import ConfigError, VanNotice
 from van.nn.segmenter import Segmenter
 from van.recipes import PRESETS, RECIPES, SegmentationRecipe, get_recipe, recipe_of
 from van.recipes.segmentation import SEGMENTATION_RECIPES
-from van.recipes.segmentation_spec import LossSpec, PolySpec
+from van.recipes.schedule_spec import StepScheduleSpec
+from van.recipes.segmentation.loss_spec import SegmentationLossSpec
 from van.tasks.segmentation.losses import PixelLoss
 from van.train import run
 from van.train.run import _processes
-from van.train.segmentation.module import SegmentationModule
-from van.train.segmentation.network import build_segmenter
+from van.train.module import TrainingModule
+from van.tasks.segmentation.network import build_segmenter
 from van.train.segmentation.optimizer import build_pixel_optimizer, build_poly, decays
 from van.train.segmentation.prepare import fit_devices, prepare_segmentation
 
@@ -65,8 +66,8 @@ class TestRecipes:
             1e-4 if fpn else 0.01,
         )
         assert r.optim.decayed == ("everything" if fpn else "all_but_backbone_norms")
-        assert r.schedule == (PolySpec(power=0.9, warmup_steps=0) if fpn else PolySpec())
-        assert (r.schedule.warmup_ratio, PolySpec().warmup_steps, PolySpec().power) == (1e-6, 1500, 1.0)
+        assert r.schedule == (StepScheduleSpec(power=0.9, warmup_steps=0) if fpn else StepScheduleSpec())
+        assert (r.schedule.warmup_ratio, StepScheduleSpec().warmup_steps, StepScheduleSpec().power) == (1e-6, 1500, 1.0)
         assert (r.data.resize, r.augment.crop, r.augment.scale) == ((2048, 512), (512, 512), (0.5, 2.0))
         assert (r.augment.max_class_share, r.augment.flip, r.augment.photometric) == (0.75, 0.5, True)
         assert (r.loss.auxiliary_weight, r.trainer.batch_norm) == (0.4, "sync")
@@ -116,11 +117,11 @@ class TestRecipes:
 
 class TestSchedule:
     def test_poly_with_warm_up_as_a_ratio_by_hand(self):
-        spec = PolySpec(power=1.0, warmup_steps=4, warmup_ratio=0.1)
+        spec = StepScheduleSpec(power=1.0, warmup_steps=4, warmup_ratio=0.1)
         assert spec.factor(0, 10) == pytest.approx(0.1)
         assert spec.factor(2, 10) == pytest.approx(0.8 * (1 - 0.5 * 0.9))  # of the decayed rate, as mmcv
         assert spec.factor(4, 10) == pytest.approx(0.6)
-        assert PolySpec(power=0.9, warmup_steps=0).factor(5, 10) == pytest.approx(0.5**0.9)
+        assert StepScheduleSpec(power=0.9, warmup_steps=0).factor(5, 10) == pytest.approx(0.5**0.9)
 
     def test_the_optimizer_follows(self):
         recipe = slim_segmentation("x", **{"optim.lr": 1.0, "schedule.warmup_steps": 2, "schedule.warmup_ratio": 0.5})
@@ -170,20 +171,20 @@ class TestLoss:
 
     def test_average_over_all_pixels_or_the_labelled(self):
         total = self.losses().flatten()[:3].sum()
-        assert PixelLoss(LossSpec(), ignore_index=255)(self.logits, self.labels) == pytest.approx(float(total / 4))
-        loss = PixelLoss(LossSpec(average="labelled"), ignore_index=255)
+        assert PixelLoss(SegmentationLossSpec(), ignore_index=255)(self.logits, self.labels) == pytest.approx(float(total / 4))
+        loss = PixelLoss(SegmentationLossSpec(average="labelled"), ignore_index=255)
         assert loss(self.logits, self.labels) == pytest.approx(float(total / 3))
 
     def test_class_weights_do_not_enter_the_divisor(self):
         one, two, three = self.losses().flatten()[:3]
-        loss = PixelLoss(LossSpec(class_weights=(0.5, 2.0)), ignore_index=255)
+        loss = PixelLoss(SegmentationLossSpec(class_weights=(0.5, 2.0)), ignore_index=255)
         assert loss(self.logits, self.labels) == pytest.approx(float(0.5 * one + 0.5 * two + 2 * three) / 4)
 
     def test_mining_keeps_the_hard_pixels(self):
         hard = self.losses()[0, 1]  # the only one whose class has less than 0.7
-        loss = PixelLoss(LossSpec(ohem_threshold=0.7, ohem_min_kept=1), ignore_index=255)
+        loss = PixelLoss(SegmentationLossSpec(ohem_threshold=0.7, ohem_min_kept=1), ignore_index=255)
         assert loss(self.logits, self.labels) == pytest.approx(float(hard) / 4)
-        more = PixelLoss(LossSpec(ohem_threshold=0.01, ohem_min_kept=2), ignore_index=255)
+        more = PixelLoss(SegmentationLossSpec(ohem_threshold=0.01, ohem_min_kept=2), ignore_index=255)
         assert more(self.logits, self.labels) == pytest.approx(float(hard + self.losses()[0, 0]) / 4)
 
 
@@ -231,7 +232,7 @@ def test_a_run_leaves_everything_about_it(finished):
 
 def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch):
     whole, recipe = finished
-    step = SegmentationModule.training_step
+    step = TrainingModule.training_step
 
     def failing(self, batch, batch_idx):
         if self.global_step == 3:
@@ -239,7 +240,7 @@ def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch):
         return step(self, batch, batch_idx)
 
     cut = recipe.with_options(**{"trainer.out": str(tmp_path / "cut")})
-    monkeypatch.setattr(SegmentationModule, "training_step", failing)
+    monkeypatch.setattr(TrainingModule, "training_step", failing)
     with pytest.raises(ZeroDivisionError):
         run(cut)
     monkeypatch.undo()

@@ -20,11 +20,11 @@ from van.recipes import Recipe, get_recipe
 from van.train import run
 from van.train.callbacks import EpochTable, ProcessState
 from van.train.folder import read_recipe
-from van.train.module import ClassificationModule
-from van.train.network import build_network, resolve_preprocess
+from van.train.module import TrainingModule
+from van.tasks.classification.network import build_network, resolve_preprocess
 from van.train.optimizer import build_optimizer, build_schedule
 from van.train.prepare import prepare
-from van.train.progress import Sight
+from van.train.progress import ProgressCallback
 
 CUSTOM = {name.removeprefix("model."): value for name, value in SLIM.items()}
 
@@ -184,7 +184,7 @@ def test_a_score_that_is_no_number_is_not_better_and_is_not_written_down(stripes
         self.log("val/loss", float("nan"), on_epoch=True, batch_size=1)
         self.log_dict(self.accuracy, on_epoch=True, batch_size=1)
 
-    monkeypatch.setattr(ClassificationModule, "validation_step", validation_step)
+    monkeypatch.setattr(TrainingModule, "validation_step", validation_step)
     options = {"trainer.early_stopping": 2, "trainer.monitor": "val/loss", "trainer.keep": "best"}
     folder = run(slim_recipe(stripes, tmp_path / "run", **options, **{"trainer.epochs": 9}))
     assert len(table(folder)) == 2  # patience counts, the first such score does not end the run
@@ -338,11 +338,11 @@ def test_linear_scaling_is_said_and_done(stripes, tmp_path):
 def test_mixing_gives_soft_smoothed_targets():
     recipe = Recipe().with_options(**{"augment.mixup": 0.8, "augment.cutmix": 1.0, "augment.label_smoothing": 0.1})
     model = van.create_model("van_b0", seed=0, num_classes=4, **CUSTOM)
-    module = ClassificationModule(model, recipe, classes=tuple("abcd"), updates_per_epoch=1)
+    module = TrainingModule(model, recipe, classes=tuple("abcd"), updates_per_epoch=1)
     _, targets = module.mixup(torch.randn(4, 3, 8, 8), torch.arange(4))
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     assert targets.min() == pytest.approx(0.1 / 4)
-    assert ClassificationModule(model, Recipe(), classes=tuple("abcd"), updates_per_epoch=1).mixup is None
+    assert TrainingModule(model, Recipe(), classes=tuple("abcd"), updates_per_epoch=1).mixup is None
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.8])
@@ -464,7 +464,7 @@ def test_interrupting_is_an_interrupt(stripes, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ClassificationModule, "validation_step", interrupted)
+    monkeypatch.setattr(TrainingModule, "validation_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(slim_recipe(stripes, tmp_path / "run"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -475,7 +475,7 @@ def test_bar_on_a_terminal(stripes, tmp_path):
     job = prepare(slim_recipe(stripes, tmp_path, **{"trainer.epochs": 2}))
     state = ProcessState()
     epochs = EpochTable(tmp_path, state, images_per_epoch=12)
-    sight = Sight(epochs, console=Console(file=screen, force_terminal=True, width=100))
+    sight = ProgressCallback(epochs, console=Console(file=screen, force_terminal=True, width=100))
     trainer = Trainer(
         accelerator="cpu", max_epochs=2, callbacks=[state, epochs, sight], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,

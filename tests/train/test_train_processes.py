@@ -25,9 +25,9 @@ from van.recipes import get_recipe
 from van.train import run
 from van.train.batch_norm import recalibrate
 from van.train.checkpoint_io import AtomicCheckpointIO, read_last
-from van.train.datamodule import ClassificationDataModule
-from van.train.distributed import Place, RankShare, place
-from van.train.module import ClassificationModule
+from van.train.loading import SampledDataModule
+from van.train.distributed import Place, ProcessShare, place
+from van.train.module import TrainingModule
 from van.train.optimizer import build_optimizer, build_schedule
 from van.train.prepare import fit_devices, prepare
 
@@ -116,7 +116,7 @@ def test_each_gets_a_share_of_the_same_order():
     whole = list(EpochSampler(11, seed=3, epoch=2))
     shares = []
     for rank in range(2):
-        share = RankShare(EpochSampler(11, seed=3))
+        share = ProcessShare(EpochSampler(11, seed=3))
         share.rank, share.ranks = rank, 2
         share.set_epoch(2)
         shares.append(list(share))
@@ -226,14 +226,14 @@ def test_fifty_steps_equal_a_plain_loop(tmp_path, monkeypatch):
     job = prepare(recipe)
     assert job.data.updates_per_epoch == 50
     network = copy.deepcopy(job.network)
-    ours, step = [], ClassificationModule.training_step
+    ours, step = [], TrainingModule.training_step
 
     def noting(self, batch, batch_idx):
         loss = step(self, batch, batch_idx)
         ours.append(float(loss))
         return loss
 
-    monkeypatch.setattr(ClassificationModule, "training_step", noting)
+    monkeypatch.setattr(TrainingModule, "training_step", noting)
     run(recipe)
     assert ours == pytest.approx(plain_loop(network, job), abs=1e-5)
     assert ours[-1] < ours[0] / 2
@@ -293,20 +293,20 @@ class TestCheckpoints:
             save(self, checkpoint, path, storage_options)
 
         monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", noting)
-        monkeypatch.setattr("van.train.preemption.FRESH_S", fresh_s)
+        monkeypatch.setattr("van.train.checkpoint_callbacks.FRESH_S", fresh_s)
         run(slim_recipe(stripes, tmp_path / "run", **{**PLAIN, **options}))
         assert kept == steps
 
     def test_a_signal_in_a_validation_does_not_wait_for_its_end(self, stripes, tmp_path, monkeypatch):
-        monkeypatch.setattr("van.train.preemption.FRESH_S", 0.0)
-        validated, step = [], ClassificationModule.validation_step
+        monkeypatch.setattr("van.train.checkpoint_callbacks.FRESH_S", 0.0)
+        validated, step = [], TrainingModule.validation_step
 
         def signalled(self, batch, batch_idx):
             validated.append(batch_idx)
             os.kill(os.getpid(), signal.SIGUSR1)
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(ClassificationModule, "validation_step", signalled)
+        monkeypatch.setattr(TrainingModule, "validation_step", signalled)
         before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.eval_batch_size": 1})
         with pytest.raises(PreemptedError, match="everything up to step 3 is in"):
@@ -318,13 +318,13 @@ class TestCheckpoints:
     @pytest.mark.parametrize("options", [{}, {"trainer.accumulate": 2}])
     def test_a_signal_before_the_first_step_is_heard(self, where, options, stripes, tmp_path, monkeypatch):
         """While the data is opened, or the loaders start: one step is done, written down and told."""
-        original = getattr(ClassificationDataModule, where)
+        original = getattr(SampledDataModule, where)
 
         def signalled(self):
             os.kill(os.getpid(), signal.SIGTERM)
             return original(self)
 
-        monkeypatch.setattr(ClassificationDataModule, where, signalled)
+        monkeypatch.setattr(SampledDataModule, where, signalled)
         with pytest.raises(PreemptedError, match="everything up to step 1 is in"):
             run(slim_recipe(stripes, tmp_path / "run", **PLAIN, **options))
         assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 1
@@ -332,7 +332,7 @@ class TestCheckpoints:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
     def test_a_signal_to_every_process_of_a_job(self, number, stripes, tmp_path, monkeypatch):
         """Schedulers do so; the data workers must not die of it before the checkpoint is written."""
-        step = ClassificationModule.training_step
+        step = TrainingModule.training_step
 
         def signalled(self, batch, batch_idx):
             if self.global_step == 1:
@@ -343,7 +343,7 @@ class TestCheckpoints:
                 time.sleep(0.2)
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(ClassificationModule, "training_step", signalled)
+        monkeypatch.setattr(TrainingModule, "training_step", signalled)
         with pytest.raises(PreemptedError, match="everything up to step 2 is in"):
             run(slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.workers": 2}))
 
@@ -364,12 +364,12 @@ class TestCheckpoints:
 
 class TestWatches:
     def test_a_loss_that_is_no_number_names_the_batch(self, stripes, tmp_path, monkeypatch):
-        step = ClassificationModule.training_step
+        step = TrainingModule.training_step
 
         def poisoned(self, batch, batch_idx):
             return step(self, batch, batch_idx) * (float("nan") if self.global_step == 5 else 1.0)
 
-        monkeypatch.setattr(ClassificationModule, "training_step", poisoned)
+        monkeypatch.setattr(TrainingModule, "training_step", poisoned)
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.checkpoint_every_steps": 1})
         with pytest.raises(VanError, match=r"loss is nan at epoch 2, step 6, learning rate 0\.0\d+, images") as caught:
             run(recipe)
@@ -383,14 +383,14 @@ class TestWatches:
     @pytest.mark.parametrize("epoch_step", [1, 3])
     def test_weights_that_are_no_numbers_are_not_kept(self, epoch_step, stripes, tmp_path, monkeypatch):
         """The loss of the step was finite, its gradient was not; `epoch_step` of four in the second epoch."""
-        update = ClassificationModule.optimizer_step
+        update = TrainingModule.optimizer_step
 
         def overflowing(self, epoch, batch_idx, *arguments, **named):
             update(self, epoch, batch_idx, *arguments, **named)
             if (epoch, batch_idx) == (1, epoch_step):
                 self.model.head.weight.data[0, 0] = float("inf")
 
-        monkeypatch.setattr(ClassificationModule, "optimizer_step", overflowing)
+        monkeypatch.setattr(TrainingModule, "optimizer_step", overflowing)
         options = {"trainer.checkpoint_every_steps": 1, "trainer.monitor": "val/top1"}
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **options)
         with pytest.raises(VanError, match=rf"head.weight is not finite after step {5 + epoch_step}"):
@@ -411,7 +411,7 @@ class TestWatches:
         owner, name = {"it starts": (stateful_dataloader, "_worker_loop"), "it reads": (TrainingSet, "__getitem__")}[
             when
         ]
-        monkeypatch.setattr(ClassificationDataModule, "probe", lambda self: None)
+        monkeypatch.setattr(SampledDataModule, "probe", lambda self: None)
         monkeypatch.setattr(owner, name, killed)
         with pytest.raises(LostProcessError, match=r"reads images ended \(DataLoader worker .*fewer trainer.workers"):
             run(recipe)

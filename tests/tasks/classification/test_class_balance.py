@@ -22,7 +22,7 @@ from van.tasks.classification.losses import Criterion, class_weights
 from van.tasks.classification.meter import ClassificationMeter
 from van.tools.report.page import write_report
 from van.train import run
-from van.train.distributed import RankShare
+from van.data.dataset import ProcessShare
 from van.train.folder import read_recipe
 from van.train.prepare import prepare
 
@@ -112,7 +112,7 @@ class TestSampling:
     @pytest.mark.promise("21")
     def test_processes_share_one_order(self):
         whole = EpochSampler(20, seed=0, labels=LABELS)
-        shares = [RankShare(whole) for _ in range(2)]
+        shares = [ProcessShare(whole) for _ in range(2)]
         for rank, share in enumerate(shares):
             share.rank, share.ranks = rank, 2
         taken = [list(share) for share in shares]

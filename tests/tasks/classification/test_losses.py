@@ -18,7 +18,7 @@ from van.images.preprocess import Preprocess
 from van.recipes import AugmentSpec, CriterionSpec, Recipe
 from van.tasks.classification.losses import Criterion, Teacher, build_mixup, join_splits
 from van.train import run
-from van.train.module import ClassificationModule
+from van.train.module import TrainingModule
 
 CUSTOM = {name.removeprefix("model."): value for name, value in SLIM.items()}
 POLICY = {"augment.splits": 3, "augment.auto_augment": "augmix-m5-w4-d2"}
@@ -127,14 +127,14 @@ def test_mixing_options_reach_timm():
 
 def test_mixing_ends_at_its_epoch(tmp_path, monkeypatch):
     seen = []
-    step = ClassificationModule.training_step
+    step = TrainingModule.training_step
 
     def spying(self, batch, batch_idx):
         loss = step(self, batch, batch_idx)
         seen.append((self.current_epoch, self.mixup.mixup_enabled))
         return loss
 
-    monkeypatch.setattr(ClassificationModule, "training_step", spying)
+    monkeypatch.setattr(TrainingModule, "training_step", spying)
     run(slim_recipe(make_stripes(tmp_path / "data"), tmp_path / "run",
                     **{"augment.mixup": 0.8, "augment.mix_off_epoch": 2}))  # fmt: skip
     assert set(seen) == {(0, True), (1, True), (2, False)}
