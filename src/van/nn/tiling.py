@@ -7,7 +7,7 @@ Source of the windows: slide_inference of MMSegmentation 0.2x, on which the VAN 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -124,10 +124,17 @@ class Sliding:
 
     def _line(self, top: int) -> list[Rows]:
         if top not in self.alive:
-            height, width = self.window
-            crops = [self.pixels[:, top : top + height, left : left + width] for left in self.lefts]
-            self.alive[top] = [Resized(Held(self.decode(crop)), self.window) for crop in crops]
+            self.alive[top] = [Resized(Held(self.decode(crop)), self.window) for crop in self._crops(top)]
         return self.alive[top]
+
+    def crops(self) -> Iterator[Tensor]:
+        """Every window of the pixels, line by line: (C, window, window)."""
+        for top in self.tops:
+            yield from self._crops(top)
+
+    def _crops(self, top: int) -> list[Tensor]:
+        height, width = self.window
+        return [self.pixels[:, top : top + height, left : left + width] for left in self.lefts]
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
