@@ -1,4 +1,4 @@
-"""How two forms of one network are compared by their raw outputs: the exported one with the original, int8 with float32.
+"""How two forms of one network compare by their raw outputs: the exported one with the original, int8 with float32.
 
 Shapes: N batch, K classes, h and w of dense outputs.
 """
