@@ -1,7 +1,7 @@
 """From an image to its label map, as segmenters are tested: whole or in windows, at several scales, mirrored.
 
 Memory stays bounded on large pictures: what is kept of a view is its logits at the head's size; logits at the
-picture's size exist for one band of rows at a time (nn/bands.py).
+picture's size exist for one tile of rows at a time (nn/tiling.py).
 
 Shape legend: K classes, C channels, H and W of the picture, h and w of the head's logits.
 Source: the test pipeline of the VAN segmentation code (MMSegmentation 0.2x): ResizeToMultiple, slide, aug_test.
@@ -27,7 +27,7 @@ from ...errors import ConfigError, DataError, VanNotice
 from ...images.preprocess import IMAGENET, MAX_RESIZED_PIXELS, to_color
 from ...images.resize import fit_within, resize_bilinear, round_up
 from ...nn.hamburger import factorisations, reseed_bases
-from ...nn.tiling import Held, Resized, Rows, Sliding
+from ...nn.tiling import Resized, Rows, Sliding, WholeLogits
 from .confusion_matrix import ConfusionMatrix
 
 # What a checkpoint says of how it is to look at pictures: these fields of Inference, as its training set them.
@@ -273,7 +273,7 @@ def _view(
     if windows is not None:
         return Resized(Sliding(decode, pixels, *windows), original)
     seen = (pixels.shape[-2], pixels.shape[-1])
-    return Resized(Resized(Held(decode(pixels)), seen), original)
+    return Resized(Resized(WholeLogits(decode(pixels)), seen), original)
 
 
 def _decoder(model: nn.Module, inference: Inference) -> Callable[[Tensor], Tensor]:
