@@ -1,6 +1,6 @@
 """How fast a network is on this machine: torch, ONNX Runtime, OpenVINO, int8, and what arithmetic alone takes.
 
-Shapes: N batch, C channels, H height, W width, K classes.
+Shapes: N batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,16 +22,17 @@ from torch import nn
 from .. import models, ops
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..exporting import export, network, reference
-from ..exporting.calibration import Data
+from ..exporting.graph import OUTPUT
 from ..exporting.int8 import quantize
 from ..exporting.int8_report import sqnr_db
-from ..exporting.sample_images import pictures
+from ..exporting.sample_images import Images, named_images
 from ..inference.engines.exported import open_exported
 from ..nn.dtypes import in_float32
 from ..nn.layers import PointwiseConv2d
+from ..nn.model import Model
 from ..ops.timing import burst_ms, in_turn, summary
 
-Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> logits
+Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> raw output
 
 TORCH_FORMS = ("eager", "optimised", "compiled")
 # form -> suffix of its file
@@ -90,9 +91,9 @@ def bench(
     size: int | None = None,
     threads: int | None = None,
     rounds: int = ROUNDS,
-    calibration: Data | None = None,
+    calibration: Images | None = None,
 ) -> Bench:
-    """Measure a classifier or segmenter on this CPU, every form in turn, after a check that all compute the same.
+    """Measure a model on this CPU, every form in turn, after a check that all compute the same.
 
     source: a model name (random weights), what `van.load` takes, or a model.
     forms: of FORMS; None: eager, optimised and the runtimes that are installed. size: pixels of the random images'
@@ -134,7 +135,7 @@ def bench(
 
 
 def networks(
-    model: nn.Module, forms: Sequence[str], folder: Path, images: np.ndarray, *, calibration: Data | None = None
+    model: Model, forms: Sequence[str], folder: Path, images: np.ndarray, *, calibration: Images | None = None
 ) -> dict[str, Run]:
     """The forms of a network, ready to run in torch's number of threads; exported ones are written into `folder`.
 
@@ -149,10 +150,10 @@ def networks(
         if form in EXPORTED_FORMS:
             export(model, file)
         else:
-            data = calibration if calibration is not None else [image for _, image in pictures(None)]
-            quantize(model, file, calibration=data, max_drop=1.0)  # how fast it is; how good, a data set must tell
+            data = calibration if calibration is not None else [image for _, image in named_images(None)]
+            quantize(model, file, calibration=data, max_drop=1.0)  # how fast it is; how good only a data set can show
         engine = open_exported(file, trust=True)  # written a moment ago
-        made[form] = lambda images, engine=engine: engine.run(images)["logits"]  # type: ignore[misc]
+        made[form] = lambda images, engine=engine: engine.run(images)[OUTPUT]  # type: ignore[misc]
     return made
 
 
@@ -190,45 +191,42 @@ def gemm_gflops(ms: float) -> float:
     return 2 * GEMM_SIDE**3 / ms / 1e6
 
 
-def floor_ms(model: nn.Module, shape: Sequence[int], gflops: float) -> float:
+def floor_ms(model: Model, shape: Sequence[int], gflops: float) -> float:
     """Milliseconds that the network's 1x1 convolutions take on images (N, C, H, W) at a rate of multiply-adds."""
     shaped, counts = copy.deepcopy(model).to("meta").eval(), list[int]()
     for module in shaped.modules():
         if isinstance(module, PointwiseConv2d):
             module.register_forward_hook(lambda conv, _, y: counts.append(y.numel() * conv.in_channels))
     with torch.inference_mode(), ops.without_kernels():
-        getattr(shaped, "decode", shaped)(torch.empty(tuple(shape), device="meta"))
+        shaped.raw(torch.empty(tuple(shape), device="meta"))
     return 2 * sum(counts) / gflops / 1e6
 
 
-def _torch_form(model: nn.Module, form: str, images: np.ndarray) -> Run:
-    if form == "eager":
-        ready = model.eval()
-    else:
-        ready = models.optimize(model, example=torch.from_numpy(images), compile=form == "compiled")
-    run = getattr(ready, "decode", ready)  # a segmenter's logits at its head's size, as in exported files
+def _torch_form(model: Model, form: str, images: np.ndarray) -> Run:
+    ready = model.eval()
+    if form != "eager":
+        faster = models.optimize(model, example=torch.from_numpy(images), compile=form == "compiled")
+        ready = cast(Model, faster)  # a copy
 
-    def logits(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return run(torch.from_numpy(images)).numpy()
+            return ready.raw(torch.from_numpy(images)).numpy()
 
-    return logits
+    return run
 
 
-def _model(source: str | Path | nn.Module) -> nn.Module:
+def _model(source: str | Path | nn.Module) -> Model:
     if isinstance(source, str) and source in models.list_models():
         warnings.warn(f"{source} is a model name: it is measured with random weights", VanNotice, stacklevel=3)
         return network(models.create_model(source, seed=0).eval())
-    return in_float32(network(source), "the model")
+    return cast(Model, in_float32(network(source), "the model"))
 
 
-def _images(model: nn.Module, batch: int, size: int | None) -> np.ndarray:
+def _images(model: Model, batch: int, size: int | None) -> np.ndarray:
     """Random ones, from a fixed seed."""
-    preprocess = getattr(model, "preprocess", None)
+    preprocess = model.preprocess
     sides = (size, size) if size else preprocess.size if preprocess is not None else (224, 224)
-    known: Any = model.config
-    config = getattr(known, "backbone", known)
-    return np.random.default_rng(0).standard_normal((batch, config.in_chans, *sides), np.float32)
+    return np.random.default_rng(0).standard_normal((batch, model.config.backbone.in_chans, *sides), np.float32)
 
 
 def installed() -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def _predict_files(model: Path, folder: Path) -> None:
 
 def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     from ..data import open_classification
-    from ..inference.predictor import Prediction, Predictor
+    from ..inference.predictor import Failure, Predictor
     from .report.run_picture import Sample, run_picture
 
     data = open_classification("digits", "val")
@@ -109,7 +109,7 @@ def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     for (image, label), prediction in zip(
         images, Predictor(model).predict_many([image for image, _ in images]), strict=True
     ):
-        if isinstance(prediction, Prediction):
+        if not isinstance(prediction, Failure):
             samples.append((image, prediction.label, data.classes[label]))
     samples.sort(key=lambda sample: sample[1] == sample[2])  # stable: mistakes first, then the others in order
     path.write_bytes(run_picture(folder, samples[:SHOWN], title=title))

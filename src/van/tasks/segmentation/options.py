@@ -46,11 +46,11 @@ class ViewOptions:
         OWN, "average views at these scales: 0.5,0.75,1,1.25,1.5,1.75", parse=_scales, group=GROUP
     )
     flip: bool | Own = option(OWN, "average with mirrored views", kind=bool, group=GROUP)
-    window: int | None | Own = option(OWN, "side of sliding windows, pixels", kind=int, group=GROUP)
-    stride: int | None | Own = option(
+    window: int | Own | None = option(OWN, "side of sliding windows, pixels", kind=int, group=GROUP)
+    stride: int | Own | None = option(
         OWN, "a window every so many pixels (default: two thirds of the window)", kind=int, group=GROUP
     )
-    resize: tuple[int, int] | None | Own = option(
+    resize: tuple[int, int] | Own | None = option(
         OWN,
         "longest x shortest side that a picture is scaled into: 2048x512, or none",
         flag="--fit",
@@ -72,7 +72,7 @@ class ViewOptions:
     std: Sequence[float] | None = option(
         None, "per channel, 0 … 1, with commas: 0.229,0.224,0.225", parse=per_channel("--std"), group=PREPROCESSING
     )
-    whole_limit_pixels: int | None | Own = OWN
+    whole_limit_pixels: int | Own | None = OWN
     band_bytes: int | Own = OWN
     inference: Mapping[str, Any] | None = None
     opacity: float = option(0.5, "of the overlays, 0 … 1", kind=float, group=OUTPUT)

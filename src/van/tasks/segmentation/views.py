@@ -56,6 +56,7 @@ __all__ = [
 # Pixels (C, H, W) uint8 -> logits (K, h, w) float32 at the head's own size.
 Decode = Callable[[Tensor], Tensor]
 
+
 def predict_mask(model: nn.Module, image: Image.Image, inference: Inference = PUBLISHED) -> np.ndarray:
     """The class of every pixel: (H, W) of the picture, uint8 (uint16 beyond 256 classes).
 
