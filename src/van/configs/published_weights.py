@@ -65,16 +65,6 @@ class Weight:
         return self.url
 
     @property
-    def labels_images(self) -> bool:
-        """Whether the model gives an image a label, so that its answer to a known image can be checked."""
-        return self.task == "classification"
-
-    def fits(self, name: str) -> bool:
-        """Whether a file that holds the model of this name is what the row promises."""
-        # a classifier of van_b6 may be either of its two widths
-        return name == self.model or (self.labels_images and name.startswith(self.model))
-
-    @property
     def scores(self) -> str:
         """`75.41 / 93.02` (top-1 / top-5) or `mIoU 41.1`; '' when none was published."""
         if self.miou is not None:

@@ -100,7 +100,7 @@ class Report(Loss):
 
     @property
     def miou_agreement(self) -> float | None:
-        """mIoU, 0 … 1, of int8's label maps in `compared` images, float32's taken for the truth; None of other tasks."""
+        """mIoU, 0 … 1, of int8's pixels in `compared` images, float32's taken for the truth; None of other tasks."""
         return self.scores["miou_agreement"]
 
     @property

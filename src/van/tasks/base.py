@@ -422,7 +422,7 @@ class Task(ABC):
     ) -> EvaluationData:
         """What to evaluate a model of this provenance on; data: a path, or an opened data set."""
         if not isinstance(data, str | Path):
-            return EvaluationData(data, type(data).__name__, options.split or getattr(data, "split", "all"))
+            return EvaluationData(data, type(data).__name__, options.split or str(getattr(data, "split", "all")))
         split = options.split or "val"
         return EvaluationData(self.open_data(data, split, **options.drawn(provenance)), str(data), split)
 

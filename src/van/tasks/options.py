@@ -9,17 +9,12 @@ The Python interface takes the fields by their names; the command line takes tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, field, fields
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from ..errors import ConfigError, UnknownOptionError
-
-if TYPE_CHECKING:
-    from .base import Task
-
-Options = TypeVar("Options")
+from ..errors import ConfigError
 
 
 class Own(Enum):
@@ -83,44 +78,10 @@ def flags(kind: type) -> Iterator[tuple[Field[Any], Flag]]:
     yield from ((each, flag) for each in fields(kind) if (flag := flag_of(each)) is not None)
 
 
-def parse_options(kind: type[Options], given: Mapping[str, object], *, task: Task, name: str) -> Options:
-    """Options of a task from keyword arguments; what belongs to another task may be there with its default or None.
-
-    name: what to call the model in errors. Raises ConfigError for a value of another task's option,
-    UnknownOptionError for a name that no task has.
-    """
-    own = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    for option_name, value in given.items():
-        if option_name in own:
-            continue
-        owners, default = _owners(option_name, kind, task)
-        if not owners:
-            raise UnknownOptionError.of(f"option of a {task.noun}", option_name, sorted(own))
-        if value is not None and value != default:
-            raise ConfigError(f"{option_name} belongs to {owners}, which {name} is not; leave it out")
-    return kind(**{key: value for key, value in given.items() if key in own})
-
-
 def changed(options: object) -> list[str]:
     """Names of the options with `network` that differ from their defaults."""
     kept = [each for each, flag in flags(type(options)) if flag.network]
     return [each.name for each in kept if getattr(options, each.name) != each.default]
-
-
-def owners_of(names: Sequence[str]) -> str:
-    """`classifiers and segmenters`."""
-    return " and ".join(f"{name}s" for name in names)
-
-
-def _owners(name: str, kind: type, task: Task) -> tuple[str, object]:
-    """The other tasks that have an option of this name, in words, and its default."""
-    from . import TASKS
-
-    found: dict[str, object] = {}
-    for other in TASKS.values():
-        same = other.eval_options if kind is task.eval_options else other.predict_options
-        found |= {other.noun: each.default for each in fields(same) if each.name == name}
-    return owners_of(list(found)), next(iter(found.values()), None)
 
 
 # ---- texts of the command line

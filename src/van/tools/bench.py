@@ -1,6 +1,6 @@
 """How fast a network is on this machine: torch, ONNX Runtime, OpenVINO, int8, and what arithmetic alone takes.
 
-Shapes: N batch, C channels, H height, W width.
+Shapes: N batch, C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch import nn
 from .. import models, ops
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..exporting import export, network, reference
-from ..exporting.graph import OUTPUT
 from ..exporting.int8 import quantize
 from ..exporting.int8_report import sqnr_db
+from ..exporting.graph import OUTPUT
 from ..exporting.sample_images import Images, named_images
 from ..inference.engines.exported import open_exported
 from ..nn.dtypes import in_float32
@@ -32,7 +32,7 @@ from ..nn.layers import PointwiseConv2d
 from ..nn.model import Model
 from ..ops.timing import burst_ms, in_turn, summary
 
-Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> raw output
+Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> logits
 
 TORCH_FORMS = ("eager", "optimised", "compiled")
 # form -> suffix of its file
@@ -93,7 +93,7 @@ def bench(
     rounds: int = ROUNDS,
     calibration: Images | None = None,
 ) -> Bench:
-    """Measure a model on this CPU, every form in turn, after a check that all compute the same.
+    """Measure a network on this CPU, every form in turn, after a check that all compute the same.
 
     source: a model name (random weights), what `van.load` takes, or a model.
     forms: of FORMS; None: eager, optimised and the runtimes that are installed. size: pixels of the random images'
@@ -151,7 +151,7 @@ def networks(
             export(model, file)
         else:
             data = calibration if calibration is not None else [image for _, image in named_images(None)]
-            quantize(model, file, calibration=data, max_drop=1.0)  # how fast it is; how good only a data set can show
+            quantize(model, file, calibration=data, max_drop=1.0)  # its speed is measured; its scores need a data set
         engine = open_exported(file, trust=True)  # written a moment ago
         made[form] = lambda images, engine=engine: engine.run(images)[OUTPUT]  # type: ignore[misc]
     return made
@@ -203,16 +203,15 @@ def floor_ms(model: Model, shape: Sequence[int], gflops: float) -> float:
 
 
 def _torch_form(model: Model, form: str, images: np.ndarray) -> Run:
-    ready = model.eval()
+    ready: Any = model.eval()
     if form != "eager":
-        faster = models.optimize(model, example=torch.from_numpy(images), compile=form == "compiled")
-        ready = cast(Model, faster)  # a copy
+        ready = models.optimize(model, example=torch.from_numpy(images), compile=form == "compiled")
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def logits(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return ready.raw(torch.from_numpy(images)).numpy()
+            return ready.raw(torch.from_numpy(images)).numpy()  # as in exported files
 
-    return run
+    return logits
 
 
 def _model(source: str | Path | nn.Module) -> Model:
@@ -224,13 +223,14 @@ def _model(source: str | Path | nn.Module) -> Model:
 
 def _images(model: Model, batch: int, size: int | None) -> np.ndarray:
     """Random ones, from a fixed seed."""
-    preprocess = model.preprocess
+    preprocess = model.metadata.preprocess
     sides = (size, size) if size else preprocess.size if preprocess is not None else (224, 224)
-    return np.random.default_rng(0).standard_normal((batch, model.config.backbone.in_chans, *sides), np.float32)
+    shape = (batch, model.config.backbone.in_chans, *sides)
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 def installed() -> tuple[str, ...]:
-    """The forms that this machine can run without being asked for more: torch's own and the exported ones."""
+    """The forms that are measured by default: torch's own, and those whose runtimes are installed."""
     from importlib.util import find_spec
 
     wants = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}

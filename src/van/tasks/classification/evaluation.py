@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...data.classification import ClassificationData
+from ...data.labelled_images import ClassificationData
 from ...errors import DataError, VanError, VanNotice
 from ...images.preprocess import Preprocess
 from .. import base

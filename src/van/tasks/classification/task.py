@@ -75,7 +75,8 @@ class Classification(Task):
         self, data: str | Path | DataSet[Any], options: base.EvalOptions, provenance: Mapping[str, Any]
     ) -> EvaluationData:
         """Of a folder without val/ what training held out, with a notice; all of one that is a validation set."""
-        from ...data.classification import ClassificationData, has_own_val
+        from ...data.classification import has_own_val
+        from ...data.labelled_images import ClassificationData
         from ...data.split_folders import is_split_name
         from ...files import why_no_path
 
@@ -100,7 +101,7 @@ class Classification(Task):
         return EvaluationData(images, str(data), split)
 
     def evaluator(self, subject: Subject, data: EvaluationData, options: base.EvalOptions) -> ClassificationEvaluator:
-        from ...data.classification import ClassificationData
+        from ...data.labelled_images import ClassificationData
         from .evaluation import evaluator_of
 
         if not isinstance(data.images, ClassificationData):

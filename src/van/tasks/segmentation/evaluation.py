@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from ...data.segmentation import SegmentationData
+from ...data.labelled_pixels import SegmentationData
 from ...errors import DataError, VanNotice
 from ...images.label_maps import Palette
 from .. import base

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ...data.segmentation import FolderSegmentation, SegmentationData
+from ...data.labelled_pixels import FolderSegmentation, SegmentationData
 from ...files import fitting_stem
 from ...images.label_maps import Palette, overlay, save_index, save_overlay, save_raw, save_submission
 

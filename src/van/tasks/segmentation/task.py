@@ -56,7 +56,7 @@ class Segmentation(Task):
         return open_segmentation(path, split or "val", **given)
 
     def evaluator(self, subject: Subject, data: EvaluationData, options: base.EvalOptions) -> SegmentationEvaluator:
-        from ...data.segmentation import SegmentationData
+        from ...data.labelled_pixels import SegmentationData
         from .evaluation import evaluator_of
 
         if not isinstance(data.images, SegmentationData):
