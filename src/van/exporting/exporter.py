@@ -22,10 +22,9 @@ from ..inference.description import Description
 from ..inference.engines import written
 from ..inference.engines.exported import SUFFIXES, open_exported
 from ..nn.model import Model
-from ..tasks import TASKS, task_of
+from ..tasks import TASKS, parse_options, task_of
 from ..tasks.base import Subject
 from ..tasks.comparison import Comparison
-from ..tasks.options import parse_options
 from .formats import WRITERS, Program
 from .graph import OUTPUT, prepared, trace
 from .parity import AGREEMENT, TOLERANCE, Parity, Run, check_limits, compare, random_batches

@@ -22,9 +22,9 @@ from torch import nn
 from .. import models, ops
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..exporting import export, network, reference
+from ..exporting.graph import OUTPUT
 from ..exporting.int8 import quantize
 from ..exporting.int8_report import sqnr_db
-from ..exporting.graph import OUTPUT
 from ..exporting.sample_images import Images, named_images
 from ..inference.engines.exported import open_exported
 from ..nn.dtypes import in_float32
