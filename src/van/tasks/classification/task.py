@@ -12,6 +12,7 @@ from ...configs.model_config import ModelConfig
 from ...errors import ConfigError, DataError, VanNotice
 from .. import base
 from ..base import DataSet, EvaluationData, Results, Subject, Task
+from ..comparison import Comparison
 from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import ClassificationResults
 
@@ -33,6 +34,7 @@ class Classification(Task):
     results: ClassVar[Results] = ClassificationResults()
     data_help: ClassVar[str] = "'digits', a folder with train/ and val/, or class folders"
     engines: ClassVar[tuple[str, ...]] = ("torch", "keras")
+    comparison: ClassVar[Comparison] = Comparison(score="top1", heading="top-1 %")
 
     def config_of(self, model: nn.Module) -> ModelConfig | None:
         """Also of networks of other packages that have `num_classes`: no more is known of them."""

@@ -9,7 +9,9 @@ from ...configs.model_config import ModelConfig
 from ...configs.segmenter import SegmenterConfig
 from ...errors import ConfigError
 from .. import base
-from ..base import DataSet, EvaluationData, Results, Subject, Task
+from ..base import DataSet, EvaluationData, Json, Results, Subject, Task
+from ..comparison import Comparison
+from .comparison import COMPARISON
 from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import SegmentationResults
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from .evaluation import SegmentationEvaluator
     from .processor import SegmentationProcessor
+
+IGNORE_INDEX = 255  # in the label maps that this package's trainings and the published ones learn from
 
 
 class Segmentation(Task):
@@ -31,6 +35,13 @@ class Segmentation(Task):
     results: ClassVar[Results] = SegmentationResults()
     data_help: ClassVar[str] = "'scenes', a folder, dataset.yaml"
     channels_last: ClassVar[bool] = False  # the Hamburger's matrix products and the upsampling want rows
+    comparison: ClassVar[Comparison] = COMPARISON
+
+    def exported(self, subject: Subject) -> dict[str, Json]:
+        """How the network is applied to a picture: its training's record, else its method's published way."""
+        from .processor import recorded_inference
+
+        return {"inference": recorded_inference(subject), "ignore_index": IGNORE_INDEX}
 
     def processor(self, subject: Subject, options: object) -> SegmentationProcessor:
         from .processor import processor_of
