@@ -15,6 +15,7 @@ class ModelConfig:
     output_layers: what depends on the classes, "head". statistics: how images are prepared where no file says:
     "official" or "imagenet" (`images.preprocess.RECORDS`).
     created_only: of a kind of model that can be created and nothing else yet: what to do with it.
+    fixed_size_graphs: whether OpenVINO may compile a graph of its own for the sizes that images have, which is faster.
     backbone: the configuration of the backbone, its `num_classes` 0. num_classes: of the output.
     name: as `van list` has it, or one that ends in "van_custom". method: the kind of head.
     """
@@ -24,6 +25,7 @@ class ModelConfig:
     output_layers: ClassVar[str] = "head"
     statistics: ClassVar[str] = "official"
     created_only: ClassVar[str] = ""
+    fixed_size_graphs: ClassVar[bool] = False
 
     if TYPE_CHECKING:
         num_classes: int

@@ -6,7 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ import torch
 from torch import nn
 
 from .. import __version__, models, ops
-from ..configs.backbone import name_of
 from ..configs.catalog import why_created_only
-from ..configs.segmenter import name_of as segmenter_name_of
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..files import atomic_outputs, why_no_path
 from ..images.preprocess import IMAGENET
@@ -26,6 +24,7 @@ from ..inference.engines import written
 from ..inference.engines.exported import SUFFIXES, open_exported
 from ..inference.segmenter_session import described_inference, inference_of
 from ..nn import Classifier
+from ..nn.model import Model
 from ..nn.segmenter import Segmenter
 from ..tasks.segmentation.views import RECORDED
 from .formats import WRITERS, Program
@@ -178,41 +177,17 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Classifier 
     return source
 
 
-def describe(
-    model: Classifier | Segmenter, *, size: int | tuple[int, int] | None = None, options: Mapping[str, Any]
-) -> Description:
-    """What the file will tell about the network; raises ConfigError for a `size` where it means nothing."""
-    known = model.metadata
-    preprocess = known.preprocess
+def describe(model: Model, *, size: int | tuple[int, int] | None = None, options: Mapping[str, Any]) -> Description:
+    """What the file will say about the network; raises ConfigError for a `size` where it means nothing."""
+    metadata = model.metadata
     if size is not None:
-        if isinstance(model, Segmenter) or preprocess is None:
+        if isinstance(model, Segmenter) or metadata.preprocess is None:
             raise ConfigError("size is of a classifier's preprocessing, which this network has none of; leave it out")
-        preprocess = preprocess.with_overrides(size=size)
-    facts: dict[str, Any] = {
-        "num_classes": model.num_classes,
-        "classes": known.classes,
-        "preprocess": preprocess,
-        "provenance": known.provenance,
-        "options": dict(options),
-        "version": __version__,
-    }
-    if isinstance(model, Classifier):
-        config = model.config
-        return Description(
-            task="classification", name=name_of(config), in_chans=config.in_chans, config=config.to_dict(), **facts
-        )
-    backbone = model.config.backbone
-    return Description(
-        task="segmentation",
-        name=segmenter_name_of(model.config),
-        in_chans=backbone.in_chans,
-        config=backbone.to_dict(),
-        segmenter={key: value for key, value in model.config.to_dict().items() if key != "backbone"},
-        palette=known.palette,
-        ignore_index=IGNORE_INDEX,
-        inference=_recorded(model),
-        **facts,
-    )
+        metadata = replace(metadata, preprocess=metadata.preprocess.with_overrides(size=size))
+    facts: dict[str, Any] = {}
+    if isinstance(model, Segmenter):
+        facts = {"ignore_index": IGNORE_INDEX, "inference": _recorded(model)}
+    return Description(config=model.config, metadata=metadata, options=dict(options), version=__version__, **facts)
 
 
 def _recorded(segmenter: Segmenter) -> dict[str, Any]:

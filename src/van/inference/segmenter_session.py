@@ -156,8 +156,7 @@ def _open_exported(source: Any, overrides: Mapping[str, Any], name: str | None, 
 
 def described_inference(told: Description, preprocess: Preprocess, overrides: Mapping[str, Any]) -> Inference:
     """`inference_of` an exported file, from its description."""
-    method = (told.segmenter or {}).get("method", "light_ham")
-    return inference_of(preprocess, {"inference": told.inference}, overrides, method=method)
+    return inference_of(preprocess, {"inference": told.inference}, overrides, method=told.config.method)
 
 
 def inference_of(

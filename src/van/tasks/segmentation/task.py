@@ -1,0 +1,57 @@
+"""Semantic segmentation: one class per pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...configs.model_config import ModelConfig
+from ...configs.segmenter import SegmenterConfig
+from ...errors import ConfigError
+from .. import base
+from ..base import DataSet, EvaluationData, Results, Subject, Task
+from .options import EvalOptions, PredictOptions, ViewOptions
+from .output import SegmentationResults
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .evaluation import SegmentationEvaluator
+    from .processor import SegmentationProcessor
+
+
+class Segmentation(Task):
+    """Pictures with a class for every pixel: mIoU."""
+
+    name: ClassVar[str] = "segmentation"
+    noun: ClassVar[str] = "segmenter"
+    config: ClassVar[type[ModelConfig]] = SegmenterConfig
+    predict_options: ClassVar[type] = PredictOptions
+    eval_options: ClassVar[type[base.EvalOptions]] = EvalOptions
+    results: ClassVar[Results] = SegmentationResults()
+    data_help: ClassVar[str] = "'scenes', a folder, dataset.yaml"
+    channels_last: ClassVar[bool] = False  # the Hamburger's matrix products and the upsampling want rows
+
+    def processor(self, subject: Subject, options: object) -> SegmentationProcessor:
+        from .processor import processor_of
+
+        assert isinstance(options, ViewOptions)
+        return processor_of(subject, options, seeds=getattr(options, "seeds", None) or 0)
+
+    def open_data(self, path: str | Path, split: str | None = None, **options: Any) -> DataSet[np.ndarray]:
+        from ...data.segmentation import open_segmentation
+
+        given = {name: value for name, value in options.items() if value is not None}
+        return open_segmentation(path, split or "val", **given)
+
+    def evaluator(self, subject: Subject, data: EvaluationData, options: base.EvalOptions) -> SegmentationEvaluator:
+        from ...data.labelled_pixels import SegmentationData
+        from .evaluation import evaluator_of
+
+        if not isinstance(data.images, SegmentationData):
+            raise ConfigError(f"{subject.name} is a segmenter; expected pictures with a label for every pixel as data")
+        assert isinstance(options, EvalOptions)
+        return evaluator_of(subject, data.images, data.name, options)
+
+
+SEGMENTATION = Segmentation()
