@@ -1,6 +1,7 @@
-"""The rooms of the package, and who may know whom: imports go down only, and some rooms stay light."""
+"""The rooms of the package: imports go down only, never in a circle, and some rooms stay light."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,88 +12,126 @@ SOURCE = Path(__file__).parent.parent / "src" / "van"
 
 # From the top floor to the cellar; a room may import rooms on lower floors and, within a floor, only itself.
 FLOORS = [
-    {"__main__"},
     {"cli"},
-    {"bench"},
-    {"quickstart"},
-    {"train", "verify", "hosts", "exporting"},
-    {"evaluate"},
-    {"evaluate_masks", "doctor"},
-    {"predict", "shards"},
-    {"engines"},
-    {"models", "keras"},
-    {"sources"},
-    {"segment", "complexity", "complexity_segmentation", "hub"},
-    {"nn"},
-    {"data", "checkpoints"},
-    {"metrics", "masks"},
-    {"dtypes", "ops", "preprocess", "resize"},
+    {"serve"},
+    {"tools"},
+    {"train", "exporting"},
+    {"hosts"},
+    {"inference"},
+    {"tasks"},
+    {"models"},
+    {"data", "keras"},
+    {"nn", "checkpoints"},
+    {"ops", "images"},
     {"recipes"},
-    {"segmenters", "detectors"},
-    {"weights", "variants"},
-    {"errors", "timing", "cache", "jsontext", "text"},
-    {"paths"},
+    {"configs"},
+    {"files"},
+    {"errors"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# What is offered to the outside: public names, `python -m van`, earlier import paths.
+ENTRANCES = {"", "__main__", "moved"}
+MOST_FOLDERS, MOST_LOOSE_MODULES = 16, 6
 
 # What may be imported at module level in a room besides the standard library and the package itself.
 ALLOWED_AT_IMPORT = {
     "errors": set(),
-    "timing": set(),
-    "cache": set(),
-    "paths": set(),
-    "jsontext": set(),
-    "text": set(),
-    "variants": set(),
-    "weights": set(),
+    "files": set(),
+    "configs": set(),
     "recipes": set(),
-    "preprocess": {"numpy", "PIL"},
-    "dtypes": {"torch"},
-    "sources": set(),
+    "images": {"numpy", "PIL"},
     "ops": {"torch"},
     "nn": {"torch"},
-    "hub": {"huggingface_hub"},
-    "complexity": {"torch"},
-    "complexity_segmentation": {"torch"},
     "models": {"torch", "numpy"},
     "cli": {"jsonargparse", "rich"},
     "keras": {"keras", "numpy"},
+    "checkpoints": {"numpy", "torch", "safetensors", "huggingface_hub"},
 }
-# The one module of the checkpoint room that knows torch.
-TORCH_IN_CHECKPOINTS = {"torch_pickle.py"}
+# The modules of the checkpoint room that know torch, and the hub's client.
+TORCH_IN_CHECKPOINTS, HUB_IN_CHECKPOINTS = {"torch_pickle"}, {"hub"}
 # The one module of the ops that knows Triton; imported when a GPU first needs it.
-TRITON_IN_OPS = {"triton_kernels.py"}
+TRITON_IN_OPS = {"triton_kernels"}
 
 
-def modules() -> list[Path]:
-    return sorted(SOURCE.rglob("*.py"))
+@functools.cache
+def modules(source: Path = SOURCE) -> dict[str, Path]:
+    """Dotted name below van -> file; a package goes by its own name."""
+    found = {}
+    for path in sorted(source.rglob("*.py")):
+        parts = path.relative_to(source).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+MODULES = modules()
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms of this package that a module imports anywhere, also inside functions; typing-only imports excepted."""
-    package = ["van", *path.relative_to(SOURCE).parent.parts]
-    rooms = set()
-    for node in walk_runtime(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            names = [*base, *(node.module.split(".") if node.module else [])]
-            if names[:1] == ["van"]:
-                rooms |= {names[1]} if len(names) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("van.")}
-    return {room for room in rooms if not room.startswith("__")}
+def room_of(module: str) -> str:
+    return module.split(".")[0]
 
 
 def walk_runtime(node: ast.AST):
+    """Every node that runs; what is imported for annotations alone is left out."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
         yield child
         yield from walk_runtime(child)
+
+
+@functools.cache
+def imports_of(module: str, source: Path = SOURCE) -> set[str]:
+    """Modules of this package that a module imports anywhere, also inside functions."""
+    known = modules(source)
+    path = known[module]
+    package = ["van", *path.relative_to(source).parent.parts]
+    found = set()
+    for node in walk_runtime(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            names = [*base, *(node.module.split(".") if node.module else [])]
+            if names[:1] == ["van"]:
+                target = ".".join(names[1:])
+                inner = {f"{target}.{alias.name}".lstrip(".") for alias in node.names}
+                found |= {name if name in known else target for name in inner}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("van.") for alias in node.names if alias.name.startswith("van.")}
+    return found - {module, ""}
+
+
+def upward(module: str, source: Path = SOURCE) -> list[str]:
+    """What a module imports that does not lie below it."""
+    room = room_of(module)
+    others = {other for other in imports_of(module, source) if room_of(other) != room}
+    return [other for other in sorted(others) if FLOOR_OF.get(room_of(other), -1) <= FLOOR_OF[room]]
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or by way of others (Tarjan)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    path: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        path.append(module)
+        for other in edges.get(module, ()):
+            if other not in index:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in path:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            group = path[path.index(module) :]
+            del path[path.index(module) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in edges:
+        if module not in index:
+            visit(module)
+    return found
 
 
 def top_level_imports(path: Path) -> set[str]:
@@ -105,42 +144,54 @@ def top_level_imports(path: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"van"}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_go_down(path):
-    room = room_of(path)
-    if room.startswith("__"):  # what is offered to the outside, and `python -m van`
-        return
-    assert room in FLOOR_OF, f"{room} has no floor yet: give it one in {Path(__file__).name}"
-    for other in imported_rooms(path) - {room}:
-        if room == "cli" and other == "__version__":
-            continue
-        where = path.relative_to(SOURCE)
-        assert FLOOR_OF[other] > FLOOR_OF[room], f"{where} imports {other}, which is not below {room}"
+def test_there_are_few_rooms():
+    folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    loose = {path.stem for path in SOURCE.glob("*.py")}
+    assert len(folders) <= MOST_FOLDERS, sorted(folders)
+    assert len(loose) <= MOST_LOOSE_MODULES, sorted(loose)
+    homeless = (folders | loose) - set(FLOOR_OF) - {"__init__", "__main__", "moved"}
+    assert not homeless, f"no floor for {sorted(homeless)}: give one in {Path(__file__).name}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_heavy_packages_stay_where_they_are_used(path):
-    room = room_of(path)
+@pytest.mark.parametrize("module", sorted(set(MODULES) - ENTRANCES))
+def test_imports_go_down(module):
+    assert not upward(module)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles({module: imports_of(module) for module in MODULES if module not in ENTRANCES}) == []
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - ENTRANCES))
+def test_heavy_packages_stay_where_they_are_used(module):
+    room, name = room_of(module), module.rpartition(".")[2]
+    found = top_level_imports(MODULES[module])
     if room in ALLOWED_AT_IMPORT:
-        triton = {"triton"} if room == "ops" and path.name in TRITON_IN_OPS else set()
-        assert top_level_imports(path) <= ALLOWED_AT_IMPORT[room] | triton
-    if room == "checkpoints" and path.name not in TORCH_IN_CHECKPOINTS:
-        assert "torch" not in {
-            alias.name.split(".")[0]
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Import)
-            for alias in node.names
-        }
+        triton = {"triton"} if room == "ops" and name in TRITON_IN_OPS else set()
+        assert found <= ALLOWED_AT_IMPORT[room] | triton
+    if room == "checkpoints":
+        assert "torch" not in found or name in TORCH_IN_CHECKPOINTS
+        assert "huggingface_hub" not in found or name in HUB_IN_CHECKPOINTS
 
 
-def test_an_upward_import_would_be_caught(tmp_path, monkeypatch):
+def test_tasks_do_not_know_each_other():
+    folders = {path.name for path in (SOURCE / "tasks").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert len(folders) > 1
+    for module in (module for module in MODULES if module.startswith("tasks.")):
+        own = module.split(".")[1]
+        others = {name.split(".")[1] for name in imports_of(module) if name.startswith("tasks.")}
+        assert own not in folders or not (others & folders) - {own}, module
+
+
+def test_an_upward_import_would_be_caught(tmp_path):
     (tmp_path / "nn").mkdir()
-    bad = tmp_path / "nn" / "bad.py"
-    bad.write_text("def f():\n    from ..models import load\n    return load\n")
-    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
-    assert imported_rooms(bad) == {"models"}
-    with pytest.raises(AssertionError, match="not below nn"):
-        test_imports_go_down(bad)
+    (tmp_path / "models.py").write_text("")
+    (tmp_path / "nn" / "bad.py").write_text("def f():\n    from ..models import load\n    return load\n")
+    assert upward("nn.bad", tmp_path) == ["models"]
+
+
+def test_a_circle_would_be_caught():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
 def run_python(code: str) -> str:

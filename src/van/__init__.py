@@ -32,7 +32,7 @@ _HOMES = {
     "create_model": "models",
     "export": "exporting",
     "info": "models",
-    "list_models": "models",
+    "list_models": "configs.catalog",
     "load": "models",
     "optimize": "models",
     "quantize": "exporting",

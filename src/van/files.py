@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,33 +48,114 @@ def why_no_file(path: str | Path) -> str:
     return "" if stat.S_ISREG(mode) else next((words for kind, words in _KINDS if kind(mode)), "is no regular file")
 
 
-# ---- writing
+# ---- writing: under a temporary name in the same folder, then renamed, so that a file is there whole or not at all
+
+_LONGEST_NAME = 255  # bytes that file systems take
+# What follows the name of the file in the name of its temporary one.
+_TEMPORARY = r"\.[a-z0-9_]{8}\.part"
 
 
 @contextmanager
-def atomic_output(path: str | Path, *, error: type[VanError] = ConfigError) -> Iterator[Path]:
+def atomic_output(
+    path: str | Path,
+    *,
+    error: type[VanError] | None = ConfigError,
+    fsync: bool = False,
+    backup: str | None = None,
+    mode: int | None = None,
+    follow_links: bool = False,
+) -> Iterator[Path]:
     """A temporary file in the same folder that takes the place of `path` when the block ends well.
 
-    Of a symbolic link, the target is replaced. error: raised, naming the file, where it cannot be written.
+    error: raised, naming the file, where it cannot be written; None: the OSError itself.
+    fsync: the content is on the disk before the file gets its name.
+    backup: the name, in the same folder, under which the file before it stays.
+    mode: permissions; None: those that the umask gives every new file.
+    follow_links: of a symbolic link, replace what it leads to; otherwise the link itself is replaced.
     """
-    target = Path(path).resolve()
-    if target.is_dir():
-        raise error(f"cannot write {path}: a folder is there; give a file name")
-    try:
-        # the name itself may be as long as a file system allows
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
+    target = Path(path).resolve() if follow_links else Path(path)
+    with _writing(target, error):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder is there; give a file name")
+        handle, name = tempfile.mkstemp(prefix=f".{_fitting(target.name)}.", suffix=".part", dir=target.parent)
         os.close(handle)
-    except OSError as reason:
-        raise error(f"cannot write {path}: {reason.strerror or reason} ({target.parent})") from reason
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except OSError as reason:
-        raise error(f"cannot write {path}: {reason.strerror or reason}") from reason
+        with _writing(target, error):
+            yield temporary
+            temporary.chmod(0o666 & ~_umask() if mode is None else mode)
+            if fsync:
+                _flush_to_disk(temporary)
+            if backup is not None and target.exists():
+                target.replace(target.with_name(backup))
+            temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_outputs(*paths: Path, error: type[VanError] = ConfigError) -> Iterator[tuple[Path, ...]]:
+    """Files that belong together, all in one folder: under their own names in a temporary folder beside them.
+
+    They are moved in the order given when the block ends well. error: raised where they cannot be written.
+    """
+    first = paths[0]
+    with _writing(first, error):
+        folder = Path(tempfile.mkdtemp(prefix=f".{_fitting(first.name)}.", suffix=".part", dir=first.parent))
+    try:
+        yield tuple(folder / path.name for path in paths)
+        for path in paths:
+            with _writing(path, error):
+                (folder / path.name).replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_file(
+    path: str | Path, content: str | bytes, *, error: type[VanError] | None = ConfigError, follow_links: bool = False
+) -> None:
+    """Write text or bytes; options as those of `atomic_output`.
+
+    Text is UTF-8; names in it that are not UTF-8 are written with their own bytes.
+    """
+    with atomic_output(path, error=error, follow_links=follow_links) as temporary:
+        temporary.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+
+
+def is_temporary(path: Path, *names: str) -> bool:
+    """Whether `path` is called as `atomic_output` calls its temporary file of one of these names, regular expressions.
+
+    Such a file is left behind by a process that was killed while it wrote.
+    """
+    return re.fullmatch(rf"\.(?:{'|'.join(names)}){_TEMPORARY}", path.name) is not None
+
+
+@contextmanager
+def _writing(path: Path, error: type[VanError] | None) -> Iterator[None]:
+    """Raises `error`, where there is one, for an OSError."""
+    try:
+        yield
+    except OSError as reason:
+        if error is None:
+            raise
+        where = "" if path.parent.is_dir() else f" ({path.parent})"
+        raise error(f"cannot write {path}: {reason.strerror or reason}{where}") from reason
+
+
+def _fitting(name: str) -> str:
+    """As much of a name as leaves room for the rest of a temporary name."""
+    while len(os.fsencode(name)) > _LONGEST_NAME - 16:
+        name = name[:-1]
+    return name
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -15,12 +15,12 @@ from torch import nn
 from . import checkpoints
 from .checkpoints import Checkpoint, Info, layout
 from .checkpoints.compare import compare
-from .checkpoints.files import Widened
 from .checkpoints.folders import refuse_overwriting
 from .checkpoints.head_keys import BASES
 from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
 from .checkpoints.sources import find
+from .checkpoints.widened import Widened
 from .configs.catalog import MODELS, resolve, why_created_only
 from .configs.catalog import list_models as list_models
 from .configs.metadata import ModelMetadata

@@ -13,7 +13,8 @@ import van
 from van.cli import main
 from van.configs.segmenter import METHODS
 from van.errors import CheckpointError, ConfigError, DataError, UnknownNameError, VanError
-from van.exporting import compare, dilation, exporter, prepared, staged, trace
+from van.exporting import compare, dilation, exporter, prepared, trace
+from van.files import atomic_outputs
 from van.images.preprocess import Preprocess
 from van.inference.engines.exported import open_exported
 from van.nn.layers import depthwise_conv
@@ -153,7 +154,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
         path.write_text("half")
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "m.xml") as file:
+    with pytest.raises(KeyboardInterrupt), atomic_outputs(*exporter.files_of(tmp_path / "m.xml")) as (*_, file):
         write(file)
     assert not list(tmp_path.iterdir())
 

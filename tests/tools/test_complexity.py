@@ -11,7 +11,7 @@ from van.cli import main
 from van.configs.backbone import ATTENTION_OPTIONS, PUBLISHED, VARIANTS
 from van.errors import ConfigError, UnknownNameError
 from van.nn import Classifier
-from van.tools import complexity
+from van.tools import complexity, complexity_tables
 
 COUNTS = json.loads((FOLDER / "counts.json").read_text())["classification"]
 ROWS = [(key, "van_b6_480" if "480" in key else key.split("@")[0], 384 if "@384" in key else 224) for key in COUNTS]
@@ -25,6 +25,12 @@ def test_counts_of_the_reference(row, name, size):
     assert told.macs == want["conv_linear_macs"]
     assert told.mmcv == want["mmcv_get_model_complexity_info"]
     assert told.mmcv_without_layer_norm == want["mmcv_without_layer_norm"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_counts_in_the_file(name):
+    assert complexity_tables.counted_classifier(name) == complexity.describe(name), "run complexity.write_counted()"
+    assert complexity_tables.counted_classifier(name, 256) is None
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -179,8 +179,11 @@ def test_the_quickstart_does_not_remove_a_run_that_goes_on(stripes, tmp_path):
 def test_what_killed_runs_left_half_written_is_cleared(stripes, tmp_path):
     folder = tmp_path / "run"
     (folder / "history").mkdir(parents=True)
-    ours = [".last.ckpt.123.tmp", ".metrics.csv.tmp", ".model.safetensors.a1b2c3d4", "history/.epoch-0003.ckpt.9.tmp"]
-    others = [".notes.tmp", ".last.ckpt.tmp.mine", "data.tmp", ".report.html.tmp"]
+    of_earlier_versions = [".last.ckpt.123.tmp", ".metrics.csv.tmp", ".model.safetensors.a1b2c3d4"]
+    ours = [*of_earlier_versions, "history/.epoch-0003.ckpt.9.tmp"]
+    ours += [".last.ckpt.a1b2c3_4.part", ".summary.json.a1b2c3d4.part", "history/.epoch-0003.ckpt.a1b2c3d4.part"]
+    others = [".notes.tmp", ".last.ckpt.tmp.mine", "data.tmp", ".report.html.tmp", ".report.html.a1b2c3d4.part"]
+    others += [".a1b2c3d4.part"]
     for name in (*ours, *others):
         (folder / name).write_bytes(b"x")
     run(slim_recipe(stripes, folder, **{"trainer.epochs": 1}))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from ..files import read_json, why_no_file, why_no_path
+from ..files import atomic_output, read_json, why_no_file, why_no_path, write_file
 from . import folders
 from .checkpoint import Arrays, Content
+from .widened import Widened, bfloat16_note
 
 SUFFIXES = folders.SUFFIXES
 
@@ -239,31 +237,17 @@ def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
     return np.frombuffer(bytearray(data), _DTYPES[dtype]).reshape(shape)
 
 
-class Widened(str):
-    """The note on tensors that were widened from bfloat16; tensors: how many."""
-
-    tensors: int
-
-
-def bfloat16_note(count: int) -> Widened:
-    """The note on widened tensors."""
-    note = Widened(f"{count} bfloat16 tensors were widened to float32")
-    note.tensors = count
-    return note
-
-
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write arrays and metadata, atomically."""
+    """Write arrays and metadata, whole or not at all."""
     from safetensors.numpy import save_file
 
-    with atomic(path) as temporary:
+    with atomic_output(path, error=CheckpointError) as temporary:
         save_file({key: np.require(array, requirements="C") for key, array in arrays.items()}, temporary, metadata)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object as JSON, atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    """Write an object as JSON, whole or not at all."""
+    write_file(path, json.dumps(value, indent=2) + "\n", error=CheckpointError)
 
 
 def make_folder(path: Path) -> None:
@@ -274,36 +258,6 @@ def make_folder(path: Path) -> None:
         raise CheckpointError(f"cannot write a folder at {path}: a file is there; choose another name") from None
     except OSError as error:
         raise CheckpointError(f"cannot write the folder {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder that takes the place of `path` when the block ends well.
-
-    Raises CheckpointError when the folder does not exist or cannot be written.
-    """
-    if path.is_dir():
-        raise CheckpointError(f"cannot write {path}: a folder is there; give a file name")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error} ({path.parent})") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def summarize_content(content: Content) -> str:

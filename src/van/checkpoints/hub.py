@@ -24,7 +24,7 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 
 from ..configs.published_weights import WEIGHTS, Weight, by_hub_id
 from ..errors import CheckpointError, ConfigError, VanNotice
-from ..files import cache_folder
+from ..files import atomic_output, cache_folder
 from . import folders
 
 # Endings that make `folder/name` a path, whether or not the file exists.
@@ -199,23 +199,20 @@ def fetch_url(url: str, target: str | Path, *, sha256: str | None = None) -> Pat
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     request = urllib.request.Request(url, headers={"User-Agent": "visual-attention-network"})
     try:
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as reply, part.open("wb") as file:
-            expected, got = reply.headers.get("Content-Length"), 0
-            while block := reply.read(1 << 20):
-                got += file.write(block)
-        if expected is not None and got != int(expected):
-            raise OSError(f"{got} of {expected} bytes arrived")
-        _check_sha256(part, sha256)
-        part.replace(target)
+        with atomic_output(target, error=None) as part:
+            with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as reply, part.open("wb") as file:
+                expected, got = reply.headers.get("Content-Length"), 0
+                while block := reply.read(1 << 20):
+                    got += file.write(block)
+            if expected is not None and got != int(expected):
+                raise OSError(f"{got} of {expected} bytes arrived")
+            _check_sha256(part, sha256)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"download of {url} failed: {_line(error)}; try again, or download it yourself"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 

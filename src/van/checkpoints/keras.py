@@ -32,12 +32,12 @@ import numpy as np
 
 from ..configs.backbone import VanConfig
 from ..errors import CheckpointError, MissingExtraError
-from ..files import parse_json, read_json
+from ..files import atomic_output, parse_json, read_json
 from ..images.preprocess import OFFICIAL
 from . import checked, folders, hdf5, keys, layout
 from .checkpoint import Arrays, Checkpoint, Content
 from .damage import one_line
-from .files import atomic, bfloat16_note
+from .files import bfloat16_note
 from .limits import ReadBack, beyond_original, extra_tensors
 from .reading import RECORD, ParsedCheckpoint, assemble, describe
 
@@ -79,7 +79,7 @@ def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     h5py = _h5py()
     config = checkpoint.classifier
     counters = {key: int(array) for key, array in checkpoint.arrays.items() if key.endswith(COUNTER) and array}
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_output(path, error=CheckpointError) as temporary, h5py.File(temporary, "w") as file:
         file.attrs[RECORD] = json.dumps({**describe(checkpoint), "counters": counters})
         _named(file, "", checkpoint.name)
         groups: dict[str, str] = {}

@@ -17,9 +17,9 @@ from ..errors import CheckpointError, VanError
 from ..images.preprocess import IMAGENET, RECORDS, Preprocess
 from . import checked, head_layout, layout
 from .checkpoint import Arrays, Checkpoint, Content
-from .files import Widened
 from .head_keys import BASES
 from .keys import KeyTable
+from .widened import Widened
 
 _T = TypeVar("_T")
 

@@ -21,10 +21,11 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import CheckpointError, UnsafeFileError
+from ..files import atomic_output
 from .damage import growth_limit
-from .files import atomic, bfloat16_note
 from .pickles import Inert, Refused, load
 from .torch_names import Array, Encoded, Storage, Tensor, offered, storage_of
+from .widened import bfloat16_note
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files from before torch 1.6
 _PIECE = 2**24
@@ -206,7 +207,7 @@ def write(path: Path, tree: Mapping[str, Any]) -> None:
     """Write nested dicts of arrays and plain values as torch would; readable with `weights_only=True` anywhere."""
     import torch
 
-    with atomic(path) as temporary:
+    with atomic_output(path, error=CheckpointError) as temporary:
         torch.save(_to_torch(tree), temporary)
 
 

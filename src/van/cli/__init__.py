@@ -1,30 +1,29 @@
-"""The `van` command: one thin verb per file; a verb is imported only when it is called.
+"""The `van` command: one parser whose subcommands are the verbs, one thin file each, imported only when it is called.
 
-A verb's module has `add_arguments(parser)` and `run(options) -> int | None` (the exit code, 0 by default), and may
-have `set_defaults(parser, arguments)`.
+A verb's module has `add_arguments(parser)` and `run(options) -> int | None` (the exit code, 0 by default), and may have
+`PARSER`, the class of its parser.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import UnknownNameError, VanError, VanNotice
+from ..errors import VanError, VanNotice
 from .output import one_line, say
 
 # verb -> (module, one line of help); the order of `van --help`.
 VERBS = {
     "list": ("list", "list the models this package knows"),
-    "info": ("info", "what a model or a checkpoint file is: parameters, multiply-adds, format, classes"),
+    "info": ("info", "show what a model or a checkpoint file is: parameters, multiply-adds, format, classes"),
     "train": ("train", "train or fine-tune by a recipe"),
-    "report": ("report", "a training run as one HTML page: curves, confusion matrix, worst images, recipe"),
+    "report": ("report", "show a training run as one HTML page: curves, confusion matrix, worst images, recipe"),
     "eval": ("eval", "evaluate checkpoints: top-1, top-5, mIoU, per-class table, confusion matrix"),
     "predict": ("predict", "label images, folders of images and globs; segmenters paint them"),
-    "doctor": ("doctor", "read a data set before training, and tell what is wrong with it"),
+    "doctor": ("doctor", "check a data set before training, and report what is wrong with it"),
     "convert": ("convert", "convert a checkpoint to another format and verify the result"),
     "export": ("export", "export to ONNX, OpenVINO or torch.export, and prove that it computes the same"),
     "bench": ("bench", "measure how fast a network is on this CPU, in torch, ONNX Runtime, OpenVINO and int8"),
@@ -34,9 +33,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, an error's own, told on one line."""
-    # not list(…): importing the verb of that name puts its module here
-    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
+    """Run `van VERB …`; returns the exit code: 0 fine, 1 partly failed, an error's own; the error is one line."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # of a terminal that is not UTF-8
@@ -44,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", VanNotice)
             warnings.showwarning = _show_warning
-            return _run(arguments)
+            return _run([*(sys.argv[1:] if arguments is None else arguments)])
     except (VanError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # `van list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -57,25 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    verb, *rest = arguments or ["help"]
-    if verb == "help" and rest:  # van help predict
-        verb, rest = rest[0], ["--help"]
-    if verb in ("-h", "--help", "help"):
-        print(_help(), flush=True)
-        return 0
-    if verb in ("-V", "--version"):
-        say(f"van {__version__}")
-        return 0
-    if verb not in VERBS:
-        raise UnknownNameError.of("command", verb, VERBS)
-    from .parser import Parser
+    from .parser import Commands
 
-    module = importlib.import_module(f".{VERBS[verb][0]}", __name__)
-    parser = Parser(prog=f"van {verb}", description=(module.__doc__ or "").strip())
-    module.add_arguments(parser)
-    if hasattr(module, "set_defaults"):  # what is named first decides the defaults of the other options
-        module.set_defaults(parser, rest)
-    return module.run(parser.parse_args(rest)) or 0
+    commands = Commands({verb: module for verb, (module, _) in VERBS.items()}, package=__name__)
+    options = commands.parse_args(arguments)
+    topic = options.help.topic if options.command == "help" else None
+    if topic is not None:
+        commands.parse_args([topic, "--help"])  # prints, and raises SystemExit
+    if options.show_version:
+        say(f"van {__version__}")
+    elif options.show_help or options.command in (None, "help"):
+        print(_help(), flush=True)
+    else:
+        return commands.module(options.command).run(options[options.command]) or 0
+    return 0
 
 
 def _help() -> str:
@@ -84,7 +76,7 @@ def _help() -> str:
     return "\n".join(
         [
             *("usage: van COMMAND …", "", "Visual Attention Network (arXiv 2202.09741).", "", *lines, ""),
-            "van COMMAND --help tells a command's options; van --version the version.",
+            "van COMMAND --help shows a command's options; van --version the version.",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The tables of `van info` for models: what they cost, layer by layer, size by size, ablation by ablation."""
+"""The tables of `van info` for models: what they cost by layer, by size and by option of the attention."""
 
 from __future__ import annotations
 
@@ -6,28 +6,38 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..tools.complexity import CONVENTIONS, Alternative, Complexity, ablations, describe, kernels, sides, variants
+from ..configs.backbone import VARIANTS
+from ..configs.segmenter import SEGMENTERS
+from ..tools.complexity_tables import (
+    CONVENTIONS,
+    PUBLISHED_SEGMENTERS,
+    Alternative,
+    Complexity,
+    SegmenterComplexity,
+    counted_classifier,
+    counted_segmenter,
+    sides,
+)
 from .output import print_table, to_json
 
 
 def show_model(name: str, *, size: Sequence[int], with_ablations: bool, as_json: bool) -> None:
     """One model: its layers and totals and, if asked, what the options of its attention cost."""
-    told = describe(name, size=size)
-    options = (ablations(name, size=size), kernels(name, size=size)) if with_ablations else ((), ())
+    cost, options = _classifier(name, size), _alternatives(name, size) if with_ablations else ((), ())
     if as_json:
         tables = zip(("ablations", "kernels"), options, strict=True)
         extra = {key: [row.to_dict() for row in rows] for key, rows in tables if rows}
-        print(to_json(told.to_dict() | extra))
+        print(to_json(cost.to_dict() | extra))
         return
-    _print_layers(told)
+    _print_layers(cost)
     for title, rows in zip(("ablations of the attention", "kernels of the attention"), options, strict=True):
         if rows:
-            _print_options(f"{told.name}: {title}", rows)
+            _print_options(f"{cost.name}: {title}", rows)
 
 
 def show_variants(*, size: Sequence[int], as_json: bool) -> None:
     """Every published size on a line, counted next to published."""
-    rows = variants(size=size)
+    rows = [_classifier(name, size) for name in VARIANTS]
     if as_json:
         print(to_json([{key: value for key, value in row.to_dict().items() if key != "layers"} for row in rows]))
         return
@@ -53,26 +63,23 @@ def show_variants(*, size: Sequence[int], as_json: bool) -> None:
 
 def show_segmenter(name: str, *, size: Sequence[int], as_json: bool) -> None:
     """One segmenter: its parts, and its operations in every convention next to what was published."""
-    from ..configs.segmenter import SEGMENTERS
-    from ..tools.complexity_segmentation import PUBLISHED, measure_segmenter
-
-    config, pixels = SEGMENTERS[name], sides(size)
-    told, published = measure_segmenter(config, pixels), PUBLISHED.get(name, ())
+    pixels = sides(size)
+    cost, published = _segmenter(name, size), PUBLISHED_SEGMENTERS.get(name, ())
     if as_json:
         tables = [asdict(row) | {"size": list(row.size)} for row in published]
-        print(to_json({"name": name, "size": list(pixels), **asdict(told), "published": tables}))
+        print(to_json({"name": name, "size": list(pixels), **asdict(cost), "published": tables}))
         return
     counted = {
-        "torchprofile": ("multiply-adds as torchprofile counts", told.torchprofile),
-        "mmcv": ("multiply-adds as mmcv counts", told.mmcv),
+        "torchprofile": ("multiply-adds as torchprofile counts", cost.torchprofile),
+        "mmcv": ("multiply-adds as mmcv counts", cost.mmcv),
     }
     table = _table(f"{name}, {_by(pixels)} pixels", ["what", "counted", "published"])
-    for part, parameters in told.by_part.items():
+    for part, parameters in cost.by_part.items():
         table.add_row(f"parameters: {part}", f"{parameters:,}", "")
     millions = ", ".join(f"{row.parameters_m} M" for row in published)
-    table.add_row("parameters", f"{told.parameters:,}", millions, end_section=True)
-    table.add_row("multiply-adds of convolutions", f"{told.macs / 1e9:.3f} G", "")
-    table.add_row("multiply-adds of matrix products", f"{told.matmul_macs / 1e9:.3f} G", "")
+    table.add_row("parameters", f"{cost.parameters:,}", millions, end_section=True)
+    table.add_row("multiply-adds of convolutions", f"{cost.macs / 1e9:.3f} G", "")
+    table.add_row("multiply-adds of matrix products", f"{cost.matmul_macs / 1e9:.3f} G", "")
     for convention, (what, count) in counted.items():
         rows = [row for row in published if row.convention == convention and row.giga]
         theirs = ", ".join(f"{row.giga} G" + (f" at {_by(row.size)}" if row.size != pixels else "") for row in rows)
@@ -81,27 +88,50 @@ def show_segmenter(name: str, *, size: Sequence[int], as_json: bool) -> None:
     print("convolutions and matrix products: no bias, norms, activations or resizing; the auxiliary head never runs.")
 
 
-def _print_layers(told: Complexity) -> None:
-    table = _table(f"{told.name}, {_by(told.size)} pixels", ["layer", "output", "parameters", "multiply-adds"])
-    for layer in told.layers:
+def _classifier(name: str, size: Sequence[int]) -> Complexity:
+    """Counted before, else counted now, for which torch is imported."""
+    if (cost := counted_classifier(name, size)) is not None:
+        return cost
+    from ..tools.complexity import describe
+
+    return describe(name, size=size)
+
+
+def _segmenter(name: str, size: Sequence[int]) -> SegmenterComplexity:
+    if (cost := counted_segmenter(name, size)) is not None:
+        return cost
+    from ..tools.complexity import describe_segmenter
+
+    return describe_segmenter(SEGMENTERS[name], size=size)
+
+
+def _alternatives(name: str, size: Sequence[int]) -> tuple[tuple[Alternative, ...], tuple[Alternative, ...]]:
+    from ..tools.complexity import ablations, kernels
+
+    return ablations(name, size=size), kernels(name, size=size)
+
+
+def _print_layers(cost: Complexity) -> None:
+    table = _table(f"{cost.name}, {_by(cost.size)} pixels", ["layer", "output", "parameters", "multiply-adds"])
+    for layer in cost.layers:
         weights = layer.parameters + layer.statistics
         table.add_row(
             layer.name, _by(layer.shape), f"{weights:,}", f"{layer.macs:,}", end_section=_ends_stage(layer.name)
         )
-    table.add_row("total", "", f"{told.parameters + told.statistics:,}", f"{told.macs:,}")
+    table.add_row("total", "", f"{cost.parameters + cost.statistics:,}", f"{cost.macs:,}")
     print_table(table)
-    print(f"parameters: {told.parameters:,} trainable, {told.statistics:,} BatchNorm statistics{_published(told, 0)}")
+    print(f"parameters: {cost.parameters:,} trainable, {cost.statistics:,} BatchNorm statistics{_published(cost, 0)}")
     print(
-        f"multiply-adds: {told.macs / 1e9:.3f} G; {told.mmcv_without_layer_norm / 1e9:.3f} G in the published"
-        f" convention{_published(told, 1)}"
+        f"multiply-adds: {cost.macs / 1e9:.3f} G; {cost.mmcv_without_layer_norm / 1e9:.3f} G in the published"
+        f" convention{_published(cost, 1)}"
     )
     print("\n".join(CONVENTIONS))
 
 
-def _published(told: Complexity, which: int) -> str:
-    if told.published is None:
+def _published(cost: Complexity, which: int) -> str:
+    if cost.published is None:
         return ""
-    return f"; published: {told.published[which]:g} {('M', 'G')[which]}"
+    return f"; published: {cost.published[which]:g} {('M', 'G')[which]}"
 
 
 def _print_options(title: str, rows: Iterable[Alternative]) -> None:

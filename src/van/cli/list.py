@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..configs.catalog import list_models
 from ..errors import ConfigError
 
 
@@ -25,8 +26,6 @@ def run(options: Any) -> None:
     if options.weights:
         _weights(options)
         return
-    from ..models import list_models
-
     names = list_models(options.pattern)
     if not names:
         raise ConfigError(f"no model matches {options.pattern!r}; try van list without a pattern")

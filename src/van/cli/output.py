@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import files
 from ..errors import ConfigError
 from ..files import UNSAFE, printable, why_no_path
 
@@ -73,25 +74,11 @@ def check_writable(path: str | Path | None, *suffixes: str) -> None:
 
 
 def write_file(path: str | Path, content: str | bytes) -> None:
-    """Write text or bytes under a temporary name, then rename; raises ConfigError when that fails.
-
-    Text is UTF-8; names that are not are written with their own bytes.
-    """
-    path = Path(path)
-    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
-    if is_stream(path):
-        path.write_bytes(data)
-        return
-    path = path.resolve()  # of a symbolic link, the target is replaced
-    # the name itself may be as long as a file system allows
-    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    """`van.files.write_file`, also for what is no file, as /dev/stdout; raises ConfigError when that fails."""
+    if is_stream(Path(path)):
+        Path(path).write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+    else:
+        files.write_file(path, content, follow_links=True)
 
 
 def to_json(value: Any, indent: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Tell a training run in one self-contained HTML page: curves, confusion matrix, worst images, recipe, environment.
+"""Write a training run as one self-contained HTML page: curves, confusion matrix, worst images, recipe, environment.
 
 van report runs/finetune-20260101-120000
 van report RUN --out page.html --device cuda

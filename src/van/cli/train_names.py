@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-
-from ..errors import ConfigError
+from collections.abc import Collection
 
 # short option -> setting; the order of `van train --help`.
 SHORT: dict[str, str] = {
@@ -73,45 +71,8 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
 }
 
 
-def spelled_out(arguments: Sequence[str], settings: Mapping[str, str]) -> list[str]:
-    """The arguments with the short options as settings: `--lr 1e-4` as `--optim.lr 1e-4`.
-
-    settings: "optim.lr" and so on of the recipe at hand, for which an option without a section is looked up.
-    Raises ConfigError for what is another tool's option, and for a setting that is given twice in different words.
-    """
-    words: list[str] = []
-    given: dict[str, tuple[str, str]] = {}  # setting -> how it is written, its value
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        option, equals, value = word.partition("=")
-        setting = SHORT.get(option.replace("_", "-")) if option.startswith("--") else None
-        if setting is not None and setting in settings:
-            word = f"--{setting}{equals}{value}"
-        elif option.startswith("--") and "." not in option:
-            _refuse_foreign(option, settings, section_file=following.endswith((".yaml", ".yml")))
-        name = word.partition("=")[0].removeprefix("--")
-        if name in settings and word.startswith("--"):
-            value = value if equals else following
-            before = given.setdefault(name, (option, value))
-            if before[0] != option and before[1] != value:
-                raise ConfigError(f"{before[0]} {before[1]} and {option} {value} set the same; give one of them")
-        words.append(word)
-    return words
-
-
-def _refuse_foreign(option: str, settings: Mapping[str, str], *, section_file: bool) -> None:
-    """Raises ConfigError for an option that is none here, where it is plain what it would be."""
-    name = option.removeprefix("--").replace("-", "_")
-    if name in _OWN or (section_file and name in {setting.partition(".")[0] for setting in settings}):
-        return
-    own = [f"--{setting}" for setting in _meant(name, settings)]
-    if own:
-        raise ConfigError(f"van train: there is no {option}; did you mean {' or '.join(own)}?")
-
-
-_OWN = ("list", "config", "name", "preset", "help", "print_config", "task")
-
-
-def _meant(name: str, settings: Iterable[str]) -> list[str]:
+def meant(name: str, settings: Collection[str]) -> list[str]:
+    """The settings that an option `--name` of another tool, or without its section, may stand for."""
     known = [setting for setting in _ELSEWHERE.get(name, ()) if setting in settings]
     last = [setting for setting in settings if setting.partition(".")[2] == name]
     if known or last:

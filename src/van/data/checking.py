@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
-from ..files import private_cache
+from ..files import atomic_output, private_cache
 from ..images.preprocess import read_image, to_color
 from .index import PathTable
 from .labelled_images import FolderData
@@ -142,14 +143,10 @@ class _Memory:
         """Keep what was learnt, whole or not at all; a memory that cannot be kept costs time only."""
         if self.file is None or not self.fresh:
             return
-        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}.tmp")
-        try:
+        with suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with atomic_output(self.file, error=None) as temporary, temporary.open("wb") as file:
                 np.save(file, np.union1d(self.whole, np.array(self.fresh, np.uint64)))
-            temporary.replace(self.file)
-        except OSError:
-            temporary.unlink(missing_ok=True)
 
 
 def _file(data: FolderData, index: Path | None) -> Path | None:

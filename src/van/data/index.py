@@ -21,7 +21,7 @@ from typing import Any, overload
 import numpy as np
 
 from ..errors import VanNotice
-from ..files import parse_json, why_no_file, why_no_path
+from ..files import parse_json, why_no_file, why_no_path, write_file
 
 RACY_NS = 2_000_000_000
 _MAGIC = "van image index 1"
@@ -118,15 +118,11 @@ def _write(file: Path, root: Path, found: dict[str, list[Folder]]) -> None:
     names = b"\0".join(os.fsencode(name) for folders in found.values() for each in folders for name in each.names)
     body = json.dumps(rows).encode() + b"\n" + names
     head = {"format": _MAGIC, "root": str(root.resolve()), "digest": hashlib.blake2b(body).hexdigest()}
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(json.dumps(head).encode() + b"\n" + body)
-        temporary.replace(file)
+        write_file(file, json.dumps(head).encode() + b"\n" + body, error=None)
     except OSError as error:
         warnings.warn(f"cannot write {file}: {error.strerror}; the files will be listed again next time", VanNotice, 4)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(file: Path, root: Path) -> dict[str, list[Folder]]:

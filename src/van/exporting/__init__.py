@@ -1,6 +1,6 @@
 """Exported networks: one file for ONNX Runtime, OpenVINO or torch.export, and proof that it computes the same."""
 
-from .exporter import FORMATS, Export, batches, describe, destination, export, network, reference, runner, staged
+from .exporter import FORMATS, Export, batches, describe, destination, export, network, reference, runner
 from .formats import onnx_model, openvino_model, save_openvino
 from .graph import prepared, trace
 from .int8 import Quantized, quantize
@@ -25,6 +25,5 @@ __all__ = [
     "reference",
     "runner",
     "save_openvino",
-    "staged",
     "trace",
 ]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,7 @@ from ..configs.backbone import name_of
 from ..configs.catalog import why_created_only
 from ..configs.segmenter import name_of as segmenter_name_of
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
-from ..files import why_no_path
+from ..files import atomic_outputs, why_no_path
 from ..images.preprocess import IMAGENET
 from ..inference.description import Description
 from ..inference.engines import written
@@ -114,7 +111,7 @@ def export(
     description = describe(model, size=size, options=options)
     shown = list(batches(description, images))
     program = trace(prepared(model, fold=fold, dilation_free=dilation_free), description.in_chans)
-    with staged(target) as file:
+    with atomic_outputs(*files_of(target)) as (*_, file):
         _write(program, description, file, kind)
         limits = {"tolerance": tolerance, "minimal_agreement": agreement}
         parity = compare(runner(file), reference(model), shown, **limits)
@@ -263,23 +260,6 @@ def reference(model: nn.Module) -> Run:
     return logits
 
 
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A file to write in a folder beside `target`, moved to it at the end, with what lies beside it, unless an error
-    came; raises ConfigError where nothing can be written."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error
-    try:
-        file = folder / target.name
-        yield file
-        for made in reversed(files_of(file)):  # the .xml file last: alone it is refused
-            made.replace(target.parent / made.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def files_of(path: Path) -> list[Path]:
-    """The files that make up an exported one."""
-    return [path, path.with_suffix(".bin")] if SUFFIXES[path.suffix.lower()] == "openvino" else [path]
+    """The files that make up an exported one, itself last: an .xml file without its weights is refused."""
+    return [path.with_suffix(".bin"), path] if SUFFIXES[path.suffix.lower()] == "openvino" else [path]

@@ -14,12 +14,13 @@ import numpy as np
 from torch import nn
 
 from ..errors import ConfigError, DataError, UnknownNameError, VanError
+from ..files import atomic_outputs
 from ..inference.description import Description
 from ..inference.evaluate import evaluate
 from ..inference.evaluate_masks import evaluate_masks
 from ..ops.timing import burst_ms, in_turn, summary
 from .calibration import Data, calibration_images, validation_images
-from .exporter import describe, destination, files_of, network, runner, staged
+from .exporter import describe, destination, files_of, network, runner
 from .graph import prepared, trace
 from .int8_onnx import OnnxInt8
 from .int8_openvino import OpenVinoInt8
@@ -97,7 +98,7 @@ def quantize(
         validation=validation,
         max_drop=max_drop,
     )
-    with staged(target) as file:
+    with atomic_outputs(*files_of(target)) as (*_, file):
         report = trial.write(file)
         fp32_bytes = _bytes(trial.fp32(file))
     return Quantized(

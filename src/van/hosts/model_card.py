@@ -15,10 +15,10 @@ import numpy as np
 
 from .. import checkpoints
 from ..checkpoints import Checkpoint
-from ..checkpoints.files import atomic
 from ..configs.backbone import PUBLISHED
 from ..configs.published_weights import WEIGHTS, Weight, by_filename
 from ..errors import CheckpointError, VanNotice
+from ..files import write_file
 
 DATASETS = {"in1k": ("ImageNet-1K", "imagenet-1k"), "in21k": ("ImageNet-22K", "imagenet-22k")}
 CITATION = """@article{guo2022visual,
@@ -47,8 +47,7 @@ def write(folder: str | Path, repo: str) -> Path:
             stacklevel=2,
         )
     path = Path(folder) / "README.md"
-    with atomic(path) as temporary:
-        temporary.write_text(text(checkpoint, repo), encoding="utf-8")
+    write_file(path, text(checkpoint, repo), error=CheckpointError)
     return path
 
 

@@ -8,8 +8,6 @@ Shapes: H height, W width, K classes.
 
 from __future__ import annotations
 
-import os
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -18,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ConfigError, DataError, UnknownNameError
-from ..files import printable
+from ..files import atomic_output, printable
 
 Colour = tuple[int, int, int]
 Palette = Sequence[Colour]
@@ -181,11 +179,5 @@ def _save_png(path: str | Path, image: Image.Image) -> None:
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the name itself may be as long as a file system allows
-    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_output(path, error=None) as temporary, temporary.open("wb") as file:
+        write(file)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VanNotice
-from ..files import cache_folder, private_cache, why_not_private
+from ..files import atomic_output, cache_folder, private_cache, why_not_private
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILER_TIMEOUT_S = 60
@@ -158,15 +158,9 @@ def _keep(folder: Path, name: str, flags: Sequence[str]) -> Path:
         for path in folder.glob(f"{name}-*.so"):
             path.unlink()
         content = made.read_bytes()
-        descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
         target = folder / f"{name}-{_digest(content)}.so"
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_output(target, error=None, mode=0o600) as temporary:
+            temporary.write_bytes(content)
     hang.unlink(missing_ok=True)
     return target
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import re
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..files import cache_folder, why_not_private
+from ..files import atomic_output, cache_folder, why_not_private
 
 KERNELS = Path(__file__).parent / "triton_kernels.py"
 
@@ -105,15 +103,13 @@ def read_tuned(path: Path) -> dict[str, Blocks]:
 
 
 def write_tuned(path: Path, found: dict[str, Blocks]) -> None:
-    """Add measured blocks to a file, atomically."""
+    """Add measured blocks to a file, which is replaced whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if reason := why_not_private(path.parent):  # it would not be read
         raise ConfigError(f"{path.parent} {reason}; chmod go-w it, or set VAN_CACHE to a folder of your own")
     merged: dict[str, Any] = {name: asdict(blocks) for name, blocks in (read_tuned(path) | found).items()}
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(merged, file, indent=1)
-    Path(name).replace(path)
+    with atomic_output(path, mode=0o600) as temporary:
+        temporary.write_text(json.dumps(merged, indent=1))
     _tuned_on.cache_clear()
 
 

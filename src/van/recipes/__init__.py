@@ -32,7 +32,9 @@ from .spec import (
 
 __all__ = [
     "CLASSIFICATION_PRESETS",
+    "KINDS",
     "PRESETS",
+    "PRESETS_OF",
     "RECIPES",
     "AnyRecipe",
     "AugmentSpec",
@@ -47,6 +49,7 @@ __all__ = [
     "TrainerSpec",
     "configured",
     "get_recipe",
+    "kind_of",
     "recipe_of",
     "summary",
     "with_preset",
@@ -59,6 +62,12 @@ CLASSIFICATION_RECIPES: dict[str, Callable[[], Recipe]] = {
     **IMAGENET_RECIPES,
     **IMAGENET22K_RECIPES,
 }
+# class of recipes -> preset -> what makes a recipe fit a smaller machine
+PRESETS_OF: dict[type[AnyRecipe], Mapping[str, Callable[[Any], AnyRecipe]]] = {
+    Recipe: CLASSIFICATION_PRESETS,
+    SegmentationRecipe: PRESETS,
+}
+KINDS = tuple(PRESETS_OF)
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {**CLASSIFICATION_RECIPES, **SEGMENTATION_RECIPES}
 
 
@@ -74,20 +83,25 @@ def get_recipe(name: str) -> Any:
 
 def with_preset(recipe: Any, name: str) -> Any:
     """A recipe for a smaller machine; raises UnknownNameError, ConfigError for a preset of the other task."""
-    known: dict[str, Any] = {**CLASSIFICATION_PRESETS, **PRESETS}
+    known = dict.fromkeys(each for own in PRESETS_OF.values() for each in own)
     if name not in known:
         raise UnknownNameError.of("preset", name, known)
     classifies = isinstance(recipe, Recipe)
-    own: dict[str, Any] = CLASSIFICATION_PRESETS if classifies else PRESETS
+    own = PRESETS_OF[type(recipe)]
     if name not in own:
         task = "segmentation" if classifies else "classification"
         raise ConfigError(f"--preset {name} belongs to {task} recipes; this one has {', '.join(own)}")
     return own[name](recipe)
 
 
+def kind_of(values: Mapping[str, Any]) -> type[AnyRecipe]:
+    """The class of the recipe in a nested dict: a segmentation's says `task: segmentation`."""
+    return SegmentationRecipe if values.get("task") else Recipe
+
+
 def recipe_of(values: Mapping[str, Any]) -> AnyRecipe:
-    """The recipe in a nested dict: a segmentation's says `task: segmentation`. Raises as `Recipe.from_dict`."""
-    return SegmentationRecipe.from_dict(values) if values.get("task") else Recipe.from_dict(values)
+    """The recipe in a nested dict, of the class that `kind_of` gives. Raises as `Recipe.from_dict`."""
+    return kind_of(values).from_dict(values)
 
 
 def configured(recipe: str | AnyRecipe, settings: Mapping[str, Any]) -> AnyRecipe:

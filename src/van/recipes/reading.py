@@ -23,7 +23,11 @@ def read_settings(path: Path, *, numbered: bool = False) -> dict[str, Any]:
 
     numbered: numbers may be keys, below the first level.
     """
-    text = _text(path)
+    return parse_settings(_text(path), path, numbered=numbered)
+
+
+def parse_settings(text: str, path: Path, *, numbered: bool = False) -> dict[str, Any]:
+    """The keys and values of a YAML text, as `read_settings`; path: what errors call it."""
     import yaml
 
     try:

@@ -7,6 +7,7 @@ a row for each.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -314,6 +315,11 @@ class SegmentationRecipe(Sectioned):
                 f"schedule.warmup_steps is {self.schedule.warmup_steps}, trainer.steps {self.trainer.steps}; a run "
                 "cannot be all warm-up: use a shorter one, or 0"
             )
+
+    @staticmethod
+    def score_text(summary: Mapping[str, Any]) -> str:
+        """The score in a run's summary: `mIoU 41.20%`; nan where no pixel had a label."""
+        return f"mIoU {summary.get('val/mIoU', math.nan):.2%}"
 
     @property
     def global_batch(self) -> int:

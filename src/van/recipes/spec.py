@@ -7,6 +7,7 @@ raises ConfigError.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -211,6 +212,11 @@ class Recipe(Sectioned):
             epochs = math.inf
         if epochs > 10**9:
             raise ConfigError("trainer.epochs, schedule.cycles and cycle_mul make more than a thousand million epochs")
+
+    @staticmethod
+    def score_text(summary: Mapping[str, Any]) -> str:
+        """The score in a run's summary: `top-1 97.50%`."""
+        return f"top-1 {summary['val/top1']:.2f}%"
 
     @property
     def global_batch(self) -> int:

@@ -1,116 +1,47 @@
-"""What a classifier costs: parameters exactly, multiply-adds at any image size, and where they are.
+"""What a network costs: parameters exactly, multiply-adds at any image size, and where they are.
 
 The network runs once on the meta device, so nothing is computed and no memory is needed.
-
-| convention | what is counted | which table |
-|---|---|---|
-| `macs` | convolutions and linear layers, no bias | none |
-| `mmcv` | and 1 per convolution's bias, 2 per BatchNorm element, 2 per LayerNorm element | today's OpenMMLab counter |
-| `mmcv_without_layer_norm` | the same without LayerNorm, as older versions of that counter | paper, OpenMMLab |
-
 B6's published figures exist twice: the paper's for a third stage 384 wide, OpenMMLab's for 480 (`van_b6_480`).
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..configs.backbone import ATTENTION_OPTIONS, PUBLISHED, VARIANTS, VanConfig, name_of, resolve
-from ..errors import ConfigError
-from ..nn import Classifier
+from ..configs.segmenter import SEGMENTERS, SegmenterConfig
+from ..nn.build import build
+from ..nn.hamburger import factorisations
+from ..nn.heads.layers import ConvNormReLU
+from .complexity_counter import Convention, Operations, count_operations
+from .complexity_tables import COUNTED, Alternative, Complexity, Layer, SegmenterComplexity, sides
 
-CONVENTIONS = (
-    "multiply-adds: one per use of a weight in convolutions and linear layers; no biases, no norms.",
-    "published convention: OpenMMLab's counter, which adds 1 per use of a bias and 2 per BatchNorm element.",
-)
+# What published tables count, as weights of the counter's quantities.
+MACS: Convention = {"macs": 1}
+# OpenMMLab's counter on classifiers: the paper's table and OpenMMLab's own, and as newer versions count.
+MMCV_WITHOUT_LAYER_NORM: Convention = {"macs": 1, "bias": 1, "batch_norm": 2}
+MMCV: Convention = {**MMCV_WITHOUT_LAYER_NORM, "layer_norm": 2}
+# The same counter on segmenters, 2048 x 512 (VAN segmentation code of 2022-07): their BatchNorm was the synchronised
+# one, which it does not know; `_rectified` is added.
+MMCV_SEGMENTATION: Convention = {"macs": 1, "bias": 1, "layer_norm": 2, "group_norm": 2, "pool_input": 1}
+# torchprofile on segmenters, 512 x 512 (VAN segmentation code of 2022-03), the last resize to the image included;
+# `_idle` is added.
+TORCHPROFILE: Convention = {
+    **{"macs": 1, "matmul": 1, "multiply": 1, "pooled": 1, "bilinear": 4},
+    **{"batch_norm": 1, "layer_norm": 1, "group_norm": 1},
+}
 
 # Kernel side and dilation -> ImageNet-1K top-1 on B0, in percent (paper, section 4.1).
 KERNELS: dict[tuple[int, int], float] = {(7, 2): 74.8, (14, 3): 75.3, (21, 3): 75.4, (28, 4): 75.4}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A row of the summary: a patch embedding, a block, a stage's norm or the head.
-
-    shape: of its output, (C, H, W) or (K,). parameters: trainable ones. statistics: BatchNorm's running means and
-    variances, which Keras counts as non-trainable parameters. macs: as in the module's table.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    parameters: int
-    statistics: int
-    macs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Complexity:
-    """What one network costs for one image of `size` (height, width) pixels.
-
-    macs, mmcv, mmcv_without_layer_norm: see the module's table.
-    published: parameters in millions and G at 224 x 224 as printed, None for other networks and sizes.
-    """
-
-    name: str
-    size: tuple[int, int]
-    layers: tuple[Layer, ...]
-    macs: int
-    mmcv: int
-    mmcv_without_layer_norm: int
-    published: tuple[float, float] | None
-
-    @property
-    def parameters(self) -> int:
-        """Trainable parameters."""
-        return sum(layer.parameters for layer in self.layers)
-
-    @property
-    def statistics(self) -> int:
-        """Running means and variances of the BatchNorms."""
-        return sum(layer.statistics for layer in self.layers)
-
-    @property
-    def deviation(self) -> float | None:
-        """By how much our count in the published convention exceeds the published G, in percent."""
-        return None if self.published is None else 100 * (self.mmcv_without_layer_norm / (self.published[1] * 1e9) - 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready dict of every field, the layers last."""
-        return {
-            "name": self.name,
-            "size": list(self.size),
-            "parameters": self.parameters,
-            "statistics": self.statistics,
-            "macs": self.macs,
-            "mmcv": self.mmcv,
-            "mmcv_without_layer_norm": self.mmcv_without_layer_norm,
-            "published": None if self.published is None else list(self.published),
-            "deviation_percent": None if self.deviation is None else round(self.deviation, 3),
-            "layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers],
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alternative:
-    """A change of large kernel attention: what it costs, and the paper's ImageNet-1K top-1 with it, in percent."""
-
-    option: str
-    meaning: str
-    top1: float
-    complexity: Complexity
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready dict."""
-        told = {"option": self.option, "meaning": self.meaning, "top1_of_van_b0": self.top1}
-        return told | {"parameters": self.complexity.parameters, "macs": self.complexity.macs}
 
 
 def describe(model: str | VanConfig, *, size: int | Sequence[int] = 224) -> Complexity:
@@ -126,17 +57,16 @@ def describe(model: str | VanConfig, *, size: int | Sequence[int] = 224) -> Comp
 def _describe(config: VanConfig, pixels: tuple[int, int]) -> Complexity:
     name = name_of(config)
     with torch.device("meta"):
-        network = Classifier(config).eval()
-    layers, totals = _count(network, pixels)
-    biased = totals["macs"] + totals["bias"] + 2 * totals["batch_norm"]
+        network = build(config).eval()
+    layers, operations = _layers(network, torch.empty(1, config.in_chans, *pixels, device="meta"))
     known = name in PUBLISHED and config == VARIANTS[name] and pixels == (224, 224)
     return Complexity(
         name=name,
         size=pixels,
         layers=layers,
-        macs=totals["macs"],
-        mmcv=biased + 2 * totals["layer_norm"],
-        mmcv_without_layer_norm=biased,
+        macs=operations.in_convention(MACS),
+        mmcv=operations.in_convention(MMCV),
+        mmcv_without_layer_norm=operations.in_convention(MMCV_WITHOUT_LAYER_NORM),
         published=PUBLISHED[name][:2] if known else None,
     )
 
@@ -177,34 +107,21 @@ def kernels(model: str = "van_b0", *, size: int | Sequence[int] = 224) -> tuple[
     return tuple(rows)
 
 
-def sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """(H, W) of an image of one or two sides in pixels; raises ConfigError for anything else."""
-    given = (size,) if isinstance(size, int) else tuple(size)
-    if len(given) not in (1, 2) or any(side < 1 for side in given):
-        raise ConfigError(f"size is {size}; expected the side of the image in pixels, or height and width")
-    return given[0], given[-1]
-
-
 # The summary's rows by the names of the modules in them.
 _ROW = re.compile(r"backbone\.stages\.\d+\.(?:patch_embed|blocks\.\d+|norm)|head")
 
 
-def _count(network: Classifier, pixels: tuple[int, int]) -> tuple[tuple[Layer, ...], Counter[str]]:
-    """Rows in the order of computation, and operations in total."""
+def _layers(network: nn.Module, images: Tensor) -> tuple[tuple[Layer, ...], Operations]:
+    """Rows in the order of computation, and the operations of the whole."""
     shapes: dict[str, tuple[int, ...]] = {}
-    operations: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-    def watch(name: str, module: nn.Module, output: Tensor) -> None:
-        row = _ROW.match(name)
-        if row is not None:
-            operations[row[0]].update(_operations(module, output))
-            shapes[row[0]] = tuple(output.shape[1:])  # the row's own module is the last to finish
+    def note(name: str, output: Tensor) -> None:
+        shapes[name] = tuple(output.shape[1:])
 
     for name, module in network.named_modules():
-        module.register_forward_hook(lambda module, _, output, name=name: watch(name, module, output))
-    channels = network.backbone.config.in_chans
-    with torch.no_grad():
-        network(torch.empty(1, channels, *pixels, device="meta"))
+        if _ROW.fullmatch(name):
+            module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+    operations = count_operations(network, images)
     parameters, statistics = _sizes(network.named_parameters()), _sizes(network.named_buffers())
     layers = tuple(
         Layer(
@@ -212,26 +129,15 @@ def _count(network: Classifier, pixels: tuple[int, int]) -> tuple[tuple[Layer, .
             shape=shape,
             parameters=parameters[row],
             statistics=statistics[row],
-            macs=operations[row]["macs"],
+            macs=operations.by_module[row]["macs"],
         )
         for row, shape in shapes.items()
         if parameters[row]
     )
-    return layers, sum(operations.values(), Counter())
+    return layers, operations
 
 
-def _operations(module: nn.Module, output: Tensor) -> dict[str, int]:
-    elements = output.numel()
-    if isinstance(module, nn.Conv2d):
-        return {"macs": elements * module.weight[0].numel(), "bias": elements if module.bias is not None else 0}
-    if isinstance(module, nn.Linear):
-        return {"macs": elements * module.in_features}
-    if isinstance(module, nn.BatchNorm2d):
-        return {"batch_norm": elements}
-    return {"layer_norm": elements} if isinstance(module, nn.LayerNorm) else {}
-
-
-def _sizes(tensors: Any) -> Counter[str]:
+def _sizes(tensors: Iterable[tuple[str, Tensor]]) -> Counter[str]:
     """Elements per row of the summary, BatchNorm's step counters left out."""
     sizes: Counter[str] = Counter()
     for name, tensor in tensors:
@@ -239,3 +145,63 @@ def _sizes(tensors: Any) -> Counter[str]:
         if row is not None and not name.endswith("num_batches_tracked"):
             sizes[row[0]] += tensor.numel()
     return sizes
+
+
+def describe_segmenter(config: SegmenterConfig, *, size: int | Sequence[int] = 512) -> SegmenterComplexity:
+    """What a segmenter costs for one image; size: side in pixels, or (height, width).
+
+    Raises ConfigError for an impossible size.
+    """
+    pixels = sides(size)
+    with torch.device("meta"):
+        model = build(config).eval()
+    operations = count_operations(model, torch.empty(1, config.backbone.in_chans, *pixels, device="meta"))
+    by_part = {name: sum(tensor.numel() for tensor in part.parameters()) for name, part in model.named_children()}
+    return SegmenterComplexity(
+        parameters=sum(by_part.values()),
+        by_part={name: count for name, count in by_part.items() if count},
+        macs=operations.total["macs"],
+        matmul_macs=operations.total["matmul"],
+        torchprofile=operations.in_convention(TORCHPROFILE) + _idle(model, config, pixels),
+        mmcv=operations.in_convention(MMCV_SEGMENTATION) + _rectified(model, operations),
+    )
+
+
+def _rectified(model: nn.Module, operations: Operations) -> int:
+    """Elements of the ReLUs that mmcv's counter meets: those of convolution modules, which are modules there."""
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, ConvNormReLU)]
+    return sum(operations.by_module[name]["relu"] for name in convolutions if name in operations.by_module)
+
+
+def _idle(model: nn.Module, config: SegmenterConfig, pixels: tuple[int, int]) -> int:
+    """What the published Ham heads do in vain and ours do not, so that no counter can find it here.
+
+    They multiply by a constant 1 and, the light ones, resize stage 2 to its own size.
+    """
+    light = config.method == "light_ham"
+    stage = 1 if light else -1
+    stride, width = config.backbone.reductions[stage], config.backbone.embed_dims[stage]
+    positions = -(-pixels[0] // stride) * -(-pixels[1] // stride)
+    extras = sum(positions * nmf.rank + 2 for nmf in factorisations(model))  # and two products of plain numbers
+    return extras + (4 * positions * width if light else 0)
+
+
+def write_counted() -> None:
+    """Count every classifier and segmenter at its usual size, for `complexity_tables`."""
+    classifiers = {}
+    for cost in variants():
+        layers = [[*(getattr(layer, name) for name in Layer.__dataclass_fields__)] for layer in cost.layers]
+        totals = {"macs": cost.macs, "mmcv": cost.mmcv, "mmcv_without_layer_norm": cost.mmcv_without_layer_norm}
+        classifiers[cost.name] = totals | {"layers": layers}
+    segmenters = {name: asdict(describe_segmenter(config)) for name, config in SEGMENTERS.items()}
+    COUNTED.write_text(_lines({"classifiers": classifiers, "segmenters": segmenters}), encoding="utf-8")
+
+
+def _lines(value: Any, indent: str = "\n ") -> str:
+    """JSON with a line for every model and every layer."""
+    if isinstance(value, dict) and any(isinstance(inner, dict | list) for inner in value.values()):
+        rows = [f"{json.dumps(key)}: {_lines(inner, indent + ' ')}" for key, inner in value.items()]
+        return "{" + ",".join(indent + row for row in rows) + indent[:-1] + "}"
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return "[" + ",".join(indent + json.dumps(row) for row in value) + indent[:-1] + "]"
+    return json.dumps(value)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.seeding import rng_state, set_rng_state
 from ..errors import VanNotice
+from ..files import atomic_output
 from ..recipes import TrainerSpec
 from ..recipes.segmentation_spec import SegmentationTrainerSpec
 from .checkpoint_io import BEST
@@ -153,13 +154,11 @@ class EpochTable(Callback):
             self._write()
 
     def _write(self) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
         try:
-            with temporary.open("w", newline="") as file:
+            with atomic_output(self.path, error=None) as temporary, temporary.open("w", newline="") as file:
                 writer = csv.DictWriter(file, self.columns, restval="")
                 writer.writeheader()
                 writer.writerows(self.rows)
-            temporary.replace(self.path)
         except OSError as error:
             warnings.warn(
                 f"cannot write {self.path}: {error.strerror}; its rows are in the checkpoints too",

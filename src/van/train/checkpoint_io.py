@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 import warnings
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import yaml
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ..errors import CheckpointError, VanError, VanNotice
+from ..files import atomic_output
 
 # What is left behind when `last` is written anew, for the day on which it turns out damaged.
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -47,18 +46,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         _check_finite(checkpoint, target)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             if self.run is not None and not self.run.is_dir():
                 raise FileNotFoundError(errno.ENOENT, "the run's folder has vanished")
             target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            backup = PREVIOUS if target.name == LAST else None
+            with (
+                atomic_output(target, error=None, fsync=True, backup=backup) as temporary,
+                temporary.open("wb") as file,
+            ):
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if target.name == LAST and target.exists():
-                target.replace(target.with_name(PREVIOUS))
-            temporary.replace(target)
         except (OSError, RuntimeError) as error:
             reason = _disk_error(error)
             if reason is None:
@@ -72,9 +69,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"cannot write {target}: {reason}; the checkpoints before it are whole: make room, then continue with "
                 f"trainer.resume {target.parent}"
             ) from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """As Lightning's; of a run whose folder was moved, the best checkpoint and its score are found again."""

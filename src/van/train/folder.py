@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, DataError
+from ..files import is_temporary, write_file
 from ..recipes import AnyRecipe, recipe_of
 from ..recipes.reading import read_settings
 from .checkpoint_io import BEST, LAST, PREVIOUS
@@ -93,10 +94,10 @@ def holds_run(folder: Path) -> bool:
 
 def _clear(folder: Path) -> None:
     """Remove the temporary files of runs that were killed; the lock says that no other run is using them."""
-    names = "|".join(re.escape(name) for name in (*_WRITTEN, LAST, PREVIOUS, BEST, TABLE))
-    ours = re.compile(rf"\.(?:{names}|epoch-\d+\.ckpt)\.(?:(?:\d+\.)?tmp|[a-z0-9_]{{8}})")
+    names = (*map(re.escape, (*_WRITTEN, LAST, PREVIOUS, BEST, TABLE)), r"epoch-\d+\.ckpt")
+    earlier = re.compile(rf"\.(?:{'|'.join(names)})\.(?:(?:\d+\.)?tmp|[a-z0-9_]{{8}})")  # of earlier versions
     for path in (*folder.glob(".*"), *folder.glob("history/.*")):
-        if ours.fullmatch(path.name) and path.is_file():
+        if (is_temporary(path, *names) or earlier.fullmatch(path.name)) and path.is_file():
             path.unlink(missing_ok=True)
     if not holds_run(folder):
         (folder / TABLE).unlink(missing_ok=True)  # of a run that was stopped before its first checkpoint
@@ -147,12 +148,7 @@ def resume_file(source: str) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; raises ConfigError when that fails."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    write_file(path, text)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -206,7 +206,7 @@ class VisualAttentionNetwork(nn.Module):
         As timm does, a first convolution for other channels is adapted and a head of another size left as it is.
         Raises CheckpointError when the file is not a checkpoint, or holds another variant.
         """
-        weights.load(self, checkpoints.read(checkpoint_path))
+        weights.load_compatible_state_dict(self, checkpoints.read(checkpoint_path))
 
 
 def register() -> None:

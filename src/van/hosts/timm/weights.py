@@ -18,7 +18,7 @@ from ...configs.backbone import VARIANTS, name_of
 from ...configs.published_weights import WEIGHTS, Weight, by_hub_id
 from ...errors import CheckpointError, VanError, VanNotice
 from ...images import preprocess
-from ..states import adopt, is_foreign, of_classifier, read_state, tensors
+from ..state_dicts import is_foreign, read_state, tensors, use_epsilon_of
 
 if TYPE_CHECKING:
     from .van import VisualAttentionNetwork
@@ -110,13 +110,13 @@ def _source(cfg: Mapping[str, Any], cache_dir: str | Path | None) -> Checkpoint 
         return None
     try:
         if file:
-            return of_classifier(checkpoints.read(file))
+            return checkpoints.read(file).as_classifier()
         from ...checkpoints.hub import download, reference  # the hub's client is slow to import
 
         named = f"hf://{repository}" + (f"/{cfg['hf_hub_filename']}" if cfg.get("hf_hub_filename") else "")
         if by_hub_id(reference(named).repo) is not None:
             return None
-        return of_classifier(checkpoints.read(download(named, cache=cache_dir)))
+        return checkpoints.read(download(named, cache=cache_dir)).as_classifier()
     except VanError:
         return None
 
@@ -124,13 +124,13 @@ def _source(cfg: Mapping[str, Any], cache_dir: str | Path | None) -> Checkpoint 
 def translated(
     state_dict: Mapping[str, Any], model: VisualAttentionNetwork, source: Checkpoint | None = None
 ) -> dict[str, Tensor]:
-    """The state under our keys; the model's backbone adopts what its source states, else what a foreign format implies.
+    """The state under our keys; the backbone gets the epsilon that the source names, else that of a foreign format.
 
     What the user asked for wins over both.
     """
     checkpoint = read_state(state_dict) if is_foreign(state_dict) else None
     if (known := source or checkpoint) is not None:
-        adopt(model.backbone, known, epsilon=not model.epsilon_was_given)
+        use_epsilon_of(model.backbone, known, epsilon=not model.epsilon_was_given)
     return tensors(checkpoint) if checkpoint is not None else dict(state_dict)
 
 
@@ -150,10 +150,10 @@ def _say_when_the_head_differs(theirs: int, ours: int) -> None:
         )
 
 
-def load(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
+def load_compatible_state_dict(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
     """Load a checkpoint into the timm model, adapting the first convolution and leaving a head that differs."""
-    checkpoint = of_classifier(checkpoint)
-    ours, theirs = model.config, checkpoint.backbone
+    checkpoint = checkpoint.as_classifier()
+    ours, theirs = model.config, checkpoint.classifier
     if name_of(ours) != name_of(theirs) or (ours.embed_dims, ours.depths) != (theirs.embed_dims, theirs.depths):
         raise CheckpointError(
             f"the file holds {name_of(theirs)} (widths {theirs.embed_dims}, depths {theirs.depths}), the model is "
@@ -166,7 +166,7 @@ def load(model: VisualAttentionNetwork, checkpoint: Checkpoint) -> None:
         state = {key: value for key, value in state.items() if not key.startswith(f"{HEAD}.")}
         state |= {f"{HEAD}.{key}": value for key, value in model.head.state_dict().items()}
         _say_when_the_head_differs(theirs.num_classes, ours.num_classes)
-    adopt(model.backbone, checkpoint)
+    use_epsilon_of(model.backbone, checkpoint)
     model.load_state_dict(state)
     cfg = getattr(model, "pretrained_cfg", None)
     if isinstance(cfg, dict):

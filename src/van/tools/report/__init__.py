@@ -1,1 +1,1 @@
-"""A training run as one page."""
+"""A training run as one HTML page."""

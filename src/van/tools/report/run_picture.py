@@ -23,7 +23,7 @@ Sample = tuple[Image.Image, str, str]  # image, predicted label, true label
 def read_table(folder: Path) -> dict[str, list[float]]:
     """metrics.csv of a run: column -> one number per epoch, columns without numbers left out.
 
-    Raises DataError, in words, for a run of which no epoch has ended, and for a table that is damaged.
+    Raises DataError for a run of which no epoch has ended, and for a table that is damaged.
     """
     path = folder / TABLE
     try:

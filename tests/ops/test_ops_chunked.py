@@ -1,4 +1,4 @@
-"""The streamed feed-forward: against the plain path in float64, whatever the chunks, and as a citizen of PyTorch."""
+"""The chunked feed-forward: against the plain path in float64, whatever the chunks, and as a citizen of PyTorch."""
 
 import random
 import threading
@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from van import ops
 from van.nn.backbone import FeedForward
-from van.ops import chunked as streamed
+from van.ops import chunked
 from van.ops.c_library import library
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
@@ -42,10 +42,10 @@ def exact(given):
 def check(x, given, tolerance=ROUNDING):
     """Values and every gradient against float64 autograd of the plain path."""
     probe = drawn(x.shape[0], given[5].shape[0], *x.shape[2:], seed=9, dtype=x.dtype)
-    leaves, got = leaves_of(x, given), streamed.feed_forward(x, *given)
+    leaves, got = leaves_of(x, given), chunked.feed_forward(x, *given)
     wanted_x, *wanted = exact([x, *given])
     wanted_leaves = leaves_of(wanted_x, wanted)
-    want = streamed._plainly([wanted_x, *wanted])
+    want = chunked._plainly([wanted_x, *wanted])
     assert got.shape == want.shape
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert gap(got, want) < tolerance
@@ -69,13 +69,13 @@ class TestAgainstFloat64:
         draw = random.Random(seed)
         batch, channels, hidden = draw.randint(1, 20), draw.randint(1, 20), draw.randint(1, 70)
         height, width = draw.randint(1, 24), draw.randint(1, 24)
-        monkeypatch.setattr(streamed, "CHUNK_BYTES", draw.randint(1, 8) * 4 * hidden * height * width)
+        monkeypatch.setattr(chunked, "CHUNK_BYTES", draw.randint(1, 8) * 4 * hidden * height * width)
         given = parameters(channels, hidden, draw.randint(1, 20), side=draw.choice([1, 2, 3, 5]))
         check(drawn(batch, channels, height, width, seed=seed), given)
 
     def test_chunks_cover_every_image_once(self, monkeypatch):
-        monkeypatch.setattr(streamed, "CHUNK_BYTES", 3 * 4 * 16 * 6)
-        chunks = list(streamed._chunks(torch.zeros(10, 2, 3, 4), torch.zeros(16, 1, 3, 3), maps=2))
+        monkeypatch.setattr(chunked, "CHUNK_BYTES", 3 * 4 * 16 * 6)
+        chunks = list(chunked._chunks(torch.zeros(10, 2, 3, 4), torch.zeros(16, 1, 3, 3), maps=2))
         assert [len(maps[0]) for _, maps in chunks] == [3, 3, 3, 1]
         assert [number for some, _ in chunks for number in range(10)[some]] == list(range(10))
 
@@ -87,7 +87,7 @@ class TestAgainstFloat64:
     def test_an_empty_batch(self):
         given = parameters(4, 16, 4)
         leaves = leaves_of(x := drawn(0, 4, 8, 8), given)
-        streamed.feed_forward(x, *given).sum().backward()
+        chunked.feed_forward(x, *given).sum().backward()
         assert all(not leaf.grad.any() for leaf in leaves)
 
 
@@ -99,7 +99,7 @@ class TestGradients:
         leaves = leaves_of(drawn(2, 3, 4, 3, dtype=torch.float64), given)
 
         def function(x, a, b, c, d, e, f):
-            return streamed.feed_forward(x, a, b, c, d, 1, e, f)
+            return chunked.feed_forward(x, a, b, c, d, 1, e, f)
 
         assert torch.autograd.gradcheck(function, leaves)
         assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
@@ -109,7 +109,7 @@ class TestGradients:
 
     def test_only_what_is_asked_for(self):
         x, given = drawn(1, 4, 6, 6), parameters(4, 8, 4)
-        streamed.feed_forward(x, given[0], given[1], given[2].requires_grad_(), *given[3:]).sum().backward()
+        chunked.feed_forward(x, given[0], given[1], given[2].requires_grad_(), *given[3:]).sum().backward()
         assert x.grad is None
         assert given[0].grad is None
         assert given[2].grad is not None
@@ -118,12 +118,12 @@ class TestGradients:
         kept, x, given = [], drawn(2, 4, 16, 16), parameters(4, 32, 4)
         leaves = leaves_of(x, given)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-            streamed.feed_forward(x, *given)
+            chunked.feed_forward(x, *given)
         assert sorted(kept) == sorted(t.numel() for t in leaves)
 
     def test_the_same_twice(self):
         x, given = drawn(2, 4, 9, 9), parameters(4, 20, 4)
-        y = streamed.feed_forward(x, *given[:2], given[2].requires_grad_(), *given[3:])
+        y = chunked.feed_forward(x, *given[:2], given[2].requires_grad_(), *given[3:])
         first, second = (torch.autograd.grad(y.sum(), given[2], retain_graph=True)[0] for _ in range(2))
         assert torch.equal(first, second)
 
@@ -134,7 +134,7 @@ class TestGradients:
             for threads in (1, 2, 5):
                 torch.set_num_threads(threads)
                 hidden, change = drawn(5, 17, 12, 40), drawn(5, 17, 12, 40, seed=1)
-                sums = streamed._activate_backward(hidden, shift, (*conv, dilation), change)
+                sums = chunked._activate_backward(hidden, shift, (*conv, dilation), change)
                 results.append((hidden, change, sums))
         finally:
             torch.set_num_threads(before)
@@ -144,28 +144,28 @@ class TestGradients:
 
 class TestScratch:
     def test_memory_of_inference_serves_training(self, monkeypatch):
-        monkeypatch.setattr(streamed, "_thread", threading.local())
+        monkeypatch.setattr(chunked, "_thread", threading.local())
         x, given = drawn(2, 4, 8, 8), parameters(4, 16, 4)
         with torch.inference_mode():
-            streamed.feed_forward(x, *given)
-        kept = streamed._thread.memory
+            chunked.feed_forward(x, *given)
+        kept = chunked._thread.memory
         check(x, given)
-        streamed.feed_forward(x[:1], *given)
-        assert streamed._thread.memory.numel() == 2 * kept.numel()  # what a backward pass needs, never less again
+        chunked.feed_forward(x[:1], *given)
+        assert chunked._thread.memory.numel() == 2 * kept.numel()  # what a backward pass needs, never less again
 
     def test_each_thread_has_its_own(self):
         x, given, results = drawn(2, 4, 8, 8), parameters(4, 16, 4), []
-        workers = [threading.Thread(target=lambda: results.append(streamed.feed_forward(x, *given))) for _ in range(4)]
+        workers = [threading.Thread(target=lambda: results.append(chunked.feed_forward(x, *given))) for _ in range(4)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        assert all(torch.equal(result, streamed.feed_forward(x, *given)) for result in results)
+        assert all(torch.equal(result, chunked.feed_forward(x, *given)) for result in results)
 
     def test_float64_after_float32(self, monkeypatch):
-        monkeypatch.setattr(streamed, "_thread", threading.local())
-        streamed._scratch(3, torch.zeros(1))
-        assert streamed._scratch(1, torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+        monkeypatch.setattr(chunked, "_thread", threading.local())
+        chunked._scratch(3, torch.zeros(1))
+        assert chunked._scratch(1, torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
 
 
 class TestCitizen:
@@ -174,7 +174,7 @@ class TestCitizen:
             given = parameters(4, 10, 6, bias=bias)
             x = drawn(2, 4, 5, 3)
             leaves_of(x, given)
-            torch.library.opcheck(streamed.feed_forward, (x, *given))
+            torch.library.opcheck(chunked.feed_forward, (x, *given))
 
     def test_flops_are_those_of_the_convolutions(self):
         inputs = [drawn(3, 4, 5, 6), *parameters(4, 10, 6)]
@@ -186,30 +186,30 @@ class TestCitizen:
             return counter.get_total_flops()
 
         forward = 2 * 90 * (4 * 10 + 9 * 10 + 10 * 6)
-        assert count(lambda: streamed._plainly(inputs)) == forward
-        assert count(lambda: streamed.feed_forward(*inputs)) == forward
-        assert count(lambda: streamed.feed_forward(*inputs).sum().backward()) == 3 * forward
+        assert count(lambda: chunked._plainly(inputs)) == forward
+        assert count(lambda: chunked.feed_forward(*inputs)) == forward
+        assert count(lambda: chunked.feed_forward(*inputs).sum().backward()) == 3 * forward
 
 
 class TestInTheNetwork:
     @pytest.fixture
     def calls(self, monkeypatch):
         """How often the network asked for it."""
-        seen, real = [], ops.streamed_feed_forward
-        monkeypatch.setattr(ops, "streamed_feed_forward", lambda *given: seen.append(1) or real(*given))
+        seen, real = [], chunked.feed_forward
+        monkeypatch.setattr(chunked, "feed_forward", lambda *given: seen.append(1) or real(*given))
         return seen
 
     def test_it_is_the_modules(self, calls, monkeypatch):
         torch.manual_seed(0)
         layer, x = FeedForward(8, 24, 0.0), drawn(2, 8, 9, 7)
-        streamed_result = layer(x)
+        at_once = layer(x)
         assert calls == [1]
-        monkeypatch.setattr(ops, "streaming_serves", lambda *_: False)
-        assert gap(streamed_result, layer(x)) < ROUNDING
+        monkeypatch.setattr(chunked, "can_chunk", lambda *_: False)
+        assert gap(at_once, layer(x)) < ROUNDING
         assert calls == [1]
 
     @pytest.mark.parametrize("name", ["expand", "depthwise", "project"])
-    def test_a_watched_module_is_called(self, calls, name):
+    def test_a_hooked_module_is_called(self, calls, name):
         layer, seen = FeedForward(8, 24, 0.0), []
         getattr(layer, name).register_forward_hook(lambda *_: seen.append(1))
         layer(drawn(1, 8, 5, 5))

@@ -13,31 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from . import cpu_depthwise as kernel
+from .depthwise import depthwise_gelu, has_kernel
+from .pointwise import pointwise_conv2d
 from .reference import Conv
 from .tensors import ordinary
-
-
-@torch.library.custom_op("van::depthwise_gelu_again", mutates_args=(), device_types="cpu")
-def depthwise_gelu_again(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """GELU of the convolution once more, and, from its gradient, those of x, weight and bias."""
-    convs = [(weight, bias, dilation)]
-    grad_x, grad_weight, grad_bias = kernel._backward(grad, x, convs, gelu=True)
-    return kernel._forward(x, convs, gelu=True), grad_x, grad_weight, grad_bias
-
-
-@depthwise_gelu_again.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, *_parameters: Any) -> tuple[Tensor, ...]:
-    return kernel._like(x), kernel._like(x), kernel._flat(weight), weight.new_empty(weight.shape[0])
-
-
-@register_flop_formula(torch.ops.van.depthwise_gelu_again)
-def _(grad: Any, x: Any, weight: Any, *_parameters: Any, **_options: Any) -> int:
-    return 2 * kernel._flops(x, weight)  # as of the gradients alone: nothing that a plain step would not do
 
 
 class _Project(torch.autograd.Function):
@@ -64,7 +45,7 @@ class _Project(torch.autograd.Function):
         x, near, near_bias, weight, bias = ctx.saved_tensors
         rows = grad.to(x.dtype).permute(0, 2, 3, 1)  # (N, H, W, K)
         hidden_grad = (rows @ weight.flatten(1).to(x.dtype)).permute(0, 3, 1, 2)
-        hidden, *grads = depthwise_gelu_again(hidden_grad, x, near, near_bias, ctx.dilation)
+        hidden, *grads = kernel.depthwise_gelu_again(hidden_grad, x, near, near_bias, ctx.dilation)
         grad_x, grad_near, grad_near_bias = grads
         rows = rows.flatten(0, 2)  # (N H W, K)
         grad_weight = (rows.t() @ hidden.permute(0, 2, 3, 1).flatten(0, 2)).to(weight.dtype).view_as(weight)
@@ -72,7 +53,7 @@ class _Project(torch.autograd.Function):
         return grad_x, grad_near, None if near_bias is None else grad_near_bias, None, grad_weight, grad_bias
 
 
-def recomputing_pays(x: Tensor) -> bool:
+def should_recompute(x: Tensor) -> bool:
     """Whether training on x is bound by memory, so that computing GELU twice costs less than keeping it."""
     return ordinary(x) and x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
 
@@ -80,9 +61,10 @@ def recomputing_pays(x: Tensor) -> bool:
 def depthwise_gelu_project(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor | None) -> Tensor:
     """1x1 projection (K, E, 1, 1) of GELU of a depthwise convolution: (N, E, H, W) -> (N, K, H, W), in x's type.
 
-    Its gradient cannot be differentiated again.
+    Where GELU is computed again, the gradient cannot be differentiated again.
     """
     near, near_bias, dilation = conv
-    if not ordinary(weight, bias) or weight.device != x.device:
-        return F.conv2d(kernel.depthwise(x, *conv, True), weight, bias)
+    again = should_recompute(x) and has_kernel(x, conv) and ordinary(weight, bias) and weight.device == x.device
+    if not again:
+        return pointwise_conv2d(depthwise_gelu(x, conv), weight, bias)
     return _Project.apply(x, near, near_bias, dilation, weight, bias)

@@ -33,14 +33,9 @@ def read_state(state: Mapping[str, Any]) -> Checkpoint:
     for name in FORMATS:
         module = module_of(name)
         if module.detect(content):
-            return of_classifier(module.read(content, ema=False, known={}))
+            return module.read(content, ema=False, known={}).as_classifier()
     shown = ", ".join(str(key) for key in list(state)[:5])
     raise CheckpointError(f"the state dict holds no Visual Attention Network; its first of {len(state)} keys: {shown}")
-
-
-def of_classifier(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint, of a segmenter its backbone alone; what was left out is among its notes."""
-    return checkpoint.as_classifier()
 
 
 def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -48,8 +43,8 @@ def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.require(array, requirements="W")) for key, array in checkpoint.arrays.items()}
 
 
-def adopt(backbone: Backbone, checkpoint: Checkpoint, *, epsilon: bool = True) -> None:
-    """Give the backbone what its new weights need besides tensors, and say what changed: LayerNorm's epsilon.
+def use_epsilon_of(backbone: Backbone, checkpoint: Checkpoint, *, epsilon: bool = True) -> None:
+    """Give the backbone the LayerNorm epsilon that its new weights were trained with; warns about what changed.
 
     epsilon: False where the network was made with an epsilon that somebody chose for these weights.
     """

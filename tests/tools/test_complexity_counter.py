@@ -1,9 +1,14 @@
 """Parameters and operations of segmenters against the published tables and exact counts of the originals."""
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
 
 from van.configs.segmenter import SEGMENTERS
-from van.tools.complexity_segmentation import PUBLISHED, measure_segmenter
+from van.tools.complexity import describe_segmenter
+from van.tools.complexity_counter import count_operations
+from van.tools.complexity_tables import PUBLISHED_SEGMENTERS, counted_segmenter
 
 # Counted on the originals at 512 x 512: parameters with auxiliary head, conv + linear, matrix products, torchprofile.
 EXACT = {
@@ -42,7 +47,19 @@ MMCV = {
 
 
 def test_every_published_row_is_checked():
-    assert set(PUBLISHED) <= set(EXACT) <= set(SEGMENTERS)
+    assert set(PUBLISHED_SEGMENTERS) <= set(EXACT) <= set(SEGMENTERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*SEGMENTERS} - {*EXACT}))
+def test_counts_in_the_file(name):
+    assert counted_segmenter(name) == describe_segmenter(SEGMENTERS[name]), "run van.tools.complexity.write_counted()"
+
+
+def test_every_segmenter_is_in_the_file_at_its_usual_size():
+    assert all(counted_segmenter(name) and counted_segmenter(name, [512]) for name in SEGMENTERS)
+    assert counted_segmenter("light_ham_van_b0", (512, 256)) is None
+    assert counted_segmenter("van_b0") is None
 
 
 def large_ones_slow(names):
@@ -53,11 +70,12 @@ def large_ones_slow(names):
 @pytest.mark.parametrize("name", large_ones_slow(EXACT))
 def test_counts_are_exact(name):
     parameters, macs, matmul, torchprofile = EXACT[name]
-    cost = measure_segmenter(SEGMENTERS[name])
+    cost = describe_segmenter(SEGMENTERS[name])
     assert (cost.parameters, cost.macs, cost.matmul_macs) == (parameters, macs, matmul)
     assert sum(cost.by_part.values()) == parameters
     assert torchprofile in (None, cost.torchprofile)
-    for row in PUBLISHED.get(name, ()):
+    assert counted_segmenter(name) == cost, "run van.tools.complexity.write_counted()"
+    for row in PUBLISHED_SEGMENTERS.get(name, ()):
         millions = f"{cost.parameters / 1e6:.{len(row.parameters_m.partition('.')[2])}f}"
         wrong_row = name == "upernet_van_b5"  # published 117 M; its configuration has 121.9 M
         assert (millions == row.parameters_m) != wrong_row
@@ -67,8 +85,8 @@ def test_counts_are_exact(name):
 
 @pytest.mark.parametrize("name", large_ones_slow(MMCV))
 def test_counts_of_2022_07_are_exact(name):
-    row = PUBLISHED[name][-1]
-    cost = measure_segmenter(SEGMENTERS[name], row.size)
+    row = PUBLISHED_SEGMENTERS[name][-1]
+    cost = describe_segmenter(SEGMENTERS[name], size=row.size)
     assert row.convention == "mmcv"
     assert cost.mmcv == MMCV[name]
     if row.giga:
@@ -76,8 +94,34 @@ def test_counts_of_2022_07_are_exact(name):
 
 
 def test_parts_and_sizes():
-    small, large = (measure_segmenter(SEGMENTERS["upernet_van_b0"], size) for size in ((64, 64), (128, 64)))
+    small, large = (describe_segmenter(SEGMENTERS["upernet_van_b0"], size=size) for size in ((64, 64), (128, 64)))
     assert small.by_part == {"backbone": 3848800, "head": 27876502, "auxiliary": 407702}
     assert small.parameters == large.parameters
     assert 1.9 < large.macs / small.macs < 2.1
-    assert measure_segmenter(SEGMENTERS["semantic_fpn_van_b0"], (64, 64)).by_part["neck"] == 2492416
+    assert describe_segmenter(SEGMENTERS["semantic_fpn_van_b0"], size=64).by_part["neck"] == 2492416
+
+
+class Attention(nn.Module):
+    """No task's network: a convolution with bias, a product of matrices, a norm, pooling, a nearest resize."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1, groups=1)
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x):
+        x = F.interpolate(F.relu(self.conv(x)), scale_factor=2)
+        tokens = self.norm(x.flatten(2).transpose(1, 2))  # (1, 64, 4)
+        return (tokens @ tokens.transpose(1, 2)).mean(2) * 2
+
+
+def test_operations_of_any_network():
+    operations = count_operations(Attention().to("meta"), torch.empty(1, 3, 4, 4, device="meta"))
+    macs, bias, matmul = 4 * 27 * 16, 4 * 16, 64 * 64 * 4
+    assert dict(operations.total) == {
+        **{"macs": macs, "bias": bias, "relu": 4 * 16, "layer_norm": 64 * 4, "matmul": matmul},
+        **{"pooled": 64, "pool_input": 64 * 64, "multiply": 64},
+    }
+    assert operations.by_module["conv"] == {"macs": macs, "bias": bias}
+    assert operations.by_module["norm"] == {"layer_norm": 64 * 4}
+    assert operations.in_convention({"macs": 2, "layer_norm": 3}) == 2 * macs + 3 * 64 * 4
