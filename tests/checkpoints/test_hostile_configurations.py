@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from dataclasses import fields
 from functools import partial
 
 import h5py
@@ -51,7 +52,7 @@ def with_record(whole, path, **changed):
     return path
 
 
-@pytest.mark.parametrize("field", VanConfig.__dataclass_fields__)
+@pytest.mark.parametrize("field", [field.name for field in fields(VanConfig)])
 def test_fields_of_our_record(whole, tmp_path, field):
     config = tiny().config.to_dict()
     for value in ABSURD:
