@@ -19,7 +19,7 @@ from ..data.segmentation import open_segmentation
 from ..errors import ConfigError, DataError
 from ..images.preprocess import read_image
 from ..inference.description import Description
-from ..inference.segmenter_session import described_inference
+from ..tasks.segmentation.processor import inference_for
 from .sample_images import for_segmenter
 
 Data = str | Path | Sequence[Image.Image]
@@ -52,7 +52,7 @@ def _preprocessed(images: Iterable[Image.Image], description: Description) -> li
     assert preprocess is not None  # or there would be nothing to calibrate on
     if description.task == "classification":
         return [preprocess(image)[None] for image in images]
-    inference = described_inference(description, preprocess, {})
+    inference = inference_for(description.subject)
     return [batch for _, batch in for_segmenter([("", image) for image in images], inference)]
 
 

@@ -22,11 +22,11 @@ from ..images.preprocess import IMAGENET
 from ..inference.description import Description
 from ..inference.engines import written
 from ..inference.engines.exported import SUFFIXES, open_exported
-from ..inference.segmenter_session import described_inference, inference_of
 from ..nn import Classifier
 from ..nn.model import Model
 from ..nn.segmenter import Segmenter
-from ..tasks.segmentation.views import RECORDED
+from ..tasks.segmentation.inference import RECORDED, inference_of
+from ..tasks.segmentation.processor import inference_for
 from .formats import WRITERS, Program
 from .graph import prepared, trace
 from .parity import AGREEMENT, TOLERANCE, Parity, Run, check_limits, compare, random_batches
@@ -214,7 +214,7 @@ def batches(description: Description, images: Images | None = None) -> Iterator[
     if classifies:
         yield from for_classifier(real, preprocess)
     else:
-        yield from for_segmenter(real, described_inference(description, preprocess, {}))
+        yield from for_segmenter(real, inference_for(description.subject))
 
 
 def runner(path: Path) -> Run:

@@ -17,7 +17,6 @@ from ..errors import ConfigError, DataError, UnknownNameError, VanError
 from ..files import atomic_outputs
 from ..inference.description import Description
 from ..inference.evaluate import evaluate
-from ..inference.evaluate_masks import evaluate_masks
 from ..ops.timing import burst_ms, in_turn, summary
 from .calibration import Data, calibration_images, validation_images
 from .exporter import describe, destination, files_of, network, runner
@@ -205,8 +204,8 @@ class _Trial:
         if self.validation is None:
             return None
         if not self.segments:
-            return evaluate(file, self.validation).top1
-        score = evaluate_masks(file, self.validation)["mIoU"]
+            return evaluate(file, self.validation)["top1"]
+        score = evaluate(file, self.validation)["mIoU"]
         if math.isnan(score):
             raise DataError(f"{self.validation} has no labelled pixel to validate on; give other data")
         return score
