@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-from dataclasses import fields
 from functools import partial
 
 import h5py
