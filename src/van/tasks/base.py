@@ -364,16 +364,10 @@ class EvaluationData:
 class Task(ABC):
     """A task: what a model is for, and all that only this task knows.
 
-        name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
-        checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options, fields made by
-    <<<<<<< HEAD
-        `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. engines: what can run
-        its checkpoints. channels_last: the memory layout of its networks. comparison: how an exported network is compared
-        with the original.
-    =======
-        `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. channels_last: the
-        memory layout of its networks.
-    >>>>>>> inference
+    name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
+    checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options, fields made by
+    `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. channels_last: the
+    memory layout of its networks. comparison: how an exported network is compared with the original.
     """
 
     name: ClassVar[str]

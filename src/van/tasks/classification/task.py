@@ -11,12 +11,8 @@ from ...configs.backbone import VanConfig
 from ...configs.model_config import ModelConfig
 from ...errors import ConfigError, DataError, VanNotice
 from .. import base
-<<<<<<< HEAD
-from ..base import DataSet, EvaluationData, Results, Subject, Task
-from ..comparison import Comparison
-=======
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
->>>>>>> inference
+from ..comparison import Comparison
 from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import ClassificationResults
 
@@ -37,11 +33,7 @@ class Classification(Task):
     eval_options: ClassVar[type[base.EvalOptions]] = EvalOptions
     results: ClassVar[ResultTable] = ClassificationResults()
     data_help: ClassVar[str] = "'digits', a folder with train/ and val/, or class folders"
-<<<<<<< HEAD
-    engines: ClassVar[tuple[str, ...]] = ("torch", "keras")
     comparison: ClassVar[Comparison] = Comparison(score="top1", heading="top-1 %")
-=======
->>>>>>> inference
 
     def config_of(self, model: nn.Module) -> ModelConfig | None:
         """Also of networks of other packages that have `num_classes`: no more is known of them."""

@@ -9,13 +9,9 @@ from ...configs.model_config import ModelConfig
 from ...configs.segmenter import SegmenterConfig
 from ...errors import ConfigError
 from .. import base
-<<<<<<< HEAD
-from ..base import DataSet, EvaluationData, Json, Results, Subject, Task
+from ..base import DataSet, EvaluationData, Json, ResultTable, Subject, Task
 from ..comparison import Comparison
 from .comparison import COMPARISON
-=======
-from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
->>>>>>> inference
 from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import SegmentationResults
 
