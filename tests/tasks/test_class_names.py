@@ -140,7 +140,7 @@ def test_heads_of_classifiers_alike(tmp_path):
 
 @pytest.mark.promise("9")
 def test_evaluation_says_nothing_about_spelling(tmp_path):
-    from van.inference.segmenter_session import open_segmenter
+    from van.inference.session import open_segmenter
 
     names = ("Background ", *(f"{digit} " for digit in range(10)))
     segmenter_file(tmp_path / "s.safetensors", names)

@@ -62,7 +62,7 @@ class Engine(Protocol):
         """As `run`; the outputs stay on the engine's own device."""
 
     def on(self, device: str) -> Engine:
-        """The same network on another device; raises ConfigError where it cannot run there."""
+        """An engine for the same network on another device; raises ConfigError where it cannot run there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ class Table:
     title: str = ""
 
 
-class Results(ABC):
+class ResultTable(ABC):
     """How entries of results, JSON-ready dicts with an "image", become rows of CSV and a table for people.
 
     columns: of CSV, the image first. folder: where the files of results go unless a folder is given; None for a task
@@ -366,9 +366,8 @@ class Task(ABC):
 
     name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
     checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options, fields made by
-    `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. engines: what can run
-    its checkpoints. channels_last: the memory layout of its networks. comparison: how an exported network is compared
-    with the original.
+    `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. channels_last: the
+    memory layout of its networks. comparison: how an exported network is compared with the original.
     """
 
     name: ClassVar[str]
@@ -376,9 +375,8 @@ class Task(ABC):
     config: ClassVar[type[ModelConfig]]
     predict_options: ClassVar[type]
     eval_options: ClassVar[type[EvalOptions]]
-    results: ClassVar[Results]
+    results: ClassVar[ResultTable]
     data_help: ClassVar[str] = "a folder"
-    engines: ClassVar[tuple[str, ...]] = ("torch",)
     channels_last: ClassVar[bool] = True
     comparison: ClassVar[Comparison] = Comparison()
 

@@ -13,6 +13,7 @@ from van.images.preprocess import IMAGENET
 from van.images.resize import resize_bilinear
 from van.nn import fold, tiling
 from van.nn.hamburger import factorisations
+from van.tasks.segmentation import inference as van_inference
 from van.tasks.segmentation import views as segment
 from van.tasks.segmentation.views import PUBLISHED_SCALES, Inference, confusion, predict_mask, seed_matrices, spread
 
@@ -249,8 +250,8 @@ def test_spread_over_bases_and_own_bases_back():
 
 
 def test_large_pictures_of_unbounded_size_are_cut_and_it_is_said(monkeypatch):
-    monkeypatch.setattr(segment, "LARGE_WINDOW", 64)
-    monkeypatch.setattr(segment, "LARGE_STRIDE", 48)
+    monkeypatch.setattr(van_inference, "LARGE_WINDOW", 64)
+    monkeypatch.setattr(van_inference, "LARGE_STRIDE", 48)
     model, image = small("light_ham"), picture(80, 100)
     limited = Inference(resize=None, whole_limit_pixels=5000)
     with pytest.warns(VanNotice, match="80 x 100 pixels is segmented in windows of 64, one every 48"):

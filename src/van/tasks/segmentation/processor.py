@@ -100,7 +100,7 @@ def inference_for(subject: Subject, options: ViewOptions | None = None) -> Infer
     """How a segmenter is applied: its own way, with what the options override."""
     assert isinstance(subject.config, SegmenterConfig)
     preprocess, provenance = subject.metadata.preprocess or IMAGENET, subject.metadata.provenance
-    return inference_of(preprocess, provenance, options.overrides if options else {}, method=subject.config.method)
+    return inference_of(preprocess, provenance, options.given if options else {}, method=subject.config.method)
 
 
 def recorded_inference(subject: Subject) -> dict[str, Json]:
@@ -113,9 +113,18 @@ def recorded_inference(subject: Subject) -> dict[str, Json]:
 
 
 def processor_of(subject: Subject, options: ViewOptions, *, seeds: int = 0) -> SegmentationProcessor:
-    """The processor of a segmenter; raises ConfigError for overrides that cannot work."""
+    """The processor of a segmenter.
+
+    Raises ConfigError for overrides that cannot work, and for a model that takes images of other channels.
+    """
+    inference, in_chans = inference_for(subject, options), subject.config.backbone.in_chans
+    if in_chans != len(inference.mean):
+        raise ConfigError(
+            f"{subject.name} takes images of {in_chans} channel(s), its preprocessing makes {len(inference.mean)}; "
+            "give mean and std one entry per channel"
+        )
     return SegmentationProcessor(
-        inference_for(subject, options),
+        inference,
         subject.classes,
         subject.metadata.palette or default_palette(subject.num_classes),
         seeds=seeds,

@@ -9,7 +9,7 @@ from ...configs.model_config import ModelConfig
 from ...configs.segmenter import SegmenterConfig
 from ...errors import ConfigError
 from .. import base
-from ..base import DataSet, EvaluationData, Json, Results, Subject, Task
+from ..base import DataSet, EvaluationData, Json, ResultTable, Subject, Task
 from ..comparison import Comparison
 from .comparison import COMPARISON
 from .options import EvalOptions, PredictOptions, ViewOptions
@@ -32,7 +32,7 @@ class Segmentation(Task):
     config: ClassVar[type[ModelConfig]] = SegmenterConfig
     predict_options: ClassVar[type] = PredictOptions
     eval_options: ClassVar[type[base.EvalOptions]] = EvalOptions
-    results: ClassVar[Results] = SegmentationResults()
+    results: ClassVar[ResultTable] = SegmentationResults()
     data_help: ClassVar[str] = "'scenes', a folder, dataset.yaml"
     channels_last: ClassVar[bool] = False  # the Hamburger's matrix products and the upsampling want rows
     comparison: ClassVar[Comparison] = COMPARISON

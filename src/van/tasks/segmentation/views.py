@@ -27,8 +27,6 @@ from ...nn.hamburger import factorisations, reseed_bases
 from ...nn.tiling import Resized, Rows, Sliding, WholeLogits
 from .confusion_matrix import ConfusionMatrix
 from .inference import (
-    LARGE_STRIDE,
-    LARGE_WINDOW,
     PUBLISHED,
     PUBLISHED_MULTI_SCALE,
     PUBLISHED_SCALES,
@@ -153,10 +151,11 @@ def normalized(pixels: Tensor, inference: Inference) -> Tensor:
 
 def _announce_windows(image: Image.Image, inference: Inference) -> None:
     sizes = [inference.size(image.height, image.width, scale) for scale in inference.scales]
-    if inference.window is None and any(inference.windows(*size) for size in sizes):
+    cut = next((windows for size in sizes if (windows := inference.windows(*size))), None)
+    if inference.window is None and cut is not None:
         text = (
-            f"a picture of {image.height} x {image.width} pixels is segmented in windows of {LARGE_WINDOW}, one every"
-            f" {LARGE_STRIDE}, to bound memory; set window, resize, or whole_limit_pixels=None"
+            f"a picture of {image.height} x {image.width} pixels is segmented in windows of {cut[0]}, one every"
+            f" {cut[1]}, to bound memory; set window, resize, or whole_limit_pixels=None"
         )
         warnings.warn(text, VanNotice, stacklevel=4)
 

@@ -77,15 +77,16 @@ def _images(val: Images, *, seed: int) -> Iterator[tuple[str, Image.Image, int]]
 
 def _segmentation(model: Path, recipe: Any, device: str) -> Evaluated:
     """The images are those of the run's validations."""
-    from ...inference.segmenter_session import open_segmenter
+    from ...inference.session import open_segmenter
 
     _, val = open_pictures(recipe.data)
     session = open_segmenter(model, device=device)
+    processor = session.processor()
 
     def samples() -> Iterator[Sample]:
         for index in spread(len(val), recipe.data.val_images):
             image, labels = val.load(index)
-            yield val.name(index), image, labels, session.mask(image)
+            yield val.name(index), image, labels, processor.run(session.engine, [processor.prepare(image)])[0][0]
 
     return SegmentationReport(val.classes, val.palette, val.ignore_index), samples()
 
