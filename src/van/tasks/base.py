@@ -20,6 +20,7 @@ from PIL import Image
 from ..configs.metadata import ModelMetadata
 from ..configs.model_config import ModelConfig
 from ..errors import ConfigError, UnknownNameError
+from .comparison import Comparison
 from .options import option
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Engine(Protocol):
         """As `run`; the outputs stay on the engine's own device."""
 
     def on(self, device: str) -> Engine:
-        """The same network on another device; raises ConfigError where it cannot run there."""
+        """An engine for the same network on another device; raises ConfigError where it cannot run there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +177,7 @@ class Table:
     title: str = ""
 
 
-class Results(ABC):
+class ResultTable(ABC):
     """How entries of results, JSON-ready dicts with an "image", become rows of CSV and a table for people.
 
     columns: of CSV, the image first. folder: where the files of results go unless a folder is given; None for a task
@@ -365,8 +366,8 @@ class Task(ABC):
 
     name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
     checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options, fields made by
-    `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. engines: what can run
-    its checkpoints. channels_last: the memory layout of its networks.
+    `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. channels_last: the
+    memory layout of its networks. comparison: how an exported network is compared with the original.
     """
 
     name: ClassVar[str]
@@ -374,10 +375,10 @@ class Task(ABC):
     config: ClassVar[type[ModelConfig]]
     predict_options: ClassVar[type]
     eval_options: ClassVar[type[EvalOptions]]
-    results: ClassVar[Results]
+    results: ClassVar[ResultTable]
     data_help: ClassVar[str] = "a folder"
-    engines: ClassVar[tuple[str, ...]] = ("torch",)
     channels_last: ClassVar[bool] = True
+    comparison: ClassVar[Comparison] = Comparison()
 
     def build(self, config: ModelConfig) -> nn.Module:
         """The model of a configuration, with fresh weights."""
@@ -393,6 +394,11 @@ class Task(ABC):
     def network(self, model: nn.Module, subject: Subject, options: object) -> nn.Module:
         """What to run of a model, by the options with `network`."""
         return model
+
+    def exported(self, subject: Subject) -> dict[str, Json]:
+        """What an exported file says besides configuration and metadata: `inference`, how images become inputs by this
+        task's own record, which a processor finds in the provenance, and `ignore_index`."""
+        return {}
 
     @abstractmethod
     def processor(self, subject: Subject, options: object) -> Processor[Any, Any]:

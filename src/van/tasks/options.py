@@ -9,7 +9,7 @@ The Python interface takes the fields by their names; the command line takes tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -80,8 +80,13 @@ def flags(kind: type) -> Iterator[tuple[Field[Any], Flag]]:
 
 def changed(options: object) -> list[str]:
     """Names of the options with `network` that differ from their defaults."""
-    kept = [each for each, flag in flags(type(options)) if flag.network]
+    kept = [] if options is None else [each for each, flag in flags(type(options)) if flag.network]
     return [each.name for each in kept if getattr(options, each.name) != each.default]
+
+
+def plural(nouns: Iterable[str]) -> str:
+    """`classifiers and segmenters`."""
+    return " and ".join(f"{noun}s" for noun in nouns)
 
 
 # ---- texts of the command line

@@ -10,6 +10,7 @@ from ..configs.model_config import ModelConfig
 from ..errors import ConfigError, UnknownNameError, UnknownOptionError
 from .base import EvalOptions, Task
 from .classification.task import CLASSIFICATION
+from .options import plural
 from .segmentation.task import SEGMENTATION
 
 if TYPE_CHECKING:
@@ -76,10 +77,13 @@ def described(model: nn.Module, name: str) -> tuple[Task, ModelConfig]:
     )
 
 
-def parse_options(kind: type[Options], given: Mapping[str, object], *, task: Task, name: str) -> Options:
+def parse_options(
+    kind: type[Options], given: Mapping[str, object], *, task: Task, name: str, others: Iterable[str] = ()
+) -> Options:
     """Options of a task from keyword arguments; what belongs to another task may be there with its default or None.
 
-    kind: the task's predict_options or eval_options. name: what to call the model in errors.
+    kind: the task's predict_options or eval_options. name: what to call the model in errors. others: further names
+    that could have been meant.
     Raises ConfigError for a value of another task's option, UnknownOptionError for a name that no task has.
     """
     own = {each.name for each in fields(kind)}  # type: ignore[arg-type]
@@ -88,7 +92,7 @@ def parse_options(kind: type[Options], given: Mapping[str, object], *, task: Tas
             continue
         owners = _owners(option_name, evaluation=issubclass(kind, EvalOptions))
         if not owners:
-            raise UnknownOptionError.of(f"option of a {task.noun}", option_name, sorted(own))
+            raise UnknownOptionError.of(f"option of a {task.noun}", option_name, [*others, *sorted(own)])
         if value is not None and value not in owners.values():
             raise ConfigError(f"{option_name} belongs to {plural(owners)}, which {name} is not; leave it out")
     return kind(**{key: value for key, value in given.items() if key in own})
@@ -98,8 +102,3 @@ def _owners(name: str, *, evaluation: bool) -> dict[str, object]:
     """The tasks that have an option of this name, by what their models are called, and its default."""
     kinds = {task.noun: task.eval_options if evaluation else task.predict_options for task in TASKS.values()}
     return {noun: each.default for noun, kind in kinds.items() for each in fields(kind) if each.name == name}
-
-
-def plural(nouns: Iterable[str]) -> str:
-    """`classifiers and segmenters`."""
-    return " and ".join(f"{noun}s" for noun in nouns)

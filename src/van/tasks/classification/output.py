@@ -11,7 +11,7 @@ from PIL import Image
 from ...errors import DataError
 from ...images.preprocess import to_color
 from ...images.sources import ImageSource
-from ..base import Column, Json, Output, Results, Row, Table
+from ..base import Column, Json, Output, ResultTable, Row, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Prediction(Output):
         return with_caption(to_color(self.source.open(), "RGB"), f"{self.label}  {self.probability:.1%}")
 
 
-class ClassificationResults(Results):
+class ClassificationResults(ResultTable):
     """One row of CSV per class that is listed, one line per image for people."""
 
     columns: ClassVar[tuple[str, ...]] = ("image", "rank", "label", "index", "probability")

@@ -12,7 +12,8 @@ from ...configs.model_config import ModelConfig
 from ...errors import ConfigError, DataError, VanNotice
 from ...recipes import BaseRecipe, Recipe
 from .. import base
-from ..base import DataSet, EvaluationData, Results, Subject, Task
+from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
+from ..comparison import Comparison
 from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import ClassificationResults
 
@@ -32,9 +33,9 @@ class Classification(Task):
     config: ClassVar[type[ModelConfig]] = VanConfig
     predict_options: ClassVar[type] = PredictOptions
     eval_options: ClassVar[type[base.EvalOptions]] = EvalOptions
-    results: ClassVar[Results] = ClassificationResults()
+    results: ClassVar[ResultTable] = ClassificationResults()
     data_help: ClassVar[str] = "'digits', a folder with train/ and val/, or class folders"
-    engines: ClassVar[tuple[str, ...]] = ("torch", "keras")
+    comparison: ClassVar[Comparison] = Comparison(score="top1", heading="top-1 %")
 
     def config_of(self, model: nn.Module) -> ModelConfig | None:
         """Also of networks of other packages that have `num_classes`: no more is known of them."""

@@ -82,8 +82,8 @@ class ViewOptions:
             raise ConfigError(f"--opacity is {self.opacity}; expected 0 (picture) to 1 (colours)")
 
     @property
-    def overrides(self) -> dict[str, Any]:
-        """The fields of Inference that are given."""
+    def given(self) -> dict[str, Any]:
+        """The fields of Inference that are overridden."""
         values = {each.name: getattr(self, each.name) for each in fields(Inference)}
         unset = {name for name, value in values.items() if value is OWN or (name in ("mean", "std") and value is None)}
         return {**(self.inference or {}), **{name: value for name, value in values.items() if name not in unset}}
@@ -101,7 +101,7 @@ class EvalOptions(ViewOptions, base.EvalOptions):
     seeds: evaluate as many draws of a Hamburger's bases too.
     out, overlays, submission: folders for the label maps, as index PNG and raw .npy, painted over the pictures, and as
         the data set's test server wants them.
-    on_mask: called with (index, picture, prediction, label) after each picture; picklable
+    overrides: as `inference`. on_mask: called with (index, picture, prediction, label) after each picture; picklable
         where several devices share the pictures. data_options: of `data.segmentation.open_segmentation`.
     """
 
@@ -115,6 +115,7 @@ class EvalOptions(ViewOptions, base.EvalOptions):
     submission: str | None = option(
         None, "folder: label maps as the data set's test server wants them", group=OUTPUT, single=True
     )
+    overrides: Mapping[str, Any] | None = None
     on_mask: OnMask | None = None
     data_options: Mapping[str, Any] | None = None
 
@@ -122,6 +123,10 @@ class EvalOptions(ViewOptions, base.EvalOptions):
         super().__post_init__()
         if self.seeds is not None and self.seeds < 2:
             raise ConfigError(f"seeds is {self.seeds}; a spread needs at least 2")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return {**(self.overrides or {}), **super().given}
 
     def drawn(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         return super().drawn(provenance) | dict(self.data_options or {})

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...images.label_maps import Palette, overlay, save_index, save_overlay
-from ..base import Column, Json, Output, Results, Row, Table
+from ..base import Column, Json, Output, ResultTable, Row, Table
 
 OVERLAY, MASK = "-overlay.png", "-mask.png"
 _SHOWN = 5  # classes per picture
@@ -74,7 +74,7 @@ class MaskPrediction(Output):
         }
 
 
-class SegmentationResults(Results):
+class SegmentationResults(ResultTable):
     """One row of CSV per class in a picture, one line per picture for people; pictures go into a folder."""
 
     columns: ClassVar[tuple[str, ...]] = ("image", "class", "index", "share", "overlay")

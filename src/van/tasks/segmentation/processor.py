@@ -22,8 +22,8 @@ from ...images.label_maps import Palette, default_palette
 from ...images.preprocess import IMAGENET, to_color
 from ...images.sources import ImageSource
 from ...nn.hamburger import factorisations, reseed_bases
-from ..base import Engine, Processor, Subject
-from .inference import Inference, inference_of
+from ..base import Engine, Json, Processor, Subject
+from .inference import RECORDED, Inference, inference_of
 from .options import ViewOptions
 from .output import MaskPrediction
 from .views import inputs, normalized, predict
@@ -100,13 +100,31 @@ def inference_for(subject: Subject, options: ViewOptions | None = None) -> Infer
     """How a segmenter is applied: its own way, with what the options override."""
     assert isinstance(subject.config, SegmenterConfig)
     preprocess, provenance = subject.metadata.preprocess or IMAGENET, subject.metadata.provenance
-    return inference_of(preprocess, provenance, options.overrides if options else {}, method=subject.config.method)
+    return inference_of(preprocess, provenance, options.given if options else {}, method=subject.config.method)
+
+
+def recorded_inference(subject: Subject) -> dict[str, Json]:
+    """How a segmenter is applied as plain values: its training's record, else its own way."""
+    if own := subject.metadata.provenance.get("inference"):
+        return dict(own)
+    inference = inference_for(subject)
+    values = {name: getattr(inference, name) for name in RECORDED}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def processor_of(subject: Subject, options: ViewOptions, *, seeds: int = 0) -> SegmentationProcessor:
-    """The processor of a segmenter; raises ConfigError for overrides that cannot work."""
+    """The processor of a segmenter.
+
+    Raises ConfigError for overrides that cannot work, and for a model that takes images of other channels.
+    """
+    inference, in_chans = inference_for(subject, options), subject.config.backbone.in_chans
+    if in_chans != len(inference.mean):
+        raise ConfigError(
+            f"{subject.name} takes images of {in_chans} channel(s), its preprocessing makes {len(inference.mean)}; "
+            "give mean and std one entry per channel"
+        )
     return SegmentationProcessor(
-        inference_for(subject, options),
+        inference,
         subject.classes,
         subject.metadata.palette or default_palette(subject.num_classes),
         seeds=seeds,

@@ -10,7 +10,9 @@ from ...configs.segmenter import SegmenterConfig
 from ...errors import ConfigError
 from ...recipes import BaseRecipe, SegmentationRecipe
 from .. import base
-from ..base import DataSet, EvaluationData, Results, Subject, Task
+from ..base import DataSet, EvaluationData, Json, ResultTable, Subject, Task
+from ..comparison import Comparison
+from .comparison import COMPARISON
 from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import SegmentationResults
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from .processor import SegmentationProcessor
     from .training import SegmentationTraining
 
+IGNORE_INDEX = 255  # in the label maps that this package's trainings and the published ones learn from
+
 
 class Segmentation(Task):
     """Pictures with a class for every pixel: mIoU."""
@@ -30,9 +34,16 @@ class Segmentation(Task):
     config: ClassVar[type[ModelConfig]] = SegmenterConfig
     predict_options: ClassVar[type] = PredictOptions
     eval_options: ClassVar[type[base.EvalOptions]] = EvalOptions
-    results: ClassVar[Results] = SegmentationResults()
+    results: ClassVar[ResultTable] = SegmentationResults()
     data_help: ClassVar[str] = "'scenes', a folder, dataset.yaml"
     channels_last: ClassVar[bool] = False  # the Hamburger's matrix products and the upsampling want rows
+    comparison: ClassVar[Comparison] = COMPARISON
+
+    def exported(self, subject: Subject) -> dict[str, Json]:
+        """How the network is applied to a picture: its training's record, else its method's published way."""
+        from .processor import recorded_inference
+
+        return {"inference": recorded_inference(subject), "ignore_index": IGNORE_INDEX}
 
     def processor(self, subject: Subject, options: object) -> SegmentationProcessor:
         from .processor import processor_of

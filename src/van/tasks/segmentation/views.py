@@ -1,7 +1,7 @@
 """From an image to its label map, as segmenters are tested: whole or in windows, at several scales, mirrored.
 
 Memory stays bounded on large pictures: what is kept of a view is its logits at the head's size; logits at the
-picture's size exist for one band of rows at a time (nn/bands.py).
+picture's size exist for one tile of rows at a time (nn/tiling.py).
 
 Shape legend: K classes, C channels, H and W of the picture, h and w of the head's logits.
 Source: the test pipeline of the VAN segmentation code (MMSegmentation 0.2x): ResizeToMultiple, slide, aug_test.
@@ -24,11 +24,9 @@ from ...errors import ConfigError, DataError, VanNotice
 from ...images.preprocess import MAX_RESIZED_PIXELS, to_color
 from ...images.resize import resize_bilinear, round_up
 from ...nn.hamburger import factorisations, reseed_bases
-from ...nn.tiling import Held, Resized, Rows, Sliding
+from ...nn.tiling import Resized, Rows, Sliding, WholeLogits
 from .confusion_matrix import ConfusionMatrix
 from .inference import (
-    LARGE_STRIDE,
-    LARGE_WINDOW,
     PUBLISHED,
     PUBLISHED_MULTI_SCALE,
     PUBLISHED_SCALES,
@@ -153,10 +151,11 @@ def normalized(pixels: Tensor, inference: Inference) -> Tensor:
 
 def _announce_windows(image: Image.Image, inference: Inference) -> None:
     sizes = [inference.size(image.height, image.width, scale) for scale in inference.scales]
-    if inference.window is None and any(inference.windows(*size) for size in sizes):
+    cut = next((windows for size in sizes if (windows := inference.windows(*size))), None)
+    if inference.window is None and cut is not None:
         text = (
-            f"a picture of {image.height} x {image.width} pixels is segmented in windows of {LARGE_WINDOW}, one every"
-            f" {LARGE_STRIDE}, to bound memory; set window, resize, or whole_limit_pixels=None"
+            f"a picture of {image.height} x {image.width} pixels is segmented in windows of {cut[0]}, one every"
+            f" {cut[1]}, to bound memory; set window, resize, or whole_limit_pixels=None"
         )
         warnings.warn(text, VanNotice, stacklevel=4)
 
@@ -205,7 +204,8 @@ def _view(decode: Decode, pixels: Tensor, original: tuple[int, int], scale: floa
     windows = inference.windows(*inference.size(*original, scale))
     if windows is not None:
         return Resized(Sliding(decode, pixels, *windows), original)
-    return Resized(Resized(Held(decode(pixels)), (pixels.shape[-2], pixels.shape[-1])), original)
+    seen = (pixels.shape[-2], pixels.shape[-1])
+    return Resized(Resized(WholeLogits(decode(pixels)), seen), original)
 
 
 def _decoder(model: nn.Module, inference: Inference) -> Decode:

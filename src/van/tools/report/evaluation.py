@@ -61,15 +61,16 @@ def _classified(model: Path, images: Iterator[Any], recipe: Any, device: str) ->
 
 def _segmentation(model: Path, recipe: Any, device: str) -> Evaluated:
     """The images are those of the run's validations."""
-    from ...inference.segmenter_session import open_segmenter
+    from ...inference.session import open_segmenter
 
     training = task_named(recipe.task).training(recipe)
     val: Any = training.open_data()[1]
     session = open_segmenter(model, device=device)
+    processor = session.processor()
 
     def samples() -> Iterator[Sample]:
         for name, image, labels in training.validation_images(val):
-            yield name, image, labels, session.mask(image)
+            yield name, image, labels, processor.run(session.engine, [processor.prepare(image)])[0][0]
 
     return SegmentationReport(val.classes, val.palette, val.ignore_index), samples()
 
