@@ -9,9 +9,8 @@ from van.inference.evaluate_masks import open_masks
 import van
 from van.errors import ConfigError, VanNotice
 from van.images.palettes import ADE20K_CLASSES
-from van.recipes import Recipe, get_recipe
+from van.recipes import CriterionSpec, ModelSpec, Recipe, get_recipe
 from van.recipes.segmentation.spec import SegmentationModelSpec
-from van.recipes import CriterionSpec, ModelSpec
 from van.tasks.class_names import first_difference, places
 from van.tasks.classification.class_plan import plan_classes
 from van.tasks.classification.losses import Teacher

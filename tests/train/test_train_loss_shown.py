@@ -13,7 +13,6 @@ from tiny_training import make_stripes, slim_recipe
 from van.tools.report.page import write_report
 from van.train import progress, run
 from van.train.module import TrainingModule
-from van.train.module import TrainingModule
 
 # Weights stay as they are, so that only the counting of passes can differ.
 STILL = {

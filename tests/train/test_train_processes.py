@@ -18,18 +18,19 @@ from tiny_training import make_stripes, slim_recipe
 from torch import nn
 from torchdata.stateful_dataloader import stateful_dataloader
 
-from van.data.dataset import EpochSampler, TrainingSet
+from van.data.dataset import EpochSampler, ProcessShare, TrainingSet
 from van.errors import CheckpointError, ConfigError, DataError, LostProcessError, PreemptedError, VanError, VanNotice
 from van.inference.evaluate import evaluate
 from van.recipes import get_recipe
 from van.train import run
 from van.train.batch_norm import recalibrate
 from van.train.checkpoint_io import AtomicCheckpointIO, read_last
+from van.train.distributed import ProcessInfo, process_info
 from van.train.loading import SampledDataModule
-from van.train.distributed import Place, ProcessShare, place
 from van.train.module import TrainingModule
-from van.train.optimizer import build_optimizer, build_schedule
+from van.train.optimizer import build_optimizer
 from van.train.prepare import fit_devices, prepare
+from van.train.schedule import build_schedule
 
 # No chance that differs between processes, and nothing that looks at a whole batch but BatchNorm.
 PLAIN = {
@@ -117,7 +118,7 @@ def test_each_gets_a_share_of_the_same_order():
     shares = []
     for rank in range(2):
         share = ProcessShare(EpochSampler(11, seed=3))
-        share.rank, share.ranks = rank, 2
+        share.rank, share.world_size = rank, 2
         share.set_epoch(2)
         shares.append(list(share))
         assert len(share) == 5
@@ -126,17 +127,17 @@ def test_each_gets_a_share_of_the_same_order():
 
 class TestPlace:
     def test_torchrun_and_slurm_say_it(self, monkeypatch):
-        assert place() == Place()
+        assert process_info() == ProcessInfo()
         for name, value in {"SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_NNODES": 2, "SLURM_JOB_NAME": "x"}.items():
             monkeypatch.setenv(name, str(value))
-        assert place() == Place(rank=5, ranks=8, nodes=2, launcher="slurm")
+        assert process_info() == ProcessInfo(rank=5, world_size=8, nodes=2, launcher="slurm")
         torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": 3, "WORLD_SIZE": 6, "LOCAL_WORLD_SIZE": 2}
         for name, value in torchrun.items():
             monkeypatch.setenv(name, str(value))
-        assert place() == Place(rank=3, ranks=6, nodes=3, launcher="torchrun")
+        assert process_info() == ProcessInfo(rank=3, world_size=6, nodes=3, launcher="torchrun")
 
     def test_a_published_batch_is_shared_by_the_processes(self, monkeypatch):
-        monkeypatch.setattr("van.train.prepare.place", lambda: Place(ranks=8, launcher="torchrun"))
+        monkeypatch.setattr("van.train.prepare.process_info", lambda: ProcessInfo(world_size=8, launcher="torchrun"))
         recipe = get_recipe("imagenet_van_b0")
         with pytest.warns(VanNotice, match="accumulate 1: there are 8 here; the batch of 1024 images is kept"):
             fitted = fit_devices(recipe, "cpu")
@@ -145,7 +146,7 @@ class TestPlace:
             assert fit_devices(get_recipe("digits_van_b0"), "cpu").global_batch == 512
 
     def test_launched_processes_need_one_folder(self, stripes, monkeypatch):
-        monkeypatch.setattr("van.train.folder.place", lambda: Place(ranks=2, launcher="slurm"))
+        monkeypatch.setattr("van.train.folder.process_info", lambda: ProcessInfo(world_size=2, launcher="slurm"))
         from van.train.folder import open_folder
 
         with pytest.raises(ConfigError, match="2 processes need one folder"):
@@ -241,19 +242,19 @@ def test_fifty_steps_equal_a_plain_loop(tmp_path, monkeypatch):
 
 def plain_loop(network, job):
     """The losses of a loop that anybody would write."""
-    optimizer = build_optimizer(network, job.recipe)
+    optimizer = build_optimizer(network, job.training)
     schedule = build_schedule(optimizer, job.recipe, job.data.updates_per_epoch)
-    order, losses = list(EpochSampler(len(job.data.train_set), seed=0)), []
-    schedule.step(0)
+    order, losses = list(EpochSampler(len(job.data.images), seed=0)), []
+    schedule.before_epoch(0)
     network.train()
     for number in range(50):
-        samples = [job.data.train_set[key] for key in order[4 * number : 4 * number + 4]]
+        samples = [job.data.images[key] for key in order[4 * number : 4 * number + 4]]
         images = torch.stack([image for image, _ in samples])
         loss = F.cross_entropy(network(images), torch.tensor([label for _, label in samples]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step_update(number + 1)
+        schedule.after_step(number + 1)
         losses.append(float(loss))
     return losses
 
@@ -374,7 +375,7 @@ class TestWatches:
         with pytest.raises(VanError, match=r"loss is nan at epoch 2, step 6, learning rate 0\.0\d+, images") as caught:
             run(recipe)
         order = list(EpochSampler(16, seed=0, epoch=1))[4:8]
-        data = prepare(recipe).data.train_set.data
+        data = prepare(recipe).data.images.data
         assert ", ".join(data.name(index) for _, index in order) in str(caught.value)
         last = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
         assert last["global_step"] == 5

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_training import SLIM, make_stripes, slim_recipe
 
 import van
-from van.data.augment import TrainingTransform
+from van.data.augment import SeededExample, TrainingTransform
 from van.data.dataset import EpochSampler, TrainingSet
 from van.data.seeding import seeded
 from van.errors import ConfigError
@@ -111,7 +111,7 @@ def test_repeats_come_in_a_row_and_differ(tmp_path):
     sampler.set_epoch(1)
     assert list(sampler) != keys
     data = van.data.open_classification(make_stripes(tmp_path / "data"), "train")
-    images = TrainingSet(data, TrainingTransform(AugmentSpec(), Preprocess(size=(32, 32))), seed=0)
+    images = TrainingSet(data, SeededExample(TrainingTransform(AugmentSpec(), Preprocess(size=(32, 32))), seed=0))
     versions = [images[key][0] for key in ((0, 3), (0, 3, 1), (0, 3, 2), (0, 3, 1))]
     assert not torch.equal(versions[0], versions[1])
     assert not torch.equal(versions[1], versions[2])

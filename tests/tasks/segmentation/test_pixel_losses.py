@@ -77,7 +77,9 @@ def test_the_hardest_pixels_by_hand():
     # of several images the hardest of all: k times as many
     two = (torch.cat((LOGITS, LOGITS.flip(1))), torch.cat((LABELS, LABELS)))
     together = F.cross_entropy(*two, ignore_index=255, reduction="none").flatten().sort(descending=True).values
-    assert PixelLoss(SegmentationLossSpec(ohem_top_k=1), ignore_index=255)(*two) == pytest.approx(float(together[:2].sum()) / 8)
+    assert PixelLoss(SegmentationLossSpec(ohem_top_k=1), ignore_index=255)(*two) == pytest.approx(
+        float(together[:2].sum()) / 8
+    )
 
 
 @pytest.mark.promise("22")
