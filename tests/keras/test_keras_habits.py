@@ -49,7 +49,7 @@ def test_imagenet_weights_are_the_published_ones(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError) as caught:
             VAN("van_b1", **options)
         assert "\n" not in str(caught.value)
-        assert f"fetch {asked[-1]} elsewhere and put it at {tmp_path}/models/van/van_b1.h5" in str(caught.value)
+        assert f"download {asked[-1]} elsewhere and save it as {tmp_path}/models/van/van_b1.h5" in str(caught.value)
         assert "weights='van_b1.h5'" in str(caught.value)
     assert asked[-1].endswith("/van_b1.h5")
     with pytest.raises(ConfigError, match="no ImageNet-1K weights were published for van_b6"):
@@ -242,7 +242,7 @@ def test_predictions_are_decoded():
         [("1", "dog", 0.75), ("0", "cat", 0.25)]
     ]
     for options, told in (
-        ({}, "give classes=model.classes"),
+        ({}, "pass classes=model.classes"),
         ({"classes": ["a"]}, "one name for each"),
         ({"top": 0}, "top is 0"),
     ):
