@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .errors import VanError, VanNotice
     from .exporting import export, quantize
     from .hosts import register
-    from .inference.evaluate import evaluate_any as evaluate
+    from .inference.evaluate import evaluate
     from .inference.predictor import Predictor
     from .models import convert, create_model, info, list_models, load, optimize, save
     from .train import train

@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -282,3 +283,14 @@ def _check_depth_and_text(value: Any) -> None:
             waiting += [(each, depth + 1) for each in here]
         elif isinstance(here, str) and not here.isascii():
             here.encode(errors="surrogateescape")  # UnicodeEncodeError is a ValueError
+
+
+def fitting_stem(stem: str, *, longest: str) -> str:
+    """A stem to which `longest` can be added: cut, with a checksum of the whole, where a file system would refuse."""
+    room = _LONGEST_NAME - len(longest)
+    if len(os.fsencode(stem)) <= room:
+        return stem
+    end = f"-{zlib.crc32(os.fsencode(stem)):08x}"
+    while len(os.fsencode(stem)) > room - len(end):
+        stem = stem[:-1]
+    return stem + end

@@ -16,11 +16,11 @@ from tiny_segmentation import SLIM_NETWORK
 
 import van
 from van.cli import main
-from van.cli.eval_masks import _stems
 from van.data.segmentation import open_segmentation
 from van.errors import ConfigError, VanError
-from van.inference.evaluate_masks import evaluate_masks
+from van.inference.evaluate import evaluate
 from van.inference.predictor import MaskPrediction
+from van.tasks.segmentation.mask_files import stems_of
 
 NETWORK = [f"--model.{name}={list(v) if isinstance(v, tuple) else v}" for name, v in SLIM_NETWORK.items()]
 TRAIN = [
@@ -152,7 +152,7 @@ class TestEval:
         assert np.sum(runs[0]["confusion_matrix"]) == 4 * 32 * 32
         known = [value for key, value in runs[0].items() if key.startswith("IoU.") and value is not None]
         assert runs[0]["mIoU"] == pytest.approx(np.mean(known))
-        assert runs[0]["mIoU"] == evaluate_masks(checkpoint, pictures)["mIoU"]
+        assert runs[0]["mIoU"] == evaluate(checkpoint, pictures)["mIoU"]
         row = next(csv.DictReader((tmp_path / "a.csv").open()))
         assert float(row["aAcc"]) == runs[0]["aAcc"]
         assert row["IoU.3"] == ("" if runs[0]["IoU.3"] is None else str(runs[0]["IoU.3"]))
@@ -220,14 +220,14 @@ class TestEval:
         assert "s2.png" in message
         assert "77" in message
         with pytest.raises(VanError, match="a process on one of cpu died"):
-            evaluate_masks(checkpoint, str(pictures), devices=["cpu"], on_mask=_die)
+            evaluate(checkpoint, str(pictures), devices=["cpu"], on_mask=_die)
 
     def test_several_devices_are_for_evaluating_segmenters(self, run, checkpoint, classifier, pictures):
         for arguments in (["eval", classifier, "--data", "digits"], ["predict", checkpoint, pictures / "images"]):
             assert "'cpu,cpu'" in one_line(*run(*arguments, "--device", "cpu,cpu"))
 
     def test_the_split_of_the_training_is_taken(self, checkpoint):
-        assert evaluate_masks(checkpoint, "scenes").matrix.pixels == 400 * 32 * 32
+        assert evaluate(checkpoint, "scenes").matrix.pixels == 400 * 32 * 32
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -311,5 +311,5 @@ def test_doctor_is_a_verb(run):
 
 
 def test_label_maps_of_pictures_with_one_name_do_not_replace_each_other():
-    stems = _stems([Path(name) for name in ("a/x/1.png", "b/x/1.png", "c/x/1.png", "x_1.png", "a/2.png")])
+    stems = stems_of([Path(name) for name in ("a/x/1.png", "b/x/1.png", "c/x/1.png", "x_1.png", "a/2.png")])
     assert stems == ("1", "x_1", "x_1_2", "_x_1", "2")

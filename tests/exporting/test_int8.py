@@ -228,9 +228,9 @@ def test_a_segmenter_reports_miou(tmp_path, capsys):
     assert (report["top1"], report["fp32_top1"]) == (None, None)
     assert report["drop"] == pytest.approx(report["fp32_miou"] - report["miou"])
     assert f"{100 * report['miou']:.2f}" in printed
-    from van.inference.evaluate_masks import evaluate_masks
+    from van.inference.evaluate import evaluate
 
-    assert report["miou"] == pytest.approx(evaluate_masks(tmp_path / "s.onnx", data)["mIoU"])
+    assert report["miou"] == pytest.approx(evaluate(tmp_path / "s.onnx", data)["mIoU"])
 
 
 @pytest.mark.promise("22")
@@ -282,7 +282,7 @@ def test_calibration_spreads_over_the_folder(tmp_path):
     from PIL import Image
 
     from van.exporting import describe
-    from van.exporting.calibration import calibration_images
+    from van.exporting.sample_images import calibration_images
 
     for i in range(10):
         (tmp_path / f"{i % 2}").mkdir(exist_ok=True)

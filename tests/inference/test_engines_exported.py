@@ -19,8 +19,7 @@ from van.errors import CheckpointError, ConfigError, MissingExtraError
 from van.inference.engines.exported import open_exported
 from van.inference.engines.openvino_engine import the_core
 from van.inference.evaluate import evaluate
-from van.inference.evaluate_masks import evaluate_masks
-from van.inference.segmenter_session import open_segmenter
+from van.inference.session import open_segmenter
 
 pytestmark = pytest.mark.long
 
@@ -127,14 +126,14 @@ def test_segmentation_scores_like_the_network(desk, monkeypatch):
     data = Scenes("val", size=64, count=3)
     many = segmenter(num_classes=len(data.classes))
     van.export(many, desk / "scenes.onnx", images=PICTURES[:1])
-    got = evaluate_masks(desk / "scenes.onnx", data, **options)
-    want = evaluate_masks(many, data, **options)
+    got = evaluate(desk / "scenes.onnx", data, **options)
+    want = evaluate(many, data, **options)
     assert np.abs(got.matrix.counts - want.matrix.counts).sum() < 0.001 * want.matrix.counts.sum()
     with pytest.raises(ConfigError, match="seeds draws the bases of a Hamburger, which this segmenter does not have"):
-        evaluate_masks(desk / "scenes.onnx", data, seeds=2)
+        evaluate(desk / "scenes.onnx", data, seeds=2)
     monkeypatch.setattr("van.inference.evaluate_masks.available_device", torch.device)
     with pytest.raises(ConfigError, match="devices cuda are for checkpoints"):
-        evaluate_masks(desk / "scenes.onnx", data, devices=("cuda",))
+        evaluate(desk / "scenes.onnx", data, devices=("cuda",))
 
 
 def test_the_commands_take_exported_files(kind, desk, capsys, tmp_path):

@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -336,7 +335,7 @@ class TestEvaluate:
 
     def test_what_training_held_out_is_evaluated(self, tmp_path):
         single = write_folder(tmp_path / "photos", {"0": [0] * 5, "1": [1] * 5})
-        opened = replace(coded(2), provenance={"split": {"seed": 7, "val_fraction": 0.4}})
+        opened = coded(2, provenance={"split": {"seed": 7, "val_fraction": 0.4}})
         with pytest.warns(VanNotice, match=r"the 4 image\(s\) that training holds out of it \(seed 7\)"):
             assert evaluate(opened, single).count == 4
         with pytest.warns(VanNotice, match=r"the 2 image\(s\) that training holds out of it \(seed 3\)"):

@@ -11,11 +11,13 @@ from PIL import Image
 
 import van
 from van.errors import ConfigError, DataError, UnknownNameError, VanNotice
-from van.inference.batch_backoff import HalvingEngine, is_out_of_memory
+from van.images.preprocess import Preprocess
+from van.inference.batch_backoff import BatchBackoff, is_out_of_memory
 from van.inference.engines.torch_engine import TorchEngine
 from van.inference.predictor import Failure, Prediction, Predictor, find_images
 from van.inference.prefetch import in_order
 from van.inference.session import open_classifier
+from van.tasks.classification.processor import ClassificationProcessor
 
 TINY = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
 
@@ -67,21 +69,27 @@ class TestTorchEngine:
 
     def test_a_model_that_is_no_classifier_is_named(self):
         with pytest.raises(ConfigError, match=r"returned \(1, 3, 4, 4\); expected \(N, K\) logits"):
-            TorchEngine(torch.nn.Identity()).run(np.zeros((1, 3, 4, 4), np.float32))
+            ClassificationProcessor(Preprocess(size=4), "abc").run(
+                TorchEngine(torch.nn.Identity()), [np.zeros((3, 4, 4), np.float32)]
+            )
 
 
-class TestHalving:
+def backoff(engine, batch_size):
+    return BatchBackoff(lambda images: list(engine.run(np.stack(images))["logits"]), batch_size)
+
+
+class TestBatchBackoff:
     def test_every_image_once_and_in_order(self):
         engine = CodedEngine(10, limit=3)
         images = [np.full((3, 2, 2), k * 20 / 255, np.float32) for k in [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]]
-        halving = HalvingEngine(engine, 8)
+        run = backoff(engine, 8)
         with pytest.warns(VanNotice, match="memory ran out with a batch of") as told:
-            logits = halving.logits(images)
+            logits = np.stack(run(images))
         assert "batch of 4; continuing with 2" in str(told[1].message)
         assert logits.argmax(1).tolist() == [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
         assert engine.batches == [8, 4, 2, 2, 2, 2, 2, 1]
-        assert halving.batch_size == 2
-        assert halving.logits(images[:2]).shape == (2, 10)  # and stays small
+        assert run.batch_size == 2
+        assert np.stack(run(images[:2])).shape == (2, 10)  # and stays small
 
     @pytest.mark.parametrize(
         "error",
@@ -95,18 +103,18 @@ class TestHalving:
     def test_recognises_what_allocators_say(self, error):
         assert is_out_of_memory(error)
         with pytest.warns(VanNotice, match="memory ran out"):
-            assert len(HalvingEngine(CodedEngine(3, limit=1, error=error), 2).logits([np.zeros((3, 2, 2))] * 2)) == 2
+            assert len(backoff(CodedEngine(3, limit=1, error=error), 2)([np.zeros((3, 2, 2))] * 2)) == 2
 
     def test_other_errors_pass(self):
         error = RuntimeError("shapes do not match")
         with pytest.raises(RuntimeError, match="shapes do not match"):
-            HalvingEngine(CodedEngine(3, limit=1, error=error), 2).logits([np.zeros((3, 2, 2))] * 2)
+            backoff(CodedEngine(3, limit=1, error=error), 2)([np.zeros((3, 2, 2))] * 2)
 
     def test_one_image_too_many(self):
         with pytest.raises(ConfigError, match="memory runs out with a single image of 2 x 4"):
-            HalvingEngine(CodedEngine(3, limit=-1), 1).logits([np.zeros((3, 2, 4))])
+            backoff(CodedEngine(3, limit=-1), 1)([np.zeros((3, 2, 4))])
         with pytest.raises(ConfigError, match="batch_size is 0"):
-            HalvingEngine(CodedEngine(3), 0)
+            backoff(CodedEngine(3), 0)
 
 
 class TestInOrder:

@@ -4,8 +4,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from van.configs.backbone import VanConfig
+from van.configs.metadata import ModelMetadata
 from van.images.preprocess import Preprocess
-from van.inference.session import Opened
+from van.inference.session import Session
+from van.tasks import task_named
+from van.tasks.base import Subject
 
 STEP = 20  # grey levels between two classes
 PREPROCESS = Preprocess(size=4, crop_pct=1.0, interpolation="nearest", mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -27,6 +31,9 @@ def write_folder(root, answers):
 class CodedEngine:
     """Answers class k most loudly for brightness k, its neighbours next; can run out of memory."""
 
+    runtime = "torch"
+    network = None
+
     def __init__(self, num_classes, limit=None, error=None):
         self.num_classes, self.limit, self.batches = num_classes, limit, []
         self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
@@ -40,11 +47,10 @@ class CodedEngine:
         return {"logits": (-distance - 0.01 * np.arange(self.num_classes)).astype(np.float32)}
 
 
-def coded(num_classes=10, classes=None, **engine):
-    return Opened(
+def coded(num_classes=10, classes=None, provenance=None, **engine):
+    metadata = ModelMetadata(classes=classes, preprocess=PREPROCESS, provenance=provenance or {})
+    return Session(
+        task=task_named("classification"),
         engine=CodedEngine(num_classes, **engine),
-        preprocess=PREPROCESS,
-        classes=classes,
-        num_classes=num_classes,
-        name="coded",
+        subject=Subject(config=VanConfig(num_classes=num_classes), metadata=metadata, name="coded"),
     )

@@ -4,11 +4,11 @@ import pytest
 import torch
 from metadata import set_metadata
 from tiny_segmentation import SLIM_NETWORK
+from van.inference.evaluate_masks import open_masks
 
 import van
 from van.errors import ConfigError, VanNotice
 from van.images.palettes import ADE20K_CLASSES
-from van.inference.evaluate_masks import open_masks
 from van.recipes import Recipe, get_recipe
 from van.recipes.segmentation_spec import SegmentationModelSpec
 from van.recipes.spec import CriterionSpec, ModelSpec
@@ -140,7 +140,7 @@ def test_heads_of_classifiers_alike(tmp_path):
 
 @pytest.mark.promise("9")
 def test_evaluation_says_nothing_about_spelling(tmp_path):
-    from van.inference.segmenter_session import open_segmenter
+    from van.inference.session import open_segmenter
 
     names = ("Background ", *(f"{digit} " for digit in range(10)))
     segmenter_file(tmp_path / "s.safetensors", names)

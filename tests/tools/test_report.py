@@ -11,7 +11,7 @@ from tiny_segmentation import slim_segmentation
 from van.data.infinite_sampler import spread
 from van.data.scenes import Scenes
 from van.images.confusion_picture import confusion_picture
-from van.inference.segmenter_session import open_segmenter
+from van.inference.session import open_segmenter
 from van.tasks.classification.report import ClassificationReport
 from van.tasks.report_parts import Cell, ReportParts, Section, Table, WorstExample
 from van.tasks.segmentation.confusion_matrix import ConfusionMatrix

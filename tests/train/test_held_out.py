@@ -48,9 +48,9 @@ def test_all_images_give_the_figure_of_van_eval(tmp_path):
     folder = run(slim_segmentation(tmp_path / "run", **options))
     summary = json.loads((folder / "summary.json").read_text())
     assert held_out(summary) == "3 held-out images"
-    from van.inference.evaluate_masks import evaluate_masks
+    from van.inference.evaluate import evaluate
 
-    assert evaluate_masks(folder / "model.safetensors", data)["mIoU"] == pytest.approx(summary["val/mIoU"], abs=1e-3)
+    assert evaluate(folder / "model.safetensors", data)["mIoU"] == pytest.approx(summary["val/mIoU"], abs=1e-3)
 
 
 @pytest.mark.promise("12")

@@ -8,7 +8,7 @@ from tiny_segmentation import slim_segmentation
 
 from van.data.infinite_sampler import spread
 from van.data.scenes import Scenes
-from van.inference.evaluate_masks import evaluate_masks
+from van.inference.evaluate import evaluate
 from van.train import run
 
 # A head without random bases, and nothing left to chance that differs between processes.
@@ -74,7 +74,7 @@ def test_validation_over_two_processes_is_of_the_model_that_is_written(policy, t
         before = load_file(start / "model.safetensors")
         assert torch.equal(means[0], before[NORM.removeprefix("model.")])
         return
-    result = evaluate_masks(folder / "model.safetensors", Chosen())
+    result = evaluate(folder / "model.safetensors", Chosen())
     row = numbers(folder)[-1]
     assert float(row["val/mIoU"]) == pytest.approx(result["mIoU"], abs=1e-6)
     assert result.matrix.pixels == 3 * 32 * 32

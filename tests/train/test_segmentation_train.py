@@ -347,9 +347,9 @@ def test_what_is_wrong_is_said_before_training(tmp_path):
 def test_light_ham_digits_learns(tmp_path):
     folder = run(get_recipe("light_ham_digits").with_options(**{"trainer.out": str(tmp_path / "run")}))
     from van.data.scenes import Scenes, pixel_baseline_miou
-    from van.inference.evaluate_masks import evaluate_masks
+    from van.inference.evaluate import evaluate
 
-    score = evaluate_masks(folder / "model.safetensors", "scenes")["mIoU"]
+    score = evaluate(folder / "model.safetensors", "scenes")["mIoU"]
     assert score >= 0.60
     assert score >= pixel_baseline_miou(Scenes("train"), Scenes("val")) + 0.2
     assert np.isfinite(score)

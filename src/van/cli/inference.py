@@ -1,127 +1,106 @@
-"""Options that `van eval` and `van predict` share: where and how precisely to run, what to override."""
+"""Options that `van eval` and `van predict` share: where and how precisely to run, and those of every task."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import Field
+from typing import Any, Literal
 
 from ..errors import ConfigError
+from ..tasks import TASKS, Task
+from ..tasks.options import OWN, Flag, flags, plural
+from ..tasks.options import side_or_sides as image_size
 from .parser import Parser
 
-# Passed on as they are; size, mean and std are parsed first.
-_PASSED: tuple[str, ...] = (
-    *("batch_size", "workers", "device", "precision", "ema", "optimize", "test_time_pool", "trust"),
-    *("crop_pct", "interpolation", "resize"),
-)
+__all__ = ["TaskArguments", "add_inference_arguments", "add_task_arguments", "command_line", "image_size"]
+
+Kind = Literal["predict_options", "eval_options"]
+
+BATCH_SIZE = 32
 
 
 def add_inference_arguments(parser: Any) -> None:
-    """Device, precision, batches, EMA, pooling and preprocessing."""
-    parser.add_argument("--batch-size", type=int, default=32, help="images at a time; halved when memory runs out")
-    parser.add_argument("--workers", type=int, help="threads that read images (default: one per core, at most 8)")
+    """Device, precision, batches, EMA."""
     parser.add_argument(
-        "--device", default="cpu", help="cpu, cuda, cuda:1, …; van eval of segmenters also several: cuda:0,cuda:1"
+        "--batch-size", type=int, default=BATCH_SIZE, help="images at a time; halved when memory runs out"
     )
+    parser.add_argument("--workers", type=int, help="threads that read images (default: one per core, at most 8)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …; van eval also several: cuda:0,cuda:1")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
     parser.add_argument("--optimize", action="store_true", help="fold and optimise the network first")
     parser.add_argument(
-        "--test-time-pool",
-        action="store_true",
-        help="for images larger than the network was made for: pool over windows",
-    )
-    parser.add_argument(
         "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
     )
-    group = parser.add_argument_group("preprocessing (default: the checkpoint's own)")
-    group.add_argument("--size", help="pixels: 224, or height x width: 224x320")
-    group.add_argument("--crop-pct", type=float, help="share of the resized image that the centre crop keeps")
-    group.add_argument("--interpolation", help="nearest, bilinear, bicubic or lanczos")
-    group.add_argument("--mean", help="per channel, 0 … 1, with commas: 0.485,0.456,0.406")
-    group.add_argument("--std", help="per channel, 0 … 1, with commas: 0.229,0.224,0.225")
-    group.add_argument(
+    parser.add_argument(
         "--ignore-exif", action="store_true", help="pixels as stored, not turned: published protocols for ImageNet"
     )
-    group.add_argument("--resize", help="shortest (then a centre crop) or squash")
 
 
-def inference_options(options: Any) -> dict[str, Any]:
-    """The keyword arguments of Predictor and evaluate that `add_inference_arguments` defines; raises ConfigError."""
-    values = {name: getattr(options, name) for name in _PASSED}
-    values["exif"] = not options.ignore_exif
-    values["size"] = None if options.size is None else image_size(options.size)
-    for name in ("mean", "std"):
-        text = getattr(options, name)
-        values[name] = None if text is None else channels(name, text)
-    return values
+def add_task_arguments(parser: Any, kind: Kind) -> None:
+    """The options of every task, each once, under their headings."""
+    groups: dict[str, Any] = {}
+    for flag, default in _offered(kind).values():
+        group = parser
+        if flag.group is not None:
+            if flag.group not in groups:
+                groups[flag.group] = parser.add_argument_group(flag.group)
+            group = groups[flag.group]
+        if flag.kind is bool:
+            group.add_argument(flag.name, action="store_true", help=flag.help)
+        else:
+            group.add_argument(flag.name, type=flag.kind, default=default, help=flag.help)
 
 
-OF_MASKS = ("scales", "flip", "window", "stride", "fit", "size_divisor")
-OF_LABELS = ("batch_size", "test_time_pool", "size", "crop_pct", "interpolation", "resize")
+class TaskArguments:
+    """The options of whatever task a model has, from parsed arguments; see `session.Parse`.
+
+    more: further fields, which are no flags of a task.
+    """
+
+    def __init__(self, options: Any, kind: Kind, **more: object) -> None:
+        self.kind, self.more = kind, more
+        offered = _offered(kind).items()
+        self.given = {key: getattr(options, key) for key, (_, default) in offered if getattr(options, key) != default}
+
+    def __call__(self, task: Task, name: str) -> object:
+        """Raises ConfigError for an option that belongs to another task, and for a value that cannot be."""
+        own = {flag.key: (each, flag) for each, flag in _flags(task, self.kind)}
+        values = dict(self.more)
+        for key, value in self.given.items():
+            if key not in own:
+                owners = [other.noun for other in TASKS.values() if key in _keys(other, self.kind)]
+                flag = _offered(self.kind)[key][0]
+                raise ConfigError(f"{flag.name} belongs to {plural(owners)}, which this is not; leave it out")
+            each, flag = own[key]
+            values[each.name] = value if flag.parse is None else flag.parse(value)
+        return getattr(task, self.kind)(**values)
+
+    def check_single(self, checkpoints: int, **others: object) -> None:
+        """Raises ConfigError where several checkpoints meet an option for one at a time; others: further such ones."""
+        names = [flag.name for flag, _ in _offered(self.kind).values() if flag.single and flag.key in self.given]
+        names += [f"--{name}" for name, value in others.items() if value]
+        if names and checkpoints > 1:
+            raise ConfigError(f"{names[0]} shows one checkpoint, got {checkpoints}; evaluate them one at a time")
 
 
-def add_mask_arguments(parser: Any) -> None:
-    """How a segmenter looks at a picture."""
-    group = parser.add_argument_group(
-        "segmenters (default: the checkpoint's own, else the published single-scale test)"
-    )
-    group.add_argument("--scales", help="average views at these scales: 0.5,0.75,1,1.25,1.5,1.75")
-    group.add_argument("--flip", action="store_true", help="average with mirrored views")
-    group.add_argument("--window", type=int, help="side of sliding windows, pixels")
-    group.add_argument("--stride", type=int, help="a window every so many pixels (default: two thirds of the window)")
-    group.add_argument("--fit", help="longest x shortest side that a picture is scaled into: 2048x512, or none")
-    group.add_argument(
-        "--size-divisor",
-        type=int,
-        help="stretch sides to a multiple of it; 1: leave them alone (published: HamNet 1, all others 32)",
-    )
+def _flags(task: Task, kind: Kind) -> Iterator[tuple[Field[Any], Flag]]:
+    return flags(getattr(task, kind))
 
 
-def mask_options(options: Any) -> dict[str, Any]:
-    """The fields of Inference that are given; raises ConfigError."""
-    given: dict[str, Any] = {"flip": True} if options.flip else {}
-    passed = ("window", "stride", "size_divisor")
-    given |= {name: getattr(options, name) for name in passed if getattr(options, name) is not None}
-    if options.scales is not None:
-        given["scales"] = channels("scales", options.scales)
-    for name in ("mean", "std"):
-        if getattr(options, name) is not None:
-            given[name] = channels(name, getattr(options, name))
-    if options.fit == "none":
-        given["resize"] = None
-    elif options.fit is not None:
-        sides = options.fit.lower().split("x")
-        if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-            raise ConfigError(f"--fit is {options.fit!r}; expected longest x shortest side, as 2048x512, or none")
-        given["resize"] = (int(sides[0]), int(sides[1]))
-    return given
+def _keys(task: Task, kind: Kind) -> set[str]:
+    return {flag.key for _, flag in _flags(task, kind)}
 
 
-def refuse(options: Any, parser_of: Callable[[Any], None], names: Iterable[str], owners: str) -> None:
-    """Raises ConfigError when one of these options is given: it belongs to `owners` and would do nothing."""
-    parser = Parser(prog="van")
-    parser_of(parser)
-    defaults = {action.dest: (action.option_strings, action.default) for action in parser._actions}
-    for name in names:
-        if name in defaults and getattr(options, name) != defaults[name][1]:
-            raise ConfigError(f"{defaults[name][0][0]} belongs to {owners}; leave it out")
-
-
-def image_size(text: str) -> int | tuple[int, int]:
-    """`224` -> 224, `224x320` -> (224, 320); raises ConfigError."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise ConfigError(f"--size is {text!r}; expected pixels as 224, or height x width as 224x320")
-    return int(text) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
-
-
-def channels(name: str, text: str) -> tuple[float, ...]:
-    """`0.5,0.5,0.5` -> (0.5, 0.5, 0.5); raises ConfigError."""
-    try:
-        return tuple(float(value) for value in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--{name} is {text!r}; expected one number per channel, as 0.5,0.5,0.5") from None
+def _offered(kind: Kind) -> dict[str, tuple[Flag, Any]]:
+    """Key -> (flag, default on the command line) of every task's options."""
+    found: dict[str, tuple[Flag, Any]] = {}
+    for task in TASKS.values():
+        for each, flag in _flags(task, kind):
+            default = False if flag.kind is bool else None if each.default is OWN else each.default
+            found.setdefault(flag.key, (flag, default))
+    return found
 
 
 def command_line(verb: str, add_arguments: Callable[[Any], None], options: Any) -> str:

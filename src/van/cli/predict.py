@@ -1,33 +1,32 @@
-"""Label images: files, folders (searched to any depth) and quoted globs.
+"""Predict images: files, folders (searched to any depth) and quoted globs.
 
-A segmenter writes an overlay with a legend and an index PNG of every image into --out (default: segmentation/).
-A bad image is reported and skipped; exit code 1 when some failed, 2 when none could be done.
+A classifier labels each image. A segmenter writes an overlay with a legend and an index PNG of each into --out
+(default: segmentation/). A bad image is reported and skipped; exit code 1 when some failed, 2 when none could be done.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
-from .inference import (
-    OF_LABELS,
-    OF_MASKS,
-    add_inference_arguments,
-    add_mask_arguments,
-    command_line,
-    inference_options,
-    mask_options,
-    refuse,
-)
-from .output import cell, check_writable, progress_bar
-from .results import COMPLAINTS, FORMATS, SUFFIXES, Earlier, Layout, Results, result_format
+from ..errors import ConfigError, DataError
+from ..files import fitting_stem
+from .inference import BATCH_SIZE, TaskArguments, add_inference_arguments, add_task_arguments, command_line
+from .output import check_writable, progress_bar, say
+from .results import COMPLAINTS, FORMATS, SUFFIXES, Earlier, Results, result_format
+
+if TYPE_CHECKING:
+    from ..inference.predictor import Predictor
+    from ..inference.session import Session
+    from ..tasks.base import Output, ResultTable
 
 
 def add_arguments(parser: Any) -> None:
     """Options of `van predict`."""
     parser.add_argument("checkpoint", help="a checkpoint file, folder, hub id, published weights, or exported file")
     parser.add_argument("paths", nargs="+", help="images, folders, globs such as 'photos/**/*.jpg'")
-    parser.add_argument("--top", type=int, default=5, help="classes to list per image")
     parser.add_argument("--format", help=f"{', '.join(FORMATS)} (default: by the suffix of --out, else table)")
     parser.add_argument(
         "--out",
@@ -36,68 +35,135 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="leave out what an earlier run wrote into --out (.jsonl, .csv, a folder)"
     )
-    parser.add_argument("--opacity", type=float, default=0.5, help="segmenters: of the overlays, 0 … 1")
     parser.add_argument("--classes", help="names of the classes: a text or JSON file in their order, or imagenet-1k")
     add_inference_arguments(parser)
-    add_mask_arguments(parser)
+    add_task_arguments(parser, "predict_options")
 
 
 def run(options: Any) -> int:
     """Predict; print or write results as they come; name bad images on stderr."""
-    from ..inference.segmenter_session import is_segmenter
+    from ..inference.predictor import find_images
 
-    if is_segmenter(options.checkpoint):
-        from .predict_masks import run_masks
-
-        refuse(options, add_arguments, (*OF_LABELS, "top"), "classifiers, which this is not")
-        return run_masks(options, mask_options(options), add_arguments)
-    refuse(options, add_arguments, (*OF_MASKS, "opacity"), "segmenters, which this is not")
-    check_writable(options.out)
-    form = result_format(options.out, options.format)
-    earlier = Earlier.find(LABELS, form, options.out) if options.resume else None
-    from ..inference.predictor import Prediction, Predictor, find_images
-
+    session = _open(options)
+    table = session.task.results
+    place = _Entries(options, table) if table.folder is None else _Folder(options, table)
     images, failures = find_images(options.paths)
     if not images:
         raise DataError("; ".join(f"{failure.image}: {failure.reason}" for failure in failures[:COMPLAINTS]))
-    predictor = Predictor(options.checkpoint, top=options.top, classes=options.classes, **inference_options(options))
+    wanted = place.to_do(images)
+    if not wanted and not place.keeps_entries:
+        return 0
+    predictor = _predictor(session, options)
     head = {
         "command": command_line("predict", add_arguments, options),
-        "checkpoint": predictor.opened.name,
-        "preprocess": predictor.opened.preprocess.to_dict(),  # type: ignore[union-attr]
+        "checkpoint": session.name,
+        **predictor.processor.facts(),
     }
-    with Results(LABELS, form, options.out, head=head, total=len(images)) as results:
-        wanted = results.resume(images, earlier)
+    total = len(images) if place.keeps_entries else len(wanted)
+    with Results(table, place.form, place.file, head=head, total=total) as results:
+        wanted = results.resume(wanted, place.earlier)
         for failure in failures:
             results.fail(failure)
-        with progress_bar() as bar:
-            for result in bar.track(predictor.predict_many(wanted), total=len(wanted), description="predicting"):
-                if isinstance(result, Prediction):
-                    results.add(result.to_dict())
-                else:
-                    results.fail(result)
+        _predict(predictor, wanted, results, place.entry)
     return 1 if results.failures else 0
 
 
-def _rows(entry: dict[str, Any]) -> list[tuple[Any, ...]]:
-    return [(entry["image"], rank, *each.values()) for rank, each in enumerate(entry["top"], start=1)]
+def _open(options: Any) -> Session:
+    from ..inference.session import open_session
+
+    names = ("device", "precision", "ema", "optimize", "trust")
+    chosen = {name: getattr(options, name) for name in names}
+    return open_session(options.checkpoint, **chosen, parse=TaskArguments(options, "predict_options"))
 
 
-def _table(entries: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
+def _predictor(session: Session, options: Any) -> Predictor:
+    from ..inference.predictor import Predictor
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("image", overflow="fold")
-    table.add_column("label", style="bold", overflow="fold")
-    table.add_column("probability", justify="right")
-    others = len(entries[0]["top"]) > 1
-    if others:
-        table.add_column("then", overflow="fold", style="dim")
-    for entry in entries:
-        row: list[Any] = [cell(entry["image"]), cell(entry["label"]), f"{entry['probability']:.1%}"]
-        rest = ", ".join(f"{each['label']} {each['probability']:.1%}" for each in entry["top"][1:])
-        table.add_row(*row, *[cell(rest)] * others)
-    return table
+    given = {"workers": options.workers, "exif": not options.ignore_exif, "classes": options.classes}
+    predictor = Predictor(session, batch_size=options.batch_size, **given)
+    if options.batch_size != BATCH_SIZE and not predictor.processor.batched:
+        raise ConfigError(f"--batch-size would do nothing: {session.task.noun}s take one image at a time; leave it out")
+    return predictor
 
 
-LABELS = Layout(("image", "rank", "label", "index", "probability"), _rows, _table)
+def _predict(
+    predictor: Predictor, images: Sequence[Path], results: Results, entry: Callable[[Path, Output], dict[str, Any]]
+) -> None:
+    from ..inference.predictor import Failure
+
+    with progress_bar() as bar:
+        found = bar.track(predictor.predict_many(images), total=len(images), description="predicting")
+        for image, result in zip(images, found, strict=True):
+            if isinstance(result, Failure):
+                results.fail(result)
+            else:
+                results.add(entry(image, result))
+
+
+class _Entries:
+    """Results that are entries only: in a file, or printed."""
+
+    keeps_entries = True
+
+    def __init__(self, options: Any, table: ResultTable) -> None:
+        check_writable(options.out)
+        self.file = options.out
+        self.form = result_format(options.out, options.format)
+        self.earlier = Earlier.find(table, self.form, options.out) if options.resume else None
+
+    def to_do(self, images: list[Path]) -> list[Path]:
+        """All: what is left of them is found when the results are opened."""
+        return images
+
+    def entry(self, image: Path, result: Output) -> dict[str, Any]:
+        """The values of a result."""
+        return result.to_dict()
+
+
+class _Folder:
+    """Results with files of their own in a folder; their entries are printed."""
+
+    keeps_entries = False
+    file = None
+    earlier = None
+
+    def __init__(self, options: Any, table: ResultTable) -> None:
+        self.form, self.table, self.resume = result_format(None, options.format), table, options.resume
+        self.folder = Path(options.out or table.folder or "")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"cannot write into {self.folder}: a file is there; give a folder")
+        self.names: dict[Path, str] = {}
+
+    def to_do(self, images: list[Path]) -> list[Path]:
+        """Those whose files are not all there."""
+        self.names = _names(images, max(self.table.endings, key=len))
+        if not self.resume:
+            return images
+        left = [
+            image
+            for image in images
+            if not all((self.folder / f"{self.names[image]}{end}").is_file() for end in self.table.endings)
+        ]
+        done = len(images) - len(left)
+        say(f"van: note: {done} image(s) are in {self.folder} already; {len(left)} to do", error=True)
+        return left
+
+    def entry(self, image: Path, result: Output) -> dict[str, Any]:
+        """Writes the files of a result."""
+        return result.save(self.folder, self.names[image])
+
+
+def _names(images: Sequence[Path], longest: str) -> dict[Path, str]:
+    """A file name for each image: its stem, with the folder's name before it where two share one."""
+    sharing = Counter(image.stem for image in images)
+    taken: dict[str, int] = {}  # and how often it was asked for
+    chosen: dict[Path, str] = {}
+    for image in images:
+        name = image.stem if sharing[image.stem] == 1 else f"{image.parent.name}_{image.name.replace('.', '_')}"
+        name = fitting_stem(name, longest=longest)
+        while name in taken:
+            taken[name] += 1
+            name += "_" if taken[name] == 2 else f"_{taken[name]}"
+        taken[name] = 1
+        chosen[image] = name
+    return chosen

@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,9 +19,11 @@ from typing import IO, TYPE_CHECKING, Any
 from ..errors import ConfigError, DataError, UnknownNameError
 from ..files import printable
 from .output import is_stream, json_line, print_table, say, table_text, to_csv, to_json
+from .tables import rich_table
 
 if TYPE_CHECKING:
     from ..inference.predictor import Failure
+    from ..tasks.base import ResultTable
 
 Entry = dict[str, Any]
 
@@ -30,18 +32,6 @@ SUFFIXES = {".txt": "table", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jso
 RESUMABLE = ("jsonl", "csv")
 COMPLAINTS = 20  # bad images named one by one
 _BLOCK = 1000  # rows of a table that are laid out together
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a task's entries, JSON-ready dicts with an "image", become rows.
-
-    columns: of CSV, the image first; rows: an entry as CSV; table: entries as a rich table.
-    """
-
-    columns: tuple[str, ...]
-    rows: Callable[[Entry], Iterable[Sequence[Any]]]
-    table: Callable[[list[Entry]], Any]
 
 
 def result_format(out: str | None, wanted: str | None) -> str:
@@ -68,8 +58,8 @@ class Results:
     At the end without a single entry DataError is raised, and no file is left.
     """
 
-    def __init__(self, layout: Layout, form: str, out: str | None, *, head: Entry, total: int) -> None:
-        self.layout, self.form, self.head, self.total = layout, form, head, total
+    def __init__(self, table: ResultTable, form: str, out: str | None, *, head: Entry, total: int) -> None:
+        self.table, self.form, self.head, self.total = table, form, head, total
         self.path = None if out is None else Path(out)
         self.failures: list[Failure] = []
         self.count = 0
@@ -91,7 +81,7 @@ class Results:
             if len(self._rows) == _BLOCK and not self._terminal():
                 self._lay_out()
         elif self.form == "csv":
-            self._write(self._csv_header() + to_csv(None, self.layout.rows(entry)))
+            self._write(self._csv_header() + to_csv(None, self.table.rows(entry)))
         elif self.form == "jsonl":
             self._write(json_line(entry) + "\n")
         else:
@@ -156,14 +146,14 @@ class Results:
                 self._part.unlink(missing_ok=True)
 
     def _csv_header(self) -> str:
-        return "" if self.count else to_csv(self.layout.columns, ())
+        return "" if self.count else to_csv(self.table.columns, ())
 
     def _opening(self) -> str:
         lines = [f"  {json_line(key)}: {to_json(value, 2)}" for key, value in self.head.items()]
         return "{\n" + ",\n".join([*lines, '  "predictions": [\n    '])
 
     def _lay_out(self) -> None:
-        table = self.layout.table(self._rows)
+        table = rich_table(self.table.table(self._rows))
         table.show_header = not self._headed
         self._headed = True
         if self._terminal():
@@ -223,10 +213,10 @@ class Earlier:
 
     source: Path
     form: str
-    layout: Layout
+    table: ResultTable
 
     @classmethod
-    def find(cls, layout: Layout, form: str, out: str | None) -> Earlier | None:
+    def find(cls, table: ResultTable, form: str, out: str | None) -> Earlier | None:
         """None when there is no such file; raises ConfigError for what cannot be resumed."""
         if out is None or form not in RESUMABLE or is_stream(Path(out)):
             raise ConfigError("--resume goes on with a file of JSON lines or CSV; give --out NAME.jsonl or NAME.csv")
@@ -238,7 +228,7 @@ class Earlier:
             if each.name.startswith(start) and each.name.endswith(end) and each.name[len(start) : -len(end)].isdecimal()
         ]
         files = [each for each in (path, *left) if each.is_file()]
-        return cls(max(files, key=lambda each: each.stat().st_mtime), form, layout) if files else None
+        return cls(max(files, key=lambda each: each.stat().st_mtime), form, table) if files else None
 
     def entries(self) -> Iterator[Any]:
         """(image, text) of every image that is completely there."""
@@ -258,7 +248,7 @@ class Earlier:
     def _groups(self) -> Iterator[tuple[str, str]]:
         with self.source.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file)
-            if tuple(next(reader, self.layout.columns)) != self.layout.columns:
+            if tuple(next(reader, self.table.columns)) != self.table.columns:
                 raise self._foreign()
             waiting: tuple[str, str] | None = None
             for image, rows in groupby(reader, key=lambda row: row[0] if row else ""):

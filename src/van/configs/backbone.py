@@ -50,6 +50,7 @@ class VanConfig(ModelConfig):
 
     task: ClassVar[str] = "classification"
     noun: ClassVar[str] = "classifier"
+    fixed_size_graphs: ClassVar[bool] = True
 
     embed_dims: tuple[int, ...] = (32, 64, 160, 256)
     depths: tuple[int, ...] = (3, 3, 5, 2)

@@ -14,7 +14,9 @@ class ModelConfig:
     task: what the model is for, "classification". noun: what it is called in messages, "classifier".
     output_layers: what depends on the classes, "head". statistics: how images are prepared where no file says:
     "official" or "imagenet" (`images.preprocess.RECORDS`).
+    output_axes: of what the network gives, N images and K classes first, "N, K, h, w".
     created_only: of a kind of model that can be created and nothing else yet: what to do with it.
+    fixed_size_graphs: whether OpenVINO may compile a graph of its own for the sizes that images have, which is faster.
     backbone: the configuration of the backbone, its `num_classes` 0. num_classes: of the output.
     name: as `van list` has it, or one that ends in "van_custom". method: the kind of head.
     """
@@ -23,7 +25,9 @@ class ModelConfig:
     noun: ClassVar[str]
     output_layers: ClassVar[str] = "head"
     statistics: ClassVar[str] = "official"
+    output_axes: ClassVar[str] = "N, K"
     created_only: ClassVar[str] = ""
+    fixed_size_graphs: ClassVar[bool] = False
 
     if TYPE_CHECKING:
         num_classes: int

@@ -38,6 +38,7 @@ class SegmenterConfig(HeadConfig):
     noun: ClassVar[str] = "segmenter"
     section: ClassVar[str] = "segmenter"
     output_layers: ClassVar[str] = "pixel classifiers"
+    output_axes: ClassVar[str] = "N, K, h, w"
     statistics: ClassVar[str] = "imagenet"
 
     backbone: VanConfig

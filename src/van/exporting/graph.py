@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,41 +15,46 @@ from ..errors import VanError
 from ..nn.dtypes import require_values
 from ..nn.fold import fold as folded
 from ..nn.fold import is_folded
-from ..nn.segmenter import Segmenter
+from ..nn.model import Model
 from .dilation import without_dilation
 
 INPUT, OUTPUT = "images", "logits"
 EXAMPLE = (2, 96, 64)  # batch, H, W of the traced images: all different, none 1
 
 
-class Decoder(nn.Module):
-    """A segmenter whose `forward` is its `decode`: (N, in_chans, H, W) -> (N, K, h, w)."""
+class Raw(nn.Module):
+    """A model whose `forward` is its `raw`.
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    The model is a submodule under the noun of its configuration, so that files name weights as those of version 0.1.
+    """
+
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.segmenter = segmenter
+        self.noun: str = model.config.noun
+        self.add_module(self.noun, model)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.segmenter.decode(images)
+        output: Tensor = getattr(self, self.noun).raw(images)
+        return output
 
 
-def prepared(model: nn.Module, *, fold: bool = True, dilation_free: bool = False) -> nn.Module:
-    """A float32 copy on the CPU in eval mode that maps images to logits, a segmenter's at its head's size.
+def prepared(model: Model, *, fold: bool = True, dilation_free: bool = False) -> nn.Module:
+    """A float32 copy on the CPU in eval mode that maps images to what `Model.raw` gives.
 
     fold: BatchNorm and layer scales into the convolutions (exact); a folded model stays as it is.
     dilation_free: see `dilation.without_dilation`.
     """
     require_values(model)
-    model = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
-    if fold and not is_folded(model):
-        model = folded(model)  # in float32, or halves would be rounded again
+    network: nn.Module = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
+    if fold and not is_folded(network):
+        network = folded(network)  # in float32, or halves would be rounded again
     if dilation_free:
-        model = without_dilation(model)
-    return Decoder(model) if isinstance(model, Segmenter) else model
+        network = without_dilation(network)
+    return network if type(model).raw is Model.raw else Raw(cast(Model, network))
 
 
 def trace(network: nn.Module, in_chans: int) -> torch.export.ExportedProgram:
-    """The program of a prepared network: (N, in_chans, H, W) -> logits with N, H and W free from 1 on.
+    """The program of a prepared network: (N, in_chans, H, W) -> raw output with N, H and W free from 1 on.
 
     Raises VanError for a network that cannot be traced so.
     """
@@ -61,7 +67,7 @@ def trace(network: nn.Module, in_chans: int) -> torch.export.ExportedProgram:
             program = torch.export.export(network, (images,), dynamic_shapes=({0: free, 2: free, 3: free},))
     except Exception as error:  # of many types
         reason = " ".join(str(error).split())[:300]
-        raise VanError(f"{type(network).__name__} cannot be traced with free sizes: {reason}") from error
+        raise VanError(f"the network cannot be traced with free sizes: {reason}") from error
     for symbol in program.range_constraints:
         # Tracing takes maps of one pixel for a case of their own, because their memory layout is ambiguous. No value
         # depends on that: the graph has no branches, and the gate runs such sizes.

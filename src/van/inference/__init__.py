@@ -1,24 +1,23 @@
 """Running a network: sessions on an engine, the Predictor, evaluation; one small class per runtime in `engines`."""
 
 from ..checkpoints.find import find_checkpoints, matching
-from .batch_backoff import HalvingEngine
+from ..tasks.base import Engine
+from .batch_backoff import BatchBackoff
 from .class_names import class_names
 from .description import Description
 from .engines.exported import ExportedEngine, description_of, is_exported, open_exported
-from .engines.torch_engine import PRECISIONS, Engine, TorchEngine
+from .engines.torch_engine import PRECISIONS, TorchEngine
 from .prefetch import default_workers, in_order, reason_of
-from .segmenter_session import OpenedSegmenter, is_segmenter, open_segmenter
-from .session import ENGINES, Opened, open_classifier
+from .session import ENGINES, Session, open_classifier, open_segmenter, open_session
 
 __all__ = [
     "ENGINES",
     "PRECISIONS",
+    "BatchBackoff",
     "Description",
     "Engine",
     "ExportedEngine",
-    "HalvingEngine",
-    "Opened",
-    "OpenedSegmenter",
+    "Session",
     "TorchEngine",
     "class_names",
     "default_workers",
@@ -26,10 +25,10 @@ __all__ = [
     "find_checkpoints",
     "in_order",
     "is_exported",
-    "is_segmenter",
     "matching",
     "open_classifier",
     "open_exported",
     "open_segmenter",
+    "open_session",
     "reason_of",
 ]

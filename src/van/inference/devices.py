@@ -1,6 +1,6 @@
-"""Segmenters on several devices: a process per device, one picture at a time, matrices that add up exactly.
+"""An evaluation on several devices: a process per device, a few images at a time, metrics that add up exactly.
 
-Which device gets which picture depends on their speed; as the counts are whole numbers, the total does not.
+Which device gets which images depends on their speed; as metrics are added in the images' order, the total does not.
 """
 
 from __future__ import annotations
@@ -8,89 +8,83 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ..errors import VanError, VanNotice
-from ..tasks.segmentation.confusion_matrix import ConfusionMatrix
-from ..tasks.segmentation.views import confusion, seed_matrices
-from .segmenter_session import OpenedSegmenter
+from ..errors import ConfigError, VanError, VanNotice
+from ..tasks.base import Metric
+from .counting import Counter
+
+Part = tuple[int, Metric[Any, Any]]  # images, and what was counted of them
+
+_BATCHES = 4  # that a device gets at once: it reads the later ones while it runs the first
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """What one device needs to count pictures.
+def count_on(counter: Counter, devices: Sequence[str]) -> Iterator[Part]:
+    """`counter.count` of every image in order, in a process per device.
 
-    seeds: draws of a Hamburger's bases to count besides the network's own.
-    on_mask: called with (index, picture, prediction, label) where the picture was done; with several devices it must
-    be picklable.
+    Raises ConfigError for a network that cannot run there, VanError when a process dies; what counting raises comes
+    out of the processes as it is.
     """
-
-    opened: OpenedSegmenter
-    data: Any
-    seeds: int = 0
-    on_mask: Callable[..., None] | None = None
-
-    def matrices(self, index: int) -> list[ConfusionMatrix]:
-        """Of one picture: with the network's own bases, then of every seed."""
-        opened = self.opened
-        one: dict[str, Any] = {"inference": opened.inference, "indices": (index,)}
-        with opened.autocast():
-            own = confusion(opened.model, self.data, on_mask=self.on_mask, **one)
-            return [own, *seed_matrices(opened.model, self.data, seeds=self.seeds, **one)]
-
-
-def count(shard: Shard, devices: Sequence[torch.device] = ()) -> Iterator[list[ConfusionMatrix]]:
-    """`shard.matrices` of every picture in order: here, or in a process per device when devices are given.
-
-    Raises VanError when a process dies; what `confusion` raises comes out of the processes as it is.
-    """
-    if not devices:
-        yield from map(shard.matrices, range(len(shard.data)))
-        return
+    for device in devices:
+        counter.engine.on(device)  # raises before any process is started
+    parts = _parts(counter.evaluator.indices, counter.batch_size * (_BATCHES if counter.batched else 1))
     spawn = multiprocessing.get_context("spawn")
     queue = spawn.SimpleQueue()
     for device in devices:
-        queue.put(str(device))
+        queue.put(device)
     threads = max(1, torch.get_num_threads() // len(devices))
     # pickled here: torch's own way through a process border shares memory, which the processes must not
-    content = pickle.dumps(replace(shard, opened=replace(shard.opened, model=shard.opened.model.to("cpu"))))
+    content = pickle.dumps(replace(counter, engine=counter.engine.on("cpu")))
     pool = ProcessPoolExecutor(len(devices), spawn, initializer=_begin, initargs=(content, queue, threads))
     told: set[str] = set()
     try:
-        for matrices, notices in pool.map(_matrices, range(len(shard.data))):
+        for part, notices in pool.map(_count, parts):
             for text in sorted(notices - told):
                 warnings.warn(text, VanNotice, stacklevel=3)
             told |= notices
-            yield matrices
+            yield part
     except BrokenProcessPool as error:
-        names = ", ".join(map(str, devices))
+        names = ", ".join(devices)
         raise VanError(
-            f"a process on one of {names} died, perhaps for want of memory; use fewer devices or smaller windows"
+            f"a process on one of {names} died, perhaps for want of memory; use fewer devices or smaller images"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_own: Shard  # of this process
+def listed(device: str) -> tuple[str, ...]:
+    """`cuda:0,cuda:1` -> ("cuda:0", "cuda:1"); raises ConfigError for an empty name."""
+    names = tuple(name.strip() for name in device.split(","))
+    if not all(names):
+        raise ConfigError(f"device is {device!r}; expected names with commas, as cuda:0,cuda:1")
+    return names
+
+
+def _parts(indices: Sequence[int], size: int) -> list[list[int]]:
+    return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+
+
+_own: Counter  # of this process
 
 
 def _begin(content: bytes, queue: Any, threads: int) -> None:
     global _own
-    device = torch.device(queue.get())
+    device = queue.get()
     torch.set_num_threads(threads)
-    shard: Shard = pickle.loads(content)
-    model = shard.opened.model.to(device)
-    _own = replace(shard, opened=replace(shard.opened, model=model, device=device))
+    counter: Counter = pickle.loads(content)
+    _own = replace(counter, engine=counter.engine.on(device))
 
 
-def _matrices(index: int) -> tuple[list[ConfusionMatrix], set[str]]:
+def _count(indices: list[int]) -> tuple[Part, set[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", VanNotice)
-        matrices = _own.matrices(index)
-    return matrices, {str(each.message) for each in caught if issubclass(each.category, VanNotice)}
+        total = _own.evaluator.metric.empty()
+        for _, metric in _own.count(indices):
+            total = total + metric
+    return (len(indices), total), {str(each.message) for each in caught if issubclass(each.category, VanNotice)}

@@ -1,160 +1,224 @@
-"""A checkpoint, model or exported file made ready to classify images: engine, preprocessing, class names together."""
+"""A checkpoint, model or exported file made ready to run: its task, its engine, what travels with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from .. import models
 from ..configs.catalog import why_created_only
+from ..configs.metadata import ModelMetadata
+from ..configs.model_config import ModelConfig
 from ..errors import ConfigError, UnknownNameError
 from ..images.preprocess import Preprocess
-from ..nn import Classifier, TestTimePool
 from ..nn.dtypes import in_float32
-from ..nn.segmenter import Segmenter
+from ..tasks import Task, described, task_named, task_of
+from ..tasks.base import Engine, Processor, Subject
+from ..tasks.options import changed
 from .engines.exported import ExportedEngine, is_exported, open_exported
-from .engines.torch_engine import Engine, TorchEngine
+from .engines.torch_engine import TorchEngine
 
 ENGINES = ("torch", "keras")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A classifier that can run.
+class Session:
+    """A model that can run.
 
-    classes: one name per logit, None when the checkpoint has none; name: the path, or the model's type.
-    preprocess: the checkpoint's own with the overrides applied.
-    provenance: what the checkpoint tells about itself.
-    runtime: what computes: a key of ENGINES, or "onnxruntime", "openvino", "torch.export" for exported files.
+    task: what it is for. engine: what runs it. subject: its configuration, metadata and name.
+    options: the task's own options that it was opened with.
     """
 
+    task: Task
     engine: Engine
-    preprocess: Preprocess
-    classes: tuple[str, ...] | None
-    num_classes: int
-    name: str
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    runtime: str = "torch"
+    subject: Subject
+    options: object = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the model."""
+        return self.subject.config
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Of the model."""
+        return self.subject.metadata
+
+    @property
+    def name(self) -> str:
+        """The path, or the model's type."""
+        return self.subject.name
+
+    @property
+    def runtime(self) -> str:
+        """What computes: a key of ENGINES, or "onnxruntime", "openvino", "torch.export" for exported files."""
+        return self.engine.runtime
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the output."""
+        return self.subject.num_classes
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """One name per class, None when the model has none."""
+        return self.metadata.classes
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images become inputs, with what the session's options override."""
+        own = self.metadata.preprocess or Preprocess()
+        return getattr(self.processor(), "preprocess", own)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What is known of the model's origin."""
+        return self.metadata.provenance
 
     def label(self, index: int) -> str:
         """Name of a class, its index as text when it has none."""
-        return self.classes[index] if self.classes else str(index)
+        return self.subject.classes[index]
+
+    def processor(self) -> Processor[Any, Any]:
+        """What makes inputs of images and results of outputs; raises ConfigError where the options do not fit."""
+        options = self.task.predict_options() if self.options is None else self.options
+        return self.task.processor(self.subject, options)
+
+    def with_metadata(self, **fields: Any) -> Session:
+        """A copy with fields of its metadata replaced."""
+        return replace(self, subject=replace(self.subject, metadata=replace(self.metadata, **fields)))
 
 
-def open_classifier(
-    source: str | Path | nn.Module | ExportedEngine | Opened,
+Source: TypeAlias = str | Path | nn.Module | ExportedEngine | Session
+# From a task and the model's name to the task's own options.
+Parse: TypeAlias = Callable[[Task, str], object]
+
+
+def open_session(
+    source: Source,
     *,
     engine: str = "torch",
     device: str = "cpu",
     precision: str = "fp32",
     ema: bool = False,
-    test_time_pool: bool = False,
     optimize: bool = False,
     trust: bool = False,
-    overrides: Mapping[str, Any] | None = None,
     name: str | None = None,
-) -> Opened:
-    """Load (or take over) a classifier and put it on its device.
+    parse: Parse | None = None,
+) -> Session:
+    """Load (or take over) a model and put it on its device.
 
     source: what `van.load` takes, a model, an exported file (.onnx, .xml, .pt2, or what `open_exported` makes of it),
-    or an Opened, of which only the preprocessing can change.
+    or a Session, of which only the options can change: what is not given stays. A file is read once.
     engine: a key of ENGINES; "keras" runs the file's weights in `van.keras.VAN` on Keras's backend and device.
-    ema: the averaged weights of a file that holds both.
-    test_time_pool: pool over windows of the training size; optimize: through `van.optimize`.
-    trust: open also a .pt2 file that this machine did not write: it runs its author's programs.
-    overrides: fields of Preprocess; None entries keep the checkpoint's. name: what to call a model in memory.
-    Raises CheckpointError for a file that cannot be loaded, ConfigError for a model that classifies nothing or whose
-    channels differ from the preprocessing's.
+    precision: "fp32", "bf16" or "fp16". ema: the averaged weights of a file that holds both.
+    optimize: through `van.optimize`. trust: open also a .pt2 file that this machine did not write: it runs its author's
+    programs. name: what to call a model in memory. parse: the task's own options, by default those without a value.
+    Raises CheckpointError for a file that cannot be loaded, ConfigError for what no task runs and for options that do
+    not fit.
     """
     if reason := why_created_only(source):
         raise ConfigError(reason)
-    if isinstance(source, Opened):
-        return replace(source, preprocess=source.preprocess.with_overrides(**(overrides or {})))
     if engine not in ENGINES:
         raise UnknownNameError.of("engine", engine, ENGINES)
+    if isinstance(source, Session):
+        return _with_options(source, parse)
     if isinstance(source, ExportedEngine) or is_exported(source):
-        refuse_for_exported(device, precision, ema=ema, test_time_pool=test_time_pool, optimize=optimize)
         if engine != "torch":
             raise ConfigError(
                 f"engine {engine!r} takes checkpoints; {source} is an exported file, with its own runtime"
             )
-        return _open_exported(source, overrides, name, trust)
+        refuse_for_exported(device, precision, ema=ema, optimize=optimize)
+        return _exported(source, name, parse, trust=trust)
     if engine == "keras":
-        _refuse_torch_options(device, test_time_pool=test_time_pool, optimize=optimize)
-        return _open_keras(source, precision, ema, overrides, name)
-    model, found = _load(source, ema)
-    name = name or found
-    if isinstance(model, Segmenter):
-        raise ConfigError(f"{name} is a segmenter, which classifies pixels; expected a classifier of images")
-    num_classes = getattr(model, "num_classes", None)
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ConfigError(f"{name} has no classification head (num_classes is {num_classes}); expected a classifier")
-    own: Preprocess = getattr(model, "preprocess", None) or Preprocess()
-    preprocess = own.with_overrides(**(overrides or {}))
-    classes = getattr(model, "classes", None)
-    _check_channels(model, preprocess, name)
+        _refuse_torch_options(device, optimize=optimize)
+        return _keras(source, precision, ema, name, parse)
+    model = _load(source, ema)
+    name = name or (type(source).__name__ if isinstance(source, nn.Module) else str(source))
+    task, config = described(model, name)
+    subject = Subject(config=config, metadata=_metadata_of(model), name=name)
+    options = None if parse is None else parse(task, name)
     model = in_float32(model, name)
     if optimize:
         model = models.optimize(model)
-    if test_time_pool:
-        model = _pooled(model, own)
-    return Opened(
-        engine=TorchEngine(model, device, precision),
-        preprocess=preprocess,
-        classes=tuple(classes) if classes else None,
-        num_classes=num_classes,
-        name=name,
-        provenance=getattr(model, "provenance", None) or {},
-    )
+    model = task.network(model, subject, options)
+    ready = TorchEngine(model, device, precision, channels_last=task.channels_last)
+    return Session(task=task, engine=ready, subject=subject, options=options)
 
 
-def _open_keras(
-    source: Any, precision: str, ema: bool, overrides: Mapping[str, Any] | None, name: str | None
-) -> Opened:
+def open_classifier(
+    source: Source, *, overrides: Mapping[str, Any] | None = None, test_time_pool: bool = False, **options: Any
+) -> Session:
+    """`open_session` of a classifier; overrides: fields of Preprocess, None entries keep the checkpoint's.
+
+    Raises ConfigError for any other model, and for one whose channels differ from the preprocessing's.
+    """
+    session = _open("classification", source, {**(overrides or {}), "test_time_pool": test_time_pool}, options)
+    session.processor()  # raises
+    return session
+
+
+def open_segmenter(source: Source, *, overrides: Mapping[str, Any] | None = None, **options: Any) -> Session:
+    """`open_session` of a segmenter; overrides: fields of Inference. Raises ConfigError for any other model."""
+    return _open("segmentation", source, {"inference": overrides or {}}, options)
+
+
+def _open(task: str, source: Source, own: Mapping[str, Any], options: Mapping[str, Any]) -> Session:
+    wanted = task_named(task)
+
+    def parse(found: Task, name: str) -> object:
+        if found is not wanted:
+            raise ConfigError(f"{name} is a {found.noun}; expected a {wanted.noun}")
+        return wanted.predict_options(**own)
+
+    return open_session(source, **options, parse=parse)
+
+
+def _with_options(session: Session, parse: Parse | None) -> Session:
+    if parse is None:
+        return session
+    options = parse(session.task, session.name)
+    if names := changed(options):
+        raise ConfigError(f"{names[0]} changes the network, and {session.name} is open already; open it with that")
+    return replace(session, options=_kept(session.options, options))
+
+
+def _kept(before: Any, options: Any) -> object:
+    """The options, with those of the session where nothing else was asked for."""
+    if before is None:
+        return options
+    known = {each.name for each in fields(before)}
+    unset = [each.name for each in fields(options) if getattr(options, each.name) == each.default]
+    return replace(options, **{name: getattr(before, name) for name in unset if name in known})
+
+
+def _exported(source: str | Path | ExportedEngine, name: str | None, parse: Parse | None, *, trust: bool) -> Session:
+    engine = source if isinstance(source, ExportedEngine) else open_exported(source, trust=trust)
+    subject = replace(engine.description.subject, name=name or str(engine.path))
+    task = task_of(subject.config)
+    options = None if parse is None else parse(task, subject.name)
+    for option in changed(options):
+        raise ConfigError(f"{option} is for checkpoints; leave it out, or export again with what you want")
+    return Session(task=task, engine=engine, subject=subject, options=options)
+
+
+def _keras(source: Any, precision: str, ema: bool, name: str | None, parse: Parse | None) -> Session:
     from .engines.keras_engine import KerasEngine, load
 
     model = load(source, precision, ema)
     name = name or (str(source) if isinstance(source, str | Path) else model.name)
     if not model.include_top:
         raise ConfigError(f"{name} has no classification head; expected a classifier")
-    preprocess = (model.preprocess or Preprocess()).with_overrides(**(overrides or {}))
-    _check_channels(model, preprocess, name)
-    return Opened(
-        engine=KerasEngine(model),
-        preprocess=preprocess,
-        classes=model.classes,
-        num_classes=model.config.num_classes,
-        name=name,
-        provenance=model.provenance or {},
-        runtime="keras",
-    )
-
-
-def _open_exported(source: Any, overrides: Mapping[str, Any] | None, name: str | None, trust: bool) -> Opened:
-    engine = source if isinstance(source, ExportedEngine) else open_exported(source, trust=trust)
-    told, name = engine.description, name or str(engine.path)
-    if told.task != "classification":
-        raise ConfigError(f"{name} is a segmenter, which classifies pixels; expected a classifier of images")
-    if told.preprocess is None:
-        raise ConfigError(
-            f"{name} takes arrays of {told.in_chans} channels, which no image has; run its engine by hand"
-        )
-    preprocess = told.preprocess.with_overrides(**(overrides or {}))
-    if preprocess.channels != told.in_chans:
-        raise _wrong_channels(name, told.in_chans, preprocess)
-    return Opened(
-        engine=engine,
-        preprocess=preprocess,
-        classes=told.classes,
-        num_classes=told.num_classes,
-        name=name,
-        provenance=told.provenance,
-        runtime=engine.runtime,
-    )
+    facts = {"classes": model.classes, "preprocess": model.preprocess, "provenance": dict(model.provenance or {})}
+    subject, task = Subject(config=model.config, metadata=ModelMetadata(**facts), name=name), task_of(model.config)
+    options = None if parse is None else parse(task, name)
+    for option in changed(options):
+        raise ConfigError(f"{option} belongs to the torch engine; leave it out with engine 'keras'")
+    return Session(task=task, engine=KerasEngine(model), subject=subject, options=options)
 
 
 def refuse_for_exported(device: str, precision: str, **options: bool) -> None:
@@ -176,30 +240,22 @@ def _refuse_torch_options(device: str, **options: bool) -> None:
             raise ConfigError(f"{name} belongs to the torch engine; leave it out with engine 'keras'")
 
 
-def _load(source: str | Path | nn.Module, ema: bool) -> tuple[nn.Module, str]:
-    if isinstance(source, nn.Module):
-        if ema:
-            raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
-        return source, type(source).__name__
-    return models.load(source, ema=ema), str(source)
+def _load(source: str | Path | nn.Module, ema: bool) -> nn.Module:
+    if not isinstance(source, nn.Module):
+        return models.load(source, ema=ema)
+    if ema:
+        raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
+    return source
 
 
-def _check_channels(model: Any, preprocess: Preprocess, name: str) -> None:
-    in_chans = getattr(getattr(model, "config", None), "in_chans", preprocess.channels)
-    if in_chans != preprocess.channels:
-        raise _wrong_channels(name, in_chans, preprocess)
-
-
-def _wrong_channels(name: str, in_chans: int, preprocess: Preprocess) -> ConfigError:
-    remedy = "give mean and std one entry each (gray) or three (RGB)" if in_chans in (1, 3) else "run it by hand"
-    return ConfigError(
-        f"{name} takes images of {in_chans} channel(s), its preprocessing makes {preprocess.channels} "
-        f"({preprocess.color}); {remedy}"
+def _metadata_of(model: nn.Module) -> ModelMetadata:
+    """What travels with a model; of another package's, what it has under our names."""
+    known = getattr(model, "metadata", None)
+    if isinstance(known, ModelMetadata):
+        return known
+    classes, preprocess = getattr(model, "classes", None), getattr(model, "preprocess", None)
+    return ModelMetadata(
+        classes=tuple(classes) if classes else None,
+        preprocess=preprocess if isinstance(preprocess, Preprocess) else None,
+        provenance=dict(getattr(model, "provenance", None) or {}),
     )
-
-
-def _pooled(model: nn.Module, own: Preprocess) -> TestTimePool:
-    if not isinstance(model, Classifier):
-        raise ConfigError(f"test-time pooling needs a plain classifier, not {type(model).__name__}; leave it out")
-    stride = model.config.reductions[-1]
-    return TestTimePool(model, pool_size=-(-min(own.size) // stride))  # side of the map at the training size

@@ -53,7 +53,7 @@ def is_traced() -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling this instance does more than its class tells: hooks, for all modules too, or another forward."""
+    """Whether a call of this instance does more than its class defines: hooks, global ones too, or another forward."""
     return _has_any_global_hook() or bool(why_called(module))
 
 
@@ -63,7 +63,7 @@ def process_has_hooks() -> bool:
 
 
 def why_called(module: nn.Module) -> str:
-    """What of this instance its class does not tell: a replaced forward, or hooks; "" for none.
+    """Why a call of this instance does more than its class defines: a replaced forward, or hooks; "" where it does not.
 
     Replaced forwards are how offloaded weights arrive.
     """

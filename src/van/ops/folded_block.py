@@ -128,9 +128,9 @@ def operator(x: Tensor, weights: Tensor, numbers: Sequence[int]) -> Tensor:
 
 
 def _terms() -> int:
-    """Numbers of 8 bits that stand for a float32 on AMX: all of its 24 bits, or 16 where PyTorch is told that they do.
+    """Numbers of 8 bits that stand for a float32 on AMX: all of its 24 bits, or 16 where PyTorch is set to accept that.
 
-    Other instructions compute in float32 whatever PyTorch is told.
+    Other instructions compute in float32 whatever PyTorch is set to.
     """
     return 3 if torch.get_float32_matmul_precision() == "highest" else 2
 

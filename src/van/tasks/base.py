@@ -19,11 +19,15 @@ from PIL import Image
 
 from ..configs.metadata import ModelMetadata
 from ..configs.model_config import ModelConfig
+from ..errors import ConfigError, UnknownNameError
+from .comparison import Comparison
+from .options import option
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from ..recipes import Recipe
+    from ..images.sources import ImageSource
+    from ..recipes import BaseRecipe
     from .training import Training
 
 Json = Any  # dict, list, str, float, int, bool or None, nested
@@ -32,49 +36,93 @@ Row = tuple[str | int | float | None, ...]
 Prepared = TypeVar("Prepared")
 Raw = TypeVar("Raw")
 Target = TypeVar("Target")
+Target_co = TypeVar("Target_co", covariant=True)
+
+
+# ---- what runs, and on what
 
 
 class Engine(Protocol):
     """What runs a network; `inference.engines` has one for every runtime.
 
     runtime: what computes, "torch", "keras", "onnxruntime" …
+    network: the torch module that is run; None where another runtime computes.
     """
 
-    runtime: str
-
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, C, H, W) float32 -> the network's raw outputs by name, float32; a classifier's are "logits"."""
-
-    def run_tensors(self, images: Tensor) -> dict[str, Tensor]:
-        """As `run`, on the engine's own device."""
-
-
-class DataSet(Protocol[Target]):
-    """Labelled images: `len(data)`, `data.load(i)`, `data.name(i)`."""
+    @property
+    def runtime(self) -> str: ...
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def network(self) -> nn.Module | None: ...
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """(N, C, H, W) float32 -> the network's raw outputs by name, float32; of a single output "logits"."""
+
+    def run_tensors(self, images: Tensor) -> dict[str, Tensor]:
+        """As `run`; the outputs stay on the engine's own device."""
+
+    def on(self, device: str) -> Engine:
+        """An engine for the same network on another device; raises ConfigError where it cannot run there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The model that a processor or an evaluation is for: of a checkpoint, an exported file or in memory.
+
+    name: its path, or the type of a model in memory.
+    """
+
+    config: ModelConfig
+    metadata: ModelMetadata
+    name: str
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the output."""
+        return self.config.num_classes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """One name per class, its number as text where the model has no names."""
+        return self.metadata.classes or tuple(map(str, range(self.num_classes)))
+
+
+class DataSet(Protocol[Target_co]):
+    """Labelled images: `len(data)`, `data.load(i)`, `data.name(i)`."""
+
+    classes: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int) -> tuple[Image.Image, Target]:
+    def load(self, index: int) -> tuple[Image.Image, Target_co]:
         """The image and what is true of it; raises DataError for a file that cannot be used."""
 
     def name(self, index: int) -> str:
         """What to call the image in tables and errors."""
 
 
-class Output(Protocol):
+# ---- pixels in, results out
+
+
+class Output(ABC):
     """What a network says about one image. image: its path, or a description of an image in memory."""
 
-    @property
-    def image(self) -> str: ...
+    image: str
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values, "image" first."""
 
+    @abstractmethod
     def draw(self) -> Image.Image:
-        """The image with the result on it, RGB."""
+        """The image with the result on it, RGB; raises DataError where the image cannot be read again."""
+
+    def save(self, folder: Path, stem: str) -> dict[str, Json]:
+        """Write the files of the result, named after `stem`, and give the entry for a table of results."""
+        path = folder / f"{stem}.png"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.draw().save(path)
+        return self.to_dict() | {"picture": str(path)}
 
 
 class Processor(ABC, Generic[Prepared, Raw]):
@@ -85,7 +133,7 @@ class Processor(ABC, Generic[Prepared, Raw]):
     batched: whether several prepared images go through the network together.
     """
 
-    batched: ClassVar[bool]
+    batched: ClassVar[bool] = True
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> Prepared:
@@ -100,22 +148,71 @@ class Processor(ABC, Generic[Prepared, Raw]):
         """One raw result per image; a single image at a time unless `batched`."""
 
     @abstractmethod
-    def output(self, raw: Raw, prepared: Prepared, *, image: str, source: object) -> Output:
-        """The result; image: what it is called; source: what the caller gave, a path or an image in memory.
+    def output(self, raw: Raw, prepared: Prepared, source: ImageSource) -> Output:
+        """The result; source: where the image came from, with its name.
 
         Raises DataError for a raw result that says nothing, such as logits that are not finite.
         """
 
+    def facts(self) -> dict[str, Json]:
+        """How images are prepared, JSON-ready, for the head of a file of results."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table for people; style: rich's."""
+
+    heading: str
+    right: bool = False
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people: text in every cell; title: a line before it."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+
+
+class ResultTable(ABC):
+    """How entries of results, JSON-ready dicts with an "image", become rows of CSV and a table for people.
+
+    columns: of CSV, the image first. folder: where the files of results go unless a folder is given; None for a task
+    whose results are entries only. endings: what `Output.save` adds to a stem, one per file.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    folder: ClassVar[str | None] = None
+    endings: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def rows(self, entry: Mapping[str, Json]) -> list[Row]:
+        """The entry as rows of CSV."""
+
+    @abstractmethod
+    def table(self, entries: Sequence[Mapping[str, Json]]) -> Table:
+        """Entries for people; every block of a run has the columns of its first entry."""
+
+
+# ---- scores
+
 
 class Metric(ABC, Generic[Raw, Target]):
-    """Scores that add up exactly: the metrics of two halves of a data set make that of the whole."""
+    """Scores that add up exactly: the metrics of two parts of a data set make that of the whole, in this order."""
 
     @abstractmethod
     def update(self, raw: Sequence[Raw], targets: Sequence[Target], names: Sequence[str]) -> None:
-        """Count some images; names: what to call them in errors."""
+        """Count some images; names: what to call them in errors. Raises DataError for a target that does not fit."""
 
     @abstractmethod
     def __add__(self, other: Self) -> Self: ...
+
+    @abstractmethod
+    def empty(self) -> Self:
+        """One of the same kind that has counted nothing."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
@@ -127,24 +224,30 @@ class Metric(ABC, Generic[Raw, Target]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """The model that a processor or an evaluation is for: of a checkpoint, an exported file or in memory."""
+class Pass:
+    """How an evaluation went.
 
-    config: ModelConfig
-    metadata: ModelMetadata
-    name: str
+    checkpoint, data, split: what was evaluated on what. runtime: what computed. count: images. seconds: all of
+    reading, network and counting. batch_size: what fitted into memory.
+    """
 
-    @property
-    def num_classes(self) -> int:
-        """Classes of the output."""
-        return self.config.num_classes
+    checkpoint: str
+    data: str
+    split: str
+    runtime: str
+    count: int
+    seconds: float
+    batch_size: int
 
 
 class Evaluation(ABC):
     """What an evaluation found: iterating yields (name, value) of the scores, `evaluation["top1"]` is one of them.
 
-    checkpoint, data, split: what was evaluated on what; count: images; seconds: all of reading, network and counting.
+    monitored: name of the score by which checkpoints are ranked, larger is better. perfect: the largest it can be.
     """
+
+    monitored: ClassVar[str]
+    perfect: ClassVar[float] = 1.0
 
     checkpoint: str
     data: str
@@ -153,94 +256,183 @@ class Evaluation(ABC):
     seconds: float
 
     @property
-    @abstractmethod
     def score(self) -> float:
-        """What checkpoints are ranked by, larger is better."""
+        """The monitored score."""
+        return self[self.monitored]
 
     @abstractmethod
     def scores(self) -> dict[str, float]:
         """Every score by its name."""
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        yield from self.scores().items()
+
+    def __getitem__(self, name: str) -> float:
+        """A score by its name: `evaluation["top1"]`; raises UnknownNameError."""
+        scores = self.scores()
+        if name not in scores:
+            raise UnknownNameError.of("figure", name, scores)
+        return scores[name]
 
     @abstractmethod
     def to_dict(self) -> dict[str, Json]:
         """Everything, ready for JSON."""
 
     @abstractmethod
+    def row(self) -> dict[str, str | int | float | None]:
+        """The line of this checkpoint in a CSV file: column -> value, the checkpoint left out."""
+
+    @abstractmethod
     def columns(self) -> dict[str, str]:
         """The line of this checkpoint in a table for people: heading -> text, the checkpoint left out."""
 
     @abstractmethod
-    def tables(self, *, per_class: bool) -> list[tuple[Sequence[str], Sequence[Row]]]:
-        """Further tables for people, (headings, rows) each; those per class only on request or where they are short."""
+    def headline(self) -> dict[str, float]:
+        """The scores that people compare first: heading -> percent."""
+
+    def notes(self) -> list[str]:
+        """Sentences that belong to the scores."""
+        return []
+
+    def tables(self, *, per_class: bool | None) -> list[Table]:
+        """Further tables for people. per_class: those of the classes too; None: where they are short."""
+        return []
+
+    def picture(self) -> bytes:
+        """The confusion matrix as a PNG picture; raises VanError where there is none."""
+        raise ConfigError(f"an evaluation of {self.checkpoint} has no confusion matrix; leave it out")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluator(Generic[Prepared, Raw, Target]):
-    """An evaluation that is ready to begin.
+class Evaluator(ABC, Generic[Prepared, Raw, Target]):
+    """An evaluation that is ready to begin; goes to other processes with everything in it.
 
-    indices: the images of the data set that count. metric: empty. target: what is counted of an image's label.
+    indices: the images of the data set that count. metric: empty.
     """
 
-    data: DataSet[Any]
+    data: DataSet[Target]
     processor: Processor[Prepared, Raw]
     metric: Metric[Raw, Target]
     indices: Sequence[int]
 
+    def done(self, index: int, prepared: Prepared, raw: Raw, target: Target) -> None:
+        """Called after each image, in the process that ran it; to write what it gave."""
+        return
+
+    @abstractmethod
+    def evaluation(self, metric: Metric[Raw, Target], run: Pass) -> Evaluation:
+        """What was found; metric: of all images."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class ResultTable:
-    """How entries of results, JSON-ready dicts with an "image", become rows of CSV and a table for people.
+class EvalOptions:
+    """Options of evaluation that every task has.
 
-    columns: of CSV, the image first. rows: an entry as CSV. headings, cells: an entry for people.
+    split: "train", "val" or "all"; None: what the task evaluates on.
+    seed, val_fraction: of the automatic split of data without a validation part; None: those that the model was
+        trained with, so that nothing it learned from is evaluated, else 0 and 0.2.
+    exif: images are turned as their EXIF orientation says; False: pixels as stored, as published protocols had them.
     """
 
-    columns: tuple[str, ...]
-    headings: tuple[str, ...]
+    split: str | None = option(
+        None, "train, val or all (default: val; everything for evaluation-only folders)", group="data"
+    )
+    seed: int | None = option(None, "of the automatic split (default: the training's, else 0)", kind=int, group="data")
+    val_fraction: float | None = option(
+        None, "of the automatic split (default: the training's, else 0.2)", kind=float, group="data"
+    )
+    exif: bool = True
 
-    def rows(self, entry: Mapping[str, Json]) -> list[Row]:
-        """The entry as rows of CSV."""
-        raise NotImplementedError
+    def drawn(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """How the data set is split and read: as given, else as the model's training wrote it into its provenance."""
+        trained = {name: value for name, value in (provenance.get("split") or {}).items() if value is not None}
+        given = {"seed": self.seed, "val_fraction": self.val_fraction}
+        return trained | {name: value for name, value in given.items() if value is not None} | {"exif": self.exif}
 
-    def cells(self, entry: Mapping[str, Json]) -> tuple[str, ...]:
-        """The entry as one row for people."""
-        raise NotImplementedError
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """A data set to evaluate on; name: what it is called in results."""
+
+    images: DataSet[Any]
+    name: str
+    split: str
+
+
+# ---- the task itself
 
 
 class Task(ABC):
     """A task: what a model is for, and all that only this task knows.
 
     name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
-    checkpoints carry. predict_options, eval_options: frozen dataclasses of its options of prediction and evaluation,
-    fields made by `tasks.options.option`. recipe: the class of its training recipes, which has sections of its own.
+    checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options, fields made by
+    `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. channels_last: the
+    memory layout of its networks. comparison: how an exported network is compared with the original.
     """
 
     name: ClassVar[str]
     noun: ClassVar[str]
     config: ClassVar[type[ModelConfig]]
     predict_options: ClassVar[type]
-    eval_options: ClassVar[type]
+    eval_options: ClassVar[type[EvalOptions]]
     results: ClassVar[ResultTable]
+    data_help: ClassVar[str] = "a folder"
+    channels_last: ClassVar[bool] = True
+    comparison: ClassVar[Comparison] = Comparison()
 
-    @property
-    @abstractmethod
-    def recipe(self) -> type[Recipe]:
-        """The class of this task's training recipes."""
+    def build(self, config: ModelConfig) -> nn.Module:
+        """The model of a configuration, with fresh weights."""
+        from ..nn.build import build
+
+        return build(config)
+
+    def config_of(self, model: nn.Module) -> ModelConfig | None:
+        """The configuration of a model in memory; None for a model of another task."""
+        config = getattr(model, "config", None)
+        return config if isinstance(config, self.config) else None
+
+    def network(self, model: nn.Module, subject: Subject, options: object) -> nn.Module:
+        """What to run of a model, by the options with `network`."""
+        return model
+
+    def exported(self, subject: Subject) -> dict[str, Json]:
+        """What an exported file says besides configuration and metadata: `inference`, how images become inputs by this
+        task's own record, which a processor finds in the provenance, and `ignore_index`."""
+        return {}
 
     @abstractmethod
-    def processor(self, subject: Subject, options: Any) -> Processor[Any, Any]:
-        """How images are prepared and results are made; options: an instance of `predict_options`.
+    def processor(self, subject: Subject, options: object) -> Processor[Any, Any]:
+        """How images are prepared and results are made; options: of `predict_options`, or of `eval_options`.
 
         Raises ConfigError for a model that takes no images, and for options that do not fit it.
         """
 
     @abstractmethod
-    def open_data(self, path: str | Path, split: str | None, **options: Any) -> DataSet[Any]:
-        """A data set of this task."""
+    def open_data(self, path: str | Path, split: str | None = None, **options: Any) -> DataSet[Any]:
+        """One split of a data set, "val" by default.
+
+        options: seed, val_fraction, exif, and those that training wrote into a model's provenance; what is None or
+        left out has its default.
+        """
+
+    def evaluation_data(
+        self, data: str | Path | DataSet[Any], options: EvalOptions, provenance: Mapping[str, Any]
+    ) -> EvaluationData:
+        """What to evaluate a model of this provenance on; data: a path, or an opened data set."""
+        if not isinstance(data, str | Path):
+            return EvaluationData(data, type(data).__name__, options.split or str(getattr(data, "split", "all")))
+        split = options.split or "val"
+        return EvaluationData(self.open_data(data, split, **options.drawn(provenance)), str(data), split)
 
     @abstractmethod
-    def evaluator(self, subject: Subject, data: Any, options: Any) -> Evaluator[Any, Any, Any]:
-        """An evaluation on a data set or the path of one; options: an instance of `eval_options`."""
+    def evaluator(self, subject: Subject, data: EvaluationData, options: EvalOptions) -> Evaluator[Any, Any, Any]:
+        """An evaluation on a data set; options: of `eval_options`. Raises DataError where the classes do not fit."""
 
-    @abstractmethod
-    def training(self, recipe: Recipe) -> Training:
+    @property
+    def recipe(self) -> type[BaseRecipe]:
+        """The class of this task's training recipes, which has sections of its own."""
+        raise ConfigError(f"there are no training recipes for {self.noun}s")
+
+    def training(self, recipe: BaseRecipe) -> Training[Any]:
         """What training by a recipe needs of this task."""
+        raise ConfigError(f"{self.noun}s cannot be trained by this package")

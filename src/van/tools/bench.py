@@ -22,10 +22,10 @@ from torch import nn
 from .. import models, ops
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..exporting import export, network, reference
-from ..exporting.calibration import Data
+from ..exporting.graph import OUTPUT
 from ..exporting.int8 import quantize
 from ..exporting.int8_report import sqnr_db
-from ..exporting.sample_images import pictures
+from ..exporting.sample_images import Images, named_images
 from ..inference.engines.exported import open_exported
 from ..nn.dtypes import in_float32
 from ..nn.layers import PointwiseConv2d
@@ -91,7 +91,7 @@ def bench(
     size: int | None = None,
     threads: int | None = None,
     rounds: int = ROUNDS,
-    calibration: Data | None = None,
+    calibration: Images | None = None,
 ) -> Bench:
     """Measure a network on this CPU, every form in turn, after a check that all compute the same.
 
@@ -102,18 +102,7 @@ def bench(
     Raises ConfigError for numbers that cannot work, VanError when a float32 form gives other logits than eager.
     """
     chosen = tuple(forms) if forms is not None else installed()
-    for form in chosen:
-        if form not in FORMS:
-            raise UnknownNameError.of("form", form, FORMS)
-    for name, value in {
-        "batch": batch,
-        "size": size,
-        "threads": threads,
-        "rounds": rounds,
-        "forms": len(chosen),
-    }.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; expected at least 1")
+    _check(chosen, batch=batch, size=size, threads=threads, rounds=rounds)
     model = _model(source)
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     images = _images(model, batch, size)
@@ -134,8 +123,18 @@ def bench(
     )
 
 
+def _check(forms: Sequence[str], **numbers: int | None) -> None:
+    """Raises UnknownNameError for a form, ConfigError for a number below 1 and for no form at all."""
+    for form in forms:
+        if form not in FORMS:
+            raise UnknownNameError.of("form", form, FORMS)
+    for name, value in (*numbers.items(), ("forms", len(forms))):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1")
+
+
 def networks(
-    model: Model, forms: Sequence[str], folder: Path, images: np.ndarray, *, calibration: Data | None = None
+    model: Model, forms: Sequence[str], folder: Path, images: np.ndarray, *, calibration: Images | None = None
 ) -> dict[str, Run]:
     """The forms of a network, ready to run in torch's number of threads; exported ones are written into `folder`.
 
@@ -150,10 +149,10 @@ def networks(
         if form in EXPORTED_FORMS:
             export(model, file)
         else:
-            data = calibration if calibration is not None else [image for _, image in pictures(None)]
+            data = calibration if calibration is not None else [image for _, image in named_images(None)]
             quantize(model, file, calibration=data, max_drop=1.0)  # its speed is measured; its scores need a data set
         engine = open_exported(file, trust=True)  # written a moment ago
-        made[form] = lambda images, engine=engine: engine.run(images)["logits"]  # type: ignore[misc]
+        made[form] = lambda images, engine=engine: engine.run(images)[OUTPUT]  # type: ignore[misc]
     return made
 
 

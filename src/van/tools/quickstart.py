@@ -55,13 +55,11 @@ def quickstart(out: Path, *, epochs: int | None = None) -> Path:
     folder = run(recipe)
     model = Path(shutil.copyfile(folder / "model.safetensors", out / "model.safetensors"))
     result = evaluate(model, "digits")
-    print(
-        f"evaluated: top-1 {result.top1:.2f}%, top-5 {result.top5:.2f}%, loss {result.loss:.4f}, {result.count} digits"
-    )
+    scores = f"top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%, loss {result['loss']:.4f}"
+    print(f"evaluated: {scores}, {result.count} digits")
     _predict_files(model, out / "digits")
-    _draw(
-        model, folder, out / "quickstart.png", title=f"VAN-B0, {result.count} held-out digits: top-1 {result.top1:.2f}%"
-    )
+    title = f"VAN-B0, {result.count} held-out digits: top-1 {result['top1']:.2f}%"
+    _draw(model, folder, out / "quickstart.png", title=title)
     print(f"done in {time.perf_counter() - started:.0f} s: {out / 'quickstart.png'}, {model}")
     print(f"next: van predict {model} {out / 'digits'}")
     return model
@@ -85,7 +83,7 @@ def _fresh(folder: Path) -> Path:
 def _predict_files(model: Path, folder: Path) -> None:
     """Write some held-out digits to files, and predict what is in these files."""
     from ..data import open_classification
-    from ..inference.predictor import Predictor
+    from ..inference.predictor import Prediction, Predictor
 
     data = open_classification("digits", "val")
     folder.mkdir(exist_ok=True)
@@ -95,12 +93,13 @@ def _predict_files(model: Path, folder: Path) -> None:
         path = folder / f"{index}-is-{data.classes[label]}.png"
         image.save(path)
         prediction = predict(path)
+        assert isinstance(prediction, Prediction)  # the quickstart trains a classifier
         print(f"predicted {path}: {prediction.label} ({prediction.probability:.1%})")
 
 
 def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     from ..data import open_classification
-    from ..inference.predictor import Failure, Predictor
+    from ..inference.predictor import Prediction, Predictor
     from .report.run_picture import run_picture
 
     data = open_classification("digits", "val")
@@ -109,7 +108,7 @@ def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     samples = [
         (image, prediction.label, data.classes[label])
         for (image, label), prediction in zip(images, predictions, strict=True)
-        if not isinstance(prediction, Failure)
+        if isinstance(prediction, Prediction)
     ]
     samples.sort(key=lambda sample: sample[1] == sample[2])  # stable: mistakes first, then the others in order
     path.write_bytes(run_picture(folder, samples[:SHOWN], title=title))

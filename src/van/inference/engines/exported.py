@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...checkpoints.damage import named_damage
 from ...checkpoints.files import EXPORTED
@@ -32,6 +33,7 @@ class ExportedEngine:
     """
 
     runtime: str
+    network = None
 
     def __init__(self, path: str | Path, *, threads: int | None = None, trust: bool = False) -> None:
         if threads is not None and threads < 1:
@@ -42,7 +44,7 @@ class ExportedEngine:
             self._open()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, C, H, W) float32 -> {"logits": (N, K) or, of a segmenter, (N, K, h, w), float32}.
+        """(N, C, H, W) float32 -> {"logits": what the network gives, (N, K, …) float32}.
 
         Raises ConfigError for the wrong number of channels, MemoryError where memory runs out, VanError where the
         runtime fails or gives something else.
@@ -59,14 +61,24 @@ class ExportedEngine:
             if is_out_of_memory(error) or any(phrase in reason.lower() for phrase in _OUT_OF_MEMORY):
                 raise MemoryError(reason) from error
             raise VanError(f"{self.path.name} fails on images of shape {images.shape}: {reason[:300]}") from error
-        told = self.description
-        dimensions = 2 if told.task == "classification" else 4
-        if logits.ndim != dimensions or logits.shape[:2] != (len(images), told.num_classes):
+        about = self.description
+        expected = about.config.output_axes.replace("N", str(len(images))).replace("K", str(about.num_classes))
+        if logits.ndim != len(expected.split(",")) or logits.shape[:2] != (len(images), about.num_classes):
             raise VanError(
-                f"{self.path.name} gives {logits.shape} for {len(images)} images; expected ({len(images)}, "
-                f"{told.num_classes}{', h, w' if dimensions == 4 else ''}), as it tells of itself; export it again"
+                f"{self.path.name} gives {logits.shape} for {len(images)} images; expected ({expected}), as it is "
+                "described; export it again"
             )
         return {"logits": logits}
+
+    def run_tensors(self, images: Tensor) -> dict[str, Tensor]:
+        """As `run`, by way of the host."""
+        return {name: torch.from_numpy(each) for name, each in self.run(images.cpu().numpy()).items()}
+
+    def on(self, device: str) -> ExportedEngine:
+        """The engine itself for "cpu"; raises ConfigError for any other device."""
+        if torch.device(device).type != "cpu":
+            raise ConfigError(f"device {device!r} is for checkpoints; exported files run on the cpu here")
+        return self
 
     def info(self) -> ExportedInfo:
         """What the file is."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ...errors import ConfigError, UnknownNameError
 
@@ -19,6 +21,9 @@ POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"
 
 class KerasEngine:
     """Runs a van.keras.VAN as Keras's predict does; logits come back as float32."""
+
+    runtime = "keras"
+    network = None
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -31,6 +36,14 @@ class KerasEngine:
         if self.model.data_format == "channels_last":
             images = images.transpose(0, 2, 3, 1)
         return {"logits": np.asarray(self.model.predict_on_batch(images), np.float32)}
+
+    def run_tensors(self, images: Tensor) -> dict[str, Tensor]:
+        """As `run`, by way of the host."""
+        return {name: torch.from_numpy(each) for name, each in self.run(images.cpu().numpy()).items()}
+
+    def on(self, device: str) -> KerasEngine:
+        """Raises ConfigError: Keras places models by its backend's own settings."""
+        raise ConfigError(f"device {device!r} is the torch engine's; Keras places models by its backend's own settings")
 
 
 def load(source: Any, precision: str, ema: bool) -> Any:

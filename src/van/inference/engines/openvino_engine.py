@@ -58,9 +58,10 @@ class OpenVinoEngine(ExportedEngine):
         """Those of a graph compiled for the shape, some 10% faster; beyond MOST_SHAPES of the graph with free sizes.
 
         A shape has one graph from its first image on: the two round int8 differently.
-        Of classifiers only: OpenVINO 2026.4 crashes while it compiles a Hamburger for a fixed size.
+        Only of models whose configuration allows it: OpenVINO 2026.4 crashes while it compiles a Hamburger for a fixed
+        size.
         """
-        if self.description.task != "classification":
+        if not self.description.config.fixed_size_graphs:
             return self.free
         with self.compiling:
             if shape not in self.fixed and len(self.fixed) < MOST_SHAPES:

@@ -1,65 +1,83 @@
-"""The torch engine, and what every engine looks like.
+"""The torch engine.
 
 Shapes: N batch, C image channels, H and W image sides, K classes.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import ConfigError, UnknownNameError
+from ...nn import Model
 from ...nn.dtypes import in_float32
 
 # name -> the type that autocast computes in; weights stay float32.
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Engine(Protocol):
-    """Anything that runs a classifier."""
-
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, C, H, W) float32 -> {"logits": (N, K) float32}."""
-
-
 class TorchEngine:
-    """Runs a torch model in inference mode, channels last; logits come back as float32 on the host.
+    """Runs a torch model in inference mode: what `Model.raw` gives, or the forward of any other module.
 
     The model is taken over, not copied: it moves to `device`, to float32 and into eval mode.
-    device: anything torch.device takes; precision: a key of PRECISIONS.
+    device: anything torch.device takes; precision: a key of PRECISIONS; channels_last: layout of all tensors.
     Raises ConfigError for a device that is not there, UnknownNameError for a precision that does not exist.
     """
 
-    def __init__(self, model: nn.Module, device: str | torch.device = "cpu", precision: str = "fp32") -> None:
+    runtime = "torch"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+        *,
+        channels_last: bool = True,
+    ) -> None:
         if precision not in PRECISIONS:
             raise UnknownNameError.of("precision", precision, PRECISIONS)
         self.device = available_device(device)
-        self.dtype = PRECISIONS[precision]
-        placement: dict[str, Any] = {"device": self.device, "memory_format": torch.channels_last}
-        self.model = in_float32(model, type(model).__name__).to(**placement).eval()
+        self.precision, self.dtype = precision, PRECISIONS[precision]
+        self.layout: dict[str, Any] = {"memory_format": torch.channels_last} if channels_last else {}
+        self.model = in_float32(model, type(model).__name__).to(device=self.device, **self.layout).eval()
         self.in_chans: int | None = getattr(getattr(model, "config", None), "in_chans", None)
         self._compiled: set[tuple[int, ...]] = set()
         self._compiling = threading.Lock()
 
+    @property
+    def network(self) -> nn.Module:
+        """The module that is run."""
+        return self.model
+
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, C, H, W) float32 -> {"logits": (N, K) float32}; raises ConfigError for the wrong number of channels."""
+        """(N, C, H, W) float32 -> raw outputs by name, float32, on the host.
+
+        Raises ConfigError for the wrong number of channels.
+        """
+        return {name: each.cpu().numpy() for name, each in self.run_tensors(torch.from_numpy(images)).items()}
+
+    def run_tensors(self, images: Tensor) -> dict[str, Tensor]:
+        """As `run`; the outputs stay on the engine's device."""
         if images.ndim != 4 or (self.in_chans and images.shape[1] != self.in_chans):
             expected = f"(N, {self.in_chans or 'C'}, H, W)"
-            raise ConfigError(f"the engine got an array of shape {images.shape}; this model expects {expected}")
+            raise ConfigError(f"the engine got an array of shape {tuple(images.shape)}; this model expects {expected}")
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
-        with self._alone_at_first(images.shape), torch.inference_mode(), autocast:
-            x = torch.from_numpy(images).to(self.device, memory_format=torch.channels_last)
-            logits = self.model(x)
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-            shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
-            raise ConfigError(f"the model returned {shape}; expected (N, K) logits, as a classifier's")
-        return {"logits": logits.float().cpu().numpy()}
+        with self._alone_at_first(tuple(images.shape)), torch.inference_mode(), autocast:
+            found = _raw(self.model)(images.to(self.device, **self.layout))
+            return {name: each.float() for name, each in _named(found).items()}
+
+    def on(self, device: str) -> TorchEngine:
+        """A copy of the network on another device; raises ConfigError for one that is not there."""
+        return TorchEngine(
+            copy.deepcopy(self.model), available_device(device), self.precision, channels_last=bool(self.layout)
+        )
 
     @contextmanager
     def _alone_at_first(self, shape: tuple[int, ...]) -> Iterator[None]:
@@ -77,6 +95,23 @@ class TorchEngine:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._compiled, self._compiling = set(), threading.Lock()
+
+
+def _raw(model: nn.Module) -> Callable[[Tensor], Any]:
+    """What to call: `raw` of a Model; the module itself of another package, or compiled where raw is the forward."""
+    inner = getattr(model, "_orig_mod", model)  # in torch.compile's wrapper
+    if not isinstance(inner, Model) or (inner is not model and type(inner).raw is Model.raw):
+        return model
+    return inner.raw
+
+
+def _named(found: Any) -> Mapping[str, Tensor]:
+    """A network's outputs by name; raises ConfigError for what is none."""
+    if isinstance(found, Tensor):
+        return {"logits": found}
+    if isinstance(found, Mapping) and all(isinstance(each, Tensor) for each in found.values()):
+        return found
+    raise ConfigError(f"the model returned {type(found).__name__}; expected a tensor, or tensors by name")
 
 
 def available_device(device: str | torch.device) -> torch.device:

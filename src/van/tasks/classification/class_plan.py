@@ -29,6 +29,12 @@ class ClassPlan:
     columns: tuple[int, ...]
     targets: tuple[int | None, ...]
 
+    def position(self, label: int) -> int:
+        """Position in `classes` of a label of the data set whose images are not left out."""
+        position = self.targets[label]
+        assert position is not None
+        return position
+
     def select(self, logits: np.ndarray) -> np.ndarray:
         """(N, all classes) -> (N, evaluated classes)."""
         whole = self.columns == tuple(range(logits.shape[1]))

@@ -55,6 +55,12 @@ class ClassificationMeter:
         self.non_finite += int((~finite).sum())
         self._batches.append((truth, _argmax(logits), ranks(logits, truth), cross_entropy(logits, truth)))
 
+    def __add__(self, other: ClassificationMeter) -> ClassificationMeter:
+        """The meter of both parts, these images first."""
+        total = ClassificationMeter(self.classes)
+        total.non_finite, total._batches = self.non_finite + other.non_finite, self._batches + other._batches
+        return total
+
     @property
     def count(self) -> int:
         """Images so far."""
@@ -137,6 +143,12 @@ class RealMeter:
             if right:
                 choices = np.fromiter(right, np.int64, len(right))
                 self._ranks.append(int(ranks(np.broadcast_to(row, (len(choices), len(row))), choices).min()))
+
+    def __add__(self, other: RealMeter) -> RealMeter:
+        """The meter of both parts."""
+        total = RealMeter()
+        total._ranks = self._ranks + other._ranks
+        return total
 
     @property
     def count(self) -> int:

@@ -1,7 +1,7 @@
 """From an image to its label map, as segmenters are tested: whole or in windows, at several scales, mirrored.
 
 Memory stays bounded on large pictures: what is kept of a view is its logits at the head's size; logits at the
-picture's size exist for one band of rows at a time (nn/bands.py).
+picture's size exist for one tile of rows at a time (nn/tiling.py).
 
 Shape legend: K classes, C channels, H and W of the picture, h and w of the head's logits.
 Source: the test pipeline of the VAN segmentation code (MMSegmentation 0.2x): ResizeToMultiple, slide, aug_test.
@@ -10,11 +10,9 @@ Source: the test pipeline of the VAN segmentation code (MMSegmentation 0.2x): Re
 from __future__ import annotations
 
 import math
-import statistics
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,122 +20,39 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...configs.backbone import check_number
 from ...errors import ConfigError, DataError, VanNotice
-from ...images.preprocess import IMAGENET, MAX_RESIZED_PIXELS, to_color
-from ...images.resize import fit_within, resize_bilinear, round_up
+from ...images.preprocess import MAX_RESIZED_PIXELS, to_color
+from ...images.resize import resize_bilinear, round_up
 from ...nn.hamburger import factorisations, reseed_bases
-from ...nn.tiling import Held, Resized, Rows, Sliding
+from ...nn.tiling import Resized, Rows, Sliding, WholeLogits
 from .confusion_matrix import ConfusionMatrix
+from .inference import (
+    PUBLISHED,
+    PUBLISHED_MULTI_SCALE,
+    PUBLISHED_SCALES,
+    RECORDED,
+    Inference,
+    inference_of,
+)
+from .metric import spread
 
-# What a checkpoint says of how it is to look at pictures: these fields of Inference, as its training set them.
-RECORDED = ("resize", "window", "stride", "size_divisor")
+__all__ = [
+    "PUBLISHED",
+    "PUBLISHED_MULTI_SCALE",
+    "PUBLISHED_SCALES",
+    "RECORDED",
+    "Decode",
+    "Inference",
+    "confusion",
+    "inference_of",
+    "predict",
+    "predict_mask",
+    "seed_matrices",
+    "spread",
+]
 
-PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-
-MOST = 2**16  # of a side in pixels, and of any factor
-# Pictures too large for one piece are cut into these; 512 is the crop that every published segmenter learned from.
-LARGE_WINDOW, LARGE_STRIDE = 512, 384
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inference:
-    """How a segmenter looks at a picture. The default is the published single-scale test on ADE20K.
-
-    Fields are checked on construction; impossible ones raise ConfigError.
-
-    resize: (longest, shortest) side in pixels that the picture is scaled into, its shape kept; None: as it is.
-    scales: factors on that size; the probabilities of all views are averaged.
-    flip: every scale also mirrored.
-    window, stride: square windows of `window` pixels every `stride` pixels, their logits averaged; stride defaults
-        to two thirds of the window. None: the whole picture at once.
-    size_divisor: sides are rounded up to a multiple by stretching the picture, not by padding it; 1: left alone, as in
-        HamNet's published test.
-    mean, std: per channel, on the 0 … 1 scale.
-    whole_limit_pixels: with neither `window` nor `resize`, larger pictures are cut into windows and a VanNotice says
-        so; None: never.
-    band_bytes: size of one band of logits at the picture's size; a few of them are alive at a time.
-    """
-
-    resize: tuple[int, int] | None = (2048, 512)
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    window: int | None = None
-    stride: int | None = None
-    size_divisor: int = 32
-    mean: tuple[float, ...] = IMAGENET.mean
-    std: tuple[float, ...] = IMAGENET.std
-    whole_limit_pixels: int | None = 2**21
-    band_bytes: int = 2**24
-
-    def __post_init__(self) -> None:
-        for name in ("scales", "mean", "std"):
-            object.__setattr__(self, name, tuple(map(float, self._numbers(name, whole=False))))
-        if self.resize is not None:
-            object.__setattr__(self, "resize", tuple(map(int, self._numbers("resize", whole=True))))
-        for name in ("window", "stride", "size_divisor", "whole_limit_pixels", "band_bytes"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), whole=True)
-                object.__setattr__(self, name, int(getattr(self, name)))
-        self._check()
-
-    def _numbers(self, name: str, *, whole: bool) -> Sequence[Any]:
-        """The values of a field with several; raises ConfigError for what is none."""
-        values = getattr(self, name)
-        if not isinstance(values, list | tuple):
-            raise ConfigError(f"{name} is {values!r:.80}; expected several numbers")
-        for value in values:
-            check_number(name, value, whole=whole)
-            if abs(value) > MOST:
-                raise ConfigError(f"{name} is {values!r:.80}; no picture is that large")
-        return values
-
-    def _check(self) -> None:
-        if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
-            raise ConfigError(f"resize is {self.resize}; expected (longest, shortest) side in pixels, e.g. (2048, 512)")
-        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
-            raise ConfigError(f"scales is {self.scales}; expected positive factors, e.g. (0.5, 1.0, 1.5)")
-        if self.window is not None and not 1 <= self.window <= MOST:
-            raise ConfigError(f"window is {self.window}; expected a side in pixels, e.g. 512")
-        if self.stride is not None and self.window is None:
-            raise ConfigError(f"stride is {self.stride} without a window; set window too, e.g. 512")
-        if self.stride is not None and self.window is not None and not 1 <= self.stride <= self.window:
-            raise ConfigError(
-                f"stride is {self.stride}; expected 1 to {self.window}, the window, or pixels would be left out"
-            )
-        divisor = self.size_divisor
-        if isinstance(divisor, bool) or not isinstance(divisor, int) or not 1 <= divisor <= MOST:
-            raise ConfigError(f"size_divisor is {divisor!r:.80}; expected a whole number, e.g. 32, or 1 for none")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
-            raise ConfigError(
-                f"mean is {self.mean}, std is {self.std}; expected three entries each or one each, std positive"
-            )
-        if self.band_bytes < 1 or (self.whole_limit_pixels is not None and self.whole_limit_pixels < 1):
-            raise ConfigError(
-                f"band_bytes is {self.band_bytes}, whole_limit_pixels {self.whole_limit_pixels}; expected positive"
-            )
-
-    @property
-    def views(self) -> tuple[tuple[float, bool], ...]:
-        """(scale, mirrored) of every view, in the order in which they are added up."""
-        return tuple((scale, mirrored) for scale in self.scales for mirrored in (False, True)[: 1 + self.flip])
-
-    def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """(H, W) of a picture before rounding to the divisor, for one of the scales."""
-        limits = (width, height) if self.resize is None else self.resize
-        return fit_within(height, width, int(max(limits) * scale), int(min(limits) * scale))
-
-    def windows(self, height: int, width: int) -> tuple[int, int] | None:
-        """(window, stride) for a picture of this size, or None for the whole at once."""
-        if self.window is not None:
-            return self.window, self.stride or max(1, self.window * 2 // 3)
-        if self.resize is not None or self.whole_limit_pixels is None or height * width <= self.whole_limit_pixels:
-            return None
-        return LARGE_WINDOW, LARGE_STRIDE
-
-
-PUBLISHED = Inference()
-PUBLISHED_MULTI_SCALE = Inference(scales=PUBLISHED_SCALES, flip=True)
+# Pixels (C, H, W) uint8 -> logits (K, h, w) float32 at the head's own size.
+Decode = Callable[[Tensor], Tensor]
 
 
 def predict_mask(model: nn.Module, image: Image.Image, inference: Inference = PUBLISHED) -> np.ndarray:
@@ -201,31 +116,46 @@ def seed_matrices(
             module.bases = bases
 
 
-def spread(matrices: Sequence[ConfusionMatrix]) -> dict[str, float]:
-    """Scores of each draw, their means and sample standard deviations: aAcc.seed0, …, aAcc, aAcc.std and so on."""
-    runs = [matrix.summary() for matrix in matrices]
-    scores = {f"{name}.seed{seed}": value for seed, run in enumerate(runs) for name, value in run.items()}
-    for name in runs[0]:
-        values = [run[name] for run in runs]
-        scores |= {name: statistics.fmean(values), f"{name}.std": statistics.stdev(values)}
-    return scores
-
-
 def _predict(model: nn.Module, image: Image.Image, inference: Inference) -> np.ndarray:
-    _announce_windows(image, inference)
     with _evaluating(model), torch.inference_mode():
-        pixels = _pixels(image, len(inference.mean))
-        decode = _decoder(model, inference)
-        views = [(_view(decode, pixels, scale, mirrored, inference), mirrored) for scale, mirrored in inference.views]
+        return predict(_decoder(model, inference), image, inference)
+
+
+def predict(decode: Decode, image: Image.Image, inference: Inference) -> np.ndarray:
+    """The class of every pixel by a network of any runtime: (H, W) of the picture, uint8 or uint16."""
+    _announce_windows(image, inference)
+    original, pixels = (image.height, image.width), _pixels(image, len(inference.mean))
+    with torch.inference_mode():
+        views = [
+            (_view(decode, _seen(pixels, scale, mirrored, inference), original, scale, inference), mirrored)
+            for scale, mirrored in inference.views
+        ]
         return _argmax(views, inference.band_bytes)
+
+
+def inputs(image: Image.Image, inference: Inference) -> Iterator[Tensor]:
+    """What the network gets of a picture, view by view, window by window: (C, h, w) float32 each."""
+    original, array = (image.height, image.width), _pixels(image, len(inference.mean))
+    for scale, mirrored in inference.views:
+        pixels = _seen(array, scale, mirrored, inference)
+        windows = inference.windows(*inference.size(*original, scale))
+        crops = [pixels] if windows is None else Sliding(lambda crop: crop, pixels, *windows).crops()
+        yield from (normalized(crop, inference) for crop in crops)
+
+
+def normalized(pixels: Tensor, inference: Inference) -> Tensor:
+    """Pixels (C, H, W) uint8 as the network gets them, float32."""
+    mean, std = torch.tensor((inference.mean, inference.std), dtype=torch.float32)[:, :, None, None] * 255
+    return (pixels.float() - mean).div_(std)
 
 
 def _announce_windows(image: Image.Image, inference: Inference) -> None:
     sizes = [inference.size(image.height, image.width, scale) for scale in inference.scales]
-    if inference.window is None and any(inference.windows(*size) for size in sizes):
+    cut = next((windows for size in sizes if (windows := inference.windows(*size))), None)
+    if inference.window is None and cut is not None:
         text = (
-            f"a picture of {image.height} x {image.width} pixels is segmented in windows of {LARGE_WINDOW}, one every"
-            f" {LARGE_STRIDE}, to bound memory; set window, resize, or whole_limit_pixels=None"
+            f"a picture of {image.height} x {image.width} pixels is segmented in windows of {cut[0]}, one every"
+            f" {cut[1]}, to bound memory; set window, resize, or whole_limit_pixels=None"
         )
         warnings.warn(text, VanNotice, stacklevel=4)
 
@@ -254,10 +184,8 @@ def _total(views: Sequence[tuple[Rows, bool]], start: int, stop: int) -> Tensor:
     return total
 
 
-def _view(
-    decode: Callable[[Tensor], Tensor], array: np.ndarray, scale: float, mirrored: bool, inference: Inference
-) -> Rows:
-    """Logits at the picture's size, from the picture (H, W, C) at one scale; still mirrored if `mirrored`."""
+def _seen(array: np.ndarray, scale: float, mirrored: bool, inference: Inference) -> Tensor:
+    """The picture (H, W, C) at one scale, mirrored or not: (C, h, w) uint8."""
     original = (array.shape[0], array.shape[1])
     size = inference.size(*original, scale)
     rounded = round_up(size, inference.size_divisor)
@@ -267,23 +195,26 @@ def _view(
             "smaller scales, resize or size_divisor"
         )
     array = resize_bilinear(resize_bilinear(array, size), rounded)
-    pixels = torch.from_numpy(array).permute(2, 0, 1)  # (C, h, w) uint8
-    pixels = pixels.flip(2) if mirrored else pixels
-    windows = inference.windows(*size)
+    pixels = torch.from_numpy(array).permute(2, 0, 1)
+    return pixels.flip(2) if mirrored else pixels
+
+
+def _view(decode: Decode, pixels: Tensor, original: tuple[int, int], scale: float, inference: Inference) -> Rows:
+    """Logits at the picture's size, from what `_seen` gives; still mirrored if that is."""
+    windows = inference.windows(*inference.size(*original, scale))
     if windows is not None:
         return Resized(Sliding(decode, pixels, *windows), original)
     seen = (pixels.shape[-2], pixels.shape[-1])
-    return Resized(Resized(Held(decode(pixels)), seen), original)
+    return Resized(Resized(WholeLogits(decode(pixels)), seen), original)
 
 
-def _decoder(model: nn.Module, inference: Inference) -> Callable[[Tensor], Tensor]:
-    """Pixels (C, H, W) uint8 to logits (K, h, w) float32, at the head's size for a model that has `decode`."""
+def _decoder(model: nn.Module, inference: Inference) -> Decode:
+    """Logits at the head's size for a model that has `decode`, else whatever the model gives."""
     run = getattr(model, "decode", model)
     like = next(model.parameters(), torch.empty(0))
-    mean, std = torch.tensor((inference.mean, inference.std), dtype=torch.float32)[:, :, None, None] * 255
 
     def decode(pixels: Tensor) -> Tensor:
-        images = (pixels.float() - mean).div_(std)[None]
+        images = normalized(pixels, inference)[None]
         return run(images.to(like.device, like.dtype))[0].float().contiguous()
 
     return decode

@@ -1,0 +1,40 @@
+"""How two forms of one network are compared by their raw outputs: exported with original, int8 with float32.
+
+Shapes: N batch, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What counts as the same result, and the words for it.
+
+    decisions: the plural of what a network decides. unit: the plural of what has one decision.
+    score, heading: the task's monitored score, its key in reports and its heading where it stands in percent.
+    figures: key of each further figure -> the words before it.
+    """
+
+    score: str = "score"
+    heading: str = "score %"
+    decisions: str = "classes"
+    unit: str = "images"
+    figures: Mapping[str, str] = field(default_factory=dict)
+
+    def decide(self, raw: np.ndarray) -> np.ndarray:
+        """The likeliest class everywhere: (N, K, …) -> (N, …)."""
+        return raw.argmax(1)
+
+    def agreement(self, got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
+        """Share of the decisions, 0 … 1, that are the same in two lists of raw outputs."""
+        same = [(self.decide(a) == self.decide(b)).ravel() for a, b in zip(got, want, strict=True)]
+        return float(np.concatenate(same).mean())
+
+    def measure(self, got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> dict[str, float]:
+        """The further figures of two lists of raw outputs by their keys, `want` taken for the truth."""
+        return {}
