@@ -21,18 +21,10 @@ from ..files import atomic_outputs, why_no_path
 from ..inference.description import Description
 from ..inference.engines import written
 from ..inference.engines.exported import SUFFIXES, open_exported
-<<<<<<< HEAD
 from ..nn.model import Model
 from ..tasks import TASKS, parse_options, task_of
 from ..tasks.base import Subject
 from ..tasks.comparison import Comparison
-=======
-from ..nn import Classifier
-from ..nn.model import Model
-from ..nn.segmenter import Segmenter
-from ..tasks.segmentation.inference import RECORDED, inference_of
-from ..tasks.segmentation.processor import inference_for
->>>>>>> inference
 from .formats import WRITERS, Program
 from .graph import OUTPUT, prepared, trace
 from .parity import AGREEMENT, TOLERANCE, Parity, Run, check_limits, compare, random_batches
@@ -218,7 +210,6 @@ def batches(description: Description, images: Images | None = None) -> Iterator[
     height, width = preprocess.size if preprocess is not None and _has_one_size(description) else SIZE
     sizes = [(1, height, width), (3, height // 2 | 1, width * 3 // 4 | 1), (2, 29, 45)]
     yield from random_batches(sizes, description.in_chans)
-<<<<<<< HEAD
     if preprocess is not None:
         yield from named_batches(named_images(images), processor_of(description))
     elif images is not None:
@@ -228,17 +219,6 @@ def batches(description: Description, images: Images | None = None) -> Iterator[
 def _has_one_size(description: Description) -> bool:
     """Whether all images are brought to the size in the preprocessing, which then is an option of prediction."""
     return any(each.name == "size" for each in fields(task_of(description.config).predict_options))
-=======
-    if preprocess is None:  # of a network that takes no images
-        if images is not None:
-            raise ConfigError(f"images cannot be shown to a network of {description.in_chans} channels; leave them out")
-        return
-    real = pictures(images)
-    if classifies:
-        yield from for_classifier(real, preprocess)
-    else:
-        yield from for_segmenter(real, inference_for(description.subject))
->>>>>>> inference
 
 
 def runner(path: Path) -> Run:

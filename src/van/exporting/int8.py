@@ -198,19 +198,10 @@ class _Trial:
         """The evaluation on the validation data, where there are any."""
         if self.validation is None:
             return None
-<<<<<<< HEAD
         found = evaluate(file, self.validation)
         if math.isnan(found.score):
             raise DataError(f"{self.validation} has nothing labelled to validate on; give other data")
         return found
-=======
-        if not self.segments:
-            return evaluate(file, self.validation)["top1"]
-        score = evaluate(file, self.validation)["mIoU"]
-        if math.isnan(score):
-            raise DataError(f"{self.validation} has no labelled pixel to validate on; give other data")
-        return score
->>>>>>> inference
 
     def _errors(self, graph: Any, int8: Sequence[str]) -> tuple[LayerError, ...]:
         got, want = (self.quantizer.outputs(each, self.images[:LAYER_IMAGES]) for each in (graph, self.quantizer.graph))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..images.sources import ImageSource
-    from ..recipes import AnyRecipe
+    from ..recipes import BaseRecipe
     from .training import Training
 
 Json = Any  # dict, list, str, float, int, bool or None, nested
@@ -364,16 +364,10 @@ class EvaluationData:
 class Task(ABC):
     """A task: what a model is for, and all that only this task knows.
 
-        name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
-        checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options, fields made by
-    <<<<<<< HEAD
-        `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. engines: what can run
-        its checkpoints. channels_last: the memory layout of its networks. comparison: how an exported network is compared
-        with the original.
-    =======
-        `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. channels_last: the
-        memory layout of its networks.
-    >>>>>>> inference
+    name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
+    checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options, fields made by
+    `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. channels_last: the
+    memory layout of its networks. comparison: how an exported network is compared with the original.
     """
 
     name: ClassVar[str]
@@ -435,10 +429,10 @@ class Task(ABC):
         """An evaluation on a data set; options: of `eval_options`. Raises DataError where the classes do not fit."""
 
     @property
-    def recipe(self) -> type[AnyRecipe]:
+    def recipe(self) -> type[BaseRecipe]:
         """The class of this task's training recipes, which has sections of its own."""
         raise ConfigError(f"there are no training recipes for {self.noun}s")
 
-    def training(self, recipe: AnyRecipe) -> Training:
+    def training(self, recipe: BaseRecipe) -> Training[Any]:
         """What training by a recipe needs of this task."""
         raise ConfigError(f"{self.noun}s cannot be trained by this package")

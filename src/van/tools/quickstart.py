@@ -99,7 +99,7 @@ def _predict_files(model: Path, folder: Path) -> None:
 
 def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     from ..data import open_classification
-    from ..inference.predictor import Failure, Predictor
+    from ..inference.predictor import Prediction, Predictor
     from .report.run_picture import run_picture
 
     data = open_classification("digits", "val")
@@ -108,7 +108,7 @@ def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     samples = [
         (image, prediction.label, data.classes[label])
         for (image, label), prediction in zip(images, predictions, strict=True)
-        if not isinstance(prediction, Failure)
+        if isinstance(prediction, Prediction)
     ]
     samples.sort(key=lambda sample: sample[1] == sample[2])  # stable: mistakes first, then the others in order
     path.write_bytes(run_picture(folder, samples[:SHOWN], title=title))
