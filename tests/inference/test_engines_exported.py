@@ -19,7 +19,6 @@ from van.errors import CheckpointError, ConfigError, MissingExtraError
 from van.inference.engines.exported import open_exported
 from van.inference.engines.openvino_engine import the_core
 from van.inference.evaluate import evaluate
-from van.inference.evaluate import evaluate
 from van.inference.session import open_segmenter
 
 pytestmark = pytest.mark.long

@@ -4,11 +4,11 @@ import pytest
 import torch
 from metadata import set_metadata
 from tiny_segmentation import SLIM_NETWORK
+from van.inference.evaluate_masks import open_masks
 
 import van
 from van.errors import ConfigError, VanNotice
 from van.images.palettes import ADE20K_CLASSES
-from van.inference.evaluate_masks import open_masks
 from van.recipes import Recipe, get_recipe
 from van.recipes.segmentation_spec import SegmentationModelSpec
 from van.recipes.spec import CriterionSpec, ModelSpec

@@ -108,7 +108,7 @@ def test_class_weights_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stored", "description", "said"),
+    ("stored", "description", "text"),
     [
         ([1, 2, 3], "", "masks count from 1, set reduce_zero_label: true"),
         ([0, 1, 2, 3], "", "one more than the 3 names"),
@@ -118,9 +118,9 @@ def test_class_weights_by_hand(tmp_path):
         ([0, 1, 2], "reduce_zero_label: true", "if masks count from 0, every label is off by one"),
     ],
 )
-def test_labels_that_are_off_by_one(tmp_path, stored, description, said):
+def test_labels_that_are_off_by_one(tmp_path, stored, description, text):
     masks = {str(value): [value] * 6 for value in stored}
-    assert said in words(examine(dataset(tmp_path, masks, description)), "warning")
+    assert text in words(examine(dataset(tmp_path, masks, description)), "warning")
 
 
 @pytest.mark.parametrize(

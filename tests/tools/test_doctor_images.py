@@ -136,7 +136,7 @@ def test_images_and_masks_are_no_classes(tmp_path, capsys):
     (tmp_path / "source" / "along").rename(tmp_path / "Masks")
     (tmp_path / "source").rmdir()
     assert main(["doctor", str(tmp_path)]) == 2
-    assert "no known segmentation layout" in capsys.readouterr().err
+    assert "known segmentation layout" in capsys.readouterr().err
 
 
 @pytest.mark.promise("15")
@@ -152,7 +152,7 @@ def test_what_is_no_folder_of_images(tmp_path, capsys):
     ("data", "found"),
     [("nowhere", "does not exist"), ("file", "is a file"), ("flat", "holds no folders"), ("", "empty")],
 )
-def test_what_is_no_data_set_is_said_in_a_line(tmp_path, monkeypatch, capsys, data, found):
+def test_what_is_no_data_set_is_refused_in_a_line(tmp_path, monkeypatch, capsys, data, found):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flat").mkdir()
     for name in ("file", "flat/a.png"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..images.sources import ImageSource
-    from ..recipes import AnyRecipe
+    from ..recipes import BaseRecipe
     from .training import Training
 
 Json = Any  # dict, list, str, float, int, bool or None, nested
@@ -429,10 +429,10 @@ class Task(ABC):
         """An evaluation on a data set; options: of `eval_options`. Raises DataError where the classes do not fit."""
 
     @property
-    def recipe(self) -> type[AnyRecipe]:
+    def recipe(self) -> type[BaseRecipe]:
         """The class of this task's training recipes, which has sections of its own."""
         raise ConfigError(f"there are no training recipes for {self.noun}s")
 
-    def training(self, recipe: AnyRecipe) -> Training:
+    def training(self, recipe: BaseRecipe) -> Training[Any]:
         """What training by a recipe needs of this task."""
         raise ConfigError(f"{self.noun}s cannot be trained by this package")

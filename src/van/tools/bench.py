@@ -102,18 +102,7 @@ def bench(
     Raises ConfigError for numbers that cannot work, VanError when a float32 form gives other logits than eager.
     """
     chosen = tuple(forms) if forms is not None else installed()
-    for form in chosen:
-        if form not in FORMS:
-            raise UnknownNameError.of("form", form, FORMS)
-    for name, value in {
-        "batch": batch,
-        "size": size,
-        "threads": threads,
-        "rounds": rounds,
-        "forms": len(chosen),
-    }.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; expected at least 1")
+    _check(chosen, batch=batch, size=size, threads=threads, rounds=rounds)
     model = _model(source)
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     images = _images(model, batch, size)
@@ -132,6 +121,16 @@ def bench(
         floor_ms=floor,
         rows=tuple(_row(form, summary(times[chosen[0]], times[form]), floor, noise.get(form)) for form in chosen),
     )
+
+
+def _check(forms: Sequence[str], **numbers: int | None) -> None:
+    """Raises UnknownNameError for a form, ConfigError for a number below 1 and for no form at all."""
+    for form in forms:
+        if form not in FORMS:
+            raise UnknownNameError.of("form", form, FORMS)
+    for name, value in (*numbers.items(), ("forms", len(forms))):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1")
 
 
 def networks(

@@ -99,8 +99,7 @@ def _predict_files(model: Path, folder: Path) -> None:
 
 def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     from ..data import open_classification
-    from ..inference.predictor import Predictor
-    from ..tasks.classification.output import Prediction
+    from ..inference.predictor import Prediction, Predictor
     from .report.run_picture import run_picture
 
     data = open_classification("digits", "val")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...configs.backbone import VanConfig
 from ...configs.model_config import ModelConfig
 from ...errors import ConfigError, DataError, VanNotice
+from ...recipes import BaseRecipe, Recipe
 from .. import base
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
 from ..comparison import Comparison
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .evaluation import ClassificationEvaluator
     from .processor import ClassificationProcessor
+    from .training import ClassificationTraining
 
 
 class Classification(Task):
@@ -107,6 +109,16 @@ class Classification(Task):
             raise ConfigError(f"{subject.name} is a classifier; expected images with one label each as data")
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data.images, options)
+
+    @property
+    def recipe(self) -> type[Recipe]:
+        return Recipe
+
+    def training(self, recipe: BaseRecipe) -> ClassificationTraining:
+        from .training import ClassificationTraining
+
+        assert isinstance(recipe, Recipe)
+        return ClassificationTraining(recipe)
 
 
 CLASSIFICATION = Classification()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...configs.model_config import ModelConfig
 from ...configs.segmenter import SegmenterConfig
 from ...errors import ConfigError
+from ...recipes import BaseRecipe, SegmentationRecipe
 from .. import base
 from ..base import DataSet, EvaluationData, Json, ResultTable, Subject, Task
 from ..comparison import Comparison
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from .evaluation import SegmentationEvaluator
     from .processor import SegmentationProcessor
+    from .training import SegmentationTraining
 
 IGNORE_INDEX = 255  # in the label maps that this package's trainings and the published ones learn from
 
@@ -63,6 +65,16 @@ class Segmentation(Task):
             raise ConfigError(f"{subject.name} is a segmenter; expected pictures with a label for every pixel as data")
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data.images, data.name, options)
+
+    @property
+    def recipe(self) -> type[SegmentationRecipe]:
+        return SegmentationRecipe
+
+    def training(self, recipe: BaseRecipe) -> SegmentationTraining:
+        from .training import SegmentationTraining
+
+        assert isinstance(recipe, SegmentationRecipe)
+        return SegmentationTraining(recipe)
 
 
 SEGMENTATION = Segmentation()

@@ -12,8 +12,8 @@ from ...configs.segmenter import SEGMENTERS, name_of, resolve
 from ...errors import ConfigError, VanNotice
 from ...models import load
 from ...nn.segmenter import Segmenter
-from ...recipes.segmentation_spec import SegmentationModelSpec
-from ..network import new_order, tell_unnamed, why_reset
+from ...recipes.segmentation.spec import SegmentationModelSpec
+from ..kept_heads import new_order, tell_unnamed, why_reset
 
 DEFAULT_MODEL = "light_ham_van_b0"
 # What a classifier and the segmenter on its backbone must share; strides are the segmenter's own.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import ConfigError
-from .checks import in_range, one_of
+from ...errors import ConfigError
+from ..checks import check_weights, in_range, one_of
 
 LOSSES = ("cross_entropy", "bce", "jsd")
 DISTILLATIONS = ("soft", "hard")
@@ -59,14 +59,7 @@ class CriterionSpec:
             raise ConfigError(
                 f"loss.class_weights belongs to loss.name cross_entropy, not to {self.name}; leave it out"
             )
-        if isinstance(weights, str):
-            one_of("loss.class_weights", weights, ("balanced",))
-            return
-        numbers = tuple(weights.values()) if isinstance(weights, dict) else tuple(weights)
-        for number in numbers:
-            in_range("loss.class_weights", number, 0, math.inf)
-        if not any(numbers):
-            raise ConfigError(f"loss.class_weights is {weights}; expected numbers of which some are above 0")
+        check_weights(weights)
 
     def _check_teacher(self) -> None:
         options = {name: getattr(self, name) for name in ("distill", "distill_weight", "temperature")}

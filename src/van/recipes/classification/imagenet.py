@@ -15,14 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .spec import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, ScheduleSpec, TrainerSpec
+from ..optim_spec import OptimSpec
+from ..schedule_spec import ScheduleSpec
+from .augment_spec import AugmentSpec
+from .data_spec import DataSpec
+from .spec import ModelSpec, Recipe, TrainerSpec
 
 _STORY = """VAN-{size} on ImageNet-1K by the {source}: {top1}% top-1.
 
 Command: van train {name} --data.path IMAGENET
 Hardware: published with eight GPUs. Time: 310 epochs; not run by us. Expected: {top1}% (published; which of script
 and paper gave it is not).
-Published and ours: see the head of recipes/imagenet.py. {difference}
+Published and ours: see the head of recipes/classification/imagenet.py. {difference}
 """
 _DIFFERENCE = {
     "script": "The script's way: lr 1e-3, no average of the weights.",

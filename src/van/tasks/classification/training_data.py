@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..data import ClassificationData, has_own_val, open_classification
-from ..data.readers import StreamData, open_reader, read_classes
-from ..errors import ConfigError, DataError
-from ..recipes import DataSpec, Recipe
+from ...data import ClassificationData, has_own_val, open_classification
+from ...data.readers import open_reader, read_classes
+from ...data.streams import StreamData
+from ...errors import ConfigError, DataError
+from ...recipes import DataSpec, Recipe
 
 Images: TypeAlias = ClassificationData | StreamData
 

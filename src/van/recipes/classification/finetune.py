@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .spec import AugmentSpec, ModelSpec, OptimSpec, Recipe, ScheduleSpec, TrainerSpec
+from ..optim_spec import OptimSpec
+from ..schedule_spec import ScheduleSpec
+from .augment_spec import AugmentSpec
+from .spec import ModelSpec, Recipe, TrainerSpec
 
 
 def finetune() -> Recipe:

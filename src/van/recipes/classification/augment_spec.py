@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import ConfigError
-from .checks import at_least, in_range, one_of, ordered
+from ...errors import ConfigError
+from ..checks import at_least, in_range, one_of, ordered
 
 MIX_MODES = ("batch", "pair", "elem")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from .spec import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, ScheduleSpec, TrainerSpec
+from ..optim_spec import OptimSpec
+from ..schedule_spec import ScheduleSpec
+from .augment_spec import AugmentSpec
+from .data_spec import DataSpec
+from .spec import ModelSpec, Recipe, TrainerSpec
 
 
 def digits_van_b0() -> Recipe:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import ConfigError
-from .checks import at_least, in_range, one_of
+from ...errors import ConfigError
+from ..checks import at_least, check_weights, in_range, one_of
 
 LOSSES = ("cross_entropy", "dice", "lovasz", "focal")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossSpec:
+class SegmentationLossSpec:
     """A weighted sum of losses at the size of the crop, of the head and of the auxiliary head.
 
     cross_entropy, dice, lovasz, focal: weight of each loss; 0: not used. Dice and Lovász-Softmax measure the overlap of
@@ -20,7 +20,9 @@ class LossSpec:
     focal_gamma: how far focal loss turns away from pixels that are right already; None: 2.
     focal_alpha: weight of a yes in focal loss, that of a no is 1 - alpha; None: both 1.
     auxiliary_weight: of the auxiliary head's loss; networks without that head have none.
-    class_weights: one factor per class (`van doctor` suggests some), in every loss; None: all alike.
+    class_weights: factors of the classes in every loss: a number per class in label order (`van doctor` suggests
+    some), numbers by class name, the others 1, or "balanced" (pixels / (classes x pixels of the class), counted before
+    training in up to 1000 label maps); None: all alike.
     ohem_threshold: online hard example mining in cross-entropy: only pixels whose right class has a lower probability
     count; None: all.
     ohem_min_kept: as many pixels per image as count at least, the hardest; needs ohem_threshold.
@@ -36,7 +38,7 @@ class LossSpec:
     focal_gamma: float | None = None
     focal_alpha: float | None = None
     auxiliary_weight: float = 0.4
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[float, ...] | dict[str, float] | str | None = None
     ohem_threshold: float | None = None
     ohem_min_kept: int | None = None
     ohem_top_k: int | None = None
@@ -46,8 +48,8 @@ class LossSpec:
         for name in (*LOSSES, "auxiliary_weight"):
             in_range(f"loss.{name}", getattr(self, name), 0, math.inf)
         one_of("loss.average", self.average, ("pixels", "labelled"))
-        for weight in self.class_weights or ():
-            in_range("loss.class_weights", weight, 0, math.inf)
+        if self.class_weights is not None:
+            check_weights(self.class_weights)
         if not any(getattr(self, name) for name in LOSSES):
             raise ConfigError(f"the weights of {', '.join(LOSSES)} are all 0; give one, e.g. loss.cross_entropy 1")
         self._check_mining()

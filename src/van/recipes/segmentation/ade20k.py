@@ -22,11 +22,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..configs.segmenter import SEGMENTERS
-from ..errors import ConfigError
-from .segmentation_spec import (
-    LossSpec,
-    PolySpec,
+from ...configs.segmenter import SEGMENTERS
+from ..schedule_spec import StepScheduleSpec
+from .loss_spec import SegmentationLossSpec
+from .spec import (
     SegmentationAugmentSpec,
     SegmentationDataSpec,
     SegmentationModelSpec,
@@ -40,7 +39,7 @@ _STORY = """{title} on ADE20K as published: {score}.
 Command: van train {name} --data.path ADE20K --model.checkpoint {weights}
 Hardware: published with eight GPUs, {images} images each; with fewer, accumulation keeps the batch of {batch}
 (--preset one_gpu, --preset small_gpu). Time: {steps:,} iterations; not run by us. Expected: {score} (published).
-Published and ours: see the head of recipes/segmentation.py.{remark}
+Published and ours: see the head of recipes/segmentation/ade20k.py.{remark}
 """
 
 # mIoU in percent; None: not published. Source: the tables of arXiv 2202.09741 and of the VAN segmentation code.
@@ -94,9 +93,9 @@ def light_ham_digits() -> SegmentationRecipe:
         augment=SegmentationAugmentSpec(
             crop=(64, 64), scale=(0.85, 1.2), max_class_share=1.0, flip=0.0, photometric=False
         ),
-        loss=LossSpec(class_weights=(0.3, *(1.0,) * 10), average="labelled"),
+        loss=SegmentationLossSpec(class_weights=(0.3, *(1.0,) * 10), average="labelled"),
         optim=SegmentationOptimSpec(lr=2e-3, weight_decay=0.05, decayed="matrices"),
-        schedule=PolySpec(power=1.0, warmup_steps=100, warmup_ratio=0.01),
+        schedule=StepScheduleSpec(power=1.0, warmup_steps=100, warmup_ratio=0.01),
         trainer=SegmentationTrainerSpec(
             steps=1600,
             val_every=400,
@@ -109,37 +108,6 @@ def light_ham_digits() -> SegmentationRecipe:
             log_every_steps=20,
         ),
     )
-
-
-def one_gpu(recipe: SegmentationRecipe) -> SegmentationRecipe:
-    """The recipe on one device that holds the whole batch: the same BatchNorm statistics as SyncBN's on eight."""
-    batch = recipe.global_batch
-    return recipe.with_options(
-        **{"trainer.devices": 1, "trainer.batch_size": batch, "trainer.accumulate": 1, "trainer.precision": "bf16"}
-    )
-
-
-def small_gpu(recipe: SegmentationRecipe) -> SegmentationRecipe:
-    """The recipe on one small device: two images at a time, accumulated to the same batch, bf16, blocks recomputed.
-
-    BatchNorm then sees two images at a time, where SyncBN saw the whole batch.
-    Raises ConfigError for an odd batch.
-    """
-    batch = recipe.global_batch
-    if batch % 2:
-        raise ConfigError(f"a batch of {batch} images does not split into pairs; use an even one")
-    return recipe.with_options(
-        **{
-            "trainer.devices": 1,
-            "trainer.batch_size": 2,
-            "trainer.accumulate": batch // 2,
-            "trainer.precision": "bf16",
-            "model.grad_checkpointing": True,
-        }
-    )
-
-
-PRESETS: dict[str, Callable[[SegmentationRecipe], SegmentationRecipe]] = {"one_gpu": one_gpu, "small_gpu": small_gpu}
 
 
 def _recipe(name: str, network: str, **options: Any) -> Callable[[], SegmentationRecipe]:
@@ -156,7 +124,7 @@ def _recipe(name: str, network: str, **options: Any) -> Callable[[], Segmentatio
             optim=SegmentationOptimSpec(lr=2e-4, weight_decay=1e-4, decayed="everything")
             if semantic_fpn
             else SegmentationOptimSpec(),
-            schedule=PolySpec(power=0.9, warmup_steps=0) if semantic_fpn else PolySpec(),
+            schedule=StepScheduleSpec(power=0.9, warmup_steps=0) if semantic_fpn else StepScheduleSpec(),
             trainer=SegmentationTrainerSpec(
                 steps=steps, val_every=val_every, devices=8, batch_size=images, keep="last"
             ),

@@ -17,22 +17,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..optim_spec import OptimSpec
+from ..schedule_spec import ScheduleSpec
+from .data_spec import DataSpec
 from .imagenet import IMAGENET_AUGMENT
-from .spec import DataSpec, ModelSpec, OptimSpec, Recipe, ScheduleSpec, TrainerSpec
+from .spec import ModelSpec, Recipe, TrainerSpec
 
 _PRETRAIN_STORY = """VAN-{size} on ImageNet-22K, to be fine-tuned: 90 epochs.
 
 Command: van train {name} --data.path IMAGENET22K
 Hardware: published with 64 GPUs. Time: 90 epochs of 14 million images; not run by us. Expected: unpublished; what it is
 for: {top1[0]}% at 224² and {top1[1]}% at 384² on ImageNet-1K after fine-tuning (published).
-Published and ours: see the head of recipes/imagenet22k.py. For millions of files add --data.index FOLDER.
+Published and ours: see the head of recipes/classification/imagenet22k.py. For millions of files add --data.index
+FOLDER.
 """
 
 _FINETUNE_STORY = """VAN-{size} from ImageNet-22K to ImageNet-1K at {side}²: {top1}% top-1.
 
 Command: van train {name} --data.path IMAGENET --model.checkpoint {weights}
 Hardware: published with {gpus} GPUs. Time: 30 epochs; not run by us. Expected: {top1}% (published).
-Published and ours: see the head of recipes/imagenet22k.py.
+Published and ours: see the head of recipes/classification/imagenet22k.py.
 """
 
 # Top-1 after fine-tuning at 224² and 384², drop path of the fine-tuning, OpenMMLab's file of the 22K weights.
