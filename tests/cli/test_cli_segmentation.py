@@ -16,11 +16,11 @@ from tiny_segmentation import SLIM_NETWORK
 
 import van
 from van.cli import main
-from van.tasks.segmentation.mask_files import stems_of
 from van.data.segmentation import open_segmentation
 from van.errors import ConfigError, VanError
 from van.inference.evaluate import evaluate
 from van.inference.predictor import MaskPrediction
+from van.tasks.segmentation.mask_files import stems_of
 
 NETWORK = [f"--model.{name}={list(v) if isinstance(v, tuple) else v}" for name, v in SLIM_NETWORK.items()]
 TRAIN = [

@@ -21,8 +21,8 @@ from van.cli.train_names import SHORT
 from van.data.scenes import Scenes
 from van.errors import ConfigError, DataError, UnknownNameError
 from van.inference.evaluate import Evaluation, evaluate
-from van.tasks.segmentation.evaluation import MaskEvaluation
 from van.recipes import RECIPES, Recipe, SegmentationRecipe, configured
+from van.tasks.segmentation.evaluation import MaskEvaluation
 
 pytestmark = pytest.mark.promise("20")
 

@@ -126,8 +126,8 @@ def test_segmenters_write_two_pictures_of_every_name(desk, odd, tmp_path, form, 
 
 @pytest.mark.promise("13")
 def test_names_of_pictures_are_short_enough_and_each_once():
-    from van.tasks.segmentation.mask_files import stems_of
-    from van.cli.predict_masks import OVERLAY, _names
+    from van.cli.predict import _names
+    from van.tasks.segmentation.output import OVERLAY
 
     images = [Path(f"{folder}/0.png") for folder in range(20_000)] + [Path("é" * 125 + f".{s}") for s in ("jpg", "png")]
     images += [Path("b/0_png.jpg"), Path("b_0_png_.png"), Path("b/0.png")]
