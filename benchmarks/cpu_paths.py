@@ -204,6 +204,7 @@ def _module(path: str, stage: Any, way: tuple[str, ...]) -> Callable[[Any], Any]
 
     from van import ops
     from van.nn.fold import FoldedStage
+    from van.nn.fused import depthwise_weights
 
     block = stage.blocks[0]
     near, far, depthwise = block.attention.spatial.near, block.attention.spatial.far, block.feed_forward.depthwise
@@ -213,8 +214,8 @@ def _module(path: str, stage: Any, way: tuple[str, ...]) -> Callable[[Any], Any]
         return folded.patch_embed if path == "folded_patch" else folded.blocks[0]
     return {
         "depthwise_conv2d": lambda x: ops.depthwise_conv2d(x, near.weight, near.bias),
-        "depthwise_gelu": lambda x: ops.depthwise_gelu(x, depthwise.conv),
-        "depthwise_pair": lambda x: ops.depthwise_pair(x, near.conv, far.conv),
+        "depthwise_gelu": lambda x: ops.depthwise_gelu(x, depthwise_weights(depthwise)),
+        "depthwise_pair": lambda x: ops.depthwise_pair(x, depthwise_weights(near), depthwise_weights(far)),
     }[path.removesuffix(TRAINING)]
 
 

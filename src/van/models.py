@@ -50,9 +50,12 @@ def create_model(name: str = "van_b0", *, seed: int | None = None, **options: An
             f"create_model draws fresh weights; van.load({name!r}, pretrained=True) fetches published ones"
         )
     config = MODELS[resolve(name)].with_options(**options)
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:  # torchvision's heads draw from the global generator; it is given back
-            torch.manual_seed(seed)
+    # torchvision's heads draw from the global generator, which is given back; ours take one, and a training's order of
+    # draws is part of its result
+    borrow = seed is not None and bool(config.created_only)
+    with torch.random.fork_rng(devices=[], enabled=borrow):
+        if borrow:
+            torch.manual_seed(seed or 0)
         model = build(config)
     if not isinstance(model, Model):
         return model

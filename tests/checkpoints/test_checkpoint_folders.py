@@ -158,7 +158,7 @@ def test_keras_takes_a_run_folder(run_folder):
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt", "previous.ckpt"])
 def test_a_training_checkpoint_tells_its_network(run_folder, name, tmp_path):
     alone = shutil.copy(run_folder / name, tmp_path / "renamed.bin")  # nothing beside it
-    with pytest.warns(VanNotice, match="weights in training; the file also holds their average"):
+    with pytest.warns(VanNotice, match="the trained weights; the file also holds their average"):
         model = van.load(alone)
     assert model.classes == ("across", "along")
     assert model.config.layer_norm_eps == 1e-3
@@ -194,7 +194,7 @@ def test_a_run_that_has_not_finished(run_folder, tmp_path):
     for name in ("model.safetensors", "model-without-ema.safetensors"):
         (folder / name).unlink()
     with (
-        pytest.warns(VanNotice, match="weights in training"),
+        pytest.warns(VanNotice, match="these are the trained weights"),
         pytest.warns(VanNotice, match=r"its best\.ckpt is used"),
     ):
         van.load(folder)
@@ -213,7 +213,7 @@ def test_a_training_checkpoint_without_a_record_names_what_to_give(run_folder, t
     tree = torch.load(run_folder / "last.ckpt", weights_only=True)
     del tree["van"]
     torch.save(tree, tmp_path / "last.ckpt")
-    with pytest.raises(CheckpointError, match=r"older version .*give the model\.safetensors of its run"):
+    with pytest.raises(CheckpointError, match=r"older version .*use the model\.safetensors of its run"):
         van.load(tmp_path / "last.ckpt")
 
 

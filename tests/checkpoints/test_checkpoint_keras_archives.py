@@ -183,7 +183,7 @@ def rewritten(archive, path, **members):
         ({"config": b"{"}, "truncated or corrupt"),
         ({"config": b"[]"}, "describes 0 Visual Attention Networks"),
         ({"config": b'{"class_name": "Functional", "config": {}}'}, "describes 0 Visual Attention Networks"),
-        ({"config": None}, "without weights that van reads|zip archive around model.weights.h5"),
+        ({"config": None}, "without weights that van reads|zip archive that contains model.weights.h5"),
         ({"model": b"no HDF5"}, "truncated or corrupt"),
         ({"model": b"\0" * 200_000_000}, "would grow from"),
     ],
@@ -218,9 +218,7 @@ def test_nothing_in_an_archive_is_run(archive, tmp_path):
 def test_a_zip_around_a_checkpoint_says_to_unpack_it(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("folder/van_tiny_754.pth.tar", b"weights")
-    with pytest.raises(
-        CheckpointError, match=r"around folder/van_tiny_754\.pth\.tar; unpack it and give the file in it"
-    ):
+    with pytest.raises(CheckpointError, match=r"contains folder/van_tiny_754\.pth\.tar; unpack it and use that file"):
         van.load(tmp_path / "x.zip")
 
 

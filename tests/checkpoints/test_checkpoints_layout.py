@@ -124,5 +124,5 @@ def test_weights_that_are_no_floating_point_numbers_are_an_error():
 
 
 def test_no_network_at_all():
-    with pytest.raises(CheckpointError, match="no tensor of a Visual Attention Network"):
+    with pytest.raises(CheckpointError, match="none of its keys belongs to a Visual Attention Network"):
         layout.config_of({"conv.weight": np.zeros(3)})

@@ -93,7 +93,7 @@ def test_shared_lists_that_stand_for_everything(tmp_path, place):
     if place == "record":
         tree = {"state_dict": state(), "van": {"provenance": {"x": many}, "config": {}}}
     torch.save(tree, tmp_path / "x.pth", _use_new_zipfile_serialization=place != "legacy")
-    refused(tmp_path / "x.pth", "stands for more than")
+    refused(tmp_path / "x.pth", "expands to more than")
 
 
 def test_lists_in_themselves_and_lists_too_deep(tmp_path):
@@ -106,7 +106,7 @@ def test_lists_in_themselves_and_lists_too_deep(tmp_path):
 
 def test_tuples_whose_hash_would_not_end(tmp_path):
     torch.save({"state_dict": state(), "x": [laughs(60, tuple)]}, tmp_path / "x.pth")
-    refused(tmp_path / "x.pth", "stands for more than")
+    refused(tmp_path / "x.pth", "expands to more than")
     data = b"\x80\x02}(" + b")" + b"q\x00h\x00\x86" * 60 + b"K\x01u."  # {((…),(…)): 1}
     refused(packed(tmp_path / "key.pth", data), "for a key")
 

@@ -120,7 +120,7 @@ def test_models_without_weights_of_their_own():
         van.load("van_b5", pretrained=True)
     with pytest.raises(ConfigError, match=r"no weights of van_b6_480 for ImageNet-1K or ADE20K were published$"):
         van.load("van_b6_480", pretrained=True)
-    with pytest.raises(ConfigError, match="pretrained is for names of models"):
+    with pytest.raises(ConfigError, match="pretrained needs the name of a model"):
         van.load("x.safetensors", pretrained=True)
     with pytest.raises(ConfigError, match="revision='main' is for hub ids"):
         van.load(ROW, revision="main")

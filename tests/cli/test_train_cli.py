@@ -57,6 +57,36 @@ def test_overrides_and_files(capsys, tmp_path):
     assert printed_config(capsys, "finetune", "--augment.crop_scale", "null")["augment"]["crop_scale"] is None
 
 
+def test_what_is_given_last_counts(capsys, tmp_path):
+    """Options, long and short, files and files of a section replace what stands before them on the command line."""
+    file, section = tmp_path / "mine.yaml", tmp_path / "optim.yaml"
+    file.write_text("optim:\n  lr: 0.25\n")
+    section.write_text("lr: 0.5\nweight_decay: 0.125\n")
+    words = {"long": ["--optim.lr", "1"], "short": ["--lr", "2"], "file": ["--config", str(file)]}
+    words |= {"section": ["--optim", str(section)], "inline": ["--optim", "{lr: 3}"]}
+    rates = {"long": 1, "short": 2, "file": 0.25, "section": 0.5, "inline": 3}
+    for first in words:
+        for last in {*words} - ({"short", "long"} if first in ("short", "long") else {first}):
+            shown = printed_config(capsys, "finetune", *words[first], *words[last])
+            assert shown["optim"]["lr"] == rates[last], (first, last)
+            assert (shown["optim"]["weight_decay"] == 0.125) == ("section" in (first, last))
+
+
+def test_only_what_differs_is_printed_if_asked(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "finetune", "--lr", "0.5", "--data", "x", "--print_config=skip_default"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed == {"recipe": "finetune", "data": {"path": "x"}, "optim": {"lr": 0.5}}
+
+
+@pytest.mark.parametrize("name", ["finetune", "light_ham_digits"])
+def test_a_file_alone_decides_about_the_kind_of_recipe(capsys, tmp_path, name):
+    file, wanted = tmp_path / "mine.yaml", get_recipe(name).with_options(name="mine")
+    file.write_text(yaml.safe_dump(wanted.to_dict()))
+    shown = printed_config(capsys, "--config", str(file), "--seed", "5")
+    assert {key: shown[key] for key in wanted.to_dict()} == wanted.with_options(**{"trainer.seed": 5}).to_dict()
+
+
 def test_a_printed_config_is_a_config(capsys, tmp_path):
     file = tmp_path / "all.yaml"
     shown = printed_config(capsys, "imagenet_van_b1", "--optim.lr", "0.5")
@@ -81,6 +111,19 @@ def test_a_printed_config_is_a_config(capsys, tmp_path):
         (["finetune", "--data.path", "nowhere"], "nowhere does not exist"),
         (["finetune", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--trainer.resume", "nowhere"], "nothing to resume"),
+        (["--preset", "small_gpu"], "name one first"),
+        (["finetune", "--preset", "one_gpu"], "belongs to segmentation recipes"),
+        (["finetune", "--task", "segmentation"], "task is 'segmentation', which finetune is no recipe for"),
+        (
+            ["finetune", "--trainer.steps", "3"],
+            "there is no --trainer.steps in this recipe; did you mean --trainer.epochs?",
+        ),
+        (["light_ham_digits", "--epochs", "3"], "there is no --epochs; did you mean --trainer.steps?"),
+        (["finetune", "--data.pth", "x"], "unrecognized arguments: --data.pth; did you mean --data.path?"),
+        (["finetune", "--lr.x", "3"], "unrecognized arguments: --lr.x"),
+        (["finetune", "--optim", "nowhere.yaml"], "nowhere.yaml"),
+        (["finetune", "--optim", "{lrr: 3}"], "--optim: there is no setting optim.lrr; did you mean --optim.lr?"),
+        (["finetune", "digits_van_b0"], "unrecognized arguments: digits_van_b0"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments, message):

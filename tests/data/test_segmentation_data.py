@@ -191,7 +191,7 @@ def test_ambiguous_layout(tmp_path):
     ade20k(tmp_path, [1])
     (tmp_path / "JPEGImages").mkdir()
     (tmp_path / "SegmentationClass").mkdir()
-    with pytest.raises(DataError, match=r"looks like ADE20K and VOC; say what is meant in .*dataset.yaml"):
+    with pytest.raises(DataError, match=r"fits the layouts ADE20K and VOC; describe it in .*dataset.yaml"):
         open_segmentation(tmp_path, "val")
 
 
@@ -397,7 +397,7 @@ def test_sizes_that_differ(tmp_path):
     with pytest.raises(DataError, match=r"masks/a.png has 6 x 5 pixels, its image 6 x 4; expected the same"):
         only(root)
     save(root / "masks/a.png", mask([0], 6, 4))
-    with pytest.raises(DataError, match="the image turned: apply the image's EXIF orientation"):
+    with pytest.raises(DataError, match="width and height are swapped: apply the image's EXIF orientation"):
         only(root)
 
 

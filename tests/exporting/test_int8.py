@@ -282,7 +282,7 @@ def test_calibration_spreads_over_the_folder(tmp_path):
     from PIL import Image
 
     from van.exporting import describe
-    from van.exporting.calibration import calibration_images
+    from van.exporting.sample_images import calibration_images
 
     for i in range(10):
         (tmp_path / f"{i % 2}").mkdir(exist_ok=True)

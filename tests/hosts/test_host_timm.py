@@ -410,7 +410,7 @@ def test_keras_weights_load_by_custom_load(tmp_path):
     from van import checkpoints
 
     source = checkpoints.read(published.official(tmp_path / "van.pth.tar", reference.state("official_van_b0")))
-    checkpoints.write(source, tmp_path / "van.configs.published_weights.h5", "keras")
-    overlay = {"file": str(tmp_path / "van.configs.published_weights.h5"), "custom_load": True}
+    checkpoints.write(source, tmp_path / "van.weights.h5", "keras")
+    overlay = {"file": str(tmp_path / "van.weights.h5"), "custom_load": True}
     model = timm.create_model("van_b0", pretrained=True, pretrained_cfg_overlay=overlay)
     assert np.array_equal(model.head.weight.detach(), source.arrays["head.weight"])

@@ -7,7 +7,8 @@ pytest.importorskip("torchvision")
 
 from van import create_model as create
 from van.configs.backbone import VARIANTS
-from van.configs.detector import DETECTORS, DetectorConfig, resolve
+from van.configs.catalog import resolve
+from van.configs.detector import DETECTORS, DetectorConfig
 from van.errors import ConfigError, UnknownNameError
 
 TINY = {

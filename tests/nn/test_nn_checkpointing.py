@@ -62,7 +62,7 @@ def test_momenta_are_put_back_even_after_an_error():
 
 def test_off_in_evaluation_and_when_switched_off(monkeypatch):
     model, called = tiny(), []
-    monkeypatch.setattr("van.nn.backbone.checkpoint", lambda block, x: called.append(block) or block(x))
+    monkeypatch.setattr("van.nn.fused.checkpoint", lambda block, x: called.append(block) or block(x))
     model.set_grad_checkpointing()
     model.eval()(images())
     assert not called

@@ -313,7 +313,7 @@ class TestMemory:
         (images(8, 1, 33, 33), BIAS, 1),
     ])  # fmt: skip
     def test_parameters_that_do_not_fit(self, weight, bias, dilation):
-        assert dilation == 0 or not ops.kernel_serves(self.X, (weight, bias, dilation))
+        assert dilation == 0 or not ops.has_kernel(self.X, (weight, bias, dilation))
         with pytest.raises(ConfigError, match="do not fit a map"):
             kernel._forward(self.X, [(weight, bias, dilation)])
 
@@ -328,12 +328,12 @@ class TestMemory:
         with torch.no_grad(), pytest.raises(ConfigError, match=r"these weights take \(N, 8, H, W\)"):
             model(images(1, 9, 6, 6))
 
-    def test_streaming_wants_layers_that_fit_each_other(self):
+    def test_chunks_want_layers_that_fit_each_other(self):
         first, last = (images(12, 8, 1, 1), None), (images(8, 12, 1, 1), None)
-        assert ops.streaming_serves(self.X, first, (images(12, 1, 3, 3), None, 1), last)
-        assert not ops.streaming_serves(self.X, first, (images(10, 1, 3, 3), None, 1), last)
-        assert not ops.streaming_serves(self.X, first, (images(12, 1, 3, 3), images(11), 1), last)
-        assert not ops.streaming_serves(self.X, first, (images(12, 1, 3, 3), None, 1), (images(8, 9, 1, 1), None))
+        assert ops.can_chunk(self.X, first, (images(12, 1, 3, 3), None, 1), last)
+        assert not ops.can_chunk(self.X, first, (images(10, 1, 3, 3), None, 1), last)
+        assert not ops.can_chunk(self.X, first, (images(12, 1, 3, 3), images(11), 1), last)
+        assert not ops.can_chunk(self.X, first, (images(12, 1, 3, 3), None, 1), (images(8, 9, 1, 1), None))
 
 
 def wrapped_norm(model):

@@ -97,9 +97,7 @@ def test_changed_dropout_counts(way, training):
             return x / 2
 
     model, x = tiny().train(training), images(2, 3, 32, 32)
-    for module in model.modules():
-        if hasattr(module, "lean"):
-            module.lean = True
+    model.backbone.set_memory_efficient()
     before = model(x)
     for block in (m for n, m in model.named_modules() if n.endswith("feed_forward")):
         if way == "hook":

@@ -79,7 +79,7 @@ class TestEveryBuild:
     def test_every_remainder_of_patches(self, instructions):
         for channels in range(8, 42):
             conv, x = torch.nn.Conv2d(channels, 49 - channels, 3, 2, padding=1), drawn(1, channels, 10, 7)
-            got = ops.folded_patch(x, ops.pack_patch(conv))
+            got = ops.folded_patch(x, ops.pack_patch(conv.weight, conv.bias, stride=2, padding=1))
             assert gap(got, conv.double()(x.double())) < ROUNDING
 
     def test_every_remainder_of_depthwise_gradients(self, instructions):

@@ -191,11 +191,11 @@ class TestWhenTheyAreUsed:
         with FakeTensorMode():
             x = torch.empty(2, 8, 6, 6, dtype=dtype, device="cuda")
             weight = torch.empty(8, 1, 7, 7, dtype=dtype, device="cuda")
-        assert ops.depthwise.gpu_serves(x) == (dtype in DTYPES)
-        assert ops.depthwise.kernel_serves(x, (weight, None, 3)) == (dtype in DTYPES)
-        assert not ops.depthwise.kernel_serves(x, (weight.to("cpu"), None, 3))
+        assert ops.depthwise.has_gpu_kernel(x) == (dtype in DTYPES)
+        assert ops.depthwise.has_kernel(x, (weight, None, 3)) == (dtype in DTYPES)
+        assert not ops.depthwise.has_kernel(x, (weight.to("cpu"), None, 3))
         with ops.without_kernels():
-            assert not ops.depthwise.gpu_serves(x)
+            assert not ops.depthwise.has_gpu_kernel(x)
 
 
 class Calls(TorchDispatchMode):
@@ -251,7 +251,7 @@ def step(model, x, *, autocast=True):
     return y.detach().float(), [p.grad.clone() for p in model.parameters()], sum(t.nbytes for t in saved.values())
 
 
-class TestLean:
+class TestMemoryEfficient:
     @pytest.fixture
     def network(self):
         return tiny(drop_path_rate=0.0, depths=(4, 1, 1, 1)).train()
@@ -259,37 +259,38 @@ class TestLean:
     def test_bfloat16_stream(self, network):
         keys, x = list(network.state_dict()), images(2, 3, 64, 64)
         y, grads, kept = step(network, x)
-        network.backbone.set_lean()
-        lean_y, lean_grads, lean_kept = step(network, x)
+        network.backbone.set_memory_efficient()
+        efficient_y, efficient_grads, efficient_kept = step(network, x)
         assert list(network.state_dict()) == keys
-        assert lean_kept < 0.95 * kept
-        assert not torch.equal(lean_y, y)  # it does round elsewhere
-        assert gap(lean_y, y) < 5e-2
-        assert {g.dtype for g in lean_grads} == {torch.float32}
-        flat, plain = (torch.cat([g.flatten() for g in found]) for found in (lean_grads, grads))
+        assert efficient_kept < 0.95 * kept
+        assert not torch.equal(efficient_y, y)  # it does round elsewhere
+        assert gap(efficient_y, y) < 5e-2
+        assert {g.dtype for g in efficient_grads} == {torch.float32}
+        flat, plain = (torch.cat([g.flatten() for g in found]) for found in (efficient_grads, grads))
         assert (flat - plain).norm() < 5e-2 * plain.norm()
-        network.backbone.set_lean(False)
+        network.backbone.set_memory_efficient(False)
         assert torch.equal(step(network, x)[0], y)
 
     @pytest.mark.parametrize("way", ["float32", "evaluation", "float16"])
     def test_nothing_else_changes(self, network, way):
         x, outputs = images(2, 3, 64, 64), []
-        for lean in (False, True):
-            network.backbone.set_lean(lean)
+        for memory_efficient in (False, True):
+            network.backbone.set_memory_efficient(memory_efficient)
             network.train(way != "evaluation")
             with torch.autocast("cpu", torch.float16 if way == "float16" else torch.bfloat16, enabled=way != "float32"):
                 outputs.append(network(x))
         assert torch.equal(*outputs)
 
     def test_optimize_on_cuda_alone(self, monkeypatch):
-        assert not any(getattr(m, "lean", False) for m in optimize(tiny(), training=True).modules())
+        assert not any(getattr(m, "memory_efficient", False) for m in optimize(tiny(), training=True).modules())
         monkeypatch.setattr(torch.nn.Parameter, "is_cuda", True, raising=False)
         made = optimize(tiny(), training=True)
-        assert all(m.lean for m in made.modules() if hasattr(m, "lean"))
-        assert not any(getattr(m, "lean", False) for m in optimize(tiny()).modules())
+        assert all(m.memory_efficient for m in made.modules() if hasattr(m, "memory_efficient"))
+        assert not any(getattr(m, "memory_efficient", False) for m in optimize(tiny()).modules())
 
     @pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
-    def test_projection_that_computes_gelu_again(self):
+    def test_projection_that_computes_gelu_again(self, monkeypatch):
+        monkeypatch.setattr(ops.recompute, "should_recompute", lambda x: True)
         x, conv1, draw = images(2, 6, 5, 7).requires_grad_(), conv(6, 3, 1), torch.randn(4, 6, 1, 1)
         leaves = [x, *(t.requires_grad_() for t in (conv1[0], conv1[1], draw, torch.randn(4)))]
         _, near, near_bias, weight, bias = leaves
@@ -297,7 +298,7 @@ class TestLean:
         with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
             y = ops.depthwise_gelu_project(x, (near, near_bias, 1), weight, bias)
         assert saved.count(x.shape) == 1  # GELU's result would be another of that shape
-        plain = torch.nn.functional.conv2d(ops.plain.chain(x, [(near, near_bias, 1)], gelu=True), weight, bias)
+        plain = torch.nn.functional.conv2d(ops.reference.chain(x, [(near, near_bias, 1)], gelu=True), weight, bias)
         assert gap(y, plain) < 1e-5
         grad = images(*y.shape, seed=3)
         wanted = torch.autograd.grad(plain, leaves, grad)
@@ -307,23 +308,26 @@ class TestLean:
         y = compiled(x, (near, near_bias, 1), weight, bias)
         assert all(gap(a, b) < 1e-5 for a, b in zip(torch.autograd.grad(y, leaves, grad), wanted, strict=True))
         again = tuple(t.detach() for t in (y.new_ones(x.shape), x, near, near_bias))
-        torch.library.opcheck(ops.feed_forward.depthwise_gelu_again, (*again, 1))
+        torch.library.opcheck(kernel.depthwise_gelu_again, (*again, 1))
 
     def test_a_whole_step(self, network, monkeypatch):
         """With the C kernel in the place of the GPU's: the same gradients, eager and compiled without a graph break."""
         x, grads = images(2, 3, 64, 64), []  # a last map of one pixel would leave BatchNorm little but rounding
-        monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
+        monkeypatch.setattr(ops.recompute, "should_recompute", lambda x: True)
         torch._dynamo.reset()
-        for lean in (False, True):
-            network.backbone.set_lean(lean)
-            for call in (network, torch.compile(network, backend="aot_eager", fullgraph=True)) if lean else (network,):
+        for memory_efficient in (False, True):
+            network.backbone.set_memory_efficient(memory_efficient)
+            calls = [network]
+            if memory_efficient:
+                calls.append(torch.compile(network, backend="aot_eager", fullgraph=True))
+            for call in calls:
                 found = torch.autograd.grad(call(x).square().sum(), list(network.parameters()))
                 grads.append(torch.cat([g.flatten() for g in found]))
         assert all((found - grads[0]).norm() < 1e-4 * grads[0].norm() for found in grads[1:])
 
-    def test_a_watched_projection_is_called(self, network, monkeypatch):
-        monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
-        network.backbone.set_lean()
+    def test_a_hooked_projection_is_called(self, network, monkeypatch):
+        monkeypatch.setattr(ops.recompute, "should_recompute", lambda x: True)
+        network.backbone.set_memory_efficient()
         seen, block = [], network.backbone.stages[0].blocks[0]
         block.feed_forward.project.register_forward_hook(lambda *arguments: seen.append(1))
         network(images(2, 3, 64, 64))
@@ -344,7 +348,7 @@ def test_nobody_imports_triton_before_it_is_needed():
 import sys
 sys.modules["triton"] = None  # whoever imports it fails
 import torch, van.ops
-from van.ops import gpu
+from van.ops import cuda_depthwise as gpu
 assert "van.ops.triton_kernels" not in sys.modules
 print(van.ops.report()["cuda"])
 try:
@@ -359,10 +363,8 @@ except ImportError:
 
 def test_optimize_holds_the_kernels_against_the_library(monkeypatch):
     forward = DepthwiseConv2d.forward
-    monkeypatch.setattr(ops, "kernel_serves", lambda x, *convs: False)  # one convolution at a time
     wanted = ops.depthwise._kernels_wanted
     monkeypatch.setattr(DepthwiseConv2d, "forward", lambda self, x: forward(self, x) * (1.1 if wanted.get() else 1))
-    monkeypatch.setattr(ops, "block_kernel_serves", lambda x: False)
     for training in (False, True):
         with pytest.raises(VanError, match="differs from the original"):
             optimize(tiny(), example=images(1, 3, 32, 32), training=training)
@@ -475,19 +477,19 @@ class TestOnAGpu:
             graph.replay()
             assert all(gap(p.grad, want) < 1e-2 for p, want in zip(model.parameters(), wanted, strict=True))
 
-    def test_memory_of_a_lean_step(self, cuda):
+    def test_memory_of_a_memory_efficient_step(self, cuda):
         """What the estimate above estimates, at a size where maps outweigh everything else."""
         peaks, x = {}, images(32, 3, 224, 224).to(cuda)
-        for lean in (False, True):
+        for memory_efficient in (False, True):
             torch.cuda.empty_cache()
             model = create_model("van_b0", seed=0).to(cuda).train()
             model = optimize(model, example=x[:1], training=True)
-            model.backbone.set_lean(lean)
+            model.backbone.set_memory_efficient(memory_efficient)
             torch.cuda.reset_peak_memory_stats()
             with torch.autocast("cuda", torch.bfloat16):
                 loss = model(x).float().square().mean()
             loss.backward()
-            peaks[lean] = torch.cuda.max_memory_allocated()
+            peaks[memory_efficient] = torch.cuda.max_memory_allocated()
             del model, loss
         assert peaks[True] < 0.75 * peaks[False]
 
@@ -499,7 +501,7 @@ class TestOnAGpu:
         torch.library.opcheck(kernel.depthwise_pair, (x, near, near_bias, 1, far, far_bias, 3))
         torch.library.opcheck(kernel.depthwise, (x, near, None, 1, True))
         again = (x.detach(), x.detach(), near.detach(), near_bias.detach(), 1)
-        torch.library.opcheck(ops.feed_forward.depthwise_gelu_again, again)
+        torch.library.opcheck(kernel.depthwise_gelu_again, again)
 
     @pytest.mark.parametrize("autocast", [False, True])
     def test_200_steps_on_digits(self, cuda, autocast):

@@ -190,7 +190,7 @@ class TestFoldedBlock:
         with torch.inference_mode():
             assert gap(model(x), want) < ROUNDING
             served = gap(model.backbone.stages[1](images(1, model.config.embed_dims[0], 9, 9)), torch.zeros(1) + 1)
-            monkeypatch.setattr(ops, "block_kernel_serves", lambda x: False)
+            monkeypatch.setattr(ops, "has_block_kernel", lambda x: False)
             assert served == pytest.approx(
                 gap(model.backbone.stages[1](images(1, model.config.embed_dims[0], 9, 9)), torch.zeros(1) + 1), rel=1e-4
             )
@@ -202,7 +202,8 @@ class TestFoldedBlock:
         conv = torch.nn.Conv2d(9, 37, side, stride, padding=side // 2)
         x, want = drawn(2, 9, *size), conv.double()(drawn(2, 9, *size).double())
         if want.numel():
-            got = ops.folded_patch(x, ops.pack_patch(conv.float()))
+            conv = conv.float()
+            got = ops.folded_patch(x, ops.pack_patch(conv.weight, conv.bias, stride=stride, padding=side // 2))
             assert got.shape == want.shape
             assert gap(got, want) < ROUNDING
 
@@ -376,14 +377,14 @@ class TestCitizen:
     @pytest.mark.parametrize("change", ["dtype", "side", "device"])
     def test_what_it_does_not_serve(self, change):
         x, (weight, bias, dilation) = drawn(1, 8, 6, 6), conv(8, 3, 1)
-        assert ops.kernel_serves(x, (weight, bias, dilation))
+        assert ops.has_kernel(x, (weight, bias, dilation))
         if change == "dtype":
-            assert not ops.kernel_serves(x.double(), (weight.double(), bias.double(), dilation))
-            assert not ops.kernel_serves(x, (weight.double(), bias, dilation))
+            assert not ops.has_kernel(x.double(), (weight.double(), bias.double(), dilation))
+            assert not ops.has_kernel(x, (weight.double(), bias, dilation))
         elif change == "side":
-            assert not ops.kernel_serves(x, (weight[..., :2], bias, dilation))
+            assert not ops.has_kernel(x, (weight[..., :2], bias, dilation))
         else:
-            assert not ops.kernel_serves(x.to("meta"), (weight, bias, dilation))
+            assert not ops.has_kernel(x.to("meta"), (weight, bias, dilation))
 
     def test_training_runs_on_it(self):
         model = tiny()
@@ -451,7 +452,13 @@ class TestLibrary:
         y, z = drawn(2, 24, 17, 10), drawn(2, 9, 17, 10)
         with torch.no_grad():
             assert gap(block(y), block.double()(y.double())) < ROUNDING
-            assert gap(ops.folded_patch(z, ops.pack_patch(patch)), patch.double()(z.double())) < ROUNDING
+            assert (
+                gap(
+                    ops.folded_patch(z, ops.pack_patch(patch.weight, patch.bias, stride=2, padding=1)),
+                    patch.double()(z.double()),
+                )
+                < ROUNDING
+            )
 
     def test_amx_needs_all_of_it(self, monkeypatch):
         features = {"avx512f"} | library_module.AMX_FEATURES

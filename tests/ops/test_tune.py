@@ -54,7 +54,7 @@ def test_candidates_fit_and_hold_the_tables_neighbourhood(use, channels, width):
 
 INTERPRETED = """
 import json, torch
-from van.ops import gpu
+from van.ops import cuda_depthwise as gpu
 from van.ops.triton_tiles import Blocks
 from van.ops.tune import Case, tune
 import van.ops.tune as room

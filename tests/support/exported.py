@@ -42,6 +42,6 @@ def segmenter(method="light_ham", **options):
     for module in factorisations(model):
         module.reset_bases(3)
     if model.num_classes == len(CLASSES):
-        model.__dict__["classes"], model.palette = CLASSES, PALETTE
+        model.classes, model.palette = CLASSES, PALETTE
     model.provenance = {"inference": {"resize": None, "window": 48, "stride": 32}}
     return model

@@ -9,7 +9,6 @@ from van import ops
 from van.errors import ConfigError
 from van.ops import cpu_depthwise as kernel
 from van.ops import cuda_depthwise as gpu
-from van.ops import feed_forward
 from van.ops.triton_tiles import Blocks
 
 
@@ -69,10 +68,10 @@ def test_the_check_before_use_finds_damage(monkeypatch):
 def on_cpu(monkeypatch):
     """The CUDA side of the operators, as it is, on CPU tensors."""
     single, two = (kernel.depthwise, kernel.depthwise_backward), (kernel.depthwise_pair, kernel.depthwise_pair_backward)
-    for operator in (*single, *two, feed_forward.depthwise_gelu_again):
+    for operator in (*single, *two, kernel.depthwise_gelu_again):
         monkeypatch.setitem(operator._backend_fns, "cpu", operator._backend_fns["cuda"])
     monkeypatch.setattr(ops.depthwise, "_available", lambda: True)
-    monkeypatch.setattr(ops, "streaming_serves", lambda *_: False)
+    monkeypatch.setattr(ops.chunked, "can_chunk", lambda *_: False)
 
 
 def test_as_operators(on_cpu):
@@ -84,19 +83,19 @@ def test_as_operators(on_cpu):
     torch.library.opcheck(kernel.depthwise_pair, (x, near, near_bias, 1, far, far_bias, 3), test_utils=checks)
     torch.library.opcheck(kernel.depthwise, (x, far, None, 1, True), test_utils=checks)
     again = (x.detach(), x.detach(), far.detach(), None, 1)
-    torch.library.opcheck(feed_forward.depthwise_gelu_again, again, test_utils=checks)
+    torch.library.opcheck(kernel.depthwise_gelu_again, again, test_utils=checks)
 
 
-@pytest.mark.parametrize("lean", [False, True])
-def test_a_network_in_training(on_cpu, monkeypatch, lean):
+@pytest.mark.parametrize("memory_efficient", [False, True])
+def test_a_network_in_training(on_cpu, monkeypatch, memory_efficient):
     model, x, seen = tiny(embed_dims=(4, 5), depths=(1, 1), mlp_ratios=(2, 2), strides=(4, 2), patch_sizes=(7, 3),
                           out_indices=(1,)), images(2, 3, 16, 16), []  # fmt: skip
     convolve = gpu.convolve
     monkeypatch.setattr(gpu, "convolve", lambda *a, **k: seen.append(1) or convolve(*a, **k))
-    monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
-    model.backbone.set_lean(lean)
+    monkeypatch.setattr(ops.recompute, "should_recompute", lambda x: True)
+    model.backbone.set_memory_efficient(memory_efficient)
     ours = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
-    # per block: three forward; the pair's first again and two gradients; GELU's slope (lean: and GELU) and a gradient
+    # per block: three forward; the pair's first again and two gradients; GELU's slope (or it and GELU) and a gradient
     assert len(seen) == 2 * (3 + 3 + 2)
     monkeypatch.setattr(ops.depthwise, "_available", lambda: False)
     theirs = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
@@ -104,13 +103,13 @@ def test_a_network_in_training(on_cpu, monkeypatch, lean):
 
 
 @pytest.mark.promise("4")
-@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("memory_efficient", [False, True])
 @pytest.mark.parametrize("way", ["forward", "hook", "class"])
-def test_wrapped_convolutions_are_called(on_cpu, monkeypatch, lean, way):
+def test_wrapped_convolutions_are_called(on_cpu, monkeypatch, memory_efficient, way):
     model, x, calls = tiny(embed_dims=(4,), depths=(1,), mlp_ratios=(2,), strides=(4,), patch_sizes=(7,),
                            out_indices=(0,)), images(2, 3, 12, 12), []  # fmt: skip
-    monkeypatch.setattr(ops, "recomputing_pays", lambda x: True)
-    model.backbone.set_lean(lean)
+    monkeypatch.setattr(ops.recompute, "should_recompute", lambda x: True)
+    model.backbone.set_memory_efficient(memory_efficient)
     want = model(x)
     wrapped = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d) and ".blocks." in n]
     for module in wrapped:

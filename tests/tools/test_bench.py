@@ -86,10 +86,10 @@ def test_every_runtime_in_every_form(tmp_path, capsys):
     for package in ("onnxruntime", "onnxscript", "openvino", "nncf"):
         pytest.importorskip(package)
     van.save(slim(), tmp_path / "m.safetensors")
-    told = tmp_path / "bench.json"
-    options = ["--int8", "--calibration", "digits", "--rounds", "1", "--json", str(told)]
+    result = tmp_path / "bench.json"
+    options = ["--int8", "--calibration", "digits", "--rounds", "1", "--json", str(result)]
     assert main(["bench", str(tmp_path / "m.safetensors"), "--size", "32", *options]) == 0
-    rows = {row["form"]: row for row in json.loads(told.read_text())["rows"]}
+    rows = {row["form"]: row for row in json.loads(result.read_text())["rows"]}
     assert list(rows) == ["eager", "optimised", "onnx", "openvino", "onnx-int8", "openvino-int8"]
     assert all(rows[form]["sqnr_db"] > 10 for form in ("onnx-int8", "openvino-int8"))
     printed = capsys.readouterr().out
@@ -97,6 +97,6 @@ def test_every_runtime_in_every_form(tmp_path, capsys):
     assert "openvino-int8" in printed
 
 
-def test_calibration_without_int8_is_told(capsys):
+def test_calibration_without_int8_is_refused(capsys):
     assert main(["bench", "van_b0", "--calibration", "digits", "--forms", "eager"]) == 2
     assert "give --int8 too" in capsys.readouterr().err

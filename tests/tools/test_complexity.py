@@ -1,17 +1,17 @@
-"""Counts: to the last digit of the reference, against an independent counter, and as `van info` shows them."""
+"""Counts: to the last digit of the reference, against a count by modules, and as `van info` shows them."""
 
 import json
 
 import pytest
 import torch
 from reference_data import FOLDER
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from van.cli import main
 from van.configs.backbone import ATTENTION_OPTIONS, PUBLISHED, VARIANTS
 from van.errors import ConfigError, UnknownNameError
 from van.nn import Classifier
-from van.tools import complexity
+from van.tools import complexity, complexity_tables
 
 COUNTS = json.loads((FOLDER / "counts.json").read_text())["classification"]
 ROWS = [(key, "van_b6_480" if "480" in key else key.split("@")[0], 384 if "@384" in key else 224) for key in COUNTS]
@@ -20,20 +20,45 @@ SMALL = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "num_classes": 5
 
 @pytest.mark.parametrize(("row", "name", "size"), ROWS, ids=[row for row, _, _ in ROWS])
 def test_counts_of_the_reference(row, name, size):
-    told, want = complexity.describe(name, size=size), COUNTS[row]
-    assert told.parameters == want["parameters"]
-    assert told.macs == want["conv_linear_macs"]
-    assert told.mmcv == want["mmcv_get_model_complexity_info"]
-    assert told.mmcv_without_layer_norm == want["mmcv_without_layer_norm"]
+    cost, want = complexity.describe(name, size=size), COUNTS[row]
+    assert cost.parameters == want["parameters"]
+    assert cost.macs == want["conv_linear_macs"]
+    assert cost.mmcv == want["mmcv_get_model_complexity_info"]
+    assert cost.mmcv_without_layer_norm == want["mmcv_without_layer_norm"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_counts_in_the_file(name):
+    assert complexity_tables.counted_classifier(name) == complexity.describe(name), "run complexity.write_counted()"
+    assert complexity_tables.counted_classifier(name, 256) is None
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_published_figures(name):
-    told = complexity.describe(name)
-    assert told.published == PUBLISHED[name][:2]
-    assert told.parameters / 1e6 == pytest.approx(told.published[0], abs=0.05)
-    assert abs(told.deviation) < 3
-    assert told.mmcv_without_layer_norm / 1e9 == pytest.approx(told.published[1], rel=0.03)
+    cost = complexity.describe(name)
+    assert cost.published == PUBLISHED[name][:2]
+    assert cost.parameters / 1e6 == pytest.approx(cost.published[0], abs=0.05)
+    assert abs(cost.deviation) < 3
+    assert cost.mmcv_without_layer_norm / 1e9 == pytest.approx(cost.published[1], rel=0.03)
+
+
+def counted(model, images):
+    """Multiply-adds, outputs with a bias, elements of BatchNorms and of LayerNorms, from each module's output."""
+    found = [0, 0, 0, 0]
+
+    def add(module, _, output):
+        elements = output.numel()
+        if isinstance(module, nn.Conv2d):
+            found[0] += elements * module.weight[0].numel()
+            found[1] += elements * (module.bias is not None)
+        found[0] += elements * module.in_features if isinstance(module, nn.Linear) else 0
+        found[2] += elements * isinstance(module, nn.BatchNorm2d)
+        found[3] += elements * isinstance(module, nn.LayerNorm)
+
+    for module in model.modules():
+        module.register_forward_hook(add)
+    model(images)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -48,37 +73,38 @@ def test_published_figures(name):
     ],
     ids=str,
 )
-def test_against_torchs_counter_and_the_modules(options):
+def test_against_a_count_by_modules(options):
     config = VARIANTS["van_b0"].with_options(**{**SMALL, **options})
-    told = complexity.describe(config, size=(75, 101))
+    cost = complexity.describe(config, size=(75, 101))
     model = Classifier(config).eval()
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, config.in_chans, 75, 101))
-    assert 2 * told.macs == counter.get_total_flops()
-    assert told.parameters == sum(p.numel() for p in model.parameters())
+    macs, bias, batch_norm, layer_norm = counted(model, torch.zeros(1, config.in_chans, 75, 101))
+    assert cost.macs == macs
+    assert cost.mmcv_without_layer_norm == macs + bias + 2 * batch_norm
+    assert cost.mmcv == macs + bias + 2 * batch_norm + 2 * layer_norm
+    assert cost.parameters == sum(p.numel() for p in model.parameters())
     running = [b.numel() for name, b in model.named_buffers() if "running" in name]
-    assert told.statistics == sum(running)
-    assert told.published is None
+    assert cost.statistics == sum(running)
+    assert cost.published is None
 
 
 def test_per_stage_summary_of_the_keras_port():
-    told = complexity.describe("van_tiny")
-    weights = {layer.name: layer.parameters + layer.statistics for layer in told.layers}
+    cost = complexity.describe("van_tiny")
+    weights = {layer.name: layer.parameters + layer.statistics for layer in cost.layers}
     assert [weights[f"backbone.stages.{s}.patch_embed"] for s in range(4)] == [4864, 18752, 92960, 369920]
     assert [weights[f"backbone.stages.{s}.blocks.0"] for s in range(4)] == [25152, 89216, 303040, 755200]
     assert [weights[f"backbone.stages.{s}.norm"] for s in range(4)] == [64, 128, 320, 512]
     assert weights["head"] == 257000
-    assert (sum(weights.values()), told.statistics) == (4113224, 7424)
-    assert [layer.name for layer in told.layers[:3]] == [
+    assert (sum(weights.values()), cost.statistics) == (4113224, 7424)
+    assert [layer.name for layer in cost.layers[:3]] == [
         f"backbone.stages.0.{x}" for x in ("patch_embed", "blocks.0", "blocks.1")
     ]
-    assert [layer.shape for layer in told.layers if layer.name.endswith("patch_embed")] == [
+    assert [layer.shape for layer in cost.layers if layer.name.endswith("patch_embed")] == [
         (32, 56, 56),
         (64, 28, 28),
         (160, 14, 14),
         (256, 7, 7),
     ]
-    assert sum(layer.macs for layer in told.layers) == told.macs
+    assert sum(layer.macs for layer in cost.layers) == cost.macs
 
 
 def test_ablations():
@@ -143,11 +169,11 @@ class TestCommand:
 
     def test_json(self, capsys):
         assert main(["info", "van-tiny", "--json", "--ablations"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["name"], told["parameters"], told["macs"]) == ("van_b0", 4105800, 864224000)
-        assert told["layers"][0]["shape"] == [32, 56, 56]
-        assert told["ablations"][1]["top1_of_van_b0"] == 74.9
-        assert len(told["kernels"]) == 4
+        found = json.loads(capsys.readouterr().out)
+        assert (found["name"], found["parameters"], found["macs"]) == ("van_b0", 4105800, 864224000)
+        assert found["layers"][0]["shape"] == [32, 56, 56]
+        assert found["ablations"][1]["top1_of_van_b0"] == 74.9
+        assert len(found["kernels"]) == 4
 
     def test_every_model(self, capsys):
         assert main(["info"]) == 0
@@ -159,9 +185,9 @@ class TestCommand:
 
     def test_every_model_as_json(self, capsys):
         assert main(["info", "--json", "--size", "32"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert [row["name"] for row in told] == list(VARIANTS)
-        assert told[0]["size"] == [32, 32]
+        found = json.loads(capsys.readouterr().out)
+        assert [row["name"] for row in found] == list(VARIANTS)
+        assert found[0]["size"] == [32, 32]
 
     @pytest.mark.parametrize("size", [["0"], ["1", "2", "3"], ["big"]])
     def test_bad_sizes_take_one_line(self, size, capsys):

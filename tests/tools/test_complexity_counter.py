@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from van.configs.segmenter import SEGMENTERS
-from van.tools.complexity import PUBLISHED_SEGMENTERS, describe_segmenter
+from van.tools.complexity import describe_segmenter
 from van.tools.complexity_counter import count_operations
+from van.tools.complexity_tables import PUBLISHED_SEGMENTERS, counted_segmenter
 
 # Counted on the originals at 512 x 512: parameters with auxiliary head, conv + linear, matrix products, torchprofile.
 EXACT = {
@@ -49,6 +50,18 @@ def test_every_published_row_is_checked():
     assert set(PUBLISHED_SEGMENTERS) <= set(EXACT) <= set(SEGMENTERS)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*SEGMENTERS} - {*EXACT}))
+def test_counts_in_the_file(name):
+    assert counted_segmenter(name) == describe_segmenter(SEGMENTERS[name]), "run van.tools.complexity.write_counted()"
+
+
+def test_every_segmenter_is_in_the_file_at_its_usual_size():
+    assert all(counted_segmenter(name) and counted_segmenter(name, [512]) for name in SEGMENTERS)
+    assert counted_segmenter("light_ham_van_b0", (512, 256)) is None
+    assert counted_segmenter("van_b0") is None
+
+
 def large_ones_slow(names):
     """Building a network takes up to seconds: B0 to B2 and B6 in the default run."""
     return [pytest.param(n, marks=pytest.mark.slow) if n[-2:] in ("b3", "b4", "b5") else n for n in names]
@@ -61,6 +74,7 @@ def test_counts_are_exact(name):
     assert (cost.parameters, cost.macs, cost.matmul_macs) == (parameters, macs, matmul)
     assert sum(cost.by_part.values()) == parameters
     assert torchprofile in (None, cost.torchprofile)
+    assert counted_segmenter(name) == cost, "run van.tools.complexity.write_counted()"
     for row in PUBLISHED_SEGMENTERS.get(name, ()):
         millions = f"{cost.parameters / 1e6:.{len(row.parameters_m.partition('.')[2])}f}"
         wrong_row = name == "upernet_van_b5"  # published 117 M; its configuration has 121.9 M

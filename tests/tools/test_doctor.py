@@ -65,7 +65,7 @@ def broken(tmp_path):
 
 def test_every_fault_is_found_in_one_go(broken):
     report = examine(broken)
-    part = report.parts["train"]
+    part = report.splits["train"]
     assert not report.healthy
     assert (part.total, part.seen) == (7, 7)
     assert (part.without_mask, part.without_image, part.unreadable, part.mismatched) == (2, 1, 3, 1)
@@ -88,7 +88,7 @@ def test_every_fault_is_found_in_one_go(broken):
 
 
 def test_histogram_by_hand(broken):
-    part = examine(broken).parts["train"]
+    part = examine(broken).splits["train"]
     # good 24 + 16, unknown 8 + 16, small 8 + 16, picture 48 (its mask is fine); ignored: 8 in good, 48 in empty
     assert part.pixels.tolist() == [24 + 8 + 8 + 48, 16 + 16 + 16, 0]
     assert part.images.tolist() == [4, 3, 0]
@@ -108,7 +108,7 @@ def test_class_weights_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stored", "description", "said"),
+    ("stored", "description", "text"),
     [
         ([1, 2, 3], "", "masks count from 1, set reduce_zero_label: true"),
         ([0, 1, 2, 3], "", "one more than the 3 names"),
@@ -118,9 +118,9 @@ def test_class_weights_by_hand(tmp_path):
         ([0, 1, 2], "reduce_zero_label: true", "if masks count from 0, every label is off by one"),
     ],
 )
-def test_labels_that_are_off_by_one(tmp_path, stored, description, said):
+def test_labels_that_are_off_by_one(tmp_path, stored, description, text):
     masks = {str(value): [value] * 6 for value in stored}
-    assert said in words(examine(dataset(tmp_path, masks, description)), "warning")
+    assert text in words(examine(dataset(tmp_path, masks, description)), "warning")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_limit_spreads_over_the_data_set(tmp_path):
     root = dataset(tmp_path, {f"{i:02}": [i % 3] * 6 for i in range(21)})
     steps = []
     report = examine(root, limit=3, progress=lambda done, total: steps.append((done, total)))
-    assert sorted(report.parts["train"].present) == [0, 10, 20]
+    assert sorted(report.splits["train"].present) == [0, 10, 20]
     assert steps == [(1, 3), (2, 3), (3, 3)]
     assert "3 of 21 images were looked at" in words(report, "note")
     with pytest.raises(ConfigError, match="limit is 0"):
@@ -163,7 +163,7 @@ def test_limit_spreads_over_the_data_set(tmp_path):
 
 
 def test_what_cannot_be_opened_raises(tmp_path):
-    with pytest.raises(DataError, match="no known segmentation layout"):
+    with pytest.raises(DataError, match="holds no folders"):
         examine(tmp_path)
 
 
@@ -215,9 +215,9 @@ def test_sheet_shows_trouble_first_and_then_every_class(tmp_path):
         "32": [9] * 6,
     }
     report = examine(dataset(tmp_path, masks))
-    from van.tools.doctor.contact_sheet import TILES, _telling
+    from van.tools.doctor.contact_sheet import TILES, chosen_images
 
-    chosen = _telling(report.parts["train"])
+    chosen = chosen_images(report.splits["train"])
     assert chosen[0] == 32
     assert {30, 31} <= set(chosen[:4])
     assert len(chosen) == len(set(chosen)) == TILES
@@ -271,7 +271,7 @@ def test_an_empty_val_does_not_hide_train(tmp_path, capsys):
     text = (tmp_path / "dataset.yaml").read_text().replace("images/train}", "images/train, val: images/val}")
     (tmp_path / "dataset.yaml").write_text(text.replace("masks/train}", "masks/train, val: masks/val}"))
     report = examine(tmp_path)
-    assert report.parts["train"].pixels.tolist() == [16, 16, 16]
+    assert report.splits["train"].pixels.tolist() == [16, 16, 16]
     assert not report.healthy
     assert "val: the 'val' part" in words(report, "error")
     assert run(tmp_path, "--sheet", tmp_path / "s.png") == 1

@@ -10,7 +10,8 @@ from tiny_training import make_stripes
 
 from van.cli import main
 from van.errors import ConfigError
-from van.tools.doctor.images import examine_images, is_image_folder
+from van.tools.doctor import examine
+from van.tools.doctor.class_folders import is_class_folders
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def data(tmp_path):
 
 
 def findings(data, **options):
-    return {(finding.level, finding.text) for finding in examine_images(data, **options).findings}
+    return {(finding.level, finding.text) for finding in examine(data, **options).findings}
 
 
 def has(found, level, *words):
@@ -100,14 +101,20 @@ def test_one_class(tmp_path):
 
 @pytest.mark.promise("15")
 def test_parts_and_limits(data, capsys):
-    report = examine_images(data, ["val"], limit=2)
-    assert [*report.parts] == ["val"]
-    assert len(report.parts["val"].looked) == 2
+    report = examine(data, ["val"], limit=2)
+    assert [*report.splits] == ["val"]
+    assert report.splits["val"].seen == 2
     assert has({(each.level, each.text) for each in report.findings}, "note", "2 of 6 images were looked at")
     with pytest.raises(ConfigError, match="has no 'train' part; it has: all"):
-        examine_images(data / "val", ["train"])
+        examine(data / "val", ["train"])
     assert main(["doctor", str(data), "--sheet", "sheet.png"]) == 2
     assert "--sheet draws label maps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_a_limit_below_one_is_refused(data, limit, capsys):
+    assert main(["doctor", str(data), "--limit", limit]) == 2
+    assert f"limit is {limit}; expected at least one image per split" in capsys.readouterr().err
 
 
 @pytest.mark.promise("3")
@@ -129,13 +136,13 @@ def test_images_and_masks_are_no_classes(tmp_path, capsys):
     (tmp_path / "source" / "along").rename(tmp_path / "Masks")
     (tmp_path / "source").rmdir()
     assert main(["doctor", str(tmp_path)]) == 2
-    assert "no known segmentation layout" in capsys.readouterr().err
+    assert "known segmentation layout" in capsys.readouterr().err
 
 
 @pytest.mark.promise("15")
 def test_what_is_no_folder_of_images(tmp_path, capsys):
-    assert not is_image_folder(tmp_path)
-    assert not is_image_folder(tmp_path / "nowhere")
+    assert not is_class_folders(tmp_path)
+    assert not is_class_folders(tmp_path / "nowhere")
     assert main(["doctor", str(tmp_path)]) == 2
     assert "holds no folders; expected a folder with a folder per class" in capsys.readouterr().err
 
@@ -145,7 +152,7 @@ def test_what_is_no_folder_of_images(tmp_path, capsys):
     ("data", "found"),
     [("nowhere", "does not exist"), ("file", "is a file"), ("flat", "holds no folders"), ("", "empty")],
 )
-def test_what_is_no_data_set_is_said_in_a_line(tmp_path, monkeypatch, capsys, data, found):
+def test_what_is_no_data_set_is_refused_in_a_line(tmp_path, monkeypatch, capsys, data, found):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flat").mkdir()
     for name in ("file", "flat/a.png"):

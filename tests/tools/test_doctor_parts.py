@@ -33,9 +33,9 @@ def remove(folder):
 def test_a_part_without_masks_or_images_does_not_hide_the_other(tmp_path, kind, part):
     remove(dataset(tmp_path) / kind / part)
     report = examine(tmp_path)
-    (other,) = report.parts
+    (other,) = report.splits
     assert {other, part} == {"train", "val"}
-    assert report.parts[other].pixels.tolist() == [48, 48]
+    assert report.splits[other].pixels.tolist() == [48, 48]
     (error,) = [each.text for each in report.findings if each.level == "error"]
     assert f"{part}: " in error
     assert f"{tmp_path / kind / part} does not exist" in error

@@ -88,7 +88,7 @@ def refuse_overwriting(source: str | Path, target: Path) -> None:
         raise CheckpointError(f"{target} is the source itself and would be overwritten; choose another destination")
     if (target.parent / RECIPE).is_file() and target.name in (*WEIGHTS, *RUN_CHECKPOINTS):
         raise CheckpointError(
-            f"{target} is what the run in {target.parent} wrote, which would be overwritten; give another destination"
+            f"{target} was written by the run in {target.parent} and would be overwritten; choose another destination"
         )
 
 

@@ -20,13 +20,13 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--to", choices=list(FORMATS), required=True, help="format to write")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights")
     parser.add_argument("--num-classes", type=int, help="a fresh head of this width where it differs; 0 for none")
-    parser.add_argument("--layer-norm-eps", type=float, help="for a file that does not tell its epsilon")
+    parser.add_argument("--layer-norm-eps", type=float, help="for a file that does not hold its epsilon")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
     parser.add_argument("--card", metavar="ORG/NAME", help="with --to transformers: a model card for this repository")
 
 
 def run(options: Any) -> None:
-    """Convert, verify, and tell what was lost."""
+    """Convert, verify, and print what was lost."""
     from ..models import convert
 
     if options.card and options.to != "transformers":

@@ -6,14 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..tools.complexity import CONVENTIONS, Alternative, Complexity, ablations, describe, kernels, sides, variants
+from ..configs.backbone import VARIANTS
+from ..configs.segmenter import SEGMENTERS
+from ..tools.complexity_tables import (
+    CONVENTIONS,
+    PUBLISHED_SEGMENTERS,
+    Alternative,
+    Complexity,
+    SegmenterComplexity,
+    counted_classifier,
+    counted_segmenter,
+    sides,
+)
 from .output import print_table, to_json
 
 
 def show_model(name: str, *, size: Sequence[int], with_ablations: bool, as_json: bool) -> None:
     """One model: its layers and totals and, if asked, what the options of its attention cost."""
-    cost = describe(name, size=size)
-    options = (ablations(name, size=size), kernels(name, size=size)) if with_ablations else ((), ())
+    cost, options = _classifier(name, size), _alternatives(name, size) if with_ablations else ((), ())
     if as_json:
         tables = zip(("ablations", "kernels"), options, strict=True)
         extra = {key: [row.to_dict() for row in rows] for key, rows in tables if rows}
@@ -27,7 +37,7 @@ def show_model(name: str, *, size: Sequence[int], with_ablations: bool, as_json:
 
 def show_variants(*, size: Sequence[int], as_json: bool) -> None:
     """Every published size on a line, counted next to published."""
-    rows = variants(size=size)
+    rows = [_classifier(name, size) for name in VARIANTS]
     if as_json:
         print(to_json([{key: value for key, value in row.to_dict().items() if key != "layers"} for row in rows]))
         return
@@ -53,11 +63,8 @@ def show_variants(*, size: Sequence[int], as_json: bool) -> None:
 
 def show_segmenter(name: str, *, size: Sequence[int], as_json: bool) -> None:
     """One segmenter: its parts, and its operations in every convention next to what was published."""
-    from ..configs.segmenter import SEGMENTERS
-    from ..tools.complexity import PUBLISHED_SEGMENTERS, describe_segmenter
-
-    config, pixels = SEGMENTERS[name], sides(size)
-    cost, published = describe_segmenter(config, size=pixels), PUBLISHED_SEGMENTERS.get(name, ())
+    pixels = sides(size)
+    cost, published = _segmenter(name, size), PUBLISHED_SEGMENTERS.get(name, ())
     if as_json:
         tables = [asdict(row) | {"size": list(row.size)} for row in published]
         print(to_json({"name": name, "size": list(pixels), **asdict(cost), "published": tables}))
@@ -79,6 +86,29 @@ def show_segmenter(name: str, *, size: Sequence[int], as_json: bool) -> None:
         table.add_row(what, f"{count / 1e9:.3f} G", theirs)
     print_table(table)
     print("convolutions and matrix products: no bias, norms, activations or resizing; the auxiliary head never runs.")
+
+
+def _classifier(name: str, size: Sequence[int]) -> Complexity:
+    """Counted before, else counted now, for which torch is imported."""
+    if (cost := counted_classifier(name, size)) is not None:
+        return cost
+    from ..tools.complexity import describe
+
+    return describe(name, size=size)
+
+
+def _segmenter(name: str, size: Sequence[int]) -> SegmenterComplexity:
+    if (cost := counted_segmenter(name, size)) is not None:
+        return cost
+    from ..tools.complexity import describe_segmenter
+
+    return describe_segmenter(SEGMENTERS[name], size=size)
+
+
+def _alternatives(name: str, size: Sequence[int]) -> tuple[tuple[Alternative, ...], tuple[Alternative, ...]]:
+    from ..tools.complexity import ablations, kernels
+
+    return ablations(name, size=size), kernels(name, size=size)
 
 
 def _print_layers(cost: Complexity) -> None:

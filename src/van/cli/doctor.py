@@ -1,4 +1,4 @@
-"""Read a data set before training, and tell what is wrong with it.
+"""Read a data set before training, and print what is wrong with it.
 
 Label maps: label histogram, unknown and off-by-one labels, missing pairs, suggested weights. Labelled images:
 unreadable files, duplicates, imbalance, tiny images, other modes, classes that differ between the parts.
@@ -9,16 +9,12 @@ Exit code 1 when something was found that would break training or evaluation.
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
-from ..files import why_no_path
-from .doctor_images import run_images
 from .output import cell, check_writable, print_table, progress_bar, say, to_json, write_file
 
 if TYPE_CHECKING:
-    from ..tools.doctor import Part, Report
+    from ..tools.doctor import Report
 
 
 def add_arguments(parser: Any) -> None:
@@ -34,15 +30,9 @@ def run(options: Any) -> int:
     """Examine, print what was found, write what was asked for."""
     for path, suffix in ((options.json, ".json"), (options.sheet, ".png")):
         check_writable(path, suffix)
-    from ..data.segmentation import is_label_maps
-    from ..tools.doctor import draw, examine
-    from ..tools.doctor.images import is_image_folder
+    from ..tools.doctor import contact_sheet_of, examine
 
-    if not is_label_maps(options.data):
-        _check_folder(options.data)
-        if is_image_folder(options.data):
-            return run_images(options)
-
+    draw = contact_sheet_of(options.data) if options.sheet else None
     with progress_bar() as bar:
         task = bar.add_task("reading")
 
@@ -54,60 +44,32 @@ def run(options: Any) -> int:
     _print(report)
     if options.json:
         write_file(options.json, to_json(report.to_dict()) + "\n")
-    if options.sheet:
+    if draw is not None:
         png = io.BytesIO()
         draw(report).save(png, "PNG")
         write_file(options.sheet, png.getvalue())
     return 0 if report.healthy else 1
 
 
-def _check_folder(data: str) -> None:
-    """Raises DataError for what can be neither class folders nor label maps."""
-    from ..data.split_folders import folder_names
-
-    root = Path(data)
-    found = why_no_path(data) or ("" if root.is_dir() else "is a file" if root.exists() else "does not exist")
-    if not found and not folder_names(root):
-        found = "holds no folders"
-    if found:
-        raise DataError(
-            f"{data!r} {found}; expected a folder with a folder per class, with train/ and val/ of them, or with label "
-            "maps in a published layout; a dataset.yaml; or 'scenes'"
-        )
-
-
-def _print(report: Report) -> None:
-    zero = ", 0 counts as no label" if report.reduce_zero_label else ""
-    ignored = f"{report.ignore_index} is ignored{zero}"
-    say(f"{report.data}: {report.layout}, {len(report.classes)} classes, {ignored}")
-    for split, part in report.parts.items():
-        kinds = ", ".join(f"{count} {kind}" for kind, count in part.kinds.items())
-        say(f"{split}: {part.total} images{_sizes(part)}; masks: {kinds or 'none'}")
+def _print(report: Report[Any]) -> None:
+    say(report.heading)
+    for split, statistics in report.splits.items():
+        say(f"{split}: {statistics.summary}")
     print_table(_table(report))
-    print("weight: suggested for the loss, median frequency balancing (--json has inverse-log ones too)")
+    if report.footnote:
+        print(report.footnote)
     for finding in report.findings:
         say(f"{finding.level}: {finding.text}")
     if report.healthy and not report.missing:
         print("fit for training" if not report.findings else "nothing that breaks training was found")
 
 
-def _sizes(part: Part) -> str:
-    """Nothing where no image could be read."""
-    if not part.sizes:
-        return ""
-    narrow, wide = min(part.sizes), max(part.sizes)
-    return f" of {narrow[0]} x {narrow[1]}" + ("" if narrow == wide else f" … {wide[0]} x {wide[1]}") + " pixels"
-
-
-def _table(report: Report) -> Any:
+def _table(report: Report[Any]) -> Any:
     from rich.table import Table
 
-    table = Table("label", "class")
-    for split in report.parts:
-        table.add_column(f"{split} pixels", justify="right")
-        table.add_column(f"{split} images", justify="right")
-    table.add_column("weight", justify="right")
-    for row in report.table():
-        cells = [cell for split in report.parts for cell in (f"{row[split]['share']:.3%}", str(row[split]["images"]))]
-        table.add_row(str(row["label"]), cell(row["name"]), *cells, f"{row['weights']['median_frequency']:.3f}")
+    table = Table()
+    for number, column in enumerate(report.columns):
+        table.add_column(column, justify="left" if number < 2 else "right")
+    for row in report.rows():
+        table.add_row(*map(cell, row))
     return table

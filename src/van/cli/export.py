@@ -1,4 +1,4 @@
-"""Export a classifier or segmenter for ONNX Runtime, OpenVINO or torch.export, after proof that it computes the same.
+"""Export a model for ONNX Runtime, OpenVINO or torch.export, after proof that it computes the same.
 
 The file takes any batch and image size and holds preprocessing, classes and all else that `van predict` and `van eval`
 need. Before it gets its name it is read back and compared with the network on random and on real images; exit code 2,
@@ -23,7 +23,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("out", help="the file to write: .onnx, .xml (weights in a .bin file beside it) or .pt2")
     parser.add_argument("--format", help="onnx, openvino or torch, for a name without such a suffix, which it gets")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
-    parser.add_argument("--size", help="classifiers: pixels that images are brought to: 224, or height x width")
+    parser.add_argument("--size", help="pixels that images are brought to, if all to one size: 224, or height x width")
     parser.add_argument("--no-fold", action="store_true", help="keep BatchNorm and layer scales as they are")
     parser.add_argument(
         "--dilation-free", action="store_true", help="dilated convolutions as dense ones, for accelerators without"
@@ -65,9 +65,8 @@ def run(options: Any) -> None:
 def _print(done: Export) -> None:
     from rich.table import Table
 
-    told = done.description
-    say(f"{done.path}: {told.name}, {told.task}, {done.format}, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s")
-    what = "classes" if told.task == "classification" else "pixels"
+    network, what = done.description, done.comparison.decisions
+    say(f"{done.path}: {network.name}, {network.task}, {done.format}, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s")
     table = Table("compared on", box=None, pad_edge=False)
     for word in ("batch", "max error", "mean error", f"{what} agree"):
         table.add_column(word, justify="right")

@@ -25,7 +25,7 @@ def add_arguments(parser: Any) -> None:
         "or a model name; none: every model",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--ema", action="store_true", help="checkpoint: look at the averaged weights")
+    parser.add_argument("--ema", action="store_true", help="checkpoint: use the averaged weights")
     parser.add_argument("--revision", help="checkpoint: branch, tag or commit of a hub id")
     parser.add_argument(
         "--size", type=int, nargs="+", help="model: side of the image, or its H and W (default 224, segmenters 512)"
@@ -98,15 +98,14 @@ def _checkpoint(options: Any) -> None:
             raise ConfigError(f"--ema and --revision are for checkpoints; {options.target} is an exported file")
         _show(info_of(options.target), as_json=options.json)
         return
-    told = info(options.target, ema=options.ema, revision=options.revision)
-    _show(told, as_json=options.json)
+    _show(info(options.target, ema=options.ema, revision=options.revision), as_json=options.json)
 
 
-def _show(told: Any, *, as_json: bool) -> None:
-    """What a file tells about itself: `rows()` or `to_dict()`."""
+def _show(facts: Any, *, as_json: bool) -> None:
+    """Print what is known of a file, its `rows()` or `to_dict()`."""
     if as_json:
-        print(json.dumps(told.to_dict(), indent=2))
+        print(json.dumps(facts.to_dict(), indent=2))
         return
-    width = max(len(what) for what, _ in told.rows())
-    for what, value in told.rows():
+    width = max(len(what) for what, _ in facts.rows())
+    for what, value in facts.rows():
         say(f"{what:<{width}}  {value}")

@@ -60,22 +60,20 @@ def run_int8(options: Any) -> None:
 def _print(done: Quantized) -> None:
     from rich.table import Table
 
-    told, report = done.description, done.report
-    say(f"{done.path}: {told.name}, {told.task}, {done.format} int8, {done.seconds:.1f} s")
+    network, report, comparison = done.description, done.report, done.comparison
+    say(f"{done.path}: {network.name}, {network.task}, {done.format} int8, {done.seconds:.1f} s")
     table = Table(box=None, pad_edge=False)
-    classifies = told.task == "classification"
-    for word in ("", "MB", "ms per image", "top-1 %" if classifies else "mIoU %"):
+    for word in ("", "MB", "ms per image", comparison.heading):
         table.add_column(word, justify="right" if word else "left")
-    scores = (report.fp32_top1, report.top1) if classifies else (report.fp32_miou, report.miou)
-    fp32, int8 = ("" if value is None else f"{value if classifies else 100 * value:.2f}" for value in scores)
+    percent = 100 / report.perfect
+    fp32, int8 = ("" if x is None else f"{percent * x:.2f}" for x in (report.fp32_score, report.score))
     table.add_row("float32", f"{done.fp32_bytes / 1e6:.2f}", f"{report.fp32_ms:.2f}", fp32)
     table.add_row("int8", f"{done.bytes / 1e6:.2f}", f"{report.ms:.2f} ({report.speedup:.2f}x)", int8)
     print_table(table)
-    what = "images" if classifies else "pixels"
-    against = "" if report.miou_agreement is None else f", mIoU against float32's {report.miou_agreement:.2%}"
+    figures = "".join(f", {words} {report.figures[key]:.2%}" for key, words in comparison.figures.items())
     say(
-        f"calibrated on {report.images} images ({report.calibration}); {report.agreement:.2%} of the {what} of"
-        f" {report.compared} images keep their class{against}, logits {report.sqnr_db:.1f} dB"
+        f"calibrated on {report.images} images ({report.calibration}); {report.agreement:.2%} of the {comparison.unit}"
+        f" of {report.compared} images keep their class{figures}, logits {report.sqnr_db:.1f} dB"
     )
     print(f"drop {report.drop:.2%} of at most {report.max_drop:.2%}; in float32: {len(report.float_layers)} products")
     worst = Table("largest errors", box=None, pad_edge=False)

@@ -1,6 +1,6 @@
 """Measure the fastest blocks of the GPU kernels for the convolutions of some networks, and keep them in the cache.
 
-Without it the kernels use a table that fits no GPU exactly. `van info --ops` tells how many cases were tuned.
+Without it the kernels use a table that fits no GPU exactly. `van info --ops` shows how many cases were tuned.
 """
 
 from __future__ import annotations

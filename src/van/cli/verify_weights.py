@@ -32,15 +32,15 @@ def run(options: Any) -> int:
         print(weights.markdown(rows))
         return 0
     if options.image is not None:
-        read_image(options.image)  # a bad image is the user's error, not forty weights'
+        read_image(options.image)  # a bad image is reported once, not for every weight
     from ..tools.verify_weights import verify
 
     width, count = max(len(row.name) for row in rows), Counter[str]()
     for check in verify(rows, image=options.image, expect=options.expect, cache=options.cache):
         count[check.status] += 1
         if options.json:
-            told = {"name": check.weight.name, "status": check.status, "detail": check.detail}
-            print(json.dumps({**told, "sha256": check.sha256, "notes": check.notes}), flush=True)
+            facts = {"name": check.weight.name, "status": check.status, "detail": check.detail}
+            print(json.dumps({**facts, "sha256": check.sha256, "notes": check.notes}), flush=True)
             continue
         say(f"{check.status:<7}  {check.weight.name:<{width}}  {check.detail}")
         for line in (*([f"sha256 {check.sha256}"] if check.sha256 else []), *check.notes):

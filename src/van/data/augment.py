@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import ConfigError, MissingExtraError
 from ..images.preprocess import Preprocess, to_color
 from ..recipes import AugmentSpec
+from .seeding import seeded
 
 Transform = Callable[[Image.Image], Tensor]
 Step = Callable[[Any], Any]
@@ -40,6 +41,17 @@ class TrainingTransform:
         clean = _through(self.normalise if self.spares_clean else [*self.normalise, *self.erase], out.copy())
         others = [_through([*self.appearance, *self.normalise, *self.erase], out.copy()) for _ in range(1, self.splits)]
         return torch.stack([clean, *others])
+
+
+class SeededExample:
+    """An augmented image and its label, drawn from (seed, key): in every process and worker the same."""
+
+    def __init__(self, transform: Transform, *, seed: int) -> None:
+        self.transform, self.seed = transform, seed
+
+    def __call__(self, image: Image.Image, label: int, key: tuple[int, ...]) -> tuple[Tensor, int]:
+        with seeded(self.seed, *key):
+            return self.transform(image), label
 
 
 def _through(steps: list[Step], image: Any) -> Any:

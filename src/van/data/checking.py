@@ -1,7 +1,8 @@
 """Images that cannot be read, found before training: every file is decoded once, and what was whole is remembered.
 
-A file is known by its path, size and modification time. The memory lies beside the data set's index where there is one
-(`data.index`), else in the cache folder: eight bytes per whole image, so that the next start only asks for their times.
+An image is known by the path, size and modification time of its files. The memory lies beside the data set's index
+where there is one (`data.index`), else in the cache folder: eight bytes per whole image, so that the next start only
+asks for their times.
 """
 
 from __future__ import annotations
@@ -14,19 +15,32 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import DataError
 from ..files import atomic_output, private_cache
-from ..images.preprocess import read_image, to_color
-from .index import PathTable
-from .labelled_images import FolderData
 
 # What the check of an ordinary run may take at most; the rest is left to training, and to the next start.
 LIMIT_S = 300.0
 # A file that changed less than this before it was read may change again without another time.
 _FRESH_NS = 100_000_000
+
+
+class Files(Protocol):
+    """A data set of files; see `labelled_images` and `labelled_pixels`."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str: ...
+
+    def files(self, index: int) -> tuple[Path, ...]: ...
+
+    @property
+    def root(self) -> Path | None: ...
+
+    def verify(self, index: int) -> None: ...
 
 
 @dataclass
@@ -46,7 +60,7 @@ class Checked:
 
 
 def check_images(
-    data: FolderData,
+    data: Files,
     *,
     index: Path | None = None,
     limit_s: float | None = LIMIT_S,
@@ -83,7 +97,7 @@ def check_images(
     return found
 
 
-def _decoded(data: FolderData, places: Iterable[int], threads: int) -> Iterable[tuple[int, str]]:
+def _decoded(data: Files, places: Iterable[int], threads: int) -> Iterable[tuple[int, str]]:
     """(place, what is wrong with the image or "") as they are done; PIL decodes beside Python's lock."""
     waiting, pending = iter(places), set[Future[tuple[int, str]]]()
     pool = ThreadPoolExecutor(threads)
@@ -99,11 +113,9 @@ def _decoded(data: FolderData, places: Iterable[int], threads: int) -> Iterable[
         pool.shutdown(cancel_futures=True)
 
 
-def _why_unreadable(data: FolderData, place: int) -> tuple[int, str]:
+def _why_unreadable(data: Files, place: int) -> tuple[int, str]:
     try:
-        image = read_image(data.paths[place])
-        if image.mode not in ("RGB", "L"):
-            to_color(image, "RGB")  # as training does
+        data.verify(place)
     except DataError as error:
         return place, str(error)
     return place, ""
@@ -112,7 +124,7 @@ def _why_unreadable(data: FolderData, place: int) -> tuple[int, str]:
 class _Memory:
     """The images of a data set that were whole: digests of path, size and time."""
 
-    def __init__(self, data: FolderData, index: Path | None) -> None:
+    def __init__(self, data: Files, index: Path | None) -> None:
         self.data, self.file = data, _file(data, index)
         self.whole = _read(self.file)
         self.digests: dict[int, int] = {}
@@ -121,12 +133,13 @@ class _Memory:
     def knows(self, place: int) -> bool:
         """Whether the file is as it was when it was found whole."""
         try:
-            status = self.data.paths[place].stat()
+            states = [path.stat() for path in self.data.files(place)]
         except OSError:
             return False
-        if time.time_ns() - status.st_mtime_ns < _FRESH_NS:
+        if time.time_ns() - max(state.st_mtime_ns for state in states) < _FRESH_NS:
             return False
-        key = f"{self.data.key(place)}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape")
+        facts = [f"{state.st_size}\0{state.st_mtime_ns}" for state in states]
+        key = "\0".join((self.data.key(place), *facts)).encode("utf-8", "surrogateescape")
         digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
         position = int(np.searchsorted(self.whole, np.uint64(digest)))
         if position < len(self.whole) and int(self.whole[position]) == digest:
@@ -149,10 +162,10 @@ class _Memory:
                 np.save(file, np.union1d(self.whole, np.array(self.fresh, np.uint64)))
 
 
-def _file(data: FolderData, index: Path | None) -> Path | None:
-    if not isinstance(data.paths, PathTable):
+def _file(data: Files, index: Path | None) -> Path | None:
+    if data.root is None:
         return None
-    name = hashlib.blake2b(os.fsencode(data.paths.root.resolve()), digest_size=8).hexdigest()
+    name = hashlib.blake2b(os.fsencode(data.root.resolve()), digest_size=8).hexdigest()
     try:
         return (index or private_cache() / "images") / f"{name}.whole.npy"
     except OSError:  # nowhere to remember anything

@@ -1,55 +1,58 @@
-"""torch data sets over ClassificationData, and the order in which training sees them.
+"""torch data sets over images with targets, and the order in which training sees them.
 
 The sampler hands out (epoch, index) pairs, so that every augmentation is seeded by both wherever it runs: the images
 of an epoch do not depend on the number of workers, nor on where a run was interrupted. Repeated augmentation adds the
 number of the copy to all copies but the first.
-
-Shapes: C channels, H height, W width.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from itertools import islice
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ..images.preprocess import Preprocess
-from .augment import Transform
-from .labelled_images import ClassificationData
-from .seeding import seeded
+from ..errors import DataError
 
 
-class TrainingSet(Dataset[tuple[Tensor, int]]):
-    """Augmented images: `[(epoch, index)]` or `[(epoch, index, copy)]` -> ((C, H, W), label)."""
+class TrainingSet(Dataset[Any]):
+    """Augmented examples: `[(epoch, index)]` or `[(epoch, index, copy)]` -> what `example` makes of image and target.
 
-    def __init__(self, data: ClassificationData, transform: Transform, *, seed: int) -> None:
-        self.data, self.transform, self.seed = data, transform, seed
+    data: has `load(index)` and `name(index)`. example: called with the image, its target and the key.
+    Raises DataError, naming the image, where it cannot be read or used.
+    """
 
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, key: tuple[int, ...]) -> tuple[Tensor, int]:
-        image, label = self.data.load(key[1])
-        with seeded(self.seed, *key):
-            return self.transform(image), label
-
-
-class EvaluationSet(Dataset[tuple[Tensor, int]]):
-    """Images as the Preprocess record makes them: `[index]` -> ((C, H, W), label)."""
-
-    def __init__(self, data: ClassificationData, preprocess: Preprocess) -> None:
-        self.data, self.preprocess = data, preprocess
+    def __init__(self, data: Any, example: Callable[[Image.Image, Any, tuple[int, ...]], Any]) -> None:
+        self.data, self.example = data, example
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.data.load(index)
-        return torch.from_numpy(self.preprocess(image)), label
+    def __getitem__(self, key: tuple[int, ...]) -> Any:
+        image, target = self.data.load(key[1])
+        try:
+            return self.example(image, target, key)
+        except DataError as error:
+            raise DataError(f"{self.data.name(key[1])}: {error}") from error
+
+
+class EvaluationSet(Dataset[Any]):
+    """Examples without augmentation: `[index]` -> what `example` makes of image, target and the image's name."""
+
+    def __init__(self, data: Any, example: Callable[[Image.Image, Any, str], Any]) -> None:
+        self.data, self.example = data, example
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        image, target = self.data.load(index)
+        return self.example(image, target, self.data.name(index))
 
 
 class EpochSampler(Sampler[tuple[int, ...]]):
@@ -109,3 +112,24 @@ def _members(labels: Sequence[int]) -> list[Tensor]:
     """The indices of every class that has images."""
     every = torch.tensor(labels)
     return [(every == label).nonzero().flatten() for label in every.unique().tolist()]
+
+
+class ProcessShare(Sampler[Any]):
+    """Every `world_size`-th entry of a sampler that all processes have alike; all get equally many.
+
+    What is over is left out. A global batch is so the one that a single process would see.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler, self.rank, self.world_size = sampler, 0, 1
+
+    def __len__(self) -> int:
+        whole: Sized = self.sampler
+        return len(whole) // self.world_size
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.sampler), self.rank, len(self) * self.world_size, self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passed on to the sampler."""
+        self.sampler.set_epoch(epoch)

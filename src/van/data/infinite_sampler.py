@@ -1,4 +1,4 @@
-"""Training by iterations: an endless shuffled stream of a segmentation data set, cut into periods; and its test set."""
+"""Training by iterations: an endless stream of shuffled passes over a data set, cut into periods."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
-
-from .labelled_pixels import SegmentationData
+from torch.utils.data import Sampler
 
 
 class InfiniteSampler(Sampler[tuple[int, int]]):
     """(pass, index) of an endless stream of shuffled passes over a data set, a period at a time.
 
-    length: images of the data set; period: images per period over all ranks, which it divides evenly among them.
+    length: images of the data set; period: images per period over all processes, which it divides evenly among them.
     `set_epoch` chooses the period; its images depend on neither workers nor interruptions.
     """
 
-    def __init__(self, length: int, *, period: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.length, self.period, self.seed, self.rank, self.ranks = length, period, seed, rank, ranks
+    def __init__(self, length: int, *, period: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.period, self.seed, self.rank, self.world_size = length, period, seed, rank, world_size
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.period // self.ranks
+        return self.period // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         first = self.epoch * self.period
@@ -31,7 +29,7 @@ class InfiniteSampler(Sampler[tuple[int, int]]):
 
     def _from(self, first: int) -> Iterator[tuple[int, int]]:
         made, order = -1, np.empty(0, np.int64)
-        for position in range(first + self.rank, first + self.period, self.ranks):
+        for position in range(first + self.rank, first + self.period, self.world_size):
             number, place = divmod(position, self.length)
             if number != made:
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
@@ -41,24 +39,6 @@ class InfiniteSampler(Sampler[tuple[int, int]]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the period of the next iteration."""
         self.epoch = epoch
-
-
-class PictureSet(Dataset[tuple[int, torch.Tensor, torch.Tensor]]):
-    """Pictures as they are, for tests: `[i]` -> (index, (H, W, 3) uint8, (H, W) int32 label map).
-
-    indices: the part of the data set that is used.
-    """
-
-    def __init__(self, data: SegmentationData, indices: list[int]) -> None:
-        self.data, self.indices = data, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> tuple[int, torch.Tensor, torch.Tensor]:
-        index = self.indices[place]
-        image, labels = self.data.load(index)
-        return index, torch.from_numpy(np.array(image)), torch.from_numpy(labels.astype(np.int32))
 
 
 def spread(length: int, count: int | None) -> list[int]:

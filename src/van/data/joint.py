@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError, MissingExtraError
 from ..images.preprocess import Preprocess, to_color
-from .labelled_pixels import SegmentationData
 
 # Published: further crops are drawn this often at most, and the last one is taken as it comes.
 CROP_TRIES = 10
@@ -159,29 +157,14 @@ def saturate(pixels: Tensor, factor: float) -> Tensor:
     return value - (value - pixels) * growth
 
 
-def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random numbers of one image in one epoch, the same in every worker."""
-    return np.random.default_rng([seed, epoch, index])
+class JointExample:
+    """An augmented image (C, H, W) float32 with its label map (H, W) int64, drawn from (seed, key)."""
 
+    def __init__(self, transform: JointTransform, *, seed: int) -> None:
+        self.transform, self.seed = transform, seed
 
-class JointTrainingSet(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented images with label maps: `[(epoch, index)]` -> ((C, H, W) float32, (H, W) int64)."""
-
-    def __init__(self, data: SegmentationData, transform: JointTransform, *, seed: int) -> None:
-        if data.ignore_index != transform.ignore_index:
-            raise ConfigError(f"ignore_index is {transform.ignore_index}; the data set's is {data.ignore_index}")
-        self.data, self.transform, self.seed = data, transform, seed
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        epoch, index = key
-        image, labels = self.data.load(index)
-        try:
-            return self.transform(image, labels, generator(self.seed, epoch, index))
-        except DataError as error:
-            raise DataError(f"{self.data.name(index)}: {error}") from error
+    def __call__(self, image: Image.Image, labels: np.ndarray, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        return self.transform(image, labels, np.random.default_rng([self.seed, *key]))
 
 
 def _torchvision() -> tuple[Any, Any]:

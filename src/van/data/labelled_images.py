@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 from PIL import Image
 
-from ..images.preprocess import read_image
+from ..images.preprocess import read_image, to_color
 from .fingerprint import Fingerprint, fingerprint
 from .folder import ImageList
 from .index import PathTable
@@ -36,6 +37,19 @@ class ClassificationData(ABC):
         """The image's name wherever the data set lies, to notice that the data set has changed."""
         return self.name(index)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of an image; none of one that is made in memory, or read by a library."""
+        return ()
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that the files are in, for a data set that can be recognised by it."""
+        return None
+
+    def verify(self, index: int) -> None:
+        """Decode an image as training does; raises DataError where that fails."""
+        self.load(index)
+
     def fingerprint(self) -> Fingerprint:
         """Number and names of the images of every class."""
         return fingerprint((self.classes[label], self.key(index)) for index, label in enumerate(self.labels))
@@ -52,6 +66,18 @@ class FolderData(ClassificationData):
 
     def name(self, index: int) -> str:
         return str(self.paths[index])
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return (self.paths[index],)
+
+    @property
+    def root(self) -> Path | None:
+        return self.paths.root if isinstance(self.paths, PathTable) else None
+
+    def verify(self, index: int) -> None:
+        image = read_image(self.paths[index])
+        if image.mode not in ("RGB", "L"):
+            to_color(image, "RGB")
 
     def key(self, index: int) -> str:
         return self.paths.relative(index) if isinstance(self.paths, PathTable) else self.name(index)

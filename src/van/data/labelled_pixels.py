@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -45,6 +46,19 @@ class SegmentationData(ABC):
     def key(self, index: int) -> str:
         """The image's name wherever the data set lies, to notice that the data set has changed."""
         return self.name(index)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of an image and its label map; none of those that are made in memory, or read by a library."""
+        return ()
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that the files are in, for a data set that can be recognised by it."""
+        return None
+
+    def verify(self, index: int) -> None:
+        """Decode an image and its label map as training does; raises DataError where that fails."""
+        self.load(index)
 
     def fingerprint(self) -> Fingerprint:
         """Number and names of the images."""
@@ -90,6 +104,14 @@ class FolderSegmentation(SegmentationData):
 
     def name(self, index: int) -> str:
         return str(self.listing.pairs[index][0])
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        image, mask = self.listing.pairs[index]
+        return image, mask
+
+    @property
+    def root(self) -> Path | None:
+        return self.layout.root
 
     def key(self, index: int) -> str:
         return os.path.relpath(self.listing.pairs[index][0], self.layout.root)

@@ -165,7 +165,7 @@ def check_mask(path: str | Path, mask: StoredMask, image_size: tuple[int, int], 
     if mask.size != image_size:
         (width, height), (w, h) = image_size, mask.size
         turned = (
-            ", the size of the rotated image: apply the image's EXIF orientation" if (w, h) == (height, width) else ""
+            "; width and height are swapped: apply the image's EXIF orientation" if (w, h) == (height, width) else ""
         )
         raise DataError(
             f"mask {path} has {w} x {h} pixels, its image {width} x {height}{turned or '; expected the same'}"

@@ -6,7 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,20 @@ from .. import __version__, models, ops
 from ..configs.catalog import why_created_only
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..files import atomic_outputs, why_no_path
-from ..images.preprocess import IMAGENET
 from ..inference.description import Description
 from ..inference.engines import written
 from ..inference.engines.exported import SUFFIXES, open_exported
-from ..nn import Classifier
 from ..nn.model import Model
-from ..nn.segmenter import Segmenter
-from ..tasks.segmentation.inference import RECORDED, inference_of
-from ..tasks.segmentation.processor import inference_for
+from ..tasks import TASKS, parse_options, task_of
+from ..tasks.base import Subject
+from ..tasks.comparison import Comparison
 from .formats import WRITERS, Program
-from .graph import prepared, trace
+from .graph import OUTPUT, prepared, trace
 from .parity import AGREEMENT, TOLERANCE, Parity, Run, check_limits, compare, random_batches
-from .sample_images import Images, for_classifier, for_segmenter, pictures
+from .sample_images import Images, named_batches, named_images, processor_of
 
 FORMATS = tuple(WRITERS)
-IGNORE_INDEX = 255
+SIZE = (128, 160)  # of random images for networks whose images have no size in common
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,7 @@ class Export:
     """A file that was written, read back, compared with the network and found to compute the same.
 
     path: the file; for OpenVINO the .xml file, its .bin lies beside it. bytes: of all files together.
-    parity: the comparison, every case in it. description: what the file tells about itself.
+    parity: the comparison, every case in it. description: what the file says about itself.
     """
 
     path: Path
@@ -63,8 +61,13 @@ class Export:
 
     @property
     def agreement(self) -> float:
-        """Share of the images, of a segmenter the pixels, with the same likeliest class."""
+        """Share of the decisions, one per image or per pixel, that are the same."""
         return self.parity.agreement
+
+    @property
+    def comparison(self) -> Comparison:
+        """What counted as the same result, and the words for it."""
+        return task_of(self.description.config).comparison
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -85,7 +88,7 @@ def export(
     images: Images | None = None,
     ema: bool = False,
 ) -> Export:
-    """Write a classifier or segmenter for ONNX Runtime, OpenVINO or torch.export, after proof that it is the same.
+    """Write a model for ONNX Runtime, OpenVINO or torch.export, after proof that it computes the same.
 
     The graph takes any batch and image size and starts from the folded network of plain operators; everything that
     `van.Predictor` and `van eval` need (preprocessing, classes, palette, provenance) is inside the file.
@@ -93,12 +96,13 @@ def export(
     source: what `van.load` takes, or a model. ema: the averaged weights of a file that holds both.
     path: ends in .onnx, .xml (with the weights in a .bin file beside it) or .pt2; format: "onnx", "openvino" or
     "torch" for a path without such an end, which it then gets.
-    size: pixels that a classifier's images are brought to; None: the checkpoint's own.
+    size: pixels that images are brought to, of models with one size for all; None: the checkpoint's own.
     fold: BatchNorm and layer scales go into the convolutions, exactly. dilation_free: dilated convolutions as dense
     ones, for accelerators without dilation.
     tolerance: the largest difference of a logit that passes, as a part of the largest logit; agreement: the share of
-    likeliest classes that must be the same. images: a folder or PIL images to compare on besides random ones; None:
-    photographs and digits that come with scikit-learn.
+    decisions (likeliest classes, of an image or of its pixels) that must be the same.
+    images: a folder or PIL images to compare on besides random ones; None: photographs and digits that come with
+    scikit-learn.
     Raises VanError, and writes nothing, when the file does not compute what the network does; ConfigError for a format
     or model that cannot be; MissingExtraError without the format's package.
     """
@@ -112,8 +116,14 @@ def export(
     program = trace(prepared(model, fold=fold, dilation_free=dilation_free), description.in_chans)
     with atomic_outputs(*files_of(target)) as (*_, file):
         _write(program, description, file, kind)
-        limits = {"tolerance": tolerance, "minimal_agreement": agreement}
-        parity = compare(runner(file), reference(model), shown, **limits)
+        parity = compare(
+            runner(file),
+            reference(model),
+            shown,
+            tolerance=tolerance,
+            minimal_agreement=agreement,
+            comparison=task_of(model.config).comparison,
+        )
         parity.check(f"the {kind} file")
         if kind == "torch":
             _note_written(file, target)
@@ -123,7 +133,7 @@ def export(
 
 
 def _note_written(file: Path, target: Path) -> None:
-    """Remember the file, so that it opens here without trust; says so where nothing can be remembered."""
+    """Remember the file, so that it opens here without trust; a VanNotice where nothing can be."""
     try:
         written.note(file)
     except OSError as error:
@@ -146,24 +156,24 @@ def destination(path: str | Path, format: str | None = None) -> tuple[Path, str]
     if reason := why_no_path(path):
         raise ConfigError(f"cannot write {str(path)!r}: it {reason}; give a file name")
     path = Path(path)
-    suffixes = {kind: suffix for suffix, kind in SUFFIXES.items()}
+    suffixes = {each: suffix for suffix, each in SUFFIXES.items()}
     if format is not None and format not in suffixes:
         raise UnknownNameError.of("export format", format, suffixes)
     if format and path.suffix.lower() not in SUFFIXES:
         path = path.with_name(path.name + suffixes[format])
-    told = SUFFIXES.get(path.suffix.lower())
-    if told is None or told != (format or told):
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None or kind != (format or kind):
         wanted = suffixes[format] if format else ", ".join(SUFFIXES)
         raise ConfigError(f"cannot export to {path}: its name ends in {path.suffix or 'nothing'!r}; expected {wanted}")
     if path.is_dir():
         raise ConfigError(f"cannot write {path}: a folder is there; give a file name")
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}; create it first")
-    return path, told
+    return path, kind
 
 
-def network(source: str | Path | nn.Module, *, ema: bool = False) -> Classifier | Segmenter:
-    """The classifier or segmenter to export, loaded or as given; raises ConfigError for anything else."""
+def network(source: str | Path | nn.Module, *, ema: bool = False) -> Model:
+    """The model to export, loaded or as given; raises ConfigError for one without a task or without an output."""
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     if not isinstance(source, nn.Module):
         source = models.load(source, ema=ema)
@@ -171,68 +181,61 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Classifier 
         raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
     if reason := why_created_only(source):
         raise ConfigError(reason)
-    if not isinstance(source, Classifier | Segmenter) or not source.num_classes:
-        found = "has no classification head" if isinstance(source, Classifier) else "is neither"
-        raise ConfigError(f"{name} {found}; expected a classifier or a segmenter")
+    if not isinstance(source, Model):
+        kinds = " or ".join(task.noun for task in TASKS.values())
+        raise ConfigError(f"{name} is no model of this package; expected a {kinds}")
+    task_of(source.config)  # raises ConfigError where there is none
+    if not source.num_classes:
+        layers = source.config.output_layers
+        raise ConfigError(f"{name} has no {layers} (num_classes is 0); expected a model with an output to compare")
     return source
 
 
 def describe(model: Model, *, size: int | tuple[int, int] | None = None, options: Mapping[str, Any]) -> Description:
     """What the file will say about the network; raises ConfigError for a `size` where it means nothing."""
-    metadata = model.metadata
+    config, metadata, name = model.config, model.metadata, type(model).__name__
+    task = task_of(config)
     if size is not None:
-        if isinstance(model, Segmenter) or metadata.preprocess is None:
-            raise ConfigError("size is of a classifier's preprocessing, which this network has none of; leave it out")
+        parse_options(task.predict_options, {"size": size}, task=task, name=name)
+        if metadata.preprocess is None:
+            raise ConfigError(f"size is of the preprocessing of images, which {name} has none of; leave it out")
         metadata = replace(metadata, preprocess=metadata.preprocess.with_overrides(size=size))
-    facts: dict[str, Any] = {}
-    if isinstance(model, Segmenter):
-        facts = {"ignore_index": IGNORE_INDEX, "inference": _recorded(model)}
-    return Description(config=model.config, metadata=metadata, options=dict(options), version=__version__, **facts)
-
-
-def _recorded(segmenter: Segmenter) -> dict[str, Any]:
-    """How the network looks at pictures, as plain values: its training's record, else its method's published way."""
-    if own := segmenter.provenance.get("inference"):
-        return dict(own)
-    how = inference_of(segmenter.preprocess or IMAGENET, {}, {}, method=segmenter.config.method)
-    values = {name: getattr(how, name) for name in RECORDED}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    own = task.exported(Subject(config=config, metadata=metadata, name=name))
+    return Description(config=config, metadata=metadata, options=dict(options), version=__version__, **own)
 
 
 def batches(description: Description, images: Images | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """What the gate looks at: named batches (N, C, H, W), random ones of even, odd and tiny sizes, then real ones."""
+    """What is compared: named batches (N, C, H, W), random ones of even, odd and tiny sizes, then real ones."""
     preprocess = description.preprocess
-    classifies = description.task == "classification"
-    height, width = preprocess.size if preprocess is not None and classifies else (128, 160)
+    height, width = preprocess.size if preprocess is not None and _has_one_size(description) else SIZE
     sizes = [(1, height, width), (3, height // 2 | 1, width * 3 // 4 | 1), (2, 29, 45)]
     yield from random_batches(sizes, description.in_chans)
-    if preprocess is None:  # of a network that takes no images
-        if images is not None:
-            raise ConfigError(f"images cannot be shown to a network of {description.in_chans} channels; leave them out")
-        return
-    real = pictures(images)
-    if classifies:
-        yield from for_classifier(real, preprocess)
-    else:
-        yield from for_segmenter(real, inference_for(description.subject))
+    if preprocess is not None:
+        yield from named_batches(named_images(images), processor_of(description))
+    elif images is not None:
+        raise ConfigError(f"no network of {description.in_chans} channels takes images; leave them out")
+
+
+def _has_one_size(description: Description) -> bool:
+    """Whether all images are brought to the size in the preprocessing, which then is an option of prediction."""
+    return any(each.name == "size" for each in fields(task_of(description.config).predict_options))
 
 
 def runner(path: Path) -> Run:
-    """The engine of a file that was just exported: (N, C, H, W) -> logits."""
+    """The engine of a file that was just exported: (N, C, H, W) -> its output."""
     engine = open_exported(path, trust=True)
-    return lambda images: engine.run(images)["logits"]
+    return lambda images: engine.run(images)[OUTPUT]
 
 
-def reference(model: nn.Module) -> Run:
-    """The network itself, on the library's convolutions: (N, C, H, W) -> logits, a segmenter's at its head's size."""
+def reference(model: Model) -> Run:
+    """The network itself, on the library's convolutions: (N, C, H, W) -> what `Model.raw` gives."""
     original = copy.deepcopy(model).float().cpu().eval()
-    run: Any = original.decode if isinstance(original, Segmenter) else original
 
-    def logits(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), ops.without_kernels():
-            return run(torch.from_numpy(images)).numpy()
+            return original.raw(torch.from_numpy(images)).numpy()
 
-    return logits
+    return run
 
 
 def files_of(path: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +50,7 @@ def prepared(model: Model, *, fold: bool = True, dilation_free: bool = False) ->
         network = folded(network)  # in float32, or halves would be rounded again
     if dilation_free:
         network = without_dilation(network)
-    own_raw = isinstance(network, Model) and type(network).raw is not Model.raw
-    return Raw(network) if own_raw else network
+    return network if type(model).raw is Model.raw else Raw(cast(Model, network))
 
 
 def trace(network: nn.Module, in_chans: int) -> torch.export.ExportedProgram:

@@ -18,12 +18,15 @@ from ..files import atomic_outputs
 from ..inference.description import Description
 from ..inference.evaluate import evaluate
 from ..ops.timing import burst_ms, in_turn, summary
-from .calibration import Data, calibration_images, validation_images
+from ..tasks import task_of
+from ..tasks.base import Evaluation
+from ..tasks.comparison import Comparison
 from .exporter import describe, destination, files_of, network, runner
 from .graph import prepared, trace
 from .int8_onnx import OnnxInt8
 from .int8_openvino import OpenVinoInt8
-from .int8_report import LayerError, Report, agreement, layer_errors, logits_of, miou_agreement, sqnr_db
+from .int8_report import LayerError, Loss, Report, layer_errors, logits_of, sqnr_db
+from .sample_images import Images, calibration_images, validation_images
 
 QUANTIZERS: dict[str, type[OnnxInt8] | type[OpenVinoInt8]] = {"onnx": OnnxInt8, "openvino": OpenVinoInt8}
 MAX_DROP = 0.01
@@ -48,6 +51,11 @@ class Quantized:
     description: Description
     seconds: float
 
+    @property
+    def comparison(self) -> Comparison:
+        """What counted as the same result, and the words for it."""
+        return task_of(self.description.config).comparison
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         sizes = {"bytes": self.bytes, "fp32_bytes": self.fp32_bytes, "seconds": self.seconds}
@@ -59,7 +67,7 @@ def quantize(
     source: str | Path | nn.Module,
     path: str | Path,
     *,
-    calibration: Data,
+    calibration: Images,
     validation: str | Path | None = None,
     max_drop: float = MAX_DROP,
     samples: int = SAMPLES,
@@ -67,7 +75,7 @@ def quantize(
     size: int | tuple[int, int] | None = None,
     ema: bool = False,
 ) -> Quantized:
-    """Write a classifier or segmenter in int8 for ONNX Runtime or OpenVINO, unless that loses too much accuracy.
+    """Write a model in int8 for ONNX Runtime or OpenVINO, unless that loses too much accuracy.
 
     The network is folded first; its convolutions and products are int8 with a scale per output channel, all else,
     the stem too, stays in floating point. Where the drop is exceeded, the layers with the largest errors go back to
@@ -75,10 +83,10 @@ def quantize(
 
     source, path, format, size, ema: as in `van.export`; path ends in .onnx or .xml.
     calibration: images like those the network will see: a folder (searched to any depth), "digits" or PIL images; at
-    most `samples` of them, spread over all, are looked at.
-    validation: labelled data as `van eval` takes them. max_drop: the largest loss of top-1 on them as a share of the
-    images, of a segmenter's mIoU; without them the largest share of the calibration images, of a segmenter their
-    pixels, whose class changes.
+    most `samples` of them, spread over all, are read.
+    validation: labelled data as `van eval` takes them. max_drop: the largest loss of the task's monitored score on them
+    (top-1, mIoU) as a share of the perfect one; without them the largest share of the decisions on the calibration
+    images, one per image or per pixel, that change.
     Raises VanError, and writes nothing, when the drop stays larger; ConfigError and DataError for what cannot be;
     MissingExtraError without NNCF or ONNX Runtime.
     """
@@ -106,7 +114,7 @@ def quantize(
         bytes=_bytes(target),
         fp32_bytes=fp32_bytes,
         report=report,
-        description=trial.told(report),
+        description=trial.described(report),
         seconds=time.perf_counter() - start,
     )
 
@@ -116,20 +124,6 @@ def _check(kind: str, max_drop: float) -> None:
         raise UnknownNameError.of("int8 format", kind, QUANTIZERS)
     if not 0 <= max_drop <= 1:
         raise ConfigError(f"max_drop is {max_drop}; expected a share of the images from 0 to 1, e.g. {MAX_DROP:g}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Drop:
-    """agreement, sqnr_db, top1, fp32_top1, miou, fp32_miou, miou_agreement, drop: see Report."""
-
-    agreement: float
-    sqnr_db: float
-    top1: float | None
-    fp32_top1: float | None
-    miou: float | None
-    fp32_miou: float | None
-    miou_agreement: float | None
-    drop: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,18 +139,18 @@ class _Trial:
     max_drop: float
 
     def write(self, file: Path) -> Report:
-        """Write the file with its report; raises VanError when too many products would have to stay in float32."""
+        """Write the file with its report; raises VanError when too many layers would have to stay in float32."""
         fp32, layers = self.fp32(file), list(self.quantizer.layers)
         options = _OPTIONS | {"precision": "fp32"}
         self.quantizer.write(self.quantizer.graph, replace(self.description, options=options), fp32)
         want = logits_of(runner(fp32), self.compared)
-        score = self._score(fp32)
+        evaluated = self._evaluated(fp32)
         kept, count = set[str](), 1
         while True:
             chosen = [layer for layer in layers if layer not in kept]
             graph = self.quantizer.quantized(self.images, chosen)
             self.quantizer.write(graph, self.description, file)
-            found = self._drop(file, want, score)
+            found = self._loss(file, want, evaluated)
             errors = self._errors(graph, chosen)
             if found.drop <= self.max_drop:
                 break
@@ -169,11 +163,11 @@ class _Trial:
             worst = sorted((each for each in errors if each.int8), key=lambda each: each.sqnr_db)
             kept, count = kept | {each.layer for each in worst[:count]}, 2 * count
         report = self._report(file, found, errors)
-        self.quantizer.write(graph, self.told(report), file)
+        self.quantizer.write(graph, self.described(report), file)
         return report
 
-    def told(self, report: Report) -> Description:
-        """What the file tells about its network, the report included."""
+    def described(self, report: Report) -> Description:
+        """The description that goes into the file, with the report."""
         return replace(self.description, options=_OPTIONS | {"report": report.to_dict()})
 
     def fp32(self, file: Path) -> Path:
@@ -181,40 +175,39 @@ class _Trial:
         return file.with_name(f"fp32{file.suffix}")
 
     @property
-    def segments(self) -> bool:
-        """Whether the network is a segmenter."""
-        return self.description.task == "segmentation"
+    def comparison(self) -> Comparison:
+        """What counts as the same result for the network's task."""
+        return task_of(self.description.config).comparison
 
-    def _drop(self, file: Path, want: Sequence[np.ndarray], fp32: float | None) -> _Drop:
+    def _loss(self, file: Path, want: Sequence[np.ndarray], fp32: Evaluation | None) -> Loss:
         got = logits_of(runner(file), self.compared)
-        same, score = agreement(got, want), self._score(file)
-        drop = 1 - same if score is None or fp32 is None else (fp32 - score) / (1 if self.segments else 100)
-        unknown = dict.fromkeys(("top1", "fp32_top1", "miou", "fp32_miou"))
-        known = {"miou": score, "fp32_miou": fp32} if self.segments else {"top1": score, "fp32_top1": fp32}
-        return _Drop(
+        same, int8 = self.comparison.agreement(got, want), self._evaluated(file)
+        perfect = 1.0 if int8 is None else int8.perfect
+        return Loss(
             agreement=same,
             sqnr_db=sqnr_db(got, want),
-            miou_agreement=miou_agreement(got, want) if self.segments else None,
-            drop=drop,
-            **{**unknown, **known},
+            key=self.comparison.score,
+            score=None if int8 is None else int8.score,
+            fp32_score=None if fp32 is None else fp32.score,
+            perfect=perfect,
+            figures=self.comparison.measure(got, want),
+            drop=1 - same if int8 is None or fp32 is None else (fp32.score - int8.score) / perfect,
         )
 
-    def _score(self, file: Path) -> float | None:
-        """Top-1 in percent or, of a segmenter, mIoU on the validation data, where there are any."""
+    def _evaluated(self, file: Path) -> Evaluation | None:
+        """The evaluation on the validation data, where there are any."""
         if self.validation is None:
             return None
-        if not self.segments:
-            return evaluate(file, self.validation)["top1"]
-        score = evaluate(file, self.validation)["mIoU"]
-        if math.isnan(score):
-            raise DataError(f"{self.validation} has no labelled pixel to validate on; give other data")
-        return score
+        found = evaluate(file, self.validation)
+        if math.isnan(found.score):
+            raise DataError(f"{self.validation} has nothing labelled to validate on; give other data")
+        return found
 
     def _errors(self, graph: Any, int8: Sequence[str]) -> tuple[LayerError, ...]:
         got, want = (self.quantizer.outputs(each, self.images[:LAYER_IMAGES]) for each in (graph, self.quantizer.graph))
         return layer_errors(zip(got, want, strict=True), int8)
 
-    def _report(self, file: Path, found: _Drop, errors: tuple[LayerError, ...]) -> Report:
+    def _report(self, file: Path, found: Loss, errors: tuple[LayerError, ...]) -> Report:
         runs, image = {"fp32": runner(self.fp32(file)), "int8": runner(file)}, self.images[0]
         times = in_turn({name: partial(burst_ms, partial(run, image)) for name, run in runs.items()}, ROUNDS)
         base, own = (summary(times["fp32"], times[name]) for name in ("fp32", "int8"))

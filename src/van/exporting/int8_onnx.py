@@ -77,9 +77,9 @@ class OnnxInt8:
 
     def write(self, graph: Any, description: Description, path: Path) -> None:
         """Write a graph with its description."""
-        told = _copy(graph)
-        told.metadata_props.add(key=KEY, value=description.to_json())
-        path.write_bytes(told.SerializeToString())
+        described = _copy(graph)
+        described.metadata_props.add(key=KEY, value=description.to_json())
+        path.write_bytes(described.SerializeToString())
 
     def _weighted(self) -> Iterator[tuple[str, np.ndarray]]:
         from onnx import numpy_helper

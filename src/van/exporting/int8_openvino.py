@@ -24,7 +24,7 @@ _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 
 
 class OpenVinoInt8:
-    """A traced program that can be quantised: `graph` in float32, `layers` maps a product's layer to its node."""
+    """A traced program that can be quantised: `graph` in float32, `layers` maps those that int8 may take to nodes."""
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.graph = openvino_model(program)

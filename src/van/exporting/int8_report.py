@@ -1,27 +1,26 @@
 """What int8 costs and gains: figures, and how they are measured.
 
-Shapes: N batch, C channels, H height, W width, K classes; logits (N, K), of a segmenter (N, K, h, w).
+Shapes: N batch, C channels, H height, W width, K classes; logits (N, K, …).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from ..tasks.segmentation.confusion_matrix import ConfusionMatrix
 from .parity import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerError:
-    """How far a product's result, bias added, is from that in float32: signal to noise in decibels.
+    """How far a layer's result, bias added, is from that in float32: signal to noise in decibels.
 
-    Accumulated, so not the product's own error alone: what it reads has been through all int8 before it.
+    Accumulated, so not the layer's own error alone: what it reads has been through all int8 before it.
 
-    int8: whether the product itself is computed in int8.
+    int8: whether the layer itself is computed in int8.
     """
 
     layer: str
@@ -29,29 +28,40 @@ class LayerError:
     int8: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """int8 against the float32 graph in the same runtime.
+# Scores that every report has under these names, None where they mean nothing to the task.
+_ALWAYS = ("top1", "fp32_top1", "miou", "fp32_miou", "miou_agreement")
 
-    agreement: share of `compared` images, of a segmenter their pixels, with the same likeliest class; of the validation
-    data where there are any, else of those that it was calibrated on. sqnr_db: signal to noise of the logits on them.
-    top1, fp32_top1: of a classifier, percent, on all validation data; None without.
-    miou, fp32_miou: of a segmenter, 0 … 1, on all validation data; None without.
-    miou_agreement: of a segmenter: mIoU of the pixels' classes in `compared` images, float32's taken for the truth.
-    drop: fp32_top1 - top1 as a share of the images, fp32_miou - miou, without validation data 1 - agreement; max_drop:
-    what was allowed.
-    ms, fp32_ms: of one image, medians; speedup: the median of their ratios, round by round.
-    images: that it was calibrated on; layers: in the network's order, the stem left out.
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What int8 loses.
+
+    agreement: share of the decisions, one per image or per pixel, that are the same in `compared` images; of the
+    validation data where there are any, else of those that it was calibrated on. sqnr_db: signal to noise of the raw
+    output on them. figures: further ones of the task on them, "miou_agreement".
+    key: of the task's monitored score, "top1". score, fp32_score: on all validation data, None without; perfect: the
+    largest that they can be.
+    drop: of the score as a share of the perfect one, without validation data 1 - agreement.
     """
 
     agreement: float
     sqnr_db: float
-    top1: float | None
-    fp32_top1: float | None
-    miou: float | None
-    fp32_miou: float | None
-    miou_agreement: float | None
+    key: str
+    score: float | None
+    fp32_score: float | None
+    perfect: float
+    figures: Mapping[str, float]
     drop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Loss):
+    """int8 against the float32 graph in the same runtime.
+
+    max_drop: what was allowed. ms, fp32_ms: of one image, medians; speedup: the median of their ratios, round by round.
+    images: that it was calibrated on; layers: in the network's order, the stem left out.
+    """
+
     max_drop: float
     ms: float
     fp32_ms: float
@@ -63,28 +73,50 @@ class Report:
     layers: tuple[LayerError, ...]
 
     @property
+    def scores(self) -> dict[str, float | None]:
+        """The scores and figures by their names in JSON: "top1" and "fp32_top1" in percent, "miou", "fp32_miou" …"""
+        own = {self.key: self.score, f"fp32_{self.key}": self.fp32_score, **self.figures}
+        return dict.fromkeys(_ALWAYS) | own
+
+    @property
+    def top1(self) -> float | None:
+        """Percent, of int8 on all validation data; None without, and of other tasks."""
+        return self.scores["top1"]
+
+    @property
+    def fp32_top1(self) -> float | None:
+        """As `top1`, of the float32 graph."""
+        return self.scores["fp32_top1"]
+
+    @property
+    def miou(self) -> float | None:
+        """0 … 1, of int8 on all validation data; None without, and of other tasks."""
+        return self.scores["miou"]
+
+    @property
+    def fp32_miou(self) -> float | None:
+        """As `miou`, of the float32 graph."""
+        return self.scores["fp32_miou"]
+
+    @property
+    def miou_agreement(self) -> float | None:
+        """mIoU, 0 … 1, of int8's pixels in `compared` images, float32's taken for the truth; None of other tasks."""
+        return self.scores["miou_agreement"]
+
+    @property
     def float_layers(self) -> tuple[str, ...]:
-        """Products that were left in float32 to stay within the drop."""
+        """Layers that were left in float32 to stay within the drop."""
         return tuple(each.layer for each in self.layers if not each.int8)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
+        first = {"agreement": self.agreement, "sqnr_db": self.sqnr_db, **self.scores, "drop": self.drop}
+        rest = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _LOSS}
         layers = [asdict(each) for each in self.layers]
-        return asdict(self) | {"layers": layers, "float_layers": list(self.float_layers)}
+        return first | rest | {"layers": layers, "float_layers": list(self.float_layers)}
 
 
-def agreement(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
-    """Share of the images, or pixels, whose likeliest class is the same in two lists of logits."""
-    same = [(a.argmax(1) == b.argmax(1)).ravel() for a, b in zip(got, want, strict=True)]
-    return float(np.concatenate(same).mean())
-
-
-def miou_agreement(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
-    """mIoU of the pixels' likeliest classes in two lists of logits (1, K, h, w), the second taken for the truth."""
-    matrix = ConfusionMatrix(want[0].shape[1], ignore_index=None)
-    for ours, truth in zip(got, want, strict=True):
-        matrix.update(ours.argmax(1)[0], truth.argmax(1)[0])
-    return matrix.summary()["mIoU"]
+_LOSS = frozenset(each.name for each in fields(Loss))
 
 
 def sqnr_db(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
@@ -95,7 +127,7 @@ def sqnr_db(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
 def layer_errors(
     outputs: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]], int8: Sequence[str]
 ) -> tuple[LayerError, ...]:
-    """Errors from pairs (got, want) of every product's result, one pair per image."""
+    """Errors from pairs (got, want) of every layer's result, one pair per image."""
     sums: dict[str, np.ndarray] = {}
     for got, want in outputs:
         for layer in want:

@@ -1,6 +1,6 @@
 """Does a file compute what the network computes? Random images of several sizes, and real ones.
 
-Shapes: N batch, C channels, H height, W width, K classes; logits (N, K), of a segmenter (N, K, h, w).
+Shapes: N batch, C channels, H height, W width, K classes; logits (N, K, …).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, VanError
+from ..tasks.comparison import Comparison
 
 Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> logits
 
@@ -24,7 +25,7 @@ class Case:
     """One batch through both.
 
     shape: (N, C, H, W). max_error, mean_error: of the logits, as parts of the largest one of the original.
-    agreement: share of the images, of a segmenter the pixels, whose likeliest class is the same.
+    agreement: share of the decisions, one per image or per pixel, that are the same; votes: how many there are.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Parity:
 
     @property
     def agreement(self) -> float:
-        """Share of all images, or pixels, with the same class."""
+        """Share of all decisions that are the same."""
         votes = [case.votes for case in self.cases]
         return float(np.average([case.agreement for case in self.cases], weights=votes))
 
@@ -91,13 +92,16 @@ def compare(
     *,
     tolerance: float = TOLERANCE,
     minimal_agreement: float = AGREEMENT,
+    comparison: Comparison | None = None,
 ) -> Parity:
     """Both on every named batch (N, C, H, W); nothing is raised for a difference, see `Parity.check`.
 
+    comparison: what the networks decide; None: the likeliest class everywhere.
     Raises VanError when the reference's own logits are not finite or the shapes differ.
     """
     check_limits(tolerance, minimal_agreement)
-    cases = tuple(_case(name, images, run(images), reference(images)) for name, images in batches)
+    compared = comparison or Comparison()
+    cases = tuple(_case(name, images, run(images), reference(images), compared) for name, images in batches)
     return Parity(cases=cases, tolerance=tolerance, minimal_agreement=minimal_agreement)
 
 
@@ -109,14 +113,14 @@ def check_limits(tolerance: float, agreement: float) -> None:
         raise ConfigError(f"agreement is {agreement}; expected a share from 0 to 1, e.g. {AGREEMENT}")
 
 
-def _case(name: str, images: np.ndarray, got: np.ndarray, want: np.ndarray) -> Case:
+def _case(name: str, images: np.ndarray, got: np.ndarray, want: np.ndarray, comparison: Comparison) -> Case:
     if not np.isfinite(want).all():
         raise VanError(f"the network's own logits are not finite on {name}; nothing can be compared with them")
     if got.shape != want.shape:
         raise VanError(f"{name}: the exported network gives shape {got.shape}, the original {want.shape}")
     difference = np.abs(got.astype(np.float64) - want)
     largest = max(float(np.abs(want).max()), 1e-30)
-    same = got.argmax(1) == want.argmax(1)
+    same = comparison.decide(got) == comparison.decide(want)
     return Case(
         name=name,
         shape=images.shape,

@@ -1,5 +1,7 @@
 """The Visual Attention Network: four stages of patch embedding, blocks of large kernel attention, LayerNorm.
 
+Every forward is the paper's figure. Where a kernel computes the same faster, fused.py calls it instead.
+
 Paper: Visual Attention Network, arXiv 2202.09741, figures 2 and 3. Licence of this file: Apache-2.0.
 
 Shape legend: N batch, C channels of the stage, H height, W width of the stage's map, E expanded channels.
@@ -8,28 +10,15 @@ Shape legend: N batch, C channels of the stage, H height, W width of the stage's
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import Proxy
 
-from .. import ops
 from ..configs.backbone import VanConfig
 from ..errors import ConfigError
-from .checkpointing import checkpoint
-from .layers import (
-    LayerNorm2d,
-    depthwise_conv,
-    depthwise_gelu,
-    depthwise_gelu_project,
-    drop_path,
-    is_idle,
-    pointwise_conv,
-    served,
-    streamed_feed_forward,
-)
+from .layers import LayerNorm2d, depthwise_conv, drop_path, per_channel, pointwise_conv
 
 
 class PatchEmbed(nn.Module):
@@ -60,17 +49,17 @@ class LargeKernelAttention(nn.Module):
         self.gate = kind if kind in ("add", "sigmoid", "none") else "multiply"
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        attention = self.mix(self._reach(x))  # as published: 5x5; 7x7 with dilation 3; 1x1
+        near = self.near(x)  # as published: 5x5
+        far = self.far(near)  # 7x7 with dilation 3
+        return self.gated(x, self.mix(far))
+
+    def gated(self, x: Tensor, attention: Tensor) -> Tensor:
+        """x gated by the attention; as published their product: two of (N, C, H, W) -> (N, C, H, W)."""
         if self.gate == "multiply":
             return x * attention
         if self.gate == "sigmoid":
             return x * torch.sigmoid(attention)
         return x + attention if self.gate == "add" else attention
-
-    def _reach(self, x: Tensor) -> Tensor:
-        """far(near(x)), in one go where the C kernel does that."""
-        convs = served(x, self.near, self.far)
-        return ops.depthwise_pair(x, *convs) if convs else self.far(self.near(x))
 
 
 class Attention(nn.Module):
@@ -95,18 +84,15 @@ class FeedForward(nn.Module):
         self.depthwise = depthwise_conv(hidden, 3)
         self.project = pointwise_conv(hidden, channels)
         self.dropout = nn.Dropout(drop_rate)
-        self.lean = False
+        self.memory_efficient = False
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        if is_idle(self.dropout):
-            y = streamed_feed_forward(self.expand, self.depthwise, self.project, x)
-            if y is not None:
-                return y
         x = self.expand(x)  # (N, E, H, W)
-        if self.lean and self.training and is_idle(self.dropout):
-            return depthwise_gelu_project(self.depthwise, self.project, x)
-        x = depthwise_gelu(self.depthwise, x)
-        return self.dropout(self.project(self.dropout(x)))
+        x = self.dropout(F.gelu(self.depthwise(x)))
+        return self.dropout(self.project(x))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(_with_present_names(state))
 
 
 class Block(nn.Module):
@@ -124,19 +110,22 @@ class Block(nn.Module):
         self.scale1 = nn.Parameter(torch.empty(channels))
         self.scale2 = nn.Parameter(torch.empty(channels))
         self.drop_path = drop_path(drop_path_rate)
-        self.lean = False
+        self.memory_efficient = False
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        x = x + self.drop_path(self._scaled(self.scale1, self.attention(self.norm1(x))))
-        return x + self.drop_path(self._scaled(self.scale2, self.feed_forward(self.norm2(x))))
+        x = x + self.drop_path(per_channel(self.scale1) * self.attention(self.norm1(x)))
+        return x + self.drop_path(per_channel(self.scale2) * self.feed_forward(self.norm2(x)))
 
-    def _scaled(self, scale: Tensor, branch: Tensor) -> Tensor:
-        """scale · branch; under autocast float32, which makes the shortcut float32 too, or lean bfloat16."""
-        if (
-            self.lean and self.training and branch.dtype == torch.bfloat16
-        ):  # float16 has too small a range for shortcuts
-            scale = scale.to(branch.dtype)
-        return scale[:, None, None] * branch
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(_with_present_names(state))
+
+
+def _with_present_names(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a pickled module, whose `memory_efficient` was called `lean` in earlier versions."""
+    if "memory_efficient" in state:
+        return state
+    state = dict(state)
+    return state | {"memory_efficient": state.pop("lean", False)}
 
 
 class Stage(nn.Module):
@@ -155,7 +144,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
         for block in self.blocks:
-            x = checkpoint(block, x) if self.grad_checkpointing and self.training else block(x)
+            x = block(x)
         return self.norm(x)
 
 
@@ -184,17 +173,22 @@ class Backbone(nn.Module):
         """Strides of the maps that `forward` returns, with respect to the image."""
         return tuple(self.config.reductions[i] for i in self.config.out_indices)
 
-    def forward(self, images: Tensor, *, last: bool = False) -> tuple[Tensor, ...] | Tensor:
+    def forward(self, images: Tensor, last: bool = False) -> tuple[Tensor, ...] | Tensor:
         """(N, in_chans, H, W) -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) per out index, each after its stage norm.
 
         Stages after the last out index are not run. last: run all, and return the last stage's map alone.
         Raises ConfigError when the images do not have `in_chans` channels.
         """
-        x, maps = self._accept(images), []
+        self.require_images(images)
+        return self.pyramid(images, last)
+
+    def pyramid(self, x: Tensor, last: bool = False) -> tuple[Tensor, ...] | Tensor:
+        """`forward` of images whose shape is known to be right."""
         if last is True:  # "is", because torch.fx has a stand-in here, which is neither
             for stage in self.stages:
                 x = stage(x)
             return x
+        maps = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.config.out_indices:
@@ -207,17 +201,15 @@ class Backbone(nn.Module):
         """The last stage's map alone: (N, in_chans, H, W) -> (N, C, H / 32, W / 32) rounded up."""
         return cast(Tensor, self(images, last=True))  # a call, for whoever hooks or wraps this module
 
-    def _accept(self, images: Tensor) -> Tensor:
-        """The images in the device's fast layout."""
-        if isinstance(images, Proxy):  # torch.fx traces with it; it has no shape to look at
-            return images
+    def require_images(self, images: Tensor) -> None:
+        """Raise ConfigError unless the images are (N, in_chans, H, W)."""
         channels, shape = self.config.in_chans, tuple(images.shape)
-        if len(shape) != 4 or shape[1] != channels:
-            remedy = f"convert the images, or build the network with in_chans={shape[1] if len(shape) == 4 else '…'}"
-            if len(shape) == 3:
-                remedy = "images[None] makes a batch of one image"
-            raise ConfigError(f"images have shape {shape}; this network expects (N, {channels}, H, W): {remedy}")
-        return ops.fast_layout(images)
+        if len(shape) == 4 and shape[1] == channels:
+            return
+        remedy = f"convert the images, or build the network with in_chans={shape[1] if len(shape) == 4 else '…'}"
+        if len(shape) == 3:
+            remedy = "images[None] makes a batch of one image"
+        raise ConfigError(f"images have shape {shape}; this network expects (N, {channels}, H, W): {remedy}")
 
     def freeze(self, last_stage: int | None = None) -> None:
         """Stop training stages 0 … last_stage (None: all): no gradients, norms in eval mode, also after `train()`.
@@ -253,15 +245,19 @@ class Backbone(nn.Module):
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
 
-    def set_lean(self, enable: bool = True) -> None:
+    def set_memory_efficient(self, enable: bool = True) -> None:
         """Keep less for the backward pass of a mixed-precision training; values differ by rounding alone.
 
-        Under bfloat16 autocast the residual stream is bfloat16, and where the GPU kernels serve, GELU's result in the
-        feed-forward, the largest map, is computed again instead of kept. Evaluation is as ever.
+        Under bfloat16 autocast the residual stream is bfloat16, and where the GPU kernels run, GELU's result in the
+        feed-forward, the largest map, is computed again instead of kept. Evaluation does not change.
         """
         for module in self.modules():
             if isinstance(module, Block | FeedForward):
-                module.lean = enable
+                module.memory_efficient = enable
+
+    def set_lean(self, enable: bool = True) -> None:
+        """The earlier name of `set_memory_efficient`."""
+        self.set_memory_efficient(enable)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Published initialisation: convolutions N(0, 2 / fan_out), biases 0, norms 1 and 0, layer scales 0.01."""

@@ -19,7 +19,7 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def statistics_held(module: nn.Module) -> Iterator[None]:
-    """While this is open, training-mode BatchNorms normalise as ever, but their running statistics do not move.
+    """While this is open, training-mode BatchNorms normalise as usual, but their running statistics do not move.
 
     The norms go on receiving their statistics, because the recomputation must save the same tensors as the forward
     pass did; a momentum of 0 leaves the averages as they are, bit for bit, and the counter is put back.

@@ -24,9 +24,17 @@ from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
 from .foldable import evaluate_parametrizations, refuse_what_folding_loses
+from .fused import (
+    can_fuse,
+    computes_as_written,
+    depthwise_weights,
+    is_square,
+    pointwise_weights,
+    register_methods,
+    why_not_fused,
+)
 from .heads.layers import ConvNormReLU
-from .layers import can_fuse, depthwise_gelu, streamed_feed_forward, why_not_fused
-from .packed import Packed, methods
+from .packed import Packed
 
 
 class FoldedPatchEmbed(Packed):
@@ -48,9 +56,10 @@ class FoldedPatchEmbed(Packed):
 
     def pack(self) -> ops.PackedPatch | None:
         """See Packed."""
-        if not ops.path_taken("folded_patch") or not _computes(self.conv, nn.Conv2d):
+        conv = self.conv
+        if not ops.path_taken("folded_patch") or not computes_as_written(conv, nn.Conv2d) or not is_square(conv):
             return None
-        return ops.pack_patch(self.conv)
+        return ops.pack_patch(conv.weight, conv.bias, stride=conv.stride[0], padding=int(conv.padding[0]))
 
 
 class FoldedBlock(Packed):
@@ -80,11 +89,18 @@ class FoldedBlock(Packed):
         if packed is not None:
             return ops.folded_blocks(x, packed)
         hidden = self.proj_in(x)
-        # in place only where nobody else can hold the map
-        hidden = _gelu_(hidden) if can_fuse(self.proj_in) else F.gelu(hidden)
+        # in x's own memory, which spares fresh pages for a map, only where nobody else can hold it
+        hidden = torch.ops.aten.gelu_(hidden) if can_fuse(x, pointwise=(self.proj_in,)) else F.gelu(hidden)
         x = torch.addcmul(self.proj_out(self.spatial(hidden)), x, self.shortcut)
-        y = streamed_feed_forward(self.expand, self.depthwise, self.project, x)
-        return x + (self.project(depthwise_gelu(self.depthwise, self.expand(x))) if y is None else y)
+        return x + self._feed_forward(x)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        if can_fuse(x, depthwise=(self.depthwise,), pointwise=(self.expand, self.project)):
+            ends = pointwise_weights(self.expand), pointwise_weights(self.project)
+            return ops.chunked_feed_forward(x, ends[0], depthwise_weights(self.depthwise), ends[1])
+        if can_fuse(x, depthwise=(self.depthwise,)):
+            return self.project(ops.depthwise_gelu(self.expand(x), depthwise_weights(self.depthwise)))
+        return self.project(F.gelu(self.depthwise(self.expand(x))))
 
     def inside(self) -> Iterable[nn.Module]:
         """See Packed."""
@@ -95,13 +111,14 @@ class FoldedBlock(Packed):
         spatial = self.spatial
         if not ops.path_taken("folded_blocks"):
             return None
-        if not _computes(spatial, LargeKernelAttention) or spatial.gate != "multiply":
+        if not computes_as_written(spatial, LargeKernelAttention) or spatial.gate != "multiply":
             return None
         products: list[Any] = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
         convolutions: list[Any] = [spatial.near, spatial.far, self.depthwise]
         if any(map(why_not_fused, [*products, *convolutions])):
             return None
-        return ops.pack_block(products, convolutions, self.shortcut)
+        pairs, triples = map(pointwise_weights, products), map(depthwise_weights, convolutions)
+        return ops.pack_block(list(pairs), list(triples), self.shortcut)
 
 
 class FoldedStage(Packed):
@@ -136,7 +153,7 @@ class FoldedStage(Packed):
 
     def pack(self) -> ops.PackedBlocks | None:
         """The blocks' packed weights in one tensor, of which theirs become views."""
-        blocks = [cast(FoldedBlock, block) for block in self.blocks if _computes(block, FoldedBlock)]
+        blocks = [cast(FoldedBlock, block) for block in self.blocks if computes_as_written(block, FoldedBlock)]
         for block in blocks:
             block.pack_again()
         packed: list[Any] = [block.packed for block in blocks]
@@ -149,13 +166,7 @@ class FoldedStage(Packed):
         return whole
 
 
-# What each class computed when it was written: a class that was patched since is called.
-_METHODS: dict[type[nn.Module], Any] = {kind: methods(kind) for kind in (nn.Conv2d, LargeKernelAttention, FoldedBlock)}
-
-
-def _computes(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is of exactly this class, and that of its original forward."""
-    return type(module) is kind and methods(kind) == _METHODS[kind]
+register_methods(FoldedBlock)
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -184,13 +195,6 @@ def fold(model: nn.Module) -> nn.Module:
 def is_folded(model: nn.Module) -> bool:
     """Whether `fold` made this model, or a part of it."""
     return any(isinstance(m, FoldedBlock) for m in model.modules())
-
-
-def _gelu_(x: Tensor) -> Tensor:
-    """GELU in x's own memory, which spares fresh pages for a map; autograd keeps a copy where it needs one."""
-    if torch.compiler.is_exporting() or not isinstance(x, Tensor):
-        return F.gelu(x)
-    return torch.ops.aten.gelu_(x)
 
 
 def _fold_norm(module: ConvNormReLU) -> None:

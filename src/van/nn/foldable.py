@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ..errors import ConfigError
-from ..ops.tensors import ordinary
 from .backbone import Attention, Backbone, Block, FeedForward, PatchEmbed, Stage
+from .fused import REPLACEABLE, has_plain_weights, why_called
 from .heads.layers import ConvNormReLU
-from .layers import REPLACEABLE, DropPath, PointwiseConv2d, why_called
+from .layers import DropPath, PointwiseConv2d
 
 # Classes of what is rebuilt or dropped; anything else in their places computes something of its own.
 _KNOWN = {Stage, PatchEmbed, Block, Attention, FeedForward, PointwiseConv2d, nn.Conv2d, DropPath}
@@ -39,7 +39,7 @@ def refuse_what_folding_loses(model: nn.Module) -> None:
                 f"{name} has hooks, which folding would lose; remove them (those of weight norm, spectral norm and"
                 " pruning with torch.nn.utils), or use the network as it is"
             )
-        if not ordinary(*module.parameters(recurse=False)):
+        if not has_plain_weights(module):
             raise ConfigError(f"{name} has weights that are not plain tensors, which cannot be folded")
 
 

@@ -35,8 +35,8 @@ def optimize(
     takes images in any layout. Layout and kernels are those of `van.ops` for the device that the model is on.
     Attributes such as `classes` and `preprocess` come along.
     example: (N, in_chans, H, W), None for a random image of the size in the model's `preprocess`, else 224 x 224.
-    training: only change the layout, and on CUDA what is kept for the backward pass (Backbone.set_lean); parameters,
-    names and train/eval modes stay, so make the optimizer from the copy.
+    training: only change the layout, and on CUDA what is kept for the backward pass (Backbone.set_memory_efficient);
+    parameters, names and train/eval modes stay, so make the optimizer from the copy.
     compile: also torch.compile it, which takes a minute or more for every new kind of input.
     Raises ConfigError when the model holds no Backbone or has what a copy would lose (see `van.nn.fold`), VanError when
     the original's output is not finite or one of the copy differs from it by more than TOLERANCE times the largest
@@ -62,7 +62,7 @@ def optimize(
     if training:
         for module in fast.modules():
             if isinstance(module, Backbone) and next(module.parameters()).is_cuda:
-                module.set_lean()
+                module.set_memory_efficient()
         for copied, original in zip(fast.modules(), model.modules(), strict=True):
             copied.training = original.training
     return fast

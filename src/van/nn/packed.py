@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from .. import ops
-from .layers import REPLACEABLE, why_called
+from .fused import REPLACEABLE, methods, process_has_hooks, wants_gradients, why_called
 
 
 class Packed(nn.Module):
@@ -44,16 +43,16 @@ class Packed(nn.Module):
 
     def ready(self, x: Tensor) -> Any:
         """The packed weights where the kernel serves this map and calling modules would give the same, else None."""
-        if not ops.block_kernel_serves(x) or _has_any_global_hook():
+        if not ops.has_block_kernel(x) or process_has_hooks():
             return None
         if torch.compiler.is_compiling():
             return None if any(map(why_called, self.inside())) else self.packed
         snapshot = self.snapshot  # once: other threads may be packing
         if snapshot is None or not snapshot.holds():
-            if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            if wants_gradients(self.parameters()):
                 return None  # it is being trained: no use in packing at every step
             self.pack_again()
-        elif torch.is_grad_enabled() and snapshot.wants_gradients():
+        elif wants_gradients(snapshot.tensors()):
             return None
         return self.packed
 
@@ -88,7 +87,7 @@ class Snapshot:
         self._children = tuple(chain.from_iterable(map(dict.values, self._families)))
         owners = chain.from_iterable((m._parameters, m._buffers) for m in (root, *self._modules))
         self._owners = tuple(owner for owner in owners if owner)
-        self._tensors = self._current()
+        self._tensors = self.tensors()
         self._versions, self._addresses = _versions(self._tensors), _addresses(self._tensors)
 
     def holds(self) -> bool:
@@ -101,24 +100,16 @@ class Snapshot:
             return False
         if not all(map(is_, chain.from_iterable(map(dict.values, self._families)), self._children)):
             return False
-        tensors = self._current()
+        tensors = self.tensors()
         return _versions(tensors) == self._versions and _addresses(tensors) == self._addresses
 
-    def wants_gradients(self) -> bool:
-        """Whether a tensor inside is to be trained."""
-        return any(map(attrgetter("requires_grad"), self._current()))
-
-    def _current(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The parameters and buffers that the modules have now."""
         values: Any = chain.from_iterable(map(dict.values, self._owners))  # type: ignore[arg-type]
         return tuple(filter(partial(is_not, None), values))
 
 
 _geometry = attrgetter("stride", "padding", "dilation", "groups", "padding_mode")
-
-
-def methods(kind: Any) -> tuple[Any, Any]:
-    """Where a class computes; a patched class has others."""
-    return kind.forward, getattr(kind, "_conv_forward", None)
 
 
 def _versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Logits at the size of a picture, a band of rows at a time: memory depends on the band, not on the picture.
+"""Logits at the size of an image, a tile of rows at a time: memory depends on the tile, not on the image.
 
-Shape legend: K classes, C channels, H and W of the picture, h and w of the logits that exist.
+Shape legend: K classes, C channels, H and W of the image, h and w of the logits that exist.
 Source of the windows: slide_inference of MMSegmentation 0.2x, on which the VAN segmentation code stands.
 """
 
@@ -24,7 +24,7 @@ class Rows(Protocol):
         """Rows start … stop - 1: (K, stop - start, W)."""
 
 
-class Held:
+class WholeLogits:
     """Logits that exist: (K, h, w)."""
 
     def __init__(self, logits: Tensor) -> None:
@@ -92,7 +92,7 @@ def _between(lines: Tensor, above: Tensor, weights: Tensor) -> Tensor:
 
 
 class Sliding:
-    """Logits of overlapping windows, averaged; a window lives from the first to the last band that touches it.
+    """Logits of overlapping windows, averaged; a window is kept from the first to the last tile that it overlaps.
 
     decode: a crop (C, window, window) of the pixels to its logits (K, h, w).
     pixels: (C, H, W).
@@ -111,20 +111,20 @@ class Sliding:
         """See Rows."""
         reach = self.window[0]
         self.alive = {top: line for top, line in self.alive.items() if top + reach > start}
-        band: Tensor | None = None
+        tile: Tensor | None = None
         for top in (top for top in self.tops if top < stop and top + reach > start):
             first, last = max(start, top), min(stop, top + reach)
             for left, source in zip(self.lefts, self._line(top), strict=True):
                 logits = source.rows(first - top, last - top)
-                if band is None:
-                    band = logits.new_zeros(logits.shape[0], stop - start, self.size[1])
-                band[:, first - start : last - start, left : left + self.window[1]] += logits
-        assert band is not None  # windows leave no row out
-        return band.div_((self.over_rows[start:stop, None] * self.over_columns).to(band))
+                if tile is None:
+                    tile = logits.new_zeros(logits.shape[0], stop - start, self.size[1])
+                tile[:, first - start : last - start, left : left + self.window[1]] += logits
+        assert tile is not None  # windows leave no row out
+        return tile.div_((self.over_rows[start:stop, None] * self.over_columns).to(tile))
 
     def _line(self, top: int) -> list[Rows]:
         if top not in self.alive:
-            self.alive[top] = [Resized(Held(self.decode(crop)), self.window) for crop in self._crops(top)]
+            self.alive[top] = [Resized(WholeLogits(self.decode(crop)), self.window) for crop in self._crops(top)]
         return self.alive[top]
 
     def crops(self) -> Iterator[Tensor]:

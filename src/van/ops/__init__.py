@@ -3,7 +3,7 @@
 | where | function | how |
 |---|---|---|
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
-| CPU, float32 | streamed_feed_forward | products and C kernel, a few images at a time: forward, every gradient |
+| CPU, float32 | chunked_feed_forward | products and C kernel, a few images at a time: forward, every gradient |
 | CPU, float32, no gradients | folded_blocks, folded_patch | the C kernel: the folded blocks of a stage in one call |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
@@ -14,36 +14,39 @@
 | CUDA, float32, halves | fast_layout | channels_last |
 | other devices and types, exports | all | library convolutions with the padding inside; the layout as it came |
 
-Halves are bfloat16 and float16. The C kernel is compiled when it is first needed (library.py); without a compiler the
+Halves are bfloat16 and float16. The C kernel is compiled when it is first needed (c_library.py); without a compiler the
 CPU takes the library's convolutions; and so it does by each path that its family of processors was not measured to
-gain by (measured.py, selection.py). Triton's are checked by a small computation when a GPU first needs them (gpu.py);
-without Triton, on GPUs before Ampere, or where that check fails, the GPU takes the library's convolutions. So do both
-with VAN_OPS=plain. `van info --ops` tells which it is and why.
+gain by (measured.py, selection.py). Triton's are checked by a small computation when a GPU first needs them
+(cuda_depthwise.py); without Triton, on GPUs before Ampere, or where that check fails, the GPU takes the library's
+convolutions. So do both with VAN_OPS=plain. `van info --ops` shows which it is and why.
 """
 
-from .chunked import streamed_feed_forward, streaming_serves
-from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, kernel_serves, without_kernels
-from .feed_forward import depthwise_gelu_project, recomputing_pays
+from .chunked import can_chunk, chunked_feed_forward
+from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, has_kernel, without_kernels
 from .folded_block import (
     PackedBlocks,
     PackedPatch,
-    block_kernel_serves,
     folded_blocks,
     folded_patch,
+    has_block_kernel,
     pack_block,
     pack_patch,
 )
 from .layout import fast_layout
-from .pointwise import pointwise_conv2d
+from .pointwise import Pointwise, pointwise_conv2d
+from .recompute import depthwise_gelu_project, should_recompute
 from .reference import Conv
 from .report import report
 from .selection import path_taken, taking
+from .tensors import ordinary
 
 __all__ = [
     "Conv",
     "PackedBlocks",
     "PackedPatch",
-    "block_kernel_serves",
+    "Pointwise",
+    "can_chunk",
+    "chunked_feed_forward",
     "depthwise_conv2d",
     "depthwise_gelu",
     "depthwise_gelu_project",
@@ -51,15 +54,15 @@ __all__ = [
     "fast_layout",
     "folded_blocks",
     "folded_patch",
-    "kernel_serves",
+    "has_block_kernel",
+    "has_kernel",
+    "ordinary",
     "pack_block",
     "pack_patch",
     "path_taken",
     "pointwise_conv2d",
-    "recomputing_pays",
     "report",
-    "streamed_feed_forward",
-    "streaming_serves",
+    "should_recompute",
     "taking",
     "without_kernels",
 ]

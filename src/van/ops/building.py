@@ -1,6 +1,6 @@
 """Compile the C kernel, and keep it in the user's cache, from where only what they wrote themselves is loaded.
 
-A kept file's name ends in the digest of its content, so that damage is seen before anything of the file runs.
+A kept file's name ends in the digest of its content, so that damage is found before anything of the file runs.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def compiled(folder: Path, flags: Sequence[str]) -> Path:
             if isinstance(error, subprocess.TimeoutExpired):
                 raise CompilerHangsError(f"{compiler[0]} did not end in {COMPILER_TIMEOUT_S} s") from None
             raise
-    said = words.read_bytes().decode(errors="replace").strip() or "no output"
+    output = words.read_bytes().decode(errors="replace").strip() or "no output"
     if status:
-        raise NoKernelError(f"{compiler[0]} failed: {said.splitlines()[0]}")
+        raise NoKernelError(f"{compiler[0]} failed: {output.splitlines()[0]}")
     if not made.is_file():
         raise NoKernelError(f"{compiler[0]} ended well and made no file")
     return made

@@ -21,9 +21,11 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from . import cpu_depthwise as kernel
-from . import reference as plain
+from . import reference
 from .c_library import library
-from .depthwise import c_kernel_serves, kernel_serves
+from .depthwise import depthwise_gelu, has_c_kernel, has_kernel
+from .pointwise import Pointwise, pointwise_conv2d
+from .recompute import depthwise_gelu_project
 from .reference import Conv
 from .selection import in_mode
 from .tensors import LARGEST_KERNEL, ordinary
@@ -31,8 +33,6 @@ from .tensors import LARGEST_KERNEL, ordinary
 # Images are taken together while their expanded map is no larger than this, so that it stays in the caches.
 CHUNK_BYTES = 8 * 1024 * 1024
 _thread = threading.local()
-# weight (K, C, 1, 1), bias (K,) or None
-Pointwise = tuple[Tensor, Tensor | None]
 
 
 @torch.library.custom_op("van::feed_forward", mutates_args=(), device_types="cpu")
@@ -181,7 +181,7 @@ def _(
 
 def _plainly(inputs: Sequence[Any]) -> Tensor:
     x, expand, expand_bias, near, near_bias, dilation, project, project_bias = inputs
-    x = plain.chain(F.conv2d(x, expand, expand_bias), [(near, near_bias, dilation)], gelu=True)
+    x = reference.chain(F.conv2d(x, expand, expand_bias), [(near, near_bias, dilation)], gelu=True)
     return F.conv2d(x, project, project_bias)
 
 
@@ -205,12 +205,12 @@ def _flops(x: Sequence[int], *weights: Sequence[int]) -> int:
 # --- for the network
 
 
-def streaming_serves(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> bool:
+def can_chunk(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> bool:
     """Whether the C kernel computes a feed-forward of x with these weights and biases; not under autocast."""
     parameters = *expand, *conv[:2], *project
-    if not (ordinary(x, *parameters) and kernel_serves(x)):
+    if not (ordinary(x, *parameters) and has_kernel(x)):
         return False
-    if not c_kernel_serves(x, in_mode("streamed_feed_forward", x, *parameters)):
+    if not has_c_kernel(x, in_mode("streamed_feed_forward", x, *parameters)):
         return False
     same = all(p is None or (p.dtype, p.device) == (x.dtype, x.device) for p in parameters)
     return same and not torch.is_autocast_enabled("cpu") and _joined(x, expand[0], conv, project[0])
@@ -225,6 +225,16 @@ def _joined(x: Tensor, expand: Tensor, conv: Conv, project: Tensor) -> bool:
     return side <= LARGEST_KERNEL and (conv[1] is None or conv[1].shape == (hidden,))
 
 
-def streamed_feed_forward(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> Tensor:
-    """1x1, depthwise, GELU, 1x1: (N, C, H, W) -> (N, K, H, W), float32 on the CPU, in channels_last memory."""
-    return feed_forward(x, *expand, *conv, *project)
+def chunked_feed_forward(
+    x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise, *, memory_efficient: bool = False
+) -> Tensor:
+    """1x1, depthwise, GELU, 1x1: (N, C, H, W) -> (N, K, H, W); a few images at a time in float32 on the CPU.
+
+    memory_efficient: elsewhere keep no result of GELU for the backward pass, where that pays (recompute.py).
+    """
+    if can_chunk(x, expand, conv, project):
+        return feed_forward(x, *expand, *conv, *project)
+    x = pointwise_conv2d(x, *expand)
+    if memory_efficient:
+        return depthwise_gelu_project(x, conv, *project)
+    return pointwise_conv2d(depthwise_gelu(x, conv), *project)

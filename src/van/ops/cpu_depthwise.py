@@ -1,6 +1,6 @@
 """The depthwise convolutions as PyTorch operators: the C kernel on the CPU, autograd, fake tensors, FLOP counts.
 
-gpu.py registers the CUDA side.
+cuda_depthwise.py registers the CUDA side.
 
 Shapes: N batch, C channels, H height, W width, k kernel side. Maps are (N, C, H, W) in any layout; results lie in
 channels_last memory. float32; float64 exists for checking gradients.
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..errors import ConfigError
-from . import reference as plain
+from . import reference
 from .c_library import library
 from .reference import Conv
 from .tensors import require_fitting
@@ -70,6 +70,16 @@ def depthwise_pair_backward(
     """Gradients of x, and of weight and bias of both convolutions."""
     one, two, three, four, five = _backward(grad, x, [(near, near_bias, near_dilation), (far, far_bias, far_dilation)])
     return one, two, three, four, five
+
+
+@torch.library.custom_op("van::depthwise_gelu_again", mutates_args=(), device_types="cpu")
+def depthwise_gelu_again(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """GELU of the convolution once more, and, from its gradient, those of x, weight and bias."""
+    convs = [(weight, bias, dilation)]
+    grad_x, grad_weight, grad_bias = _backward(grad, x, convs, gelu=True)
+    return _forward(x, convs, gelu=True), grad_x, grad_weight, grad_bias
 
 
 # --- calling C
@@ -160,6 +170,11 @@ def _(
     return _like(x), _flat(near), near.new_empty(bias), _flat(far), far.new_empty(bias)
 
 
+@depthwise_gelu_again.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor, *_parameters: Any) -> tuple[Tensor, ...]:
+    return _like(x), _like(x), _flat(weight), weight.new_empty(weight.shape[0])
+
+
 def _flat(weight: Tensor) -> Tensor:
     return torch.empty_like(weight, memory_format=torch.contiguous_format)
 
@@ -200,8 +215,8 @@ def _plainly(inputs: Sequence[Any]) -> Tensor:
     # under autocast the operator has taken float32 parameters of a smaller map
     parameters = [p.to(x.dtype) if isinstance(p, Tensor) else p for p in parameters]
     if len(parameters) == 4:
-        return plain.chain(x, [tuple(parameters[:3])], gelu=parameters[3])
-    return plain.chain(x, [tuple(parameters[:3]), tuple(parameters[3:])])
+        return reference.chain(x, [tuple(parameters[:3])], gelu=parameters[3])
+    return reference.chain(x, [tuple(parameters[:3]), tuple(parameters[3:])])
 
 
 _differentiable(depthwise, depthwise_backward, (0, 1, 2), _plainly)
@@ -216,6 +231,11 @@ def _(x: Any, weight: Any, *_parameters: Any, **_options: Any) -> int:
 @register_flop_formula(torch.ops.van.depthwise_backward)
 def _(grad: Any, x: Any, weight: Any, *_parameters: Any, **_options: Any) -> int:
     return 2 * _flops(x, weight)
+
+
+@register_flop_formula(torch.ops.van.depthwise_gelu_again)
+def _(grad: Any, x: Any, weight: Any, *_parameters: Any, **_options: Any) -> int:
+    return 2 * _flops(x, weight)  # as of the gradients alone: nothing that a plain step would not do
 
 
 @register_flop_formula(torch.ops.van.depthwise_pair)

@@ -20,8 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..errors import VanError
 from . import cpu_depthwise as kernel
-from . import feed_forward
-from . import reference as plain
+from . import reference
 from .c_library import _wish
 from .cpu_depthwise import _like
 from .reference import Conv
@@ -62,7 +61,7 @@ def _(grad: Tensor, x: Tensor, *parameters: Any) -> tuple[Tensor, Tensor, Tensor
     return one, two, three, four, five
 
 
-@feed_forward.depthwise_gelu_again.register_kernel("cuda")
+@kernel.depthwise_gelu_again.register_kernel("cuda")
 def _(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -259,7 +258,7 @@ def check(device: torch.device) -> float:
             torch.randn(shape, generator=draw) for shape in ((2, 20, 5, 9), (20, 1, 3, 3), (20,), (2, 20, 5, 9))
         )
         leaves = [t.double().requires_grad_() for t in (x, weight, bias)]
-        y = plain.chain(leaves[0], [(leaves[1], leaves[2], 2)], gelu=True)
+        y = reference.chain(leaves[0], [(leaves[1], leaves[2], 2)], gelu=True)
         wanted = [y, *torch.autograd.grad(y, leaves, grad.double())]
         x, weight, bias, grad = (t.to(device) for t in (x, weight, bias, grad))
         convs = [(weight, bias, 2)]

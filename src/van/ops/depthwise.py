@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_depthwise as kernel
-from . import reference as plain
+from . import reference
 from .c_library import library
 from .cuda_depthwise import DTYPES, gpu
 from .reference import Conv
@@ -30,22 +30,26 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation
     An odd span is padded one more at the bottom and right.
     """
     x, conv = _as_autocast(x), (weight, bias, dilation)
-    served = kernel_serves(x, conv, path=in_mode("depthwise_conv2d", x, weight, bias))
-    return kernel.depthwise(x, *conv, False) if served else plain.convolve(x, *conv)
+    ours = has_kernel(x, conv, path=in_mode("depthwise_conv2d", x, weight, bias))
+    return kernel.depthwise(x, *conv, False) if ours else reference.convolve(x, *conv)
 
 
 def depthwise_gelu(x: Tensor, conv: Conv) -> Tensor:
     """Exact GELU of a depthwise convolution (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
     x = _as_autocast(x)
-    served = kernel_serves(x, conv, path=in_mode("depthwise_gelu", x, *conv[:2]))
-    return kernel.depthwise(x, *conv, True) if served else plain.chain(x, [conv], gelu=True)
+    ours = has_kernel(x, conv, path=in_mode("depthwise_gelu", x, *conv[:2]))
+    return kernel.depthwise(x, *conv, True) if ours else reference.chain(x, [conv], gelu=True)
 
 
 def depthwise_pair(x: Tensor, near: Conv, far: Conv) -> Tensor:
     """Two depthwise convolutions, first near, then far, each (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
     x = _as_autocast(x)
-    served = kernel_serves(x, near, far, path=in_mode("depthwise_pair", x, *near[:2], *far[:2]))
-    return kernel.depthwise_pair(x, *near, *far) if served else plain.chain(x, [near, far])
+    if not has_kernel(x, near, far):  # where it cannot compute both, it may still compute one
+        for weight, bias, dilation in (near, far):
+            x = depthwise_conv2d(x, weight, bias, dilation=dilation)
+        return x
+    ours = _takes(x, in_mode("depthwise_pair", x, *near[:2], *far[:2]))
+    return kernel.depthwise_pair(x, *near, *far) if ours else reference.chain(x, [near, far])
 
 
 @contextmanager
@@ -58,7 +62,7 @@ def without_kernels() -> Iterator[None]:
         _kernels_wanted.reset(token)
 
 
-def kernel_serves(x: Tensor, *convs: Conv, path: str | None = None) -> bool:
+def has_kernel(x: Tensor, *convs: Conv, path: str | None = None) -> bool:
     """Whether a kernel computes these convolutions of x: the C kernel float32 on the CPU, Triton's on a GPU.
 
     Both take square kernels and ordinary tensors; neither is exported. path: the C kernel's, which its family of
@@ -69,17 +73,22 @@ def kernel_serves(x: Tensor, *convs: Conv, path: str | None = None) -> bool:
     if not ordinary(x, *(tensor for weight, bias, _ in convs for tensor in (weight, bias))):
         return False
     x = _as_autocast(x)
-    served = c_kernel_serves(x, path) if x.device.type == "cpu" else gpu_serves(x)
-    return served and all(fits(x, weight, bias, mixed=x.is_cuda) for weight, bias, _ in convs)
+    ours = has_c_kernel(x, path) if x.device.type == "cpu" else has_gpu_kernel(x)
+    return ours and all(fits(x, weight, bias, mixed=x.is_cuda) for weight, bias, _ in convs)
 
 
-def c_kernel_serves(x: Tensor, path: str | None = None) -> bool:
+def has_c_kernel(x: Tensor, path: str | None = None) -> bool:
     """Whether the C kernel computes maps of this type, and takes this path here."""
-    served = x.device.type == "cpu" and x.dtype == torch.float32 and _available()
-    return served and (path is None or _taken(path))
+    ours = x.device.type == "cpu" and x.dtype == torch.float32 and _available()
+    return ours and (path is None or _taken(path))
 
 
-def gpu_serves(x: Tensor) -> bool:
+def _takes(x: Tensor, path: str) -> bool:
+    """Whether this path is taken for a map that the kernels can compute; on a GPU all are."""
+    return x.device.type != "cpu" or _taken(path)
+
+
+def has_gpu_kernel(x: Tensor) -> bool:
     """Whether the Triton kernels compute maps of this type, where they are."""
     return x.device.type == "cuda" and x.dtype in DTYPES and _ready(x.device)
 

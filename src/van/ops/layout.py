@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .depthwise import gpu_serves
+from .depthwise import has_gpu_kernel
 from .tensors import ordinary
 
 
@@ -14,6 +14,6 @@ def fast_layout(x: Tensor) -> Tensor:
 
     channels_last on the CPU and on a GPU that the Triton kernels serve, as they came elsewhere.
     """
-    if not torch.compiler.is_exporting() and ordinary(x) and (x.device.type == "cpu" or gpu_serves(x)):
+    if not torch.compiler.is_exporting() and ordinary(x) and (x.device.type == "cpu" or has_gpu_kernel(x)):
         return x.contiguous(memory_format=torch.channels_last)
     return x

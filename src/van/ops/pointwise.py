@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .depthwise import gpu_serves
+from .depthwise import has_gpu_kernel
 from .tensors import ordinary, require_loaded
+
+# weight (K, C, 1, 1), bias (K,) or None
+Pointwise = tuple[Tensor, Tensor | None]
 
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -25,4 +28,4 @@ def _faster_as_product(x: Tensor) -> bool:
     if x.device.type == "cpu":
         return True
     half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled("cuda")
-    return x.device.type == "cuda" and half and gpu_serves(x)
+    return x.device.type == "cuda" and half and has_gpu_kernel(x)

@@ -1,4 +1,4 @@
-"""Measure in which blocks the Triton kernels are fastest on this GPU, and keep the answer (blocks.py reads it)."""
+"""Measure in which blocks the Triton kernels are fastest on this GPU, and keep the answer (for triton_tiles.py)."""
 
 from __future__ import annotations
 

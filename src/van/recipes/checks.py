@@ -62,3 +62,15 @@ def check_head(model: Any) -> None:
         raise ConfigError("model.keep_head needs model.checkpoint; a new network has no head to keep")
     if model.keep_head and model.reset_head:
         raise ConfigError("model.keep_head and model.reset_head contradict each other; leave one of them out")
+
+
+def check_weights(weights: tuple[float, ...] | dict[str, float] | str) -> None:
+    """Weights of classes in a loss: "balanced", or numbers of which some are above 0."""
+    if isinstance(weights, str):
+        one_of("loss.class_weights", weights, ("balanced",))
+        return
+    numbers = tuple(weights.values()) if isinstance(weights, dict) else tuple(weights)
+    for number in numbers:
+        in_range("loss.class_weights", number, 0, math.inf)
+    if not any(numbers):
+        raise ConfigError(f"loss.class_weights is {weights}; expected numbers of which some are above 0")

@@ -20,13 +20,14 @@ from PIL import Image
 from ..configs.metadata import ModelMetadata
 from ..configs.model_config import ModelConfig
 from ..errors import ConfigError, UnknownNameError
+from .comparison import Comparison
 from .options import option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..images.sources import ImageSource
-    from ..recipes import AnyRecipe
+    from ..recipes import BaseRecipe
     from .training import Training
 
 Json = Any  # dict, list, str, float, int, bool or None, nested
@@ -366,7 +367,7 @@ class Task(ABC):
     name: "classification"; noun: what its models are called in messages. config: the class of configuration that its
     checkpoints carry. predict_options, eval_options: frozen dataclasses of its own options, fields made by
     `options.option`; eval_options is a subclass of EvalOptions. data_help: what `--data` takes. channels_last: the
-    memory layout of its networks.
+    memory layout of its networks. comparison: how an exported network is compared with the original.
     """
 
     name: ClassVar[str]
@@ -377,6 +378,7 @@ class Task(ABC):
     results: ClassVar[ResultTable]
     data_help: ClassVar[str] = "a folder"
     channels_last: ClassVar[bool] = True
+    comparison: ClassVar[Comparison] = Comparison()
 
     def build(self, config: ModelConfig) -> nn.Module:
         """The model of a configuration, with fresh weights."""
@@ -392,6 +394,11 @@ class Task(ABC):
     def network(self, model: nn.Module, subject: Subject, options: object) -> nn.Module:
         """What to run of a model, by the options with `network`."""
         return model
+
+    def exported(self, subject: Subject) -> dict[str, Json]:
+        """What an exported file says besides configuration and metadata: `inference`, how images become inputs by this
+        task's own record, which a processor finds in the provenance, and `ignore_index`."""
+        return {}
 
     @abstractmethod
     def processor(self, subject: Subject, options: object) -> Processor[Any, Any]:
@@ -422,10 +429,10 @@ class Task(ABC):
         """An evaluation on a data set; options: of `eval_options`. Raises DataError where the classes do not fit."""
 
     @property
-    def recipe(self) -> type[AnyRecipe]:
+    def recipe(self) -> type[BaseRecipe]:
         """The class of this task's training recipes, which has sections of its own."""
         raise ConfigError(f"there are no training recipes for {self.noun}s")
 
-    def training(self, recipe: AnyRecipe) -> Training:
+    def training(self, recipe: BaseRecipe) -> Training[Any]:
         """What training by a recipe needs of this task."""
         raise ConfigError(f"{self.noun}s cannot be trained by this package")

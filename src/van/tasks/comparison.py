@@ -1,6 +1,6 @@
-"""How two forms of one network are compared by their raw outputs: the exported one with the original, int8 with float32.
+"""How two forms of one network are compared by their raw outputs: exported with original, int8 with float32.
 
-Shapes: N batch, K classes, h and w of dense outputs.
+Shapes: N batch, K classes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ class Comparison:
     """What counts as the same result, and the words for it.
 
     decisions: the plural of what a network decides. unit: the plural of what has one decision.
-    score: heading of the task's monitored score in percent. figures: key of each further figure -> words before it.
+    score, heading: the task's monitored score, its key in reports and its heading where it stands in percent.
+    figures: key of each further figure -> the words before it.
     """
 
-    score: str
+    score: str = "score"
+    heading: str = "score %"
     decisions: str = "classes"
     unit: str = "images"
     figures: Mapping[str, str] = field(default_factory=dict)

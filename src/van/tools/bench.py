@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,13 +22,14 @@ from torch import nn
 from .. import models, ops
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..exporting import export, network, reference
-from ..exporting.calibration import Data
+from ..exporting.graph import OUTPUT
 from ..exporting.int8 import quantize
 from ..exporting.int8_report import sqnr_db
-from ..exporting.sample_images import pictures
+from ..exporting.sample_images import Images, named_images
 from ..inference.engines.exported import open_exported
 from ..nn.dtypes import in_float32
 from ..nn.layers import PointwiseConv2d
+from ..nn.model import Model
 from ..ops.timing import burst_ms, in_turn, summary
 
 Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> logits
@@ -90,9 +91,9 @@ def bench(
     size: int | None = None,
     threads: int | None = None,
     rounds: int = ROUNDS,
-    calibration: Data | None = None,
+    calibration: Images | None = None,
 ) -> Bench:
-    """Measure a classifier or segmenter on this CPU, every form in turn, after a check that all compute the same.
+    """Measure a network on this CPU, every form in turn, after a check that all compute the same.
 
     source: a model name (random weights), what `van.load` takes, or a model.
     forms: of FORMS; None: eager, optimised and the runtimes that are installed. size: pixels of the random images'
@@ -101,18 +102,7 @@ def bench(
     Raises ConfigError for numbers that cannot work, VanError when a float32 form gives other logits than eager.
     """
     chosen = tuple(forms) if forms is not None else installed()
-    for form in chosen:
-        if form not in FORMS:
-            raise UnknownNameError.of("form", form, FORMS)
-    for name, value in {
-        "batch": batch,
-        "size": size,
-        "threads": threads,
-        "rounds": rounds,
-        "forms": len(chosen),
-    }.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; expected at least 1")
+    _check(chosen, batch=batch, size=size, threads=threads, rounds=rounds)
     model = _model(source)
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     images = _images(model, batch, size)
@@ -133,8 +123,18 @@ def bench(
     )
 
 
+def _check(forms: Sequence[str], **numbers: int | None) -> None:
+    """Raises UnknownNameError for a form, ConfigError for a number below 1 and for no form at all."""
+    for form in forms:
+        if form not in FORMS:
+            raise UnknownNameError.of("form", form, FORMS)
+    for name, value in (*numbers.items(), ("forms", len(forms))):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1")
+
+
 def networks(
-    model: nn.Module, forms: Sequence[str], folder: Path, images: np.ndarray, *, calibration: Data | None = None
+    model: Model, forms: Sequence[str], folder: Path, images: np.ndarray, *, calibration: Images | None = None
 ) -> dict[str, Run]:
     """The forms of a network, ready to run in torch's number of threads; exported ones are written into `folder`.
 
@@ -149,10 +149,10 @@ def networks(
         if form in EXPORTED_FORMS:
             export(model, file)
         else:
-            data = calibration if calibration is not None else [image for _, image in pictures(None)]
-            quantize(model, file, calibration=data, max_drop=1.0)  # how fast it is; how good, a data set must tell
+            data = calibration if calibration is not None else [image for _, image in named_images(None)]
+            quantize(model, file, calibration=data, max_drop=1.0)  # its speed is measured; its scores need a data set
         engine = open_exported(file, trust=True)  # written a moment ago
-        made[form] = lambda images, engine=engine: engine.run(images)["logits"]  # type: ignore[misc]
+        made[form] = lambda images, engine=engine: engine.run(images)[OUTPUT]  # type: ignore[misc]
     return made
 
 
@@ -190,49 +190,46 @@ def gemm_gflops(ms: float) -> float:
     return 2 * GEMM_SIDE**3 / ms / 1e6
 
 
-def floor_ms(model: nn.Module, shape: Sequence[int], gflops: float) -> float:
+def floor_ms(model: Model, shape: Sequence[int], gflops: float) -> float:
     """Milliseconds that the network's 1x1 convolutions take on images (N, C, H, W) at a rate of multiply-adds."""
     shaped, counts = copy.deepcopy(model).to("meta").eval(), list[int]()
     for module in shaped.modules():
         if isinstance(module, PointwiseConv2d):
             module.register_forward_hook(lambda conv, _, y: counts.append(y.numel() * conv.in_channels))
     with torch.inference_mode(), ops.without_kernels():
-        getattr(shaped, "decode", shaped)(torch.empty(tuple(shape), device="meta"))
+        shaped.raw(torch.empty(tuple(shape), device="meta"))
     return 2 * sum(counts) / gflops / 1e6
 
 
-def _torch_form(model: nn.Module, form: str, images: np.ndarray) -> Run:
-    if form == "eager":
-        ready = model.eval()
-    else:
+def _torch_form(model: Model, form: str, images: np.ndarray) -> Run:
+    ready: Any = model.eval()
+    if form != "eager":
         ready = models.optimize(model, example=torch.from_numpy(images), compile=form == "compiled")
-    run = getattr(ready, "decode", ready)  # a segmenter's logits at its head's size, as in exported files
 
     def logits(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return run(torch.from_numpy(images)).numpy()
+            return ready.raw(torch.from_numpy(images)).numpy()  # as in exported files
 
     return logits
 
 
-def _model(source: str | Path | nn.Module) -> nn.Module:
+def _model(source: str | Path | nn.Module) -> Model:
     if isinstance(source, str) and source in models.list_models():
         warnings.warn(f"{source} is a model name: it is measured with random weights", VanNotice, stacklevel=3)
         return network(models.create_model(source, seed=0).eval())
-    return in_float32(network(source), "the model")
+    return cast(Model, in_float32(network(source), "the model"))
 
 
-def _images(model: nn.Module, batch: int, size: int | None) -> np.ndarray:
+def _images(model: Model, batch: int, size: int | None) -> np.ndarray:
     """Random ones, from a fixed seed."""
-    preprocess = getattr(model, "preprocess", None)
+    preprocess = model.metadata.preprocess
     sides = (size, size) if size else preprocess.size if preprocess is not None else (224, 224)
-    known: Any = model.config
-    config = getattr(known, "backbone", known)
-    return np.random.default_rng(0).standard_normal((batch, config.in_chans, *sides), np.float32)
+    shape = (batch, model.config.backbone.in_chans, *sides)
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 def installed() -> tuple[str, ...]:
-    """The forms that this machine can run without being asked for more: torch's own and the exported ones."""
+    """The forms that are measured by default: torch's own, and those whose runtimes are installed."""
     from importlib.util import find_spec
 
     wants = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}

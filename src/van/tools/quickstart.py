@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the quickstart and print its figures; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m van.tools.quickstart", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", default="quickstart", help="folder for the results (default: quickstart)")
-    parser.add_argument("--epochs", type=int, help="fewer, for a quicker look (default: the recipe's)")
+    parser.add_argument("--epochs", type=int, help="fewer, to be done sooner (default: the recipe's)")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin on a busy machine slow it tenfold
     try:
@@ -71,7 +71,7 @@ def _fresh(folder: Path) -> Path:
 
     if (folder / "recipe.yaml").exists():
         with RunLock() as lock:
-            lock.take(folder)  # another quickstart may still be at it
+            lock.take(folder)  # another quickstart may still be running
             shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def _predict_files(model: Path, folder: Path) -> None:
-    """Write some held-out digits to files and predict them as anybody's files."""
+    """Write some held-out digits to files, and predict what is in these files."""
     from ..data import open_classification
     from ..inference.predictor import Prediction, Predictor
 
@@ -100,16 +100,16 @@ def _predict_files(model: Path, folder: Path) -> None:
 def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     from ..data import open_classification
     from ..inference.predictor import Prediction, Predictor
-    from .report.run_picture import Sample, run_picture
+    from .report.run_picture import run_picture
 
     data = open_classification("digits", "val")
     images = [data.load(index) for index in range(len(data))]
-    samples: list[Sample] = []
-    for (image, label), prediction in zip(
-        images, Predictor(model).predict_many([image for image, _ in images]), strict=True
-    ):
-        if isinstance(prediction, Prediction):
-            samples.append((image, prediction.label, data.classes[label]))
+    predictions = Predictor(model).predict_many([image for image, _ in images])
+    samples = [
+        (image, prediction.label, data.classes[label])
+        for (image, label), prediction in zip(images, predictions, strict=True)
+        if isinstance(prediction, Prediction)
+    ]
     samples.sort(key=lambda sample: sample[1] == sample[2])  # stable: mistakes first, then the others in order
     path.write_bytes(run_picture(folder, samples[:SHOWN], title=title))
 

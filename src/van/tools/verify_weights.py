@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..checkpoints import hub
+from ..configs.backbone import VARIANTS
 from ..configs.published_weights import Weight
 from ..errors import CheckpointError, MissingExtraError, VanError, VanNotice
 from ..files import cache_folder
@@ -28,6 +29,8 @@ CAT_CLASSES = frozenset(range(281, 286))
 # The first logits that transformers' test asserts on that image, prepared as the repository's processor file says
 # (facts of 2022: ImageNet's mean and std, crop 0.875), not as the weights were trained.
 CATS_LOGITS = {"hub/van_b2": (0.1029, -0.0904, -0.6365)}
+# Data sets whose classes the right answer is one of.
+ANSWERED = ("in1k", "in21k")
 LOGITS_TOLERANCE = 1e-3  # image libraries of other versions decode and resize a little differently
 
 Fetch = Callable[[Weight, "Path | None"], Path]
@@ -51,7 +54,7 @@ class Check:
 class Question:
     """The image that every classifier is asked, and the answer that is right.
 
-    picture: returns its path, once it is needed. expect: a class index or a part of a class name; "" accepts any
+    picture: returns its path when it is needed. expect: a class index or a part of a class name; "" accepts any
     answer; None means the cats, whose answers are known.
     """
 
@@ -105,15 +108,15 @@ def _check(row: Weight, question: Question, cache: Path | None, fetch: Fetch) ->
         digits = _sha256(_weight_file(path))
         if row.sha256 and not digits.startswith(row.sha256):
             raise CheckpointError(f"sha256 is {digits}, expected {row.sha256}…; delete {path} and try again")
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as notices:
             warnings.simplefilter("always", VanNotice)
-            detail = _load_and_ask(row, path, question)
+            detail = _load_and_classify(row, path, question)
     except MissingExtraError as error:
         return Check(weight=row, status="skipped", detail=str(error), sha256=digits)
     except Exception as error:  # whatever a file from elsewhere brings about, the other rows are still to be checked
-        told = str(error) if isinstance(error, VanError) else f"{type(error).__name__}: {error}"
-        return Check(weight=row, status="failed", detail=" ".join(told.split()), sha256=digits)
-    notes = tuple(str(one.message) for one in said if issubclass(one.category, VanNotice))
+        reason = str(error) if isinstance(error, VanError) else f"{type(error).__name__}: {error}"
+        return Check(weight=row, status="failed", detail=" ".join(reason.split()), sha256=digits)
+    notes = tuple(str(one.message) for one in notices if issubclass(one.category, VanNotice))
     return Check(weight=row, status="ok", detail=detail, sha256=digits, notes=notes)
 
 
@@ -136,13 +139,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _load_and_ask(row: Weight, path: Path, question: Question) -> str:
-    """Load strictly, compare with the row, classify the image; returns what to tell, raises CheckpointError."""
+def _load_and_classify(row: Weight, path: Path, question: Question) -> str:
+    """Load strictly, compare with the row, classify the image; returns the result in words, raises CheckpointError."""
     from ..inference.engines.torch_engine import TorchEngine
-    from ..nn.segmenter import Segmenter
 
     model = _loaded(row, path)
-    if isinstance(model, Segmenter):
+    if row.dataset not in ANSWERED:
         return f"loads, with {model.num_classes} classes; no picture was labelled, as no right answer is known"
     if row.num_classes is None:
         return f"loads, with {model.num_classes} classes; no label was asked, as its classes are unknown"
@@ -151,26 +153,25 @@ def _load_and_ask(row: Weight, path: Path, question: Question) -> str:
     def logits(preprocess: Preprocess) -> np.ndarray:
         return engine.run(preprocess(picture)[None])["logits"][0]  # (K,)
 
-    # the module's attributes are typed as tensors
-    told = _judge(question.expect, logits(getattr(model, "preprocess")), getattr(model, "classes", None))  # noqa: B009
+    found = _judge(question.expect, logits(model.metadata.preprocess or Preprocess()), model.classes)
     if question.expect is None and row.name in CATS_LOGITS:
-        told += _compare(logits(IMAGENET), CATS_LOGITS[row.name])
-    return told
+        found += _compare(logits(IMAGENET), CATS_LOGITS[row.name])
+    return found
 
 
 def _loaded(row: Weight, path: Path) -> Model:
     from ..models import info, load
 
-    model, told = load(path), info(path)
-    if told.format != row.format:
-        raise CheckpointError(f"the file is of format {told.format}, expected {row.format}")
+    model, found = load(path), info(path)
+    if found.format != row.format:
+        raise CheckpointError(f"the file is of format {found.format}, expected {row.format}")
     # van_b6 may be either of its two widths
-    if told.name != row.model and not (row.task == "classification" and told.name.startswith(row.model)):
-        raise CheckpointError(f"the file holds {told.name}, expected {row.model}")
-    if row.num_classes is not None and told.num_classes != row.num_classes:
-        raise CheckpointError(f"the head has {told.num_classes} classes, expected {row.num_classes}")
-    if told.layer_norm_eps != row.layer_norm_eps:
-        raise CheckpointError(f"epsilon reads as {told.layer_norm_eps:g}, expected {row.layer_norm_eps:g}")
+    if found.name != row.model and not (row.model in VARIANTS and found.name.startswith(row.model)):
+        raise CheckpointError(f"the file holds {found.name}, expected {row.model}")
+    if row.num_classes is not None and found.num_classes != row.num_classes:
+        raise CheckpointError(f"the head has {found.num_classes} classes, expected {row.num_classes}")
+    if found.layer_norm_eps != row.layer_norm_eps:
+        raise CheckpointError(f"epsilon reads as {found.layer_norm_eps:g}, expected {row.layer_norm_eps:g}")
     return model
 
 

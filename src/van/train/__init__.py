@@ -18,13 +18,15 @@ try:
 except ImportError as error:
     raise MissingExtraError.of("pytorch-lightning, timm and torchdata", "train", "for training") from error
 
-from ..recipes import AnyRecipe, configured
+from ..recipes import BaseRecipe, configured
 from .run import run
 
 __all__ = ["run", "train"]
 
 
-def train(recipe: str | AnyRecipe, settings: Mapping[str, Any] | None = None, /, **sections: Mapping[str, Any]) -> Path:
+def train(
+    recipe: str | BaseRecipe, settings: Mapping[str, Any] | None = None, /, **sections: Mapping[str, Any]
+) -> Path:
     """Train by a recipe, as `van train` does, and return the run's folder.
 
     recipe: a name of `van train --list`, or a Recipe. settings: by dotted name, `{"data.path": "my_data",
@@ -38,7 +40,7 @@ class _Train(ModuleType):
     """This module, called as `van.train(…)`."""
 
     def __call__(
-        self, recipe: str | AnyRecipe, settings: Mapping[str, Any] | None = None, /, **sections: Mapping[str, Any]
+        self, recipe: str | BaseRecipe, settings: Mapping[str, Any] | None = None, /, **sections: Mapping[str, Any]
     ) -> Path:
         return train(recipe, settings, **sections)
 

@@ -27,7 +27,7 @@ class BatchNormPolicy(Callback):
     "reduce": each process keeps statistics of its own images; before every validation they are averaged.
     "sync": batches are normalised over all processes (CUDA: torch's SyncBatchNorm, which Lightning puts in).
     "frozen": the checkpoint's statistics stay, in training too.
-    "recalibrate": before every validation the statistics are taken anew, of `images` training images over all
+    "recalibrate": before every validation the statistics are computed from `images` training images over all
     processes, with the weights as they are: averaged weights get statistics of their own.
     """
 
@@ -145,7 +145,9 @@ def _as_training(network: nn.Module, norms: Sequence[_Norm]) -> Iterator[None]:
             norm.momentum = momentum
 
 
-def calibration_loader(dataset: Any, keys: Any, *, images: int, batch_size: int, workers: int) -> Iterator[Tensor]:
+def calibration_loader(
+    dataset: Any, keys: Any, *, images: int, batch_size: int, workers: int, collate: Any = None
+) -> Iterator[Tensor]:
     """Images (N, C, H, W) of the first `images` keys, in whole batches."""
     chosen = list(islice(iter(keys), images))
     generator = torch.Generator().manual_seed(0)  # not the global one, which belongs to the training
@@ -156,6 +158,12 @@ def calibration_loader(dataset: Any, keys: Any, *, images: int, batch_size: int,
         drop_last=True,
         num_workers=workers,
         generator=generator,
+        collate_fn=collate,
     )
-    # augment.splits gives an image several versions, (N, S, C, H, W)
-    return (images.flatten(0, 1) if images.ndim == 5 else images for images, *_ in loader)
+    return (images_of(batch) for batch in loader)
+
+
+def images_of(batch: Any) -> Tensor:
+    """The images (N, C, H, W) of a training batch; augment.splits gives an image several versions, (N, S, C, H, W)."""
+    images: Tensor = batch[0]
+    return images.flatten(0, 1) if images.ndim == 5 else images

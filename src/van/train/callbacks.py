@@ -1,4 +1,4 @@
-"""What a run writes down and remembers besides its weights: random state, the table of epochs, best and last."""
+"""What a run writes down and remembers besides its weights: random state and the table of epochs."""
 
 from __future__ import annotations
 
@@ -11,33 +11,16 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from ..data.seeding import rng_state, set_rng_state
 from ..errors import VanNotice
 from ..files import atomic_output
-from ..recipes import TrainerSpec
-from ..recipes.segmentation_spec import SegmentationTrainerSpec
-from .checkpoint_io import BEST
-from .distributed import Talk
+from .distributed import Communicator
 from .folder import TABLE
-from .preemption import LastCheckpoint, Preemption
 
-COLUMNS: tuple[str, ...] = (
-    "epoch",
-    "step",
-    "lr",
-    "train/loss",
-    "val/loss",
-    "val/top1",
-    "val/top5",
-    "val/macro_f1",
-    "val/macro_precision",
-    "val/macro_recall",
-    "seconds",
-    "images_per_s",
-)
+# Of metrics.csv, around the scores of the task's validation.
+BEFORE_SCORES, AFTER_SCORES = ("epoch", "step", "lr", "train/loss"), ("seconds", "images_per_s")
 
 
 def counted_from_one(rows: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -60,21 +43,21 @@ class ProcessState(Callback):
     """
 
     def __init__(self) -> None:
-        self.rank, self.talk = 0, Talk(1)
+        self.rank, self.processes = 0, Communicator(1)
         self.module: LightningModule | None = None
         self.losses, self.batches = torch.zeros(()), 0  # of this epoch
         self.buffers: dict[str, Any] = {}
         self.random: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.rank, self.talk, self.module = trainer.global_rank, Talk(trainer.world_size), pl_module
+        self.rank, self.processes, self.module = trainer.global_rank, Communicator(trainer.world_size), pl_module
 
     def state_dict(self) -> dict[str, Any]:
         assert self.module is not None
-        several = self.talk.ranks > 1  # the buffers of a single process are in the weights
+        several = self.processes.world_size > 1  # the buffers of a single process are in the weights
         buffers = {name: buffer.cpu() for name, buffer in self.module.named_buffers()} if several else {}
         own = {"random": rng_state(), "buffers": buffers, "losses": self.losses.cpu(), "batches": self.batches}
-        return {"processes": self.talk.gather(own)}
+        return {"processes": self.processes.gather(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         own = state_dict["processes"][self.rank]
@@ -100,7 +83,7 @@ class ProcessState(Callback):
 
     def epoch_loss(self) -> float:
         """Mean over the epoch's batches of all processes; begins the next epoch."""
-        every = self.talk.gather((float(self.losses), self.batches))
+        every = self.processes.gather((float(self.losses), self.batches))
         self.losses, self.batches = torch.zeros(()), 0
         return sum(losses for losses, _ in every) / max(sum(batches for _, batches in every), 1)
 
@@ -109,12 +92,12 @@ class EpochTable(Callback):
     """metrics.csv: one row per epoch, counted from 1, kept across resumes; `rows` holds the same numbers.
 
     state: has the loss over an epoch that was interrupted in the middle, which Lightning's own mean has not.
+    scores: of the task's validation, in order.
     """
 
-    def __init__(
-        self, folder: Path, state: ProcessState, *, images_per_epoch: int, columns: Sequence[str] = COLUMNS
-    ) -> None:
-        self.path, self.images_per_epoch, self.columns = folder / TABLE, images_per_epoch, tuple(columns)
+    def __init__(self, folder: Path, state: ProcessState, *, images_per_epoch: int, scores: Sequence[str]) -> None:
+        self.path, self.images_per_epoch = folder / TABLE, images_per_epoch
+        self.columns = (*BEFORE_SCORES, *scores, *AFTER_SCORES)
         self.state = state
         self.rows: list[dict[str, float]] = []
         self.started, self.trained_s = time.perf_counter(), 0.0
@@ -170,30 +153,3 @@ class EpochTable(Callback):
 def _log_epoch(trainer: Trainer, pl_module: LightningModule) -> None:
     """Trackers, and the names of files in history/, count epochs from 1 too; Lightning's own count is from 0."""
     pl_module.log("epoch", float(trainer.current_epoch + 1), rank_zero_only=True)
-
-
-def monitor_mode(monitor: str) -> str:
-    """ "min" for losses, "max" for accuracies."""
-    return "min" if monitor.endswith("loss") else "max"
-
-
-def keepers(folder: Path, spec: TrainerSpec | SegmentationTrainerSpec, preemption: Preemption) -> list[Callback]:
-    """Early stopping if asked for, then best.ckpt, then last.ckpt (which so knows about both)."""
-    mode = monitor_mode(spec.monitor)
-    callbacks: list[Callback] = []
-    if spec.early_stopping is not None:
-        patience: dict[str, Any] = {"patience": spec.early_stopping, "check_finite": False}  # NaN: not better, no end
-        callbacks.append(EarlyStopping(spec.monitor, mode=mode, check_on_train_epoch_end=True, **patience))
-    best = ModelCheckpoint(
-        folder,
-        Path(BEST).stem,
-        monitor=spec.monitor,
-        mode=mode,
-        save_top_k=1,
-        save_weights_only=False,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-    )
-    last = LastCheckpoint(folder, preemption, every_steps=spec.checkpoint_every_steps, every_s=spec.checkpoint_every_s)
-    return [*callbacks, best, last]

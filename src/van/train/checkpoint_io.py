@@ -26,6 +26,11 @@ _GONE = (
 )  # fmt: skip
 
 
+# Lightning keeps the state of a data module under its name, which in version 0.1 each task had its own.
+SAMPLED_DATA_MODULE = "SampledDataModule"
+EARLIER_DATA_MODULES = frozenset(("ClassificationDataModule", "SegmentationDataModule"))
+
+
 class DamagedError(CheckpointError):
     """A checkpoint is not what was written."""
 
@@ -73,6 +78,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """As Lightning's; of a run whose folder was moved, the best checkpoint and its score are found again."""
         state = super().load_checkpoint(path, *arguments, **options)
+        for earlier in EARLIER_DATA_MODULES & state.keys():
+            state[SAMPLED_DATA_MODULE] = state.pop(earlier)
         for callback in state.get("callbacks", {}).values():
             before = callback.get("dirpath") if isinstance(callback, dict) else None
             if self.run is None or not isinstance(before, str):

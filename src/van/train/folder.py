@@ -26,10 +26,10 @@ import yaml
 
 from ..errors import ConfigError, DataError
 from ..files import is_temporary, write_file
-from ..recipes import AnyRecipe, recipe_of
+from ..recipes import BaseRecipe, recipe_of
 from ..recipes.reading import read_settings
 from .checkpoint_io import BEST, LAST, PREVIOUS
-from .distributed import is_first, place
+from .distributed import is_first, process_info
 from .lock import RunLock
 
 MODEL, MODEL_WITHOUT_EMA = "model.safetensors", "model-without-ema.safetensors"
@@ -38,14 +38,16 @@ TABLE = "metrics.csv"
 _WRITTEN = (MODEL, MODEL_WITHOUT_EMA, RECIPE, ENVIRONMENT, SUMMARY)
 
 
-def open_folder(recipe: AnyRecipe, lock: RunLock | None = None) -> Path:
+def open_folder(recipe: BaseRecipe, lock: RunLock | None = None) -> Path:
     """The run's folder, created, writable, and this run's alone; what killed runs left half-written is removed.
 
     Raises ConfigError when it already holds a run, is in use, or cannot be written.
     """
     spec = recipe.trainer
-    if place().launcher and place().ranks > 1 and spec.out is None and spec.resume is None:
-        raise ConfigError(f"{place().ranks} processes need one folder that all of them see; give trainer.out")
+    if process_info().launcher and process_info().world_size > 1 and spec.out is None and spec.resume is None:
+        raise ConfigError(
+            f"{process_info().world_size} processes need one folder that all of them see; give trainer.out"
+        )
     if spec.resume == "auto" or not is_first():
         folder = Path(spec.out or resume_file(spec.resume or "").parent)
     elif spec.resume is not None:
@@ -158,13 +160,13 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, True))
 
 
-def write_recipe(folder: Path, recipe: AnyRecipe) -> None:
+def write_recipe(folder: Path, recipe: BaseRecipe) -> None:
     """recipe.yaml."""
     text = yaml.dump(recipe.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_text(folder / RECIPE, text)
 
 
-def read_recipe(path: Path) -> AnyRecipe:
+def read_recipe(path: Path) -> BaseRecipe:
     """The recipe in a YAML file; raises ConfigError when it is none."""
     return recipe_of(read_settings(path))
 

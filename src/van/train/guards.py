@@ -1,4 +1,4 @@
-"""Eyes on a run: losses that are no numbers, images that cannot be read."""
+"""What stops a run, or speaks up: losses that are no numbers, images that cannot be read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .optimizer import base_lr
 SHOWN = 8
 
 
-class LossWatch(Callback):
+class LossGuard(Callback):
     """Stops the run when a loss is NaN or infinite, naming step, learning rate and the batch's files.
 
-    A GPU's loss is looked at when the next step is under way: reading it earlier would make the device wait. No bad
+    A GPU's loss is read when the next step is under way: reading it earlier would make the device wait. No bad
     checkpoint is written in between, because AtomicCheckpointIO refuses weights that are not finite.
     """
 
@@ -33,13 +33,13 @@ class LossWatch(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._look(trainer)
+        self._check(trainer)
         where = {"epoch": trainer.current_epoch, "batch": batch_idx, "step": trainer.global_step}
         self.last = loss_of(trainer, outputs), {**where, "lr": base_lr(trainer.optimizers[0])}
         if trainer.is_last_batch or outputs["loss"].device.type == "cpu":
-            self._look(trainer)
+            self._check(trainer)
 
-    def _look(self, trainer: Any) -> None:
+    def _check(self, trainer: Any) -> None:
         if self.last is None:
             return
         (loss, where), self.last = self.last, None
@@ -58,12 +58,12 @@ class LossWatch(Callback):
 class Substituting(Dataset[Any]):
     """Another data set, `[(epoch, index, …)]`, whose next readable image stands in for one that cannot be read.
 
-    unreadable: a flag per image, shared with data workers. Raises DataError when none of the next images is readable
-    either, or when nothing may be replaced (`limit` 0).
+    data: what it holds. unreadable: a flag per image, shared with data workers.
+    Raises DataError when none of the next images is readable either, or when nothing may be replaced (`limit` 0).
     """
 
     def __init__(self, dataset: Any, *, limit: int) -> None:
-        self.dataset, self.limit = dataset, limit
+        self.dataset, self.data, self.limit = dataset, dataset.data, limit
         self.reported: list[int] = []  # before training
         self.unreadable = torch.zeros(len(dataset) if limit else 0, dtype=torch.bool).share_memory_()
 
@@ -77,7 +77,7 @@ class Substituting(Dataset[Any]):
             self.unreadable[self.reported] = True
 
     def replacement_notice(self, name: str, number: int) -> str:
-        """What is said of an unreadable image."""
+        """The notice about an unreadable image."""
         return f"{name} cannot be read; another image stands in for it (number {number} of at most {self.limit})"
 
     def __getitem__(self, key: Any) -> Any:
@@ -92,11 +92,13 @@ class Substituting(Dataset[Any]):
                 return self.dataset[(epoch, place, *rest)]
             except DataError:
                 self.unreadable[place] = True
-        raise DataError(f"{self.limit + 1} images in a row cannot be read, from {self.dataset.data.name(index)} on")
+        raise DataError(f"{self.limit + 1} images in a row cannot be read, from {self.data.name(index)} on")
 
 
-class ImageWatch(Callback):
+class UnreadableImageGuard(Callback):
     """Reports images that could not be read and were replaced, once each, and stops the run beyond the limit."""
+
+    state_key = "ImageWatch"  # under which checkpoints of version 0.1 hold its state
 
     def __init__(self, images: Substituting) -> None:
         self.images = images
@@ -118,7 +120,7 @@ class ImageWatch(Callback):
 
     def _report(self, index: int) -> None:
         self.reported.append(index)
-        name, limit = self.images.dataset.data.name(index), self.images.limit
+        name, limit = self.images.data.name(index), self.images.limit
         if len(self.reported) > limit:
             raise DataError(
                 f"{len(self.reported)} training images cannot be read, trainer.max_unreadable is {limit}; the last is "

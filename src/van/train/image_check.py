@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
-from ..data import FolderData
 from ..data.checking import LIMIT_S, Checked, check_images
 from ..errors import DataError, PreemptedError, VanNotice
-from ..recipes import Recipe
+from ..recipes import BaseRecipe
 from .folder import write_text
 from .guards import Substituting
 from .preemption import Preemption
@@ -22,18 +22,18 @@ UNREADABLE = "unreadable.txt"
 SHOWN = 8  # names on the screen; the file has all
 
 
-def check_run(recipe: Recipe, train: Substituting, val: object, folder: Path, preemption: Preemption) -> None:
-    """Look at the images of a run, as `data.check` says; those of training that may be replaced are marked.
+def check_run(recipe: BaseRecipe, train: Substituting, val: Any, folder: Path, preemption: Preemption) -> None:
+    """Decode the images of a run, as `data.check` says; those of training that may be replaced are marked.
 
     unreadable.txt in the run's folder names every one that was found. Raises DataError for unreadable validation
     images, and for more unreadable training images than trainer.max_unreadable; PreemptedError when asked to stop.
     """
     (folder / UNREADABLE).unlink(missing_ok=True)
-    images = train.dataset.data
-    if recipe.data.check == "none" or preemption.asked or not isinstance(images, FolderData):
+    images = train.data
+    if recipe.data.check == "none" or preemption.asked or not _has_files(images):
         return
-    assert isinstance(val, FolderData)
-    index = None if recipe.data.index is None else Path(recipe.data.index)
+    where = getattr(recipe.data, "index", None)
+    index = None if where is None else Path(where)
     limit_s = None if recipe.data.check == "all" else LIMIT_S
     found: list[Checked] = []
     with _bar(recipe.trainer.progress) as progress:
@@ -44,10 +44,10 @@ def check_run(recipe: Recipe, train: Substituting, val: object, folder: Path, pr
             )
     if preemption.asked and any(each.left for each in found):
         raise PreemptedError("asked to stop before the first step: run the same command again")
-    _tell(found, val, images, folder, train)
+    _report(found, val, images, folder, train)
 
 
-def _tell(found: list[Checked], val: FolderData, images: FolderData, folder: Path, train: Substituting) -> None:
+def _report(found: list[Checked], val: Any, images: Any, folder: Path, train: Substituting) -> None:
     parts = zip((val, images), found, strict=True)
     of_val, of_train = ([data.name(place) for place in each.unreadable] for data, each in parts)
     if of_val or of_train:
@@ -77,15 +77,19 @@ def _tell(found: list[Checked], val: FolderData, images: FolderData, folder: Pat
         done = sum(each.decoded for each in found)
         warnings.warn(
             f"{done} images were checked in {LIMIT_S:.0f} s, {left} were not; the next start goes on there (data.check "
-            "all looks at every one, none at none)",
+            "all decodes every one, none not one)",
             VanNotice,
             stacklevel=4,
         )
 
 
+def _has_files(data: Any) -> bool:
+    return hasattr(data, "files") and len(data) > 0 and bool(data.files(0))
+
+
 @contextmanager
 def _bar(style: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal while images are looked at."""
+    """A bar on a terminal while images are decoded."""
     console = Console(stderr=True)
     if style not in ("auto", "bar") or not console.is_terminal:
         yield None

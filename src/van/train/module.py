@@ -1,98 +1,96 @@
-"""One training step, one validation step, the optimizer and its schedule: what Lightning's Trainer drives.
-
-Shapes: N batch, C channels, H height, W width, K classes.
-"""
+"""One training step, one validation step, the optimizer and its schedule: what Lightning's Trainer drives."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from ..data.fingerprint import Fingerprint
-from ..recipes import Recipe
-from ..tasks.classification.accuracy import accuracy
-from ..tasks.classification.losses import Criterion, build_mixup, build_teacher, join_splits
-from .optimizer import base_lr, build_optimizer, build_schedule, clip_gradients
+from ..tasks.training import Objective, Training
+from ..tasks.validation import Validator
+from .distributed import Communicator
+from .optimizer import base_lr, build_optimizer, clip_gradients
+from .schedule import Schedule, build_schedule
 
 
-class ClassificationModule(LightningModule):
-    """A classifier in training by a recipe.
+class TrainingModule(LightningModule):
+    """A network in training by a recipe.
 
-    model: (N, C, H, W) -> (N, K) logits; updates_per_epoch: optimizer steps in one epoch, for the schedule.
-    weights: of the classes in the loss, (K,); None: all alike.
+    objective, validator: of the task, for this data. updates_per_epoch: optimizer steps in one epoch, for the schedule.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        recipe: Recipe,
+        training: Training[Any],
         *,
+        objective: Objective,
+        validator: Validator,
         classes: tuple[str, ...],
         updates_per_epoch: int,
-        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.classes = classes
-        self.contents: dict[str, Fingerprint] = {}  # what the data set held when the run began
-        self.model, self.recipe, self.updates_per_epoch = model, recipe, updates_per_epoch
+        self.task_training, self.recipe, self.classes = training, training.recipe, classes
+        self.contents: Mapping[str, Fingerprint] = {}  # what the data set held when the run began
+        self.model, self.updates_per_epoch = model, updates_per_epoch
         self.ema: ModelEmaV3 | None = None
-        if recipe.trainer.ema_decay is not None:
-            self.ema = ModelEmaV3(model, decay=recipe.trainer.ema_decay, use_warmup=True)
+        if self.recipe.trainer.ema_decay is not None:
+            self.ema = ModelEmaV3(model, decay=self.recipe.trainer.ema_decay, use_warmup=True)
             self.ema.requires_grad_(False)
-        self.mixup = build_mixup(recipe, len(classes))
-        self.criterion = Criterion(recipe, weights)
-        self.teacher = build_teacher(recipe, model, classes)
-        self.accuracy = accuracy(len(classes), prefix="val/")
-        self.val_loss = MeanMetric()  # Lightning's own mean is wrong where processes have different numbers of images
+        self.objective, self.validator = objective, validator
+        self.processes = Communicator(1)
 
     @property
     def evaluated(self) -> nn.Module:
         """The weights that are validated and exported: the average when there is one."""
         return self.model if self.ema is None else self.ema.module
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = join_splits(batch[0], batch[1])  # (N, C, H, W), (N,)
-        images, targets = self._layout(images), labels
-        if self.mixup is not None:
-            off = self.recipe.augment.mix_off_epoch
-            self.mixup.mixup_enabled = off is None or self.current_epoch < off
-            images, targets = self.mixup(images, labels)  # targets (N, K)
-        logits = self.model(images)  # (N, K)
-        loss = self.criterion(logits, targets)
-        if self.teacher is not None:
-            loss = torch.lerp(loss, self.teacher.loss(images, logits), self.teacher.weight)
-        self.log("train/loss", loss, on_step=True, on_epoch=False, batch_size=len(labels))  # LossWatch looks at it
+    def setup(self, stage: str) -> None:
+        self.processes = Communicator(self.trainer.world_size)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        losses = self.objective.losses(self.model, batch, epoch=self.current_epoch)
+        loss = reduce(add, losses.values())
+        self.log("train/loss", loss, on_step=True, on_epoch=False, batch_size=1)  # LossGuard checks it
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = self._layout(batch[0]), batch[1]
-        logits = self.evaluated(images).float()  # (N, K)
-        self.accuracy.update(logits, labels)
-        self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
-        self.log("val/loss", self.val_loss, on_epoch=True, batch_size=len(labels))
-        self.log_dict(self.accuracy, on_epoch=True, batch_size=len(labels))
+    def on_validation_epoch_start(self) -> None:
+        self.validator.reset()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.validator.count(self.evaluated, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self.validator.compute(self.processes.gather).items():
+            self.log(f"val/{name}", value)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if self.trainer.validating and not self.validator.batched:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.recipe)
-        scheduler = build_schedule(optimizer, self.recipe, self.updates_per_epoch)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        optimizer = build_optimizer(self.model, self.task_training)
+        schedule = build_schedule(optimizer, self.recipe, self.updates_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        scheduler.step_update(self.global_step)  # does nothing for a schedule per epoch
+        scheduler.after_step(self.global_step)
 
     def on_train_epoch_start(self) -> None:
         data: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(data, "set_epoch"):  # a stream's
             data.set_epoch(self.current_epoch)
-        schedule: Any = self.lr_schedulers()
-        schedule.step(self.current_epoch)  # does nothing for a schedule per step
+        schedule: Schedule = self.lr_schedulers()  # type: ignore[assignment]
+        schedule.before_epoch(self.current_epoch)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -107,11 +105,8 @@ class ClassificationModule(LightningModule):
         checkpoint["van_classes"] = list(self.classes)
         checkpoint["van_data"] = self.contents
 
-    def _layout(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last) if self.recipe.trainer.channels_last else images
-
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        clip_gradients(self.model, self.recipe.optim)
+        clip_gradients(self.model, self.task_training)
 
     def _lr(self) -> float:
         optimizer: Any = self.optimizers()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,24 +9,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
-from ..data import ClassificationData
 from ..data.fingerprint import Fingerprint, differences, some
-from ..data.readers import StreamData
+from ..data.streams import StreamData
 from ..errors import ConfigError, DataError, VanNotice
 from ..images.preprocess import Preprocess
-from ..nn import Classifier
-from ..recipes import AnyRecipe, Recipe, SegmentationRecipe, TrackSpec, recipe_of
-from ..tasks.classification.losses import class_weights
+from ..nn import Model
+from ..recipes import BaseRecipe, TrackSpec, recipe_of
+from ..tasks import task_named
+from ..tasks.training import Training
 from .checkpoint_io import read_last
-from .datamodule import ClassificationDataModule
-from .distributed import place
+from .distributed import process_info
 from .folder import resume_source
-from .module import ClassificationModule
-from .network import build_network, laid_out, resolve_preprocess
+from .loading import SampledDataModule
+from .module import TrainingModule
+from .network import laid_out
 from .optimizer import build_optimizer
-from .sources import Images, open_images
 from .streams import StreamDataModule
 
 # What a resumed run may change without becoming another run.
@@ -41,55 +38,61 @@ _FREE_DATA = (
 )  # fmt: skip
 FREE_ON_RESUME = frozenset((*_FREE_DATA, *(f"trainer.{name}" for name in _FREE)))
 
-Fitted = TypeVar("Fitted", Recipe, SegmentationRecipe)
+Fitted = TypeVar("Fitted", bound=BaseRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class PreparedRun:
     """A run that is ready to start; resume: the checkpoint to continue from."""
 
-    recipe: Recipe
-    network: Classifier
-    preprocess: Preprocess
-    module: ClassificationModule
-    data: ClassificationDataModule | StreamDataModule
+    recipe: BaseRecipe
+    training: Training[Any]
+    network: Model
+    preprocess: Preprocess | None
+    module: TrainingModule
+    data: SampledDataModule | StreamDataModule
     device: str
     resume: str | None
 
 
-def prepare(recipe: Recipe) -> Job:
+def prepare(recipe: BaseRecipe) -> PreparedRun:
     """Data, network, optimizer and resume file of a recipe, each checked; nothing is written.
 
     Raises DataError, ConfigError, CheckpointError.
     """
     device = pick_device(recipe.trainer.device, recipe.trainer.precision)
-    recipe = fit_devices(recipe, device)
-    train, val = open_images(recipe)
-    recipe = _fit_warmup(_fit_batch(recipe, len(train)))
+    task = task_named(recipe.task)
+    training = task.training(fit_devices(recipe, device))
+    train, val = training.open_data()
+    training = task.training(training.fitted(train, val))
+    recipe = training.recipe
     _check_share(recipe, len(val))
     contents = {"train": train.fingerprint(), "val": val.fingerprint()}
     resume = check_resume(recipe, train.classes, contents)
-    network = build_network(recipe.model, train.classes, seed=recipe.trainer.seed)
-    preprocess = resolve_preprocess(network, recipe.data)
-    network.preprocess = preprocess
-    _check_map(recipe, network, preprocess)
-    data = _data_module(train, val, recipe=recipe, preprocess=preprocess, pin_memory=device.startswith("cuda"))
+    network = training.network(train)
+    preprocess, validator = network.preprocess, training.validator(val, network)
+    kind: Any = StreamDataModule if isinstance(train, StreamData) else SampledDataModule
+    data: SampledDataModule | StreamDataModule = kind(
+        training, train, val, network=network, validator=validator, pin_memory=device.startswith("cuda")
+    )
     data.probe()
     network = laid_out(network, device, channels_last=recipe.trainer.channels_last)
-    module = ClassificationModule(
+    module = TrainingModule(
         network,
-        recipe,
+        training,
+        objective=training.objective(train, network),
+        validator=validator,
         classes=train.classes,
         updates_per_epoch=data.updates_per_epoch,
-        weights=_class_weights(recipe, train),
     )
     module.contents = contents
-    build_optimizer(network, recipe)  # raises for options it cannot have
-    tell_lr(recipe)
+    build_optimizer(network, training)  # raises for options it cannot have
+    announce_lr(recipe)
     if recipe.trainer.compile:
-        network.compile()
-    return Job(
+        training.compile(network)
+    return PreparedRun(
         recipe=recipe,
+        training=training,
         network=network,
         preprocess=preprocess,
         module=module,
@@ -116,22 +119,14 @@ def pick_device(name: str, precision: str) -> str:
     return name
 
 
-def _data_module(train: Images, val: Images, **options: Any) -> ClassificationDataModule | StreamDataModule:
-    if isinstance(train, StreamData) and isinstance(val, StreamData):
-        return StreamDataModule(train, val, **options)
-    assert isinstance(train, ClassificationData)
-    assert isinstance(val, ClassificationData)
-    return ClassificationDataModule(train, val, **options)
-
-
 def fit_devices(recipe: Fitted, device: str) -> Fitted:
     """The recipe on the devices there are: accumulation changes, and the global batch stays where that is possible.
 
     A launcher's processes are all used; without one, a recipe for more devices than there are takes those.
     Raises ConfigError when fewer devices cannot share the batch.
     """
-    spec, here = recipe.trainer, place()
-    there = here.ranks if here.launcher else min(spec.devices, _devices_here(spec, device))
+    spec, here = recipe.trainer, process_info()
+    there = here.world_size if here.launcher else min(spec.devices, _devices_here(spec, device))
     if there == spec.devices:
         return recipe
     passes = spec.accumulate * spec.devices
@@ -166,63 +161,14 @@ def _seen_together(spec: Any, devices: int) -> int:
     return spec.batch_size * (devices if spec.batch_norm == "sync" else 1)
 
 
-def _check_share(recipe: Recipe, val_images: int) -> None:
+def _check_share(recipe: BaseRecipe, val_images: int) -> None:
     devices = recipe.trainer.devices
     if val_images < devices:
         raise DataError(f"{recipe.data.path} has {val_images} validation image(s) for {devices} devices; use fewer")
 
 
-def _fit_batch(recipe: Recipe, images: int) -> Recipe:
-    """A smaller batch for a data set that does not fill one."""
-    size, devices = recipe.trainer.batch_size, recipe.trainer.devices
-    images //= devices
-    if images >= size:
-        return recipe
-    if images < 1:
-        raise DataError(f"{recipe.data.path} has fewer training images than there are devices, {devices}; use fewer")
-    fitting = images - images % 2 if recipe.augment.mixes else images
-    warnings.warn(
-        f"trainer.batch_size {size} becomes {fitting}: there are {images} training images per device",
-        VanNotice,
-        stacklevel=4,
-    )
-    return recipe.with_options(**{"trainer.batch_size": fitting})
-
-
-def _fit_warmup(recipe: Recipe) -> Recipe:
-    """A shorter warm-up for a run that would otherwise be nothing else."""
-    before, epochs = recipe.schedule.warmup_epochs, recipe.trainer.epochs
-    if not before or before < epochs:
-        return recipe
-    after = epochs // 2 if recipe.schedule.per == "epoch" else epochs / 2
-    warnings.warn(
-        f"schedule.warmup_epochs {before:g} becomes {after:g}: trainer.epochs is {epochs}", VanNotice, stacklevel=4
-    )
-    return recipe.with_options(**{"schedule.warmup_epochs": after})
-
-
-def _class_weights(recipe: Recipe, train: Images) -> Tensor | None:
-    if recipe.loss.class_weights == "balanced" and isinstance(train, StreamData):
-        raise ConfigError(
-            f"loss.class_weights balanced counts the labels before training, and data.reader {recipe.data.reader} has "
-            "them in a stream; give the numbers"
-        )
-    return class_weights(recipe.loss, () if isinstance(train, StreamData) else train.labels, train.classes)
-
-
-def _check_map(recipe: Recipe, network: Classifier, preprocess: Preprocess) -> None:
-    """BatchNorm cannot train on one value per channel."""
-    total = network.config.reductions[-1]
-    positions = math.ceil(preprocess.size[0] / total) * math.ceil(preprocess.size[1] / total)
-    if recipe.trainer.batch_size * positions < 2:
-        raise ConfigError(
-            f"trainer.batch_size is 1 and images of {preprocess.size} leave one position in the last stage, too "
-            "little for BatchNorm; use a batch of at least 2"
-        )
-
-
-def tell_lr(recipe: AnyRecipe) -> None:
-    """Say so when the learning rate is scaled to another batch."""
+def announce_lr(recipe: BaseRecipe) -> None:
+    """A notice when the learning rate is scaled to another batch."""
     spec, batch = recipe.optim, recipe.global_batch
     if spec.lr_batch is not None and spec.lr_batch != batch:
         devices = f" x {recipe.trainer.devices} devices" if recipe.trainer.devices > 1 else ""
@@ -235,7 +181,7 @@ def tell_lr(recipe: AnyRecipe) -> None:
         )
 
 
-def check_resume(recipe: AnyRecipe, classes: tuple[str, ...], contents: Mapping[str, Fingerprint]) -> str | None:
+def check_resume(recipe: BaseRecipe, classes: tuple[str, ...], contents: Mapping[str, Fingerprint]) -> str | None:
     """The file to resume from, once it is one and belongs to this recipe, these classes and these images."""
     source = resume_source(recipe.trainer)
     if source is None:

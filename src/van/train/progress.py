@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -11,25 +12,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from .callbacks import EpochTable, loss_of
 
-# What a line shows of the validation.
-FIGURES = {
-    "val/loss": "val {:.4f}",
-    "val/top1": "top1 {:.2f}%",
-    "val/macro_f1": "F1 {:.2f}%",
-    "val/mIoU": "mIoU {:.2%}",
-    "val/aAcc": "aAcc {:.2%}",
-}
 EVERY_STEPS = 10  # reading the loss waits for the device
 
 
-class Sight(Callback):
+class ProgressCallback(Callback):
     """A line per epoch on stderr and, on a terminal, a bar of all steps above which the lines scroll by.
 
+    scores: what a line shows of the validation, "val/top1" -> "top1 {:.2f}%".
     style: "bar", "lines", "none", or "auto" (a bar on a terminal, else lines).
     """
 
-    def __init__(self, table: EpochTable, *, style: str = "auto", console: Console | None = None) -> None:
-        self.table = table
+    def __init__(
+        self, table: EpochTable, scores: Mapping[str, str], *, style: str = "auto", console: Console | None = None
+    ) -> None:
+        self.table, self.scores = table, scores
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self.style = ("bar" if self.console.is_terminal else "lines") if style == "auto" else style
         self.bar: Progress | None = None
@@ -82,13 +78,13 @@ class Sight(Callback):
         done = trainer.current_epoch + 1
         left = (time.perf_counter() - self.started) / (done - self.first_epoch) * (epochs - done)
         parts = [f"epoch {done:>{len(str(epochs))}}/{epochs}", f"loss {row['train/loss']:.4f}"]
-        parts += [text.format(row[name]) for name, text in FIGURES.items() if name in row]
+        parts += [text.format(row[name]) for name, text in self.scores.items() if name in row]
         parts += [*_partly(trainer), f"lr {row['lr']:.2e}"]
         parts += [f"{row['images_per_s']:.0f} images/s", f"ETA {int(left) // 60}:{int(left) % 60:02d}"]
         return "  ".join(parts)
 
 
 def _partly(trainer: Trainer) -> list[str]:
-    """How many images the validation looked at, where these are not all."""
-    seen, there = getattr(getattr(trainer, "datamodule", None), "val_seen", (0, 0))
-    return [f"on {seen} of {there} images"] if seen < there else []
+    """How many images the validation used, where these are not all."""
+    used, there = getattr(getattr(trainer, "datamodule", None), "val_counted", (0, 0))
+    return [f"on {used} of {there} images"] if used < there else []

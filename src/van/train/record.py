@@ -1,4 +1,4 @@
-"""What a training checkpoint tells about its network besides the weights, so that `van.load` reads it."""
+"""What a training checkpoint says about its network besides the weights, so that `van.load` reads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..models import record_of
 class NetworkRecord(Callback):
     """Puts our own record (configuration, classes, preprocessing, provenance) into every checkpoint, under `van`."""
 
-    def __init__(self, preprocess: Preprocess, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, preprocess: Preprocess | None, provenance: Mapping[str, Any]) -> None:
         self.preprocess, self.provenance = preprocess, dict(provenance)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -18,29 +18,27 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from ..data.seeding import seeded
 from ..errors import DataError, LostProcessError, PreemptedError, VanError, VanNotice
-from ..recipes import AnyRecipe, SegmentationRecipe
-from ..recipes.segmentation_spec import MONITORS
+from ..recipes import BaseRecipe
 from .batch_norm import BatchNormPolicy, sync_on_cpu
-from .callbacks import COLUMNS, EpochTable, ProcessState, keepers
+from .callbacks import EpochTable, ProcessState
+from .checkpoint_callbacks import checkpoint_callbacks
 from .checkpoint_io import LAST, PREVIOUS, AtomicCheckpointIO
-from .datamodule import ClassificationDataModule
-from .distributed import is_first, is_lost_contact, is_lost_worker, place, shared_folder
+from .distributed import is_first, is_lost_contact, is_lost_worker, process_info, shared_folder
 from .export import export, provenance_of
 from .folder import RECIPE, has_finished, known_folder, open_folder, write_environment, write_recipe
-from .guards import ImageWatch, LossWatch
+from .guards import LossGuard, UnreadableImageGuard
 from .image_check import check_run
 from .lock import RunLock
 from .preemption import Preemption
-from .prepare import Job, prepare
-from .progress import Sight
+from .prepare import PreparedRun, prepare
+from .progress import ProgressCallback
 from .record import NetworkRecord
-from .segmentation import SegmentationJob, export_segmenter, prepare_segmentation, provenance_of_segmenter
-from .tracking import history, loggers
+from .tracking import loggers
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def run(recipe: AnyRecipe) -> Path:
+def run(recipe: BaseRecipe) -> Path:
     """Train by a recipe and return the run's folder (see train/folder.py for what is in it).
 
     Deterministic for a seed on one kind of machine; global random state, threads and warnings are left as found.
@@ -49,14 +47,14 @@ def run(recipe: AnyRecipe) -> Path:
     run or one that reads its images is gone, PreemptedError after SIGTERM or SIGUSR1, KeyboardInterrupt when
     interrupted, with what to do next: best.ckpt and last.ckpt stay, to resume from.
     """
-    spec, here = recipe.trainer, place()
+    spec, here = recipe.trainer, process_info()
     if spec.resume == "auto" and has_finished(Path(spec.out or "")):
         warnings.warn(f"the run in {spec.out} has finished; nothing to do", VanNotice, stacklevel=2)
         return Path(spec.out or "")
     chance = seeded(spec.seed, *([here.rank] if here.rank else []), cuda=True)  # drop path differs between processes
     with (
         RunLock() as lock,
-        _what_stays(recipe, lock),
+        _interruption_explained(recipe, lock),
         Preemption() as preemption,
         chance,
         _threads(spec.threads),
@@ -66,34 +64,34 @@ def run(recipe: AnyRecipe) -> Path:
         there = known_folder(spec)
         if is_first() and there is not None and (there / RECIPE).is_file():
             lock.take(there)  # before the data are looked at, which may take long
-        job = _prepared(recipe)
-        folder = shared_folder(lambda: open_folder(job.recipe, lock), several=job.recipe.trainer.devices > 1)
+        prepared = _prepared(recipe)
+        several = prepared.recipe.trainer.devices > 1
+        folder = shared_folder(lambda: open_folder(prepared.recipe, lock), several=several)
         if is_first():
-            _begin(job, folder, preemption)
+            _begin(prepared, folder, preemption)
         state = ProcessState()
-        table = _table(job, folder, state)
-        trainer = _trainer(job, folder, state, table, preemption)
+        columns, images = prepared.training.columns, prepared.data.images_per_epoch
+        table = EpochTable(folder, state, images_per_epoch=images, scores=columns)
+        trainer = _trainer(prepared, folder, state, table, preemption)
         started = time.perf_counter()
-        _fit(trainer, job, folder)
-        seconds = time.perf_counter() - started
+        _fit(trainer, prepared, folder)
         if is_first():
-            _export(job, folder, table, seconds)
+            export(prepared, folder, table, seconds=time.perf_counter() - started)
     return folder
 
 
-def _begin(job: Job | SegmentationJob, folder: Path, preemption: Preemption) -> None:
-    """What the first process does before training: look at the images, write down what is about to happen."""
-    if isinstance(job, Job) and isinstance(job.data, ClassificationDataModule):
-        check_run(job.recipe, job.data.images, job.data.val_set.data, folder, preemption)
-    write_recipe(folder, job.recipe)
-    write_environment(folder, job.device)
-    if job.resume == str(folder / PREVIOUS):
+def _begin(run: PreparedRun, folder: Path, preemption: Preemption) -> None:
+    """What the first process does before training: check the images, write down what is about to happen."""
+    check_run(run.recipe, run.data.images, run.data.val_set.data, folder, preemption)
+    write_recipe(folder, run.recipe)
+    write_environment(folder, run.device)
+    if run.resume == str(folder / PREVIOUS):
         (folder / LAST).unlink(missing_ok=True)  # damaged: it must not become the previous one
 
 
 @contextmanager
-def _what_stays(recipe: AnyRecipe, lock: RunLock) -> Iterator[None]:
-    """Ctrl-C at any moment ends with a word on what there is to go on from."""
+def _interruption_explained(recipe: BaseRecipe, lock: RunLock) -> Iterator[None]:
+    """Ctrl-C at any moment ends with a message on what there is to go on from."""
     try:
         yield
     except KeyboardInterrupt:
@@ -107,43 +105,36 @@ def _what_stays(recipe: AnyRecipe, lock: RunLock) -> Iterator[None]:
         ) from None
 
 
-def _prepared(recipe: AnyRecipe) -> Job | SegmentationJob:
-    """Every process prepares; the first one tells what was decided."""
+def _prepared(recipe: BaseRecipe) -> PreparedRun:
+    """Every process prepares; the first one gives the notices of what was decided."""
     with warnings.catch_warnings():
         if not is_first():
             warnings.simplefilter("ignore", VanNotice)
-        return prepare_segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else prepare(recipe)
+        return prepare(recipe)
 
 
-def _table(job: Job | SegmentationJob, folder: Path, state: ProcessState) -> EpochTable:
-    columns = [*COLUMNS]
-    if isinstance(job, SegmentationJob):
-        columns = [*(name for name in COLUMNS if not name.startswith("val/")), *MONITORS]
-    return EpochTable(folder, state, images_per_epoch=job.data.images_per_epoch, columns=columns)
-
-
-def _export(job: Job | SegmentationJob, folder: Path, table: EpochTable, seconds: float) -> None:
-    if isinstance(job, SegmentationJob):
-        export_segmenter(job, folder, table, seconds=seconds)
-    else:
-        export(job, folder, table, seconds=seconds)
-
-
-def _trainer(
-    job: Job | SegmentationJob, folder: Path, state: ProcessState, table: EpochTable, preemption: Preemption
-) -> Trainer:
-    spec = job.recipe.trainer
-    kind, _, index = job.device.partition(":")
-    kept = [*history(folder, spec), *keepers(folder, spec, preemption)]
+def _trainer(run: PreparedRun, folder: Path, state: ProcessState, table: EpochTable, preemption: Preemption) -> Trainer:
+    spec = run.recipe.trainer
+    kind, _, index = run.device.partition(":")
+    callbacks: list[Callback] = [
+        NetworkRecord(run.preprocess, provenance_of(run)),
+        UnreadableImageGuard(run.data.images),
+        LossGuard(),
+        BatchNormPolicy(spec.batch_norm, images=spec.recalibrate_images),
+        state,
+        table,
+        ProgressCallback(table, run.training.shown, style=spec.progress),
+        *checkpoint_callbacks(folder, spec, preemption),
+    ]
     return Trainer(
         accelerator=kind,
-        **_processes(job, kind, int(index or 0), folder),
+        **_processes(run, kind, int(index or 0), folder),
         precision=_PRECISION[spec.precision],  # type: ignore[arg-type]
-        max_epochs=job.recipe.total_epochs,
+        max_epochs=run.recipe.total_epochs,
         accumulate_grad_batches=spec.accumulate,
-        gradient_clip_val=job.recipe.optim.clip_norm,
-        callbacks=[_record(job), *_watches(job), state, table, Sight(table, style=spec.progress), *kept],
-        logger=loggers(folder, job.recipe) if is_first() else False,
+        gradient_clip_val=run.recipe.optim.clip_norm,
+        callbacks=callbacks,
+        logger=loggers(folder, run.recipe) if is_first() else False,
         log_every_n_steps=spec.log_every_steps,
         default_root_dir=folder,
         num_sanity_val_steps=0,
@@ -154,20 +145,9 @@ def _trainer(
     )
 
 
-def _record(job: Job | SegmentationJob) -> NetworkRecord:
-    known = provenance_of_segmenter(job) if isinstance(job, SegmentationJob) else provenance_of(job)
-    return NetworkRecord(job.preprocess, known)
-
-
-def _watches(job: Job | SegmentationJob) -> list[Callback]:
-    spec = job.recipe.trainer
-    watches = [LossWatch(), BatchNormPolicy(spec.batch_norm, images=spec.recalibrate_images)]
-    return watches if isinstance(job, SegmentationJob) else [ImageWatch(job.data.images), *watches]
-
-
-def _processes(job: Job | SegmentationJob, kind: str, index: int, folder: Path | None = None) -> dict[str, Any]:
+def _processes(run: PreparedRun, kind: str, index: int, folder: Path | None = None) -> dict[str, Any]:
     """Which devices train together, and how; a launcher's processes are all used."""
-    spec, here = job.recipe.trainer, place()
+    spec, here = run.recipe.trainer, process_info()
     plugins: list[Any] = [AtomicCheckpointIO(folder)]
     if here.launcher == "slurm":
         plugins.append(SLURMEnvironment(auto_requeue=False))  # the job's script decides by the exit code
@@ -175,32 +155,32 @@ def _processes(job: Job | SegmentationJob, kind: str, index: int, folder: Path |
         return {"devices": [index] if kind == "cuda" and not here.launcher else 1, "plugins": plugins}
     sync = spec.batch_norm == "sync"
     if sync and kind == "cpu":
-        sync_on_cpu(job.module.model)
+        sync_on_cpu(run.module.model)
     # Statistics of BatchNorm are this package's business; DDP would make them the first process's at every step.
     strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     together = {"strategy": strategy, "sync_batchnorm": sync and kind != "cpu"}
     return {"devices": spec.devices // here.nodes, "num_nodes": here.nodes, "plugins": plugins, **together}
 
 
-def _fit(trainer: Trainer, job: Job | SegmentationJob, folder: Path) -> None:
+def _fit(trainer: Trainer, run: PreparedRun, folder: Path) -> None:
     try:
         with _first_error():
-            trainer.fit(job.module, datamodule=job.data, ckpt_path=job.resume, weights_only=True)
+            trainer.fit(run.module, datamodule=run.data, ckpt_path=run.resume, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     except PreemptedError:
-        if not is_first() and place().launcher is None:
-            raise SystemExit(0) from None  # the process that started this one tells
+        if not is_first() and process_info().launcher is None:
+            raise SystemExit(0) from None  # the process that started this one has the message
         raise
     except DataError as error:  # from a data worker it arrives wrapped in a traceback
         last = str(error).strip().splitlines()[-1]
         raise DataError(last.removeprefix("van.errors.DataError: ")) from error
     except torch.OutOfMemoryError as error:
         raise VanError(
-            f"out of memory on {job.device} at trainer.batch_size {job.data.batch_size}; use a smaller one with more "
+            f"out of memory on {run.device} at trainer.batch_size {run.data.batch_size}; use a smaller one with more "
             "trainer.accumulate, model.grad_checkpointing true, or trainer.precision bf16"
         ) from error
     except RuntimeError as error:

@@ -6,19 +6,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from ..errors import ConfigError, MissingExtraError
-from ..recipes import AnyRecipe
-from .callbacks import monitor_mode
-
-HISTORY = "history"
+from ..recipes import BaseRecipe
 
 
-def loggers(folder: Path, recipe: AnyRecipe) -> list[Logger] | bool:
-    """Lightning's loggers of a recipe, the recipe told to those that keep settings; False for none.
+def loggers(folder: Path, recipe: BaseRecipe) -> list[Logger] | bool:
+    """Lightning's loggers of a recipe, with the recipe for those that keep settings; False for none.
 
     Raises MissingExtraError for packages that are missing, ConfigError when a tracker cannot be reached.
     """
@@ -54,7 +49,7 @@ class EventFiles(TensorBoardLogger):
         return self._experiment is None or Path(self.log_dir).is_dir()
 
 
-def _wandb(folder: Path, recipe: AnyRecipe) -> Logger:
+def _wandb(folder: Path, recipe: BaseRecipe) -> Logger:
     _need("wandb")
     spec = recipe.track
     try:
@@ -63,7 +58,7 @@ def _wandb(folder: Path, recipe: AnyRecipe) -> Logger:
         raise ConfigError(f"track.wandb {spec.wandb}: {error}; track.wandb_offline true writes files") from error
 
 
-def _mlflow(folder: Path, recipe: AnyRecipe) -> Logger:
+def _mlflow(folder: Path, recipe: BaseRecipe) -> Logger:
     _need("mlflow")
     spec = recipe.track
     uri = spec.mlflow_uri or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
@@ -82,25 +77,3 @@ def _need(package: str) -> None:
             __import__(package)
     except ImportError as error:
         raise MissingExtraError.of(package, "track", f"for track.{package}") from error
-
-
-class History(ModelCheckpoint):
-    """A class of its own, whose state a checkpoint can tell from best.ckpt's."""
-
-
-def history(folder: Path, spec: Any) -> list[Callback]:
-    """The best checkpoints beside best.ckpt, for trainers that keep some."""
-    count: int | None = getattr(spec, "history", None)
-    if count is None:
-        return []
-    keeper = History(
-        folder / HISTORY,
-        "epoch-{epoch:04d}",
-        monitor=spec.monitor,
-        mode=monitor_mode(spec.monitor),
-        save_top_k=count,
-        save_weights_only=False,
-        save_on_train_epoch_end=True,
-        auto_insert_metric_name=False,
-    )
-    return [keeper]

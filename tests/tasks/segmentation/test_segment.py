@@ -1,4 +1,4 @@
-"""Testing a segmenter: the published pipeline in bands against the same pipeline on whole tensors."""
+"""Testing a segmenter: the published pipeline in tiles against the same pipeline on whole tensors."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from van.errors import ConfigError, DataError, VanNotice
 from van.images.preprocess import IMAGENET
 from van.images.resize import resize_bilinear
-from van.nn import fold
-from van.nn import tiling as bands
+from van.nn import fold, tiling
 from van.nn.hamburger import factorisations
 from van.tasks.segmentation import inference as van_inference
 from van.tasks.segmentation import views as segment
@@ -104,7 +103,7 @@ PROTOCOLS = {
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("method", ["light_ham", "upernet"])
-def test_bands_give_what_whole_tensors_give(name, method, monkeypatch):
+def test_tiles_give_what_whole_tensors_give(name, method, monkeypatch):
     # the network in float64, so that only the pipeline can differ
     model, image, inference = small(method, seed=3).double(), picture(75, 97), PROTOCOLS[name]
     totals, original = [], segment._total
@@ -132,7 +131,7 @@ def test_bands_give_what_whole_tensors_give(name, method, monkeypatch):
 def test_resized_rows_equal_interpolate(sizes):
     logits = torch.randn(7, *sizes[0], generator=torch.Generator().manual_seed(0))
     expected = F.interpolate(logits[None], sizes[1], mode="bilinear", align_corners=False)[0]
-    rows = bands.Resized(bands.Held(logits), sizes[1])
+    rows = tiling.Resized(tiling.WholeLogits(logits), sizes[1])
     for step in (1, 13, 1000):
         got = [rows.rows(start, min(start + step, sizes[1][0])) for start in range(0, sizes[1][0], step)]
         torch.testing.assert_close(torch.cat(got, 1), expected, atol=1e-6, rtol=0)
@@ -149,7 +148,7 @@ def test_resized_rows_equal_interpolate(sizes):
     ],
 )
 def test_windows_start_where_mmseg_starts_them(length, window, stride, expected):
-    assert bands.window_starts(length, window, stride) == expected
+    assert tiling.window_starts(length, window, stride) == expected
 
 
 def test_windows_are_decoded_once_and_only_kept_while_needed():
@@ -160,7 +159,7 @@ def test_windows_are_decoded_once_and_only_kept_while_needed():
         return crop.float()
 
     pixels = torch.rand(3, 200, 90)
-    rows = bands.Sliding(decode, pixels, 40, 20)
+    rows = tiling.Sliding(decode, pixels, 40, 20)
     got = []
     for start in range(0, 200, 7):
         got.append(rows.rows(start, min(start + 7, 200)))

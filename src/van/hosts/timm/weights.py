@@ -86,14 +86,14 @@ def checkpoint_filter_fn(
         if source is not None:
             cfg |= {
                 name: value
-                for name, value in _read_beside(source).items()
-                if cfg.get(name) in _UNTOLD.get(name, (None,))
+                for name, value in _record_fields(source).items()
+                if cfg.get(name) in _DEFAULTS.get(name, (None,))
             }
     return state
 
 
 # What timm's record says of preprocessing by default.
-_UNTOLD = {
+_DEFAULTS = {
     name: [preprocessing(used)[name] for used in (preprocess.OFFICIAL, preprocess.IMAGENET)]
     for name in preprocessing(preprocess.OFFICIAL)
 }
@@ -170,10 +170,10 @@ def load_compatible_state_dict(model: VisualAttentionNetwork, checkpoint: Checkp
     model.load_state_dict(state)
     cfg = getattr(model, "pretrained_cfg", None)
     if isinstance(cfg, dict):
-        cfg |= {"num_classes": theirs.num_classes, **_read_beside(checkpoint)}
+        cfg |= {"num_classes": theirs.num_classes, **_record_fields(checkpoint)}
 
 
-def _read_beside(checkpoint: Checkpoint) -> dict[str, Any]:
+def _record_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     """What a checkpoint states besides its tensors, as timm's fields."""
     names = {"label_names": list(checkpoint.classes)} if checkpoint.classes else {}
     return {**preprocessing(checkpoint.preprocess), **names}

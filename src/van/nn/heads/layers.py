@@ -6,16 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops.tensors import ordinary
-from ..layers import is_observed
-
 
 class ConvNormReLU(nn.Module):
     """Convolution without bias, norm, ReLU; size kept. norm: "group" (32 groups) or "batch".
 
-    Several maps stand for their concatenation at the size of the first. It is formed only for a convolution that must
-    be called as a module; otherwise the memory of the heads that join a pyramid is halved, because a convolution of
-    joined channels is the sum of the convolutions of its parts.
+    Several maps stand for their concatenation at the size of the first.
     """
 
     def __init__(self, in_channels: int, channels: int, kernel_size: int, *, norm: str) -> None:
@@ -24,20 +19,9 @@ class ConvNormReLU(nn.Module):
         self.norm: nn.Module = nn.GroupNorm(32, channels) if norm == "group" else nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, *more: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C, H, W)
-        conv = self.conv
-        if more and type(conv) is nn.Conv2d and not is_observed(conv) and ordinary(x, conv.weight):
-            return F.relu(self.norm(self._join(x, *more)))
         if more:
             x = torch.cat([x, *(resize(part, like=x) for part in more)], dim=1)
-        return F.relu(self.norm(conv(x)))
-
-    def _join(self, *parts: Tensor) -> Tensor:
-        conv = self.conv
-        weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
-        total = conv._conv_forward(parts[0], weights[0], conv.bias)
-        for part, weight in zip(parts[1:], weights[1:], strict=True):
-            total += conv._conv_forward(resize(part, like=parts[0]), weight, None)
-        return total
+        return F.relu(self.norm(self.conv(x)))
 
 
 class PixelClassifier(nn.Module):

@@ -24,15 +24,10 @@ class CellMeans(nn.AdaptiveAvgPool2d):
         self.cells = cells
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_exporting():
-            return super().forward(x)
-        if self.cells == 1:
-            return x.mean((2, 3), keepdim=True)
-        rows, columns = (_shares(self.cells, side, x) for side in x.shape[2:])
-        return rows @ x @ columns.mT  # the library's own has no faithful ONNX form for free sizes
+        return super().forward(x)
 
 
-def _shares(cells: int, side: int, like: Tensor) -> Tensor:
+def cell_shares(cells: int, side: int, like: Tensor) -> Tensor:
     """(cells, side): each pixel's part in each cell's mean; of s cells on n pixels, i has ⌊i·n/s⌋ to ⌈(i + 1)·n/s⌉."""
     cell = torch.arange(cells, device=like.device)[:, None]
     pixel = torch.arange(side, device=like.device)

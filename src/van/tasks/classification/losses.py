@@ -5,7 +5,6 @@ Shapes: N batch, S versions of an image, C channels, H height, W width, K classe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from timm.data.mixup import Mixup
 from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from ...errors import ConfigError, UnknownNameError
+from ...errors import ConfigError
 from ...images.preprocess import Preprocess
 from ...models import load
 from ...nn import Classifier
@@ -56,31 +55,6 @@ class Criterion(nn.Module):
         if labels.ndim == 2:
             return self.soft(logits, labels)
         return F.cross_entropy(logits, labels, self.weights, label_smoothing=self.smoothing)
-
-
-def class_weights(spec: CriterionSpec, labels: Sequence[int], classes: Sequence[str]) -> Tensor | None:
-    """The weights of a recipe's loss, (K,) float32; "balanced" counts the training labels, absent classes weigh 1.
-
-    Raises ConfigError for another number of weights than classes, and for names that are no classes.
-    """
-    given = spec.class_weights
-    if given is None:
-        return None
-    if isinstance(given, dict):
-        unknown = [name for name in given if name not in classes]
-        if unknown:
-            raise UnknownNameError.of("class in loss.class_weights:", unknown[0], classes)
-        return torch.tensor([float(given.get(name, 1.0)) for name in classes])
-    if not isinstance(given, str):
-        if len(given) != len(classes):
-            raise ConfigError(
-                f"loss.class_weights has {len(given)} numbers, the data {len(classes)} classes; give one each"
-            )
-        return torch.tensor(given, dtype=torch.float32)
-    counts = torch.bincount(torch.tensor(labels), minlength=len(classes)).double()
-    present = counts > 0
-    balanced = counts.sum() / (present.sum() * counts.clamp_min(1))
-    return torch.where(present, balanced, 1.0).float()
 
 
 class Teacher:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...configs.backbone import VanConfig
 from ...configs.model_config import ModelConfig
 from ...errors import ConfigError, DataError, VanNotice
+from ...recipes import BaseRecipe, Recipe
 from .. import base
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
+from ..comparison import Comparison
 from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import ClassificationResults
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from .evaluation import ClassificationEvaluator
     from .processor import ClassificationProcessor
+    from .training import ClassificationTraining
 
 
 class Classification(Task):
@@ -32,6 +35,7 @@ class Classification(Task):
     eval_options: ClassVar[type[base.EvalOptions]] = EvalOptions
     results: ClassVar[ResultTable] = ClassificationResults()
     data_help: ClassVar[str] = "'digits', a folder with train/ and val/, or class folders"
+    comparison: ClassVar[Comparison] = Comparison(score="top1", heading="top-1 %")
 
     def config_of(self, model: nn.Module) -> ModelConfig | None:
         """Also of networks of other packages that have `num_classes`: no more is known of them."""
@@ -105,6 +109,16 @@ class Classification(Task):
             raise ConfigError(f"{subject.name} is a classifier; expected images with one label each as data")
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data.images, options)
+
+    @property
+    def recipe(self) -> type[Recipe]:
+        return Recipe
+
+    def training(self, recipe: BaseRecipe) -> ClassificationTraining:
+        from .training import ClassificationTraining
+
+        assert isinstance(recipe, Recipe)
+        return ClassificationTraining(recipe)
 
 
 CLASSIFICATION = Classification()

@@ -32,5 +32,9 @@ class PixelComparison(Comparison):
 
 
 COMPARISON = PixelComparison(
-    score="mIoU %", decisions="pixels", unit="pixels", figures={"miou_agreement": "mIoU against float32's"}
+    score="miou",
+    heading="mIoU %",
+    decisions="pixels",
+    unit="pixels",
+    figures={"miou_agreement": "mIoU against float32's"},
 )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...recipes.segmentation_loss_spec import LossSpec
+from ...recipes.segmentation.loss_spec import SegmentationLossSpec
 
 DEFAULT_MIN_KEPT = 100_000  # mmseg's
 DEFAULT_GAMMA = 2.0  # of the focal loss
@@ -18,15 +18,15 @@ DEFAULT_GAMMA = 2.0  # of the focal loss
 class PixelLoss(nn.Module):
     """Logits (N, K, h, w) and label maps (N, H, W) to a scalar; the logits are resized to the label maps.
 
+    weights: of the classes, (K,); None: all alike.
     Source: mmseg's CrossEntropyLoss and OHEMPixelSampler; class weights do not enter the divisor, there or here.
     """
 
     weights: Tensor | None
 
-    def __init__(self, spec: LossSpec, *, ignore_index: int) -> None:
+    def __init__(self, spec: SegmentationLossSpec, *, ignore_index: int, weights: Tensor | None = None) -> None:
         super().__init__()
         self.spec, self.ignore_index = spec, ignore_index
-        weights = None if spec.class_weights is None else torch.tensor(spec.class_weights)
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from ...images.label_maps import Palette, default_palette
 from ...images.preprocess import IMAGENET, to_color
 from ...images.sources import ImageSource
 from ...nn.hamburger import factorisations, reseed_bases
-from ..base import Engine, Processor, Subject
-from .inference import Inference, inference_of
+from ..base import Engine, Json, Processor, Subject
+from .inference import RECORDED, Inference, inference_of
 from .options import ViewOptions
 from .output import MaskPrediction
 from .views import inputs, normalized, predict
@@ -101,6 +101,15 @@ def inference_for(subject: Subject, options: ViewOptions | None = None) -> Infer
     assert isinstance(subject.config, SegmenterConfig)
     preprocess, provenance = subject.metadata.preprocess or IMAGENET, subject.metadata.provenance
     return inference_of(preprocess, provenance, options.given if options else {}, method=subject.config.method)
+
+
+def recorded_inference(subject: Subject) -> dict[str, Json]:
+    """How a segmenter is applied as plain values: its training's record, else its own way."""
+    if own := subject.metadata.provenance.get("inference"):
+        return dict(own)
+    inference = inference_for(subject)
+    values = {name: getattr(inference, name) for name in RECORDED}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def processor_of(subject: Subject, options: ViewOptions, *, seeds: int = 0) -> SegmentationProcessor:

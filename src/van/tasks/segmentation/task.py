@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...configs.model_config import ModelConfig
 from ...configs.segmenter import SegmenterConfig
 from ...errors import ConfigError
+from ...recipes import BaseRecipe, SegmentationRecipe
 from .. import base
-from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
+from ..base import DataSet, EvaluationData, Json, ResultTable, Subject, Task
+from ..comparison import Comparison
+from .comparison import COMPARISON
 from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import SegmentationResults
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
     from .evaluation import SegmentationEvaluator
     from .processor import SegmentationProcessor
+    from .training import SegmentationTraining
+
+IGNORE_INDEX = 255  # in the label maps that this package's trainings and the published ones learn from
 
 
 class Segmentation(Task):
@@ -31,6 +37,13 @@ class Segmentation(Task):
     results: ClassVar[ResultTable] = SegmentationResults()
     data_help: ClassVar[str] = "'scenes', a folder, dataset.yaml"
     channels_last: ClassVar[bool] = False  # the Hamburger's matrix products and the upsampling want rows
+    comparison: ClassVar[Comparison] = COMPARISON
+
+    def exported(self, subject: Subject) -> dict[str, Json]:
+        """How the network is applied to a picture: its training's record, else its method's published way."""
+        from .processor import recorded_inference
+
+        return {"inference": recorded_inference(subject), "ignore_index": IGNORE_INDEX}
 
     def processor(self, subject: Subject, options: object) -> SegmentationProcessor:
         from .processor import processor_of
@@ -52,6 +65,16 @@ class Segmentation(Task):
             raise ConfigError(f"{subject.name} is a segmenter; expected pictures with a label for every pixel as data")
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data.images, data.name, options)
+
+    @property
+    def recipe(self) -> type[SegmentationRecipe]:
+        return SegmentationRecipe
+
+    def training(self, recipe: BaseRecipe) -> SegmentationTraining:
+        from .training import SegmentationTraining
+
+        assert isinstance(recipe, SegmentationRecipe)
+        return SegmentationTraining(recipe)
 
 
 SEGMENTATION = Segmentation()

@@ -1,7 +1,7 @@
 """From an image to its label map, as segmenters are tested: whole or in windows, at several scales, mirrored.
 
 Memory stays bounded on large pictures: what is kept of a view is its logits at the head's size; logits at the
-picture's size exist for one band of rows at a time (nn/bands.py).
+picture's size exist for one tile of rows at a time (nn/tiling.py).
 
 Shape legend: K classes, C channels, H and W of the picture, h and w of the head's logits.
 Source: the test pipeline of the VAN segmentation code (MMSegmentation 0.2x): ResizeToMultiple, slide, aug_test.
@@ -24,7 +24,7 @@ from ...errors import ConfigError, DataError, VanNotice
 from ...images.preprocess import MAX_RESIZED_PIXELS, to_color
 from ...images.resize import resize_bilinear, round_up
 from ...nn.hamburger import factorisations, reseed_bases
-from ...nn.tiling import Held, Resized, Rows, Sliding
+from ...nn.tiling import Resized, Rows, Sliding, WholeLogits
 from .confusion_matrix import ConfusionMatrix
 from .inference import (
     PUBLISHED,
@@ -204,7 +204,8 @@ def _view(decode: Decode, pixels: Tensor, original: tuple[int, int], scale: floa
     windows = inference.windows(*inference.size(*original, scale))
     if windows is not None:
         return Resized(Sliding(decode, pixels, *windows), original)
-    return Resized(Resized(Held(decode(pixels)), (pixels.shape[-2], pixels.shape[-1])), original)
+    seen = (pixels.shape[-2], pixels.shape[-1])
+    return Resized(Resized(WholeLogits(decode(pixels)), seen), original)
 
 
 def _decoder(model: nn.Module, inference: Inference) -> Decode:

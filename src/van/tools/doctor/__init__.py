@@ -1,8 +1,8 @@
-"""The doctor: reads a segmentation data set before training and says what is wrong with it, and what to do."""
+"""The doctor: reads a data set before training and says what is wrong with it, and what to do."""
 
 from .contact_sheet import draw
-from .examine import Report, examine
-from .findings import Finding
-from .split_statistics import Part
+from .layouts import contact_sheet_of, examine
+from .report import Finding, Report
+from .split_statistics import SplitStatistics
 
-__all__ = ["Finding", "Part", "Report", "draw", "examine"]
+__all__ = ["Finding", "Report", "SplitStatistics", "contact_sheet_of", "draw", "examine"]

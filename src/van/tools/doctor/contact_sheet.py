@@ -11,22 +11,22 @@ from PIL import Image
 from ...data.masks import UNKNOWN
 from ...data.segmentation import FolderSegmentation, SegmentationData, open_segmentation
 from ...errors import DataError
-from .examine import Report
+from .label_map_statistics import LabelMapStatistics
 from .pictures import contact_sheet, overlay
-from .split_statistics import Part
+from .report import Report
 
 TILES = 12
 
 
-def draw(report: Report, split: str | None = None) -> Image.Image:
+def draw(report: Report[LabelMapStatistics], split: str | None = None) -> Image.Image:
     """A contact sheet of overlays with a legend: troubled images first, then such that every class is shown.
 
     split: the first of the report's by default.
     """
-    split = split or next(iter(report.parts))
-    part, data = report.parts[split], open_segmentation(report.data, split, strict=False)
+    split = split or next(iter(report.splits))
+    statistics, data = report.splits[split], open_segmentation(report.data, split, strict=False)
     tiles, shown = [], Counter[int]()
-    for index in _telling(part):
+    for index in chosen_images(statistics):
         try:
             image, labels, caption = _picture(data, index)
         except DataError:
@@ -37,29 +37,31 @@ def draw(report: Report, split: str | None = None) -> Image.Image:
     alarm = shown.pop(UNKNOWN, 0) > 0
     ignored = shown.pop(data.ignore_index, 0) > 0
     entries = [
-        (data.palette[label], f"{data.classes[label]}  {part.pixels[label] / max(part.labelled, 1):.2%}")
+        (data.palette[label], f"{data.classes[label]}  {statistics.pixels[label] / max(statistics.labelled, 1):.2%}")
         for label in sorted(shown)
     ]
     entries += [((170, 170, 170), "striped: no label")] * ignored + [((255, 0, 0), "red and yellow: no class")] * alarm
-    title = f"{report.data}  {split}  {part.total} images, {len(report.classes)} classes; shares of labelled pixels"
+    title = (
+        f"{report.data}  {split}  {statistics.total} images, {len(report.classes)} classes; shares of labelled pixels"
+    )
     return contact_sheet(tiles, entries, title=title)
 
 
-def _telling(part: Part) -> list[int]:
-    """Indices for the sheet: some trouble, then images that add the rarest class not yet seen, then any."""
-    chosen = list(dict.fromkeys(part.troubled))[: TILES // 3]
-    seen = {label for index in chosen for label in part.present.get(index, ())}
-    for label in np.argsort(part.images, kind="stable").tolist():
+def chosen_images(found: LabelMapStatistics) -> list[int]:
+    """Indices for the sheet: some trouble, then images that add the rarest class not yet shown, then any."""
+    chosen = list(dict.fromkeys(found.troubled))[: TILES // 3]
+    shown = {label for index in chosen for label in found.present.get(index, ())}
+    for label in np.argsort(found.images, kind="stable").tolist():
         if len(chosen) == TILES:
             break
-        if label in seen or not part.images[label]:
+        if label in shown or not found.images[label]:
             continue
-        holders = [index for index, classes in part.present.items() if label in classes and index not in chosen]
+        holders = [index for index, classes in found.present.items() if label in classes and index not in chosen]
         if holders:
-            best = max(holders, key=lambda index: len(part.present[index] - seen))
+            best = max(holders, key=lambda index: len(found.present[index] - shown))
             chosen.append(best)
-            seen |= part.present[best]
-    rest = [index for index in part.present if index not in chosen]
+            shown |= found.present[best]
+    rest = [index for index in found.present if index not in chosen]
     return chosen + rest[: TILES - len(chosen)]
 
 

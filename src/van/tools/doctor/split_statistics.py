@@ -1,97 +1,53 @@
-"""What one split of a segmentation data set holds, in figures.
-
-K classes; labels 0 … K - 1.
-"""
+"""What one split of a data set holds, in figures."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-
-LISTED = 10  # names kept of each kind of trouble
-_COUNTS = ("total", "seen", "without_mask", "without_image", "unreadable", "mismatched", "disputed", "unlabelled")
+Observation = TypeVar("Observation", contravariant=True)
 
 
-@dataclass
-class UnknownValue:
-    """A stored value that is no class: where it was met first, in how many files, on how many pixels."""
-
-    first: str
-    files: int = 0
-    pixels: int = 0
-
-
-@dataclass
-class Part:
+@dataclass(kw_only=True)
+class SplitStatistics(ABC, Generic[Observation]):
     """What one split holds.
 
-    total, seen: images with a mask, and how many of them were looked at.
-    without_mask, without_image, unreadable, mismatched: counts of trouble; `examples` has the first of each in words.
-    pixels, images: labelled pixels and images of each class, (K,); image_pixels: all labelled pixels of those images.
-    ignored, labelled: pixels without and with a class; unlabelled: images without a single class.
-    stored: pixels of every stored index; kinds: masks by kind (index, palette, color); disputed: palette images whose
-    colours name other classes than their indices; present: classes of every image looked at; pictures: names of the
-    images with the same pixels, by these pixels' digest.
+    total, seen: images there are, and how many of them were read. sizes: images by (width, height) in pixels.
+    copies: names of the images with the same content, by a digest of it.
     """
 
-    total: int
-    classes: int
+    total: int = 0
     seen: int = 0
-    without_mask: int = 0
-    without_image: int = 0
-    unreadable: int = 0
-    mismatched: int = 0
-    disputed: int = 0
-    unlabelled: int = 0
-    ignored: int = 0
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    unknown: dict[str, UnknownValue] = field(default_factory=dict)
-    stored: Counter[int] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    present: dict[int, frozenset[int]] = field(default_factory=dict)
-    troubled: list[int] = field(default_factory=list)
-    pictures: dict[bytes, list[str]] = field(default_factory=dict)
-    pixels: np.ndarray = field(init=False)
-    images: np.ndarray = field(init=False)
-    image_pixels: np.ndarray = field(init=False)
+    copies: dict[bytes, list[str]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.pixels, self.images, self.image_pixels = (np.zeros(self.classes, np.int64) for _ in range(3))
+    @abstractmethod
+    def add(self, observation: Observation) -> None:
+        """Take in what was read of one image."""
 
     @property
-    def labelled(self) -> int:
-        """Pixels with a class."""
-        return int(self.pixels.sum())
+    @abstractmethod
+    def kinds(self) -> str:
+        """What kinds of files were read, in words."""
 
-    def note(self, kind: str, text: str) -> None:
-        """Keeps the first examples of a kind of trouble."""
-        listed = self.examples.setdefault(kind, [])
-        if len(listed) < LISTED:
-            listed.append(text)
-
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the class histogram is in the report's table."""
-        (low, high) = (min(self.sizes), max(self.sizes)) if self.sizes else ((0, 0), (0, 0))
-        counts = (
-            "total",
-            "seen",
-            "without_mask",
-            "without_image",
-            "unreadable",
-            "mismatched",
-            "disputed",
-            "unlabelled",
-        )
-        return {name: getattr(self, name) for name in counts} | {
-            "labelled_pixels": self.labelled,
-            "ignored_pixels": self.ignored,
-            "unknown": {value: vars(each) for value, each in self.unknown.items()},
-            "stored_values": {str(value): count for value, count in sorted(self.stored.items())},
-            "mask_kinds": dict(self.kinds),
-            "sizes": {"count": len(self.sizes), "narrowest": list(low), "widest": list(high)},
-            "examples": self.examples,
-        }
+        """JSON-ready; figures per class are in the report's table."""
+
+    @property
+    def summary(self) -> str:
+        """The split on one line; no sizes where no image could be read."""
+        return f"{self.total} images{self._extent()}; {self.kinds}"
+
+    def _extent(self) -> str:
+        if not self.sizes:
+            return ""
+        narrow, wide = min(self.sizes), max(self.sizes)
+        return f" of {narrow[0]} x {narrow[1]}" + ("" if narrow == wide else f" … {wide[0]} x {wide[1]}") + " pixels"
+
+    def sizes_as_dict(self) -> dict[str, Any]:
+        """JSON-ready: how many different sizes there are, the narrowest and the widest."""
+        narrow, wide = (min(self.sizes), max(self.sizes)) if self.sizes else ((0, 0), (0, 0))
+        return {"count": len(self.sizes), "narrowest": list(narrow), "widest": list(wide)}

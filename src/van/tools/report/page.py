@@ -50,7 +50,7 @@ def write_report(folder: Path, out: Path | None = None, *, device: str = "cpu") 
         title=f"{recipe.name} · {folder.name}",
         name=recipe.name,
         subtitle=_subtitle(recipe, table, summary),
-        headline=_headline(task, summary),
+        headline={**(parts.headline if parts else {}), **_headline(task, summary)},
         charts=_charts((_LOSS, *task.curves, *_PACE), table, recipe.trainer.monitor),
         parts=parts,
         epochs=_last_epochs(table),

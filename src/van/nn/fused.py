@@ -1,0 +1,387 @@
+"""Where the network's modules are swapped for kernels: one table, and the conditions under which it applies.
+
+The forwards of backbone.py, layers.py and heads/ are written as figures of the network. FUSED gives some of those
+classes other forwards with the same values, computed by `ops` faster or in less memory. A call takes the first whose
+condition holds, else the forward as it is written, which calls the modules inside.
+
+Whatever is asked about a module is asked here: hooks, replaced forwards, other classes, dropout, the memory policy,
+what traces the call. What is asked about a tensor (type, device, layout, size) is asked by `ops`, which falls back to
+PyTorch's operators by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx import Proxy
+from torch.nn.modules.module import _has_any_global_hook
+
+from .. import ops
+from .backbone import Backbone, Block, FeedForward, LargeKernelAttention, Stage
+from .checkpointing import checkpoint
+from .heads.layers import ConvNormReLU, resize
+from .heads.upernet import CellMeans, cell_shares
+from .layers import DepthwiseConv2d, LayerNorm2d, PointwiseConv2d, per_channel
+
+# What of a module is replaced on single instances.
+REPLACEABLE = frozenset(("forward", "_conv_forward"))
+
+
+# --- questions about modules
+
+
+def can_fuse(x: Tensor, *, depthwise: Sequence[nn.Module] = (), pointwise: Sequence[nn.Module] = ()) -> bool:
+    """Whether x's convolutions may be computed from their weights: nobody would notice that no module was called."""
+    if not isinstance(x, Tensor) or is_traced() or _has_any_global_hook():  # torch.fx has stand-ins for tensors
+        return False
+    for kind, modules in ((DepthwiseConv2d, depthwise), (PointwiseConv2d, pointwise)):
+        for module in modules:
+            if type(module) is not kind or why_not_fused(module):
+                return False
+    return True
+
+
+def is_traced() -> bool:
+    """Whether a graph is recorded for other runtimes, which get the modules one by one."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of this instance does more than its class defines: hooks, global ones too, or another forward."""
+    return _has_any_global_hook() or bool(why_called(module))
+
+
+def process_has_hooks() -> bool:
+    """Whether there are hooks for all modules of the process."""
+    return _has_any_global_hook()
+
+
+def why_called(module: nn.Module) -> str:
+    """Why a call of this instance does more than its class defines: a replaced forward, or hooks; "" where it does not.
+
+    Replaced forwards are how offloaded weights arrive.
+    """
+    if not REPLACEABLE.isdisjoint(module.__dict__):
+        return "has a replaced forward"
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return "has hooks" if hooks else ""
+
+
+def why_not_fused(module: nn.Module) -> str:
+    """Why this module must be called, in words; "" where it is an untouched convolution of layers.py.
+
+    Parametrizations and adapters make a module another class.
+    """
+    kind = type(module)
+    if kind not in _SHAPES:
+        return f"is a {kind.__name__}"
+    if not computes_as_written(module, kind):
+        return "has a patched class"
+    if reason := why_called(module):
+        return reason
+    return "" if _SHAPES[kind](module) else "has another stride, padding or grouping"
+
+
+def computes_as_written(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of exactly this class, and the class computes what it did when it was registered."""
+    forward, computation = _WRITTEN[kind]
+    return type(module) is kind and kind.forward is forward and getattr(kind, "_conv_forward", None) is computation
+
+
+def methods(kind: Any) -> tuple[Any, Any]:
+    """Where a class computes; a patched class has others."""
+    return kind.forward, getattr(kind, "_conv_forward", None)
+
+
+def register_methods(*kinds: type[nn.Module]) -> None:
+    """Note what these classes compute now, for `computes_as_written`."""
+    _WRITTEN.update((kind, methods(kind)) for kind in kinds)
+
+
+def wants_gradients(tensors: Iterable[Tensor]) -> bool:
+    """Whether a gradient of one of these will be asked for."""
+    return torch.is_grad_enabled() and any(map(attrgetter("requires_grad"), tensors))
+
+
+def has_plain_weights(module: nn.Module) -> bool:
+    """Whether a module's own weights are tensors of PyTorch's own class: neither quantised nor distributed."""
+    return ops.ordinary(*module.parameters(recurse=False))
+
+
+def keeps_size(conv: nn.Conv2d) -> bool:
+    """Whether it is a depthwise convolution with a square kernel, stride 1 and the zero padding that keeps H and W."""
+    (side, width), (dilation, across) = conv.kernel_size, conv.dilation
+    span, padding = dilation * (side - 1), conv.padding
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and side == width
+        and dilation == across
+        and conv.stride == (1, 1)
+        and (padding == "same" or (padding == (span // 2, span // 2) and span % 2 == 0))
+        and conv.padding_mode == "zeros"
+    )
+
+
+def is_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether it is a 1x1 convolution with stride 1."""
+    return (
+        conv.kernel_size == (1, 1)
+        and conv.stride == (1, 1)
+        and (conv.padding == (0, 0) or isinstance(conv.padding, str))
+        and conv.groups == 1
+    )
+
+
+def is_square(conv: nn.Conv2d) -> bool:
+    """Whether an undilated convolution over all channels treats rows as it does columns, with zeros around the map."""
+    (side, width), (stride, across) = conv.kernel_size, conv.stride
+    return (
+        side == width
+        and stride == across
+        and conv.padding[0] == conv.padding[1]
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+    )
+
+
+def _is_unpatched(conv: nn.Conv2d) -> bool:
+    """Whether it computes by PyTorch's own method; some replace that instead of `forward`, for circular padding say."""
+    return "_conv_forward" not in conv.__dict__ and type(conv)._conv_forward is _CONV_FORWARD
+
+
+def _is_idle(dropout: nn.Module) -> bool:
+    """Whether nobody would notice that it was not called; dropout may be on in evaluation too, to sample."""
+    return type(dropout) is nn.Dropout and not (dropout.training and dropout.p) and not has_hooks(dropout)
+
+
+def _saves_memory(module: Any, *_inputs: Any, **_options: Any) -> bool:
+    return bool(module.memory_efficient and module.training)
+
+
+# Shape of a convolution in which `ops` computes it, by its class.
+_SHAPES: dict[type[nn.Module], Callable[[Any], bool]] = {DepthwiseConv2d: keeps_size, PointwiseConv2d: is_pointwise}
+_CONV_FORWARD = nn.Conv2d._conv_forward
+# Class -> its methods when it was written.
+_WRITTEN: dict[type[nn.Module], tuple[Any, Any]] = {}
+
+
+# --- weights, as `ops` takes them
+
+
+def depthwise_weights(conv: Any) -> ops.Conv:
+    """Weight, bias, dilation of a DepthwiseConv2d."""
+    return conv.weight, conv.bias, conv.dilation[0]
+
+
+def pointwise_weights(conv: Any) -> ops.Pointwise:
+    """Weight and bias of a PointwiseConv2d."""
+    return conv.weight, conv.bias
+
+
+# --- layers
+
+
+def _is_depthwise_on_tensor(conv: DepthwiseConv2d, x: Tensor) -> bool:
+    return isinstance(x, Tensor) and keeps_size(conv) and _is_unpatched(conv)
+
+
+def _depthwise(conv: DepthwiseConv2d, x: Tensor) -> Tensor:
+    return ops.depthwise_conv2d(x, conv.weight, conv.bias, dilation=conv.dilation[0])
+
+
+def _is_pointwise_on_tensor(conv: PointwiseConv2d, x: Tensor) -> bool:
+    return isinstance(x, Tensor) and is_pointwise(conv) and _is_unpatched(conv)
+
+
+def _pointwise(conv: PointwiseConv2d, x: Tensor) -> Tensor:
+    return ops.pointwise_conv2d(x, conv.weight, conv.bias)
+
+
+def _exports(*_inputs: Any, **_options: Any) -> bool:
+    return torch.compiler.is_exporting()
+
+
+def _layer_norm_from_means(norm: LayerNorm2d, x: Tensor) -> Tensor:
+    """Runtimes copy the map to move its channels, but take means where they are."""
+    y = x - x.mean(1, keepdim=True)
+    y = y * torch.rsqrt((y * y).mean(1, keepdim=True) + norm.eps)
+    return y * per_channel(norm.weight) + per_channel(norm.bias)
+
+
+def _cell_means_as_products(pool: CellMeans, x: Tensor) -> Tensor:
+    """The library's own has no faithful ONNX form for free sizes."""
+    if pool.cells == 1:
+        return x.mean((2, 3), keepdim=True)
+    rows, columns = (cell_shares(pool.cells, side, x) for side in x.shape[2:])
+    return rows @ x @ columns.mT
+
+
+# --- the network
+
+
+def _near_and_far_fuse(attention: LargeKernelAttention, x: Tensor) -> bool:
+    return can_fuse(x, depthwise=(attention.near, attention.far))
+
+
+def _near_and_far_at_once(attention: LargeKernelAttention, x: Tensor) -> Tensor:
+    """The map between the two convolutions need not exist as a whole."""
+    far = ops.depthwise_pair(x, depthwise_weights(attention.near), depthwise_weights(attention.far))
+    return attention.gated(x, attention.mix(far))
+
+
+def _all_layers_fuse(layer: FeedForward, x: Tensor) -> bool:
+    return _is_idle(layer.dropout) and can_fuse(
+        x, depthwise=(layer.depthwise,), pointwise=(layer.expand, layer.project)
+    )
+
+
+def _feed_forward_at_once(layer: FeedForward, x: Tensor) -> Tensor:
+    """The expanded map, the largest of all, need not exist as a whole."""
+    ends = pointwise_weights(layer.expand), pointwise_weights(layer.project)
+    return ops.chunked_feed_forward(
+        x, ends[0], depthwise_weights(layer.depthwise), ends[1], memory_efficient=_saves_memory(layer)
+    )
+
+
+def _gelu_is_computed_again(layer: FeedForward, x: Tensor) -> bool:
+    return (
+        _saves_memory(layer)
+        and _is_idle(layer.dropout)
+        and can_fuse(x, depthwise=(layer.depthwise,), pointwise=(layer.project,))
+    )
+
+
+def _keeping_no_gelu(layer: FeedForward, x: Tensor) -> Tensor:
+    """GELU's result is computed again in the backward pass."""
+    x = layer.expand(x)
+    return ops.depthwise_gelu_project(x, depthwise_weights(layer.depthwise), *pointwise_weights(layer.project))
+
+
+def _gelu_fuses(layer: FeedForward, x: Tensor) -> bool:
+    return can_fuse(x, depthwise=(layer.depthwise,))
+
+
+def _depthwise_with_gelu(layer: FeedForward, x: Tensor) -> Tensor:
+    x = layer.expand(x)
+    x = layer.dropout(ops.depthwise_gelu(x, depthwise_weights(layer.depthwise)))
+    return layer.dropout(layer.project(x))
+
+
+def _block_with_bfloat16_stream(block: Block, x: Tensor) -> Tensor:
+    """Under autocast the scales, float32, make the shortcut float32 too; here bfloat16 branches keep it bfloat16."""
+    branch = block.attention(block.norm1(x))
+    x = x + block.drop_path(_scale_for(branch, block.scale1) * branch)
+    branch = block.feed_forward(block.norm2(x))
+    return x + block.drop_path(_scale_for(branch, block.scale2) * branch)
+
+
+def _scale_for(branch: Tensor, scale: Tensor) -> Tensor:
+    # float16 has too small a range for shortcuts
+    return per_channel(scale.to(branch.dtype) if branch.dtype == torch.bfloat16 else scale)
+
+
+def _recomputes_blocks(stage: Stage, *_inputs: Any, **_options: Any) -> bool:
+    return stage.grad_checkpointing and stage.training
+
+
+def _recomputing_blocks(stage: Stage, x: Tensor) -> Tensor:
+    x = stage.patch_embed(x)
+    for block in stage.blocks:
+        x = checkpoint(block, x)
+    return stage.norm(x)
+
+
+def _is_stand_in(_backbone: Backbone, images: Any, last: Any = False) -> bool:
+    return isinstance(images, Proxy)
+
+
+def _of_a_stand_in(backbone: Backbone, images: Any, last: bool = False) -> Any:
+    """What torch.fx traces with has no shape that could be wrong."""
+    return backbone.pyramid(images, last)
+
+
+def _is_tensor(_backbone: Backbone, images: Any, last: Any = False) -> bool:
+    return isinstance(images, Tensor)
+
+
+def _in_fast_layout(backbone: Backbone, images: Tensor, last: bool = False) -> Any:
+    """The device's fast layout stays that of every map behind."""
+    backbone.require_images(images)
+    return backbone.pyramid(ops.fast_layout(images), last)
+
+
+# --- heads
+
+
+def _joined_conv_fuses(module: ConvNormReLU, x: Tensor, *more: Tensor) -> bool:
+    conv = module.conv
+    return bool(more) and type(conv) is nn.Conv2d and not has_hooks(conv) and ops.ordinary(x, conv.weight)
+
+
+def _sum_of_convolutions(module: ConvNormReLU, *parts: Tensor) -> Tensor:
+    """A convolution of joined channels is the sum of its parts' convolutions; the maps are never joined."""
+    conv = module.conv
+    weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
+    total = conv._conv_forward(parts[0], weights[0], conv.bias)
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        total += conv._conv_forward(resize(part, like=parts[0]), weight, None)
+    return F.relu(module.norm(total))
+
+
+# --- the table
+
+
+class Fused(NamedTuple):
+    """Another forward of a class, and when it applies; both take the module and what `forward` takes."""
+
+    condition: Callable[..., bool]
+    forward: Callable[..., Any]
+
+
+FUSED: Mapping[type[nn.Module], tuple[Fused, ...]] = {
+    DepthwiseConv2d: (Fused(_is_depthwise_on_tensor, _depthwise),),
+    PointwiseConv2d: (Fused(_is_pointwise_on_tensor, _pointwise),),
+    LayerNorm2d: (Fused(_exports, _layer_norm_from_means),),
+    LargeKernelAttention: (Fused(_near_and_far_fuse, _near_and_far_at_once),),
+    FeedForward: (
+        Fused(_all_layers_fuse, _feed_forward_at_once),
+        Fused(_gelu_is_computed_again, _keeping_no_gelu),
+        Fused(_gelu_fuses, _depthwise_with_gelu),
+    ),
+    Block: (Fused(_saves_memory, _block_with_bfloat16_stream),),
+    Stage: (Fused(_recomputes_blocks, _recomputing_blocks),),
+    Backbone: (Fused(_is_stand_in, _of_a_stand_in), Fused(_is_tensor, _in_fast_layout)),
+    ConvNormReLU: (Fused(_joined_conv_fuses, _sum_of_convolutions),),
+    CellMeans: (Fused(_exports, _cell_means_as_products),),
+}
+
+
+def _swapped(written: Callable[..., Any], ways: tuple[Fused, ...]) -> Callable[..., Any]:
+    """A forward that takes the first way whose condition holds, else the one that is written in the class."""
+
+    @functools.wraps(written)
+    def forward(module: nn.Module, *inputs: Any, **options: Any) -> Any:
+        for condition, fused in ways:
+            if condition(module, *inputs, **options):
+                return fused(module, *inputs, **options)
+        return written(module, *inputs, **options)
+
+    return forward
+
+
+def written_forward(kind: type[nn.Module]) -> Callable[..., Any]:
+    """The forward as it is written in a class of FUSED, without its swap."""
+    written: Callable[..., Any] = kind.forward.__wrapped__  # type: ignore[attr-defined]
+    return written
+
+
+for _kind, _ways in FUSED.items():
+    _kind.forward = _swapped(_kind.forward, _ways)
+register_methods(DepthwiseConv2d, PointwiseConv2d, LargeKernelAttention, nn.Conv2d)
