@@ -143,8 +143,7 @@ def test_what_there_is_not_yet_is_said(tmp_path, capsys):
     from van.cli import main
     from van.errors import CheckpointError
     from van.inference.evaluate import evaluate
-    from van.recipes import get_recipe
-    from van.recipes.spec import ModelSpec
+    from van.recipes import ModelSpec, get_recipe
 
     model = create("retinanet_van_b0", seed=0, **TINY).eval()
     for refused in (
