@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_segmentation import make_pictures, slim_segmentation
-from van.inference.segmenter_session import described_inference, open_segmenter
 
 import van
 from van.cli import main

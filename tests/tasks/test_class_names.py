@@ -4,7 +4,6 @@ import pytest
 import torch
 from metadata import set_metadata
 from tiny_segmentation import SLIM_NETWORK
-from van.inference.evaluate_masks import open_masks
 
 import van
 from van.data.segmentation import open_segmentation
