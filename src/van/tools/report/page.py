@@ -22,7 +22,7 @@ from ...recipes import AnyRecipe
 from ...tasks.report_parts import Curves, ReportParts, TaskReport
 from ...train.folder import ENVIRONMENT, MODEL, RECIPE, SUMMARY, held_out, read_recipe, write_text
 from .chart import chart
-from .evaluation import evaluate_run, reporter_of
+from .evaluation import evaluate_run, report_of
 from .run_picture import read_table
 
 REPORT = "report.html"
@@ -44,7 +44,7 @@ def write_report(folder: Path, out: Path | None = None, *, device: str = "cpu") 
     if not (folder / RECIPE).is_file():
         raise DataError(f"{folder} is no run: it has no {RECIPE}; give the folder that `van train` made")
     recipe, table = read_recipe(folder / RECIPE), read_table(folder)
-    summary, task = _json(folder / SUMMARY), reporter_of(recipe).report
+    summary, task = _json(folder / SUMMARY), report_of(recipe)
     parts = evaluate_run(folder, recipe, device=device) if (folder / MODEL).is_file() else None
     page = render(
         title=f"{recipe.name} · {folder.name}",
