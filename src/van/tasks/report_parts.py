@@ -5,7 +5,7 @@ The page (tools/report) knows only these classes; `tasks/<task>/report.py` fills
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -93,8 +93,8 @@ class TaskReport(Protocol):
     headline: ClassVar[Mapping[str, str]]
 
     @classmethod
-    def of(cls, data: Any) -> Self:
-        """An empty report of a data set of this task."""
+    def of(cls, data: Any, evaluator: Callable[[], Any]) -> Self:
+        """An empty report of a data set of this task; evaluator: makes a `base.Evaluator` on it."""
         ...
 
     def update(self, name: str, image: Image.Image, target: Any, raw: Any) -> None:

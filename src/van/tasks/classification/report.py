@@ -39,7 +39,7 @@ class ClassificationReport:
         self._worst: list[tuple[float, WorstExample]] = []
 
     @classmethod
-    def of(cls, data: Any) -> Self:
+    def of(cls, data: Any, evaluator: object = None) -> Self:
         """An empty report of a data set, or a stream, with `classes`."""
         return cls(data.classes)
 

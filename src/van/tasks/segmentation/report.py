@@ -40,7 +40,7 @@ class SegmentationReport:
         self._worst: list[tuple[float, WorstExample]] = []
 
     @classmethod
-    def of(cls, data: SegmentationData) -> Self:
+    def of(cls, data: SegmentationData, evaluator: object = None) -> Self:
         """An empty report of a data set."""
         return cls(data.classes, data.palette, data.ignore_index)
 

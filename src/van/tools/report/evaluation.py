@@ -8,23 +8,11 @@ from pathlib import Path
 from ...inference.session import open_session
 from ...recipes import BaseRecipe
 from ...tasks import task_named
-from ...tasks.classification.report import ClassificationReport
-from ...tasks.report_parts import ReportParts, TaskReport
-from ...tasks.segmentation.report import SegmentationReport
+from ...tasks.base import EvaluationData
+from ...tasks.report_parts import ReportParts
 from ...train.folder import MODEL
 
 BATCH_SIZE = 32  # where the recipe has none
-
-# Task -> its report.
-REPORTS: dict[str, type[TaskReport]] = {
-    "classification": ClassificationReport,
-    "segmentation": SegmentationReport,
-}
-
-
-def report_of(recipe: BaseRecipe) -> type[TaskReport]:
-    """The report of a recipe's task."""
-    return REPORTS[recipe.task]
 
 
 def evaluate_run(folder: Path, recipe: BaseRecipe, *, device: str) -> ReportParts:
@@ -32,10 +20,13 @@ def evaluate_run(folder: Path, recipe: BaseRecipe, *, device: str) -> ReportPart
 
     Raises what opening the model and the data raises.
     """
-    training = task_named(recipe.task).training(recipe)
+    task = task_named(recipe.task)
+    training = task.training(recipe)
     _, val = training.open_data()
     session = open_session(folder / MODEL, device=device)
-    report, processor = report_of(recipe).of(val), session.processor()
+    data = EvaluationData(val, str(recipe.data.path), "val")  # type: ignore[arg-type]
+    report = task.report.of(val, lambda: task.evaluator(session.subject, data, task.eval_options()))
+    processor = session.processor()
     size = recipe.trainer.eval_batch_size or BATCH_SIZE if processor.batched else 1
     images = training.validation_images(val)
     while batch := list(islice(images, size)):
