@@ -323,7 +323,7 @@ class TestEval:
             (["{checkpoint}", "--data", "digits", "--confusion", "{images}"], "a folder is there"),
             (
                 ["{checkpoint}", "{checkpoint}2", "--data", "digits", "--confusion", "c.png"],
-                "draws one checkpoint, got 2",
+                "shows one checkpoint, got 2",
             ),
             (["{checkpoint}", "--data", "digits", "--real-labels", "gone.json"], "cannot read gone.json"),
             (["{checkpoint}", "--data", "digits", "--classes-subset", "{images}/notes.txt"], "unknown class"),

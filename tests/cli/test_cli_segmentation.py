@@ -222,9 +222,18 @@ class TestEval:
         with pytest.raises(VanError, match="a process on one of cpu died"):
             evaluate(checkpoint, str(pictures), devices=["cpu"], on_mask=_die)
 
-    def test_several_devices_are_for_evaluating_segmenters(self, run, checkpoint, classifier, pictures):
-        for arguments in (["eval", classifier, "--data", "digits"], ["predict", checkpoint, pictures / "images"]):
-            assert "'cpu,cpu'" in one_line(*run(*arguments, "--device", "cpu,cpu"))
+    @pytest.mark.long
+    def test_several_devices_share_a_classifiers_images(self, run, classifier, tmp_path):
+        found = {}
+        for device in ("cpu", "cpu,cpu"):
+            arguments = ["--device", device, "--json", tmp_path / "x.json", "--batch-size", 40]
+            assert run("eval", classifier, "--data", "digits", *arguments)[0] == 0
+            result = json.loads((tmp_path / "x.json").read_text())["results"][0]
+            found[device] = [result[name] for name in ("confusion", "loss", "top5", "count")]
+        assert found["cpu"] == found["cpu,cpu"]
+
+    def test_prediction_takes_one_device(self, run, checkpoint, pictures):
+        assert "'cpu,cpu'" in one_line(*run("predict", checkpoint, pictures / "images", "--device", "cpu,cpu"))
 
     def test_the_split_of_the_training_is_taken(self, checkpoint):
         assert evaluate(checkpoint, "scenes").matrix.pixels == 400 * 32 * 32

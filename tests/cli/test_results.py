@@ -17,6 +17,7 @@ from PIL import Image
 import van
 from van.cli import main
 from van.cli.output import cell, fitting_stem, json_line, table_text, to_json, write_file
+from van.data.labelled_images import ClassificationData
 from van.errors import ConfigError
 from van.files import printable
 
@@ -126,12 +127,14 @@ def test_segmenters_write_two_pictures_of_every_name(desk, odd, tmp_path, form, 
 
 @pytest.mark.promise("13")
 def test_names_of_pictures_are_short_enough_and_each_once():
-    from van.cli.predict_masks import OVERLAY, _names
+    from van.cli.predict import stems_of
+    from van.tasks.segmentation import mask_files
+    from van.tasks.segmentation.output import OVERLAY
 
     images = [Path(f"{folder}/0.png") for folder in range(20_000)] + [Path("é" * 125 + f".{s}") for s in ("jpg", "png")]
     images += [Path("b/0_png.jpg"), Path("b_0_png_.png"), Path("b/0.png")]
-    chosen = [*_names(images).values()]
-    assert len({*chosen}) == len({*_stems(images)}) == len(images)
+    chosen = [*stems_of(images, longest=OVERLAY).values()]
+    assert len({*chosen}) == len({*mask_files.stems_of(images)}) == len(images)
     assert max(len(os.fsencode(name + OVERLAY)) for name in chosen) <= 255
     assert fitting_stem("short", longest=OVERLAY) == "short"
 
@@ -274,12 +277,12 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     """What was written is not kept."""
     import tracemalloc
 
-    from van.cli.predict import LABELS
     from van.cli.results import Results
+    from van.tasks import task_named
 
     top = [{"label": "a", "index": 0, "probability": 0.5}]
     for form in ("csv", "json", "jsonl", "table"):
-        with Results(LABELS, form, str(tmp_path / form), head={}, total=1) as results:
+        with Results(task_named("classification").results, form, str(tmp_path / form), head={}, total=1) as results:
             results.add({"image": "first", "label": "a", "probability": 0.5, "top": top})
             tracemalloc.start()
             for number in range(2_000):
@@ -315,32 +318,27 @@ def test_evaluation_writes_class_names_of_every_kind(tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["classifier", "segmenter"])
 def test_evaluations_that_were_done_are_kept(desk, tmp_path, monkeypatch, capsys, kind):
     """Ctrl-C in the second of two checkpoints."""
-    import van.evaluate as evaluation
-
-    from van.cli import eval_masks
     from van.data.scenes import Scenes
+    from van.inference.evaluate import Evaluations
 
     if kind == "classifier":
-        module, name, data = evaluation, "_evaluate", "digits"
-        monkeypatch.setattr(evaluation, "open_classification", lambda *_, **__: Few())
-        model = classifier(num_classes=10)
+        data, model = "digits", classifier(num_classes=10)
+        monkeypatch.setattr("van.data.classification.open_classification", lambda *_, **__: Few())
     else:
-        module, name, data = eval_masks, "_evaluate", "scenes"
-        monkeypatch.setattr(
-            "van.inference.evaluate_masks.open_segmentation", lambda *_, **__: Scenes("val", count=1, size=32)
-        )
-        model = segmenter(num_classes=11)
+        data, model = "scenes", segmenter(num_classes=11)
+        few = Scenes("val", count=1, size=32)
+        monkeypatch.setattr("van.data.segmentation.open_segmentation", lambda *_, **__: few)
     for number in range(2):
         van.save(model, tmp_path / f"{number}.safetensors")
-    whole, calls = getattr(module, name), []
+    whole, calls = Evaluations._evaluate, []
 
-    def once(*arguments, **options):
+    def once(self, source):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return whole(*arguments, **options)
+        return whole(self, source)
 
-    monkeypatch.setattr(module, name, once)
+    monkeypatch.setattr(Evaluations, "_evaluate", once)
     files = ["--json", str(tmp_path / "e.json"), "--csv", str(tmp_path / "e.csv")]
     assert main(["eval", *map(str, sorted(tmp_path.glob("*.safetensors"))), "--data", data, *files]) == 130
     out, err = capsys.readouterr()
@@ -350,7 +348,7 @@ def test_evaluations_that_were_done_are_kept(desk, tmp_path, monkeypatch, capsys
     assert len((tmp_path / "e.csv").read_text().splitlines()) == 2
 
 
-class Few:
+class Few(ClassificationData):
     """Three of the digits."""
 
     def __init__(self):
@@ -358,10 +356,13 @@ class Few:
 
         whole = open_classification("digits", "val")
         self.classes, self.labels = whole.classes, whole.labels[:3]
-        self.name, self.load = whole.name, whole.load
+        self.whole = whole
 
-    def __len__(self):
-        return 3
+    def name(self, index):
+        return self.whole.name(index)
+
+    def load(self, index):
+        return self.whole.load(index)
 
 
 ESCAPING = ["\x1b[31m", "\x1b]0;title\x07", "\x9b31m", "\u202e", "\u2066", "\r", "\x08", "\x7f", "\udcff", "\u2028"]

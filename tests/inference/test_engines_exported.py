@@ -19,7 +19,7 @@ from van.errors import CheckpointError, ConfigError, MissingExtraError
 from van.inference.engines.exported import open_exported
 from van.inference.engines.openvino_engine import the_core
 from van.inference.evaluate import evaluate
-from van.inference.session import open_segmenter
+from van.inference.session import open_classifier, open_segmenter
 
 pytestmark = pytest.mark.long
 
@@ -100,11 +100,11 @@ def test_predictor_labels_like_the_network(kind, desk, models):
 def test_predictor_paints_like_the_network(kind, desk, models):
     predict = van.Predictor(desk / f"segmenter{SUFFIX[kind]}")
     opened = open_segmenter(models["segmenter"])
-    assert predict.opened.inference == opened.inference
-    assert predict.opened.inference.window == 48
+    assert predict.processor.inference == opened.processor().inference
+    assert predict.processor.inference.window == 48
     got = predict(PICTURES[0])
     assert (got.classes, got.palette) == (CLASSES, PALETTE)
-    assert (got.mask == opened.mask(PICTURES[0])).mean() > 0.999
+    assert (got.mask == van.Predictor(opened)(PICTURES[0]).mask).mean() > 0.999
     whole = van.Predictor(desk / f"segmenter{SUFFIX[kind]}", inference={"window": None, "flip": True})
     assert whole(PICTURES[0]).mask.shape == (50, 70)
 
@@ -121,7 +121,7 @@ def test_evaluation_scores_like_the_network(kind, desk, models):
     assert got.loss == pytest.approx(want.loss, abs=1e-4)
 
 
-def test_segmentation_scores_like_the_network(desk, monkeypatch):
+def test_segmentation_scores_like_the_network(desk):
     options = {"split": "val", "overrides": {"window": None, "stride": None}}
     data = Scenes("val", size=64, count=3)
     many = segmenter(num_classes=len(data.classes))
@@ -131,8 +131,7 @@ def test_segmentation_scores_like_the_network(desk, monkeypatch):
     assert np.abs(got.matrix.counts - want.matrix.counts).sum() < 0.001 * want.matrix.counts.sum()
     with pytest.raises(ConfigError, match="seeds draws the bases of a Hamburger, which this segmenter does not have"):
         evaluate(desk / "scenes.onnx", data, seeds=2)
-    monkeypatch.setattr("van.inference.evaluate_masks.available_device", torch.device)
-    with pytest.raises(ConfigError, match="devices cuda are for checkpoints"):
+    with pytest.raises(ConfigError, match="device 'cuda' is for checkpoints"):
         evaluate(desk / "scenes.onnx", data, devices=("cuda",))
 
 
@@ -197,9 +196,9 @@ def test_options_of_the_other_task_and_engine_are_refused(desk):
         van.Predictor(desk / "segmenter.pt2", size=32)
     with pytest.raises(ConfigError, match="engine 'keras' takes checkpoints"):
         evaluate(desk / "classifier.pt2", "digits", engine="keras")
-    with pytest.raises(ConfigError, match="is a segmenter"):
-        evaluate(desk / "segmenter.pt2", "digits")
-    with pytest.raises(ConfigError, match="is no segmenter"):
+    with pytest.raises(ConfigError, match="is a segmenter; expected a classifier"):
+        open_classifier(desk / "segmenter.pt2")
+    with pytest.raises(ConfigError, match="is a classifier; expected a segmenter"):
         open_segmenter(desk / "classifier.pt2")
 
 

@@ -17,7 +17,6 @@ from van.inference.description import KEY
 from van.inference.engines import written
 from van.inference.engines.exported import description_of, info_of, open_exported
 from van.inference.evaluate import evaluate
-from van.inference.segmenter_session import is_segmenter
 
 IMAGES = np.zeros((1, 3, 32, 32), np.float32)
 
@@ -68,7 +67,7 @@ def test_looking_at_a_program_runs_nothing(desk, tmp_path, capsys, monkeypatch):
     assert main(["info", str(path)]) in (0, None)
     assert "van_custom" in capsys.readouterr().out
     assert info_of(path).description == description_of(path)
-    assert not is_segmenter(path)
+    assert info_of(path).description.task == "classification"
     assert not (tmp_path / "executed").exists()
 
 

@@ -13,7 +13,7 @@ import torch
 from exported import PICTURES, SUFFIX, classifier, picture, segmenter
 
 import van
-from van.inference.batch_backoff import HalvingEngine
+from van.inference.batch_backoff import BatchBackoff
 from van.inference.engines.exported import open_exported
 from van.inference.engines.torch_engine import TorchEngine
 from van.inference.predictor import Predictor
@@ -178,13 +178,14 @@ class Cramped:
 
 @pytest.mark.parametrize("limit", [1, 5])
 def test_batches_shrink_under_threads(limit):
-    halving = HalvingEngine(Cramped(limit), 16)
+    engine = Cramped(limit)
+    run = BatchBackoff(lambda images: list(engine.run(np.stack(images))["logits"]), 16)
     images = [np.full((3, 2, 2), i, np.float32) for i in range(16)]
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
         warnings.simplefilter("ignore")
-        results = list(pool.map(lambda _: halving.logits(images)[:, 0].tolist(), range(THREADS)))
+        results = list(pool.map(lambda _: [int(row[0]) for row in run(images)], range(THREADS)))
     assert results == [list(range(16))] * THREADS
-    assert 1 <= halving.batch_size <= limit
+    assert 1 <= run.batch_size <= limit
 
 
 @pytest.mark.parametrize("name", ["classifier", "segmenter"])

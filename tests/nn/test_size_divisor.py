@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_segmentation import make_pictures, slim_segmentation
-from van.inference.segmenter_session import described_inference, open_segmenter
 
 import van
 from van.cli import main
@@ -15,7 +14,9 @@ from van.configs.segmenter import METHODS, SIZE_DIVISORS
 from van.errors import ConfigError, DataError
 from van.exporting import describe
 from van.inference.description import Description
+from van.inference.session import open_segmenter
 from van.recipes import get_recipe
+from van.tasks.segmentation.processor import inference_for
 from van.tasks.segmentation.training import inference_of_recipe
 from van.tasks.segmentation.views import Inference
 from van.train import run
@@ -57,9 +58,9 @@ def test_overridden():
 
 @pytest.mark.promise("11")
 def test_a_record_wins_and_one_without_a_divisor_means_that_of_its_time():
-    assert open_segmenter(slim(resize=None, size_divisor=16)).inference.size_divisor == 16
-    assert open_segmenter(slim(resize=None, window=None, stride=None)).inference.size_divisor == 32
-    assert open_segmenter(slim()).inference == Inference(size_divisor=1)
+    assert inference_for(open_segmenter(slim(resize=None, size_divisor=16)).subject).size_divisor == 16
+    assert inference_for(open_segmenter(slim(resize=None, window=None, stride=None)).subject).size_divisor == 32
+    assert inference_for(open_segmenter(slim()).subject) == Inference(size_divisor=1)
 
 
 @pytest.mark.promise("11")
@@ -75,7 +76,7 @@ def test_recipes():
 def test_training_writes_down_what_its_validation_saw(tmp_path):
     folder = run(slim_segmentation(tmp_path / "run", **{"data.size_divisor": 4, "trainer.steps": 2}))
     assert van.load(folder / "model.safetensors").provenance["inference"]["size_divisor"] == 4
-    assert open_segmenter(folder / "model.safetensors").inference.size_divisor == 4
+    assert inference_for(open_segmenter(folder / "model.safetensors").subject).size_divisor == 4
 
 
 @pytest.fixture
@@ -111,9 +112,9 @@ def test_exported_files_carry_it(method, divisor):
     text = describe(slim(method), options={}).to_json()
     told = Description.from_json(text, "s.onnx")
     assert told.inference["size_divisor"] == divisor
-    assert described_inference(told, told.preprocess, {}) == Inference(size_divisor=divisor)
+    assert inference_for(told.subject) == Inference(size_divisor=divisor)
     of_before = replace(told, inference={})  # as files of published networks used to be
-    assert described_inference(of_before, told.preprocess, {}).size_divisor == divisor
+    assert inference_for(of_before.subject).size_divisor == divisor
 
 
 @pytest.mark.promise("11")

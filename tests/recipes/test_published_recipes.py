@@ -87,8 +87,8 @@ SCHEDULE_160K = {
 # In fpn_van_b2_ade20k_40k.py, which the other sizes start from: gpu_multiples is 2.
 SCHEDULE_40K = {
     "optim.lr": 2e-4, "optim.weight_decay": 1e-4, "optim.decayed": "everything",
-    "schedule.name": "poly", "schedule.power": 0.9, "schedule.warmup_steps": 0,
-    "schedule.warmup_ratio": 1e-6,  # without a warm-up, none
+    "schedule.name": "poly", "schedule.power": 0.9,
+    "schedule.warmup_steps": 0, "schedule.warmup_ratio": 1e-6,  # without a warm-up, the ratio has no effect
     "trainer.steps": 40_000, "trainer.val_every": 4_000,
 }  # fmt: skip
 

@@ -159,7 +159,7 @@ def test_options_that_would_do_nothing_are_refused():
         ({"augment.mix_mode": "elem"}, "belong to mixing"),
         ({"augment.mix_off_epoch": 3}, "belong to mixing"),
         ({"augment.mixup": 0.8, "augment.switch_prob": 0.3}, "switch_prob"),
-        ({"augment.cutmix": 1.0, "augment.cutmix_minmax": (0.2, 0.8)}, "replaces"),
+        ({"augment.cutmix": 1.0, "augment.cutmix_minmax": (0.2, 0.8)}, "replaces augment.cutmix"),
         ({"augment.mixup": 0.8, "augment.mix_off_epoch": 100}, "100 epochs"),
         ({"augment.erasing_mode": "const"}, "erasing"),
         ({"augment.erasing": 0.2, "augment.erasing_spares_clean": True}, "splits"),

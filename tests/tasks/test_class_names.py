@@ -4,9 +4,9 @@ import pytest
 import torch
 from metadata import set_metadata
 from tiny_segmentation import SLIM_NETWORK
-from van.inference.evaluate_masks import open_masks
 
 import van
+from van.data.segmentation import open_segmentation
 from van.errors import ConfigError, VanNotice
 from van.images.palettes import ADE20K_CLASSES
 from van.recipes import CriterionSpec, ModelSpec, Recipe, get_recipe
@@ -15,6 +15,7 @@ from van.tasks.class_names import first_difference, places
 from van.tasks.classification.class_plan import plan_classes
 from van.tasks.classification.losses import Teacher
 from van.tasks.classification.network import build_network
+from van.tasks.segmentation.evaluation import check_classes
 from van.tasks.segmentation.network import build_segmenter
 
 SLIM = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
@@ -141,12 +142,13 @@ def test_heads_of_classifiers_alike(tmp_path):
 def test_evaluation_says_nothing_about_spelling(tmp_path):
     from van.inference.session import open_segmenter
 
+    scenes = open_segmentation("scenes")
     names = ("Background ", *(f"{digit} " for digit in range(10)))
     segmenter_file(tmp_path / "s.safetensors", names)
-    open_masks(open_segmenter(tmp_path / "s.safetensors"), "scenes")  # a notice would be an error
+    check_classes(open_segmenter(tmp_path / "s.safetensors").subject, scenes, "scenes")  # a notice would be an error
     segmenter_file(tmp_path / "s.safetensors", ("background", *"9876543210"))
     with pytest.warns(VanNotice, match="number 1 is '9'"):
-        open_masks(open_segmenter(tmp_path / "s.safetensors"), "scenes")
+        check_classes(open_segmenter(tmp_path / "s.safetensors").subject, scenes, "scenes")
 
 
 @pytest.mark.promise("9")

@@ -31,11 +31,11 @@ def add_arguments(parser: Any) -> None:
     )
     data = "; ".join(f"{task.noun}s: {task.data_help}" for task in TASKS.values())
     parser.add_argument("--data", required=True, help=data)
+    add_task_arguments(parser, "eval_options")
     parser.add_argument(
         "--engine", default="torch", help="torch; keras: both engines and their difference (KERAS_BACKEND: which)"
     )
     add_inference_arguments(parser)
-    add_task_arguments(parser, "eval_options")
     group = parser.add_argument_group("output")
     group.add_argument("--per-class", action="store_true", help="print the per-class table")
     group.add_argument("--json", help="write everything here, confusion matrix and preprocessing included")

@@ -27,6 +27,7 @@ def add_arguments(parser: Any) -> None:
     """Options of `van predict`."""
     parser.add_argument("checkpoint", help="a checkpoint file, folder, hub id, published weights, or exported file")
     parser.add_argument("paths", nargs="+", help="images, folders, globs such as 'photos/**/*.jpg'")
+    add_task_arguments(parser, "predict_options")
     parser.add_argument("--format", help=f"{', '.join(FORMATS)} (default: by the suffix of --out, else table)")
     parser.add_argument(
         "--out",
@@ -37,7 +38,6 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument("--classes", help="names of the classes: a text or JSON file in their order, or imagenet-1k")
     add_inference_arguments(parser)
-    add_task_arguments(parser, "predict_options")
 
 
 def run(options: Any) -> int:
@@ -136,7 +136,7 @@ class _Folder:
 
     def to_do(self, images: list[Path]) -> list[Path]:
         """Those whose files are not all there."""
-        self.names = _names(images, max(self.table.endings, key=len))
+        self.names = stems_of(images, longest=max(self.table.endings, key=len))
         if not self.resume:
             return images
         left = [
@@ -153,7 +153,7 @@ class _Folder:
         return result.save(self.folder, self.names[image])
 
 
-def _names(images: Sequence[Path], longest: str) -> dict[Path, str]:
+def stems_of(images: Sequence[Path], *, longest: str) -> dict[Path, str]:
     """A file name for each image: its stem, with the folder's name before it where two share one."""
     sharing = Counter(image.stem for image in images)
     taken: dict[str, int] = {}  # and how often it was asked for

@@ -45,8 +45,8 @@ class TorchEngine:
             raise UnknownNameError.of("precision", precision, PRECISIONS)
         self.device = available_device(device)
         self.precision, self.dtype = precision, PRECISIONS[precision]
-        self.layout: dict[str, Any] = {"memory_format": torch.channels_last} if channels_last else {}
-        self.model = in_float32(model, type(model).__name__).to(device=self.device, **self.layout).eval()
+        self.channels_last = channels_last
+        self.model = in_float32(model, type(model).__name__).to(device=self.device, **self._layout).eval()
         self.in_chans: int | None = getattr(getattr(model, "config", None), "in_chans", None)
         self._compiled: set[tuple[int, ...]] = set()
         self._compiling = threading.Lock()
@@ -70,14 +70,17 @@ class TorchEngine:
             raise ConfigError(f"the engine got an array of shape {tuple(images.shape)}; this model expects {expected}")
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
         with self._alone_at_first(tuple(images.shape)), torch.inference_mode(), autocast:
-            found = _raw(self.model)(images.to(self.device, **self.layout))
+            found = _raw(self.model)(images.to(self.device, **self._layout))
             return {name: each.float() for name, each in _named(found).items()}
 
     def on(self, device: str) -> TorchEngine:
-        """A copy of the network on another device; raises ConfigError for one that is not there."""
-        return TorchEngine(
-            copy.deepcopy(self.model), available_device(device), self.precision, channels_last=bool(self.layout)
-        )
+        """An engine with a copy of the network on another device; raises ConfigError for one that is not there."""
+        target = available_device(device)
+        return TorchEngine(copy.deepcopy(self.model), target, self.precision, channels_last=self.channels_last)
+
+    @property
+    def _layout(self) -> dict[str, Any]:
+        return {"memory_format": torch.channels_last} if self.channels_last else {}
 
     @contextmanager
     def _alone_at_first(self, shape: tuple[int, ...]) -> Iterator[None]:
