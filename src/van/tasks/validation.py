@@ -55,9 +55,7 @@ class MetricValidator(Validator):
 
     batched: ClassVar[bool] = False
 
-    def __init__(
-        self, processor: Processor[Any, Any], metric: Metric[Any, Any], scores: Mapping[str, str]
-    ) -> None:
+    def __init__(self, processor: Processor[Any, Any], metric: Metric[Any, Any], scores: Mapping[str, str]) -> None:
         super().__init__()
         self.processor, self.metric, self.scores = processor, metric, scores
 
