@@ -14,7 +14,7 @@ from van.data.checking import check_images
 from van.errors import ConfigError, DataError, PreemptedError, VanNotice
 from van.recipes import get_recipe
 from van.train import image_check, run
-from van.train.module import ClassificationModule
+from van.train.module import TrainingModule
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def read(monkeypatch):
 
 @pytest.mark.promise("15")
 def test_all_are_named_before_training(data, monkeypatch):
-    monkeypatch.setattr(ClassificationModule, "training_step", None)
+    monkeypatch.setattr(TrainingModule, "training_step", None)
     names = [f"train/{label}/{i}.png" for label in ("across", "along") for i in range(6)]
     damage(data, *names)
     expected = (
