@@ -139,6 +139,8 @@ def test_configuration_round_trips_through_json():
 
 @pytest.mark.promise("22")
 def test_what_there_is_not_yet_is_said(tmp_path, capsys):
+    from van.recipes.spec import ModelSpec
+
     import van
     from van.cli import main
     from van.errors import CheckpointError

@@ -9,7 +9,7 @@ from chaos import numbers
 from tiny_training import make_stripes, slim_recipe
 
 from van.cli import main
-from van.data import checking, open_classification
+from van.data import labelled_images, open_classification
 from van.data.checking import check_images
 from van.errors import ConfigError, DataError, PreemptedError, VanNotice
 from van.recipes import get_recipe
@@ -41,13 +41,13 @@ def recipe(data, **options):
 @pytest.fixture
 def read(monkeypatch):
     """Names of the images that the check decodes."""
-    names, read_image = [], checking.read_image
+    names, read_image = [], labelled_images.read_image
 
     def reading(path):
         names.append(path.name)
         return read_image(path)
 
-    monkeypatch.setattr(checking, "read_image", reading)
+    monkeypatch.setattr(labelled_images, "read_image", reading)
     return names
 
 

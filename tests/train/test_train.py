@@ -19,6 +19,7 @@ from van.errors import CheckpointError, ConfigError, DataError, VanError, VanNot
 from van.inference.evaluate import evaluate
 from van.recipes import Recipe, get_recipe
 from van.tasks.classification.network import build_network, resolve_preprocess
+from van.tasks.classification.training import AccuracyValidator
 from van.train import run
 from van.train.callbacks import EpochTable, ProcessState
 from van.train.folder import read_recipe
@@ -181,12 +182,8 @@ def test_early_stopping(stripes, tmp_path):
 
 @pytest.mark.promise("21")
 def test_a_score_that_is_no_number_is_not_better_and_is_not_written_down(stripes, tmp_path, monkeypatch):
-    def validation_step(self, batch, batch_idx):
-        self.accuracy.update(self.evaluated(batch[0]), batch[1])
-        self.log("val/loss", float("nan"), on_epoch=True, batch_size=1)
-        self.log_dict(self.accuracy, on_epoch=True, batch_size=1)
-
-    monkeypatch.setattr(TrainingModule, "validation_step", validation_step)
+    compute = AccuracyValidator.compute
+    monkeypatch.setattr(AccuracyValidator, "compute", lambda *a: {**compute(*a), "loss": float("nan")})
     options = {"trainer.early_stopping": 2, "trainer.monitor": "val/loss", "trainer.keep": "best"}
     folder = run(slim_recipe(stripes, tmp_path / "run", **options, **{"trainer.epochs": 9}))
     assert len(table(folder)) == 2  # patience counts, the first such score does not end the run

@@ -131,7 +131,7 @@ def test_mixing_ends_at_its_epoch(tmp_path, monkeypatch):
 
     def spying(self, batch, batch_idx):
         loss = step(self, batch, batch_idx)
-        seen.append((self.current_epoch, self.mixup.mixup_enabled))
+        seen.append((self.current_epoch, self.objective.mixup.mixup_enabled))
         return loss
 
     monkeypatch.setattr(TrainingModule, "training_step", spying)

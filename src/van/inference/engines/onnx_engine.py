@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import MissingExtraError
-from .exported import ExportedEngine, broken
+from .exported_engine import ExportedEngine, broken
 
 
 class OnnxEngine(ExportedEngine):

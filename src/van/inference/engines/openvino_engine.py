@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import CheckpointError, MissingExtraError
 from ...files import why_no_file
-from .exported import ExportedEngine, broken
+from .exported_engine import ExportedEngine, broken
 from .records import record_of
 
 _starting = threading.Lock()

@@ -7,7 +7,7 @@ import torch
 
 from ...errors import UnsafeFileError
 from . import written
-from .exported import ExportedEngine, broken
+from .exported_engine import ExportedEngine, broken
 
 
 class ProgramEngine(ExportedEngine):
