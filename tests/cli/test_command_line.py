@@ -288,8 +288,10 @@ class TestEvaluate:
         assert isinstance(found, MaskEvaluation)
         assert 0 <= found["mIoU"] <= 1
         assert (found.inference.scales, found.inference.flip, found.count) == ((0.5, 1.0), True, 2)
-        with pytest.raises(UnknownNameError, match="unknown evaluation option of a segmenter 'batch_size'"):
+        with pytest.raises(ConfigError, match="batch_size would do nothing: segmenters take one image at a time"):
             van.evaluate(model, data, batch_size=3)
+        with pytest.raises(UnknownNameError, match="unknown option of a segmenter 'scale'; did you mean 'scales'"):
+            van.evaluate(model, data, scale=3)
 
     def test_the_module_stays_a_module(self):
         import van.evaluate as module
@@ -298,7 +300,7 @@ class TestEvaluate:
 
         assert van.evaluate is module
         assert module.evaluate is evaluate
-        assert evaluate_many.__module__ == "van.evaluate"
+        assert module.evaluate_many is evaluate_many
 
 
 class TestTraining:

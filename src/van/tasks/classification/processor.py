@@ -64,14 +64,15 @@ def processor_of(subject: Subject, options: ViewOptions, top: int = 5) -> Classi
     number, name = subject.num_classes, subject.name
     if number < 1:
         raise ConfigError(f"{name} has no classification head (num_classes is {number}); expected a classifier")
-    preprocess = (subject.metadata.preprocess or Preprocess()).with_overrides(**options.overrides)
     in_chans = subject.config.backbone.in_chans
+    if in_chans not in (1, 3):
+        raise ConfigError(
+            f"{name} takes arrays of {in_chans} channels, which no image has; run its engine on arrays of your own"
+        )
+    preprocess = (subject.metadata.preprocess or Preprocess()).with_overrides(**options.overrides)
     if in_chans != preprocess.channels:
-        remedy = "give mean and std one entry each (gray) or three (RGB)"
-        if in_chans not in (1, 3):
-            remedy = "no image has as many; run its engine on arrays of your own"
         raise ConfigError(
             f"{name} takes images of {in_chans} channel(s), its preprocessing makes {preprocess.channels} "
-            f"({preprocess.color}); {remedy}"
+            f"({preprocess.color}); give mean and std one entry each (gray) or three (RGB)"
         )
     return ClassificationProcessor(preprocess, subject.classes, min(top, number))
