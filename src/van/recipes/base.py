@@ -19,6 +19,7 @@ from .sections import Sectioned
 from .track_spec import TrackSpec
 from .trainer_spec import BaseTrainerSpec, EpochTrainerSpec, StepTrainerSpec
 
+
 @dataclass(frozen=True, kw_only=True)
 class BaseRecipe(Sectioned):
     """One training run, entirely. A task's recipe declares the sections, each a subclass of the one here.
