@@ -237,6 +237,7 @@ def test_recipes_of_another_task_can_be_added(monkeypatch):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Counting(Recipe):
         task = "counting"
+        tagged = True
 
     def counting_digits():
         """A recipe."""
