@@ -188,7 +188,7 @@ def test_tasks_do_not_know_each_other():
 # What asks which task something is of; only `tasks` and `configs` may.
 BRANCHES = re.compile(
     r"""isinstance\([^\n]*\b(?:Segmenter|Classifier|VanConfig|SegmenterConfig|ClassificationData|SegmentationData
-        |Prediction|MaskPrediction|MaskEvaluation|\w*Recipe)\b
+        |Prediction|MaskPrediction|MaskEvaluation|(?!BaseRecipe)\w*Recipe)\b
     |\.task\s*(?:==|!=|\bin\b|\bis\b)
     |[=!]=\s*["'](?:classification|segmentation)["']|["'](?:classification|segmentation)["']\s*[=!]=
     |\b_?(?:is|are)_(?:classifier|segmenter)s?\b""",
