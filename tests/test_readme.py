@@ -105,15 +105,12 @@ def test_links_lead_somewhere(document):
             continue
         name, _, anchor = target.partition("#")
         file = (document.parent / name).resolve() if name else document
-        if str(file.relative_to(ROOT)) in PLANNED:
-            continue
         assert file.exists(), target
         assert not anchor or anchor in anchors(file.read_text()), target
 
 
-# Paths in other projects, of what users make, and of what is announced as missing.
+# Paths in other projects, and of what users make.
 ELSEWHERE = {"tests/test_models.py", "docs/gpu_ops.png", "docs/gpu_model.png"}
-PLANNED = {"docs/tasks.md"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

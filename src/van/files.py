@@ -33,7 +33,7 @@ def why_no_path(path: str | Path) -> str:
     text = os.fspath(path)
     if not text.strip():
         return "is an empty path"
-    return "holds a NUL character, which no path can" if "\0" in text else ""
+    return "contains a NUL character, which is not allowed in a path" if "\0" in text else ""
 
 
 def why_no_file(path: str | Path) -> str:
@@ -46,7 +46,7 @@ def why_no_file(path: str | Path) -> str:
         return "does not exist"
     except (OSError, ValueError) as error:  # also a name that is too long, or a link to itself
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
-    return "" if stat.S_ISREG(mode) else next((words for kind, words in _KINDS if kind(mode)), "is no regular file")
+    return "" if stat.S_ISREG(mode) else next((words for kind, words in _KINDS if kind(mode)), "is not a regular file")
 
 
 # ---- writing: under a temporary name in the same folder, then renamed, so that a file is there whole or not at all

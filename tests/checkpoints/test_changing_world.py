@@ -21,7 +21,7 @@ from van.errors import CheckpointError, ConfigError, DataError, VanNotice
 from van.models import create_model, save
 from van.recipes import get_recipe
 from van.train import run
-from van.train.module import ClassificationModule
+from van.train.module import TrainingModule
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def temporary(tmp_path, monkeypatch):
 
 def at_step(monkeypatch, number, act):
     """Let something happen while a run trains."""
-    step = ClassificationModule.training_step
+    step = TrainingModule.training_step
 
     def acting(self, batch, batch_idx):
         if self.global_step == number:
             act()
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(ClassificationModule, "training_step", acting)
+    monkeypatch.setattr(TrainingModule, "training_step", acting)
 
 
 def close(monkeypatch, folder, number):

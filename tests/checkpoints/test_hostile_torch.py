@@ -123,7 +123,7 @@ def test_parts_that_unpack_to_gigabytes(tmp_path):
 
 
 def test_parts_that_overlap_or_share_a_name(tmp_path):
-    for name, says in (("a/data/1", "overlap"), ("a/data/0", "two parts of one name|overlap")):
+    for name, says in (("a/data/1", "overlap"), ("a/data/0", "parts have the same name|overlap")):
         path = tmp_path / "x.pth"
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("a/data.pkl", pickle.dumps({}, 2))

@@ -52,7 +52,7 @@ def rows(section):
 
 
 def known(verb):
-    parser = Parser(prog="van")
+    parser = Parser(prog="van", add_help=False)  # `van train` has its own
     verb.add_arguments(parser)
     return {name for action in parser._actions for name in (*action.option_strings, action.dest)}
 

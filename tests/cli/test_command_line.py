@@ -1,5 +1,6 @@
 """The command line and the calls from Python as newcomers use them: names, formats, help, images of every kind."""
 
+import dataclasses
 import io
 import json
 import re
@@ -145,8 +146,8 @@ class TestTrain:
         text = capsys.readouterr().out
         kind = type(RECIPES[recipe]())
         for section, spec in kind.sections().items():
-            for name in spec.__dataclass_fields__:
-                assert f"  --{section}.{name} [" in text
+            for item in dataclasses.fields(spec):
+                assert f"  --{section}.{item.name} [" in text
         paragraphs = re.findall(r"(?:^        .*\n)+", text, re.MULTILINE)
         assert len({*paragraphs}) == len(paragraphs)
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 import van
 from van.cli import main
-from van.cli.output import cell, fitting_stem, json_line, table_text, to_json, write_file
+from van.cli.output import cell, json_line, table_text, to_json, write_file
 from van.data.labelled_images import ClassificationData
 from van.errors import ConfigError
-from van.files import printable
+from van.files import fitting_stem, printable
 
 ODD = [
     b"plain.png",

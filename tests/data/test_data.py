@@ -3,14 +3,16 @@
 import collections
 import pickle
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_training import training_of
 
 from van.data import open_classification, read_folder, stratified_split
-from van.data.augment import TrainingTransform
+from van.data.augment import SeededExample, TrainingTransform
 from van.data.dataset import EpochSampler, EvaluationSet, TrainingSet
 from van.data.seeding import rng_state, seeded, set_rng_state
 from van.errors import ConfigError, DataError, VanNotice
@@ -254,25 +256,27 @@ def test_unknown_policy():
 def test_augmentation_belongs_to_epoch_and_index():
     data = open_classification("digits", "train")
     transform = TrainingTransform(get_recipe("digits_van_b0").augment, Preprocess(size=(16, 16), crop_pct=1.0))
-    images = TrainingSet(data, transform, seed=0)
+    images = TrainingSet(data, SeededExample(transform, seed=0))
     first = images[0, 5][0]
     images[3, 1], random.random(), torch.rand(1)
     assert torch.equal(images[0, 5][0], first)
     assert not torch.equal(images[1, 5][0], first)
-    assert not torch.equal(TrainingSet(data, transform, seed=1)[0, 5][0], first)
+    assert not torch.equal(TrainingSet(data, SeededExample(transform, seed=1))[0, 5][0], first)
 
 
 def test_data_sets_travel_to_worker_processes():
     spec = AugmentSpec(auto_augment="rand-m9-mstd0.5-inc1", rotate_degrees=5.0, erasing=0.5, color_jitter=0.1)
-    images = TrainingSet(open_classification("digits", "train"), TrainingTransform(spec, SMALL), seed=0)
+    images = TrainingSet(open_classification("digits", "train"), SeededExample(TrainingTransform(spec, SMALL), seed=0))
     assert torch.equal(pickle.loads(pickle.dumps(images))[0, 3][0], images[0, 3][0])
 
 
 def test_augmentation_leaves_global_randomness_alone():
     images = TrainingSet(
         open_classification("digits", "train"),
-        TrainingTransform(AugmentSpec(erasing=1.0, auto_augment="rand-m9-mstd0.5-inc1"), Preprocess(size=(16, 16))),
-        seed=0,
+        SeededExample(
+            TrainingTransform(AugmentSpec(erasing=1.0, auto_augment="rand-m9-mstd0.5-inc1"), Preprocess(size=(16, 16))),
+            seed=0,
+        ),
     )
     torch.manual_seed(3), np.random.seed(3), random.seed(3)
     expected = torch.rand(1).item(), np.random.rand(), random.random()
@@ -303,6 +307,7 @@ def test_sampler_orders_every_image_once_by_seed_and_epoch():
 def test_evaluation_set_uses_the_record():
     data = open_classification("digits", "val")
     record = Preprocess(size=(32, 32), crop_pct=1.0)
-    image, label = EvaluationSet(data, record)[7]
+    validator = training_of(get_recipe("digits_van_b0")).validator(data, SimpleNamespace(preprocess=record))
+    image, label = EvaluationSet(data, validator.example)[7]
     assert torch.equal(image, torch.from_numpy(record(data.load(7)[0])))
     assert label == data.labels[7]

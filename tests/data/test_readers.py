@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from tiny_training import make_stripes, slim_recipe
 from torch.utils.data import DataLoader
 
-from van.data.readers import StreamSet, open_reader, read_classes
+from van.data.readers import open_reader, read_classes
+from van.data.streams import StreamSet
 from van.errors import ConfigError, DataError, MissingExtraError
 from van.recipes import DataSpec
 from van.tools.report.page import write_report
@@ -118,9 +119,9 @@ def stream(shards, split, *, workers=0, seed=0, ranks=1, rank=0, epoch=0, batch_
     spec = slim_recipe(".", ".", **stream_options(shards)).data
     data = open_reader(spec, split, seed=seed, batch_size=batch_size)
     images = StreamSet(
-        data, row, seed=seed, training=split == "train", batch_size=batch_size, workers=workers
+        data, first_row, seed=seed, training=split == "train", batch_size=batch_size, workers=workers
     )  # fmt: skip
-    images.rank, images.ranks = rank, ranks
+    images.rank, images.world_size = rank, ranks
     images.set_epoch(epoch)
     loader = DataLoader(images, batch_size=batch_size, num_workers=workers)
     return [
@@ -128,6 +129,10 @@ def stream(shards, split, *, workers=0, seed=0, ranks=1, rank=0, epoch=0, batch_
         for pictures, labels in loader
         for picture, label in zip(pictures, labels, strict=True)
     ]
+
+
+def first_row(image, label, key):
+    return row(image), label
 
 
 def row(image):

@@ -1,18 +1,22 @@
 """Segmentation data: layouts, mask formats and the errors of broken data sets."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_training import training_of
 
-from van.data.joint import JointTrainingSet, JointTransform, distort, generator, saturate
+from van.data.dataset import TrainingSet
+from van.data.joint import JointExample, JointTransform, distort, generator, saturate
 from van.data.masks import MaskRule, read_mask
 from van.data.segmentation import open_segmentation, splits_of
 from van.errors import ConfigError, DataError, UnknownNameError, VanNotice
 from van.images import palettes
 from van.images.label_maps import default_palette
 from van.images.preprocess import IMAGENET, Preprocess
+from van.recipes import get_recipe
 
 PALETTE = [(0, 0, 0), (200, 0, 0), (0, 200, 0)]
 
@@ -515,7 +519,7 @@ def test_padding_is_the_mean_colour_without_label():
 def test_a_crop_larger_than_the_image_is_an_error_without_padding(tmp_path):
     root = folder(tmp_path)
     transform = JointTransform(preprocess=IMAGENET, crop=(32, 48), pad=False, **PLAIN)
-    data = JointTrainingSet(open_segmentation(root, "train"), transform, seed=0)
+    data = TrainingSet(open_segmentation(root, "train"), JointExample(transform, seed=0))
     with pytest.raises(DataError, match=r"a.jpg: crop 32 x 48 is larger than the image, 4 x 6") as error:
         data[0, 0]
     one_line(error)
@@ -632,7 +636,11 @@ def test_impossible_transforms(options):
         JointTransform(preprocess=IMAGENET, **options)
 
 
-def test_training_set_checks_the_ignore_index(tmp_path):
+def test_training_pads_with_the_ignore_index_of_the_data(tmp_path):
     data = open_segmentation(folder(tmp_path), "train")
-    with pytest.raises(ConfigError, match="ignore_index is 100; the data set's is 255"):
-        JointTrainingSet(data, JointTransform(preprocess=IMAGENET, ignore_index=100), seed=0)
+    data.ignore_index = 100
+    training = training_of(get_recipe("light_ham_digits").with_options(**{"augment.crop": (32, 48)}))
+    example = training.example(data, SimpleNamespace(preprocess=IMAGENET))
+    _, labels = TrainingSet(data, example)[0, 0]
+    assert labels.shape == (32, 48)
+    assert (labels == 100).any()

@@ -39,7 +39,7 @@ def test_training_uses_them(tmp_path):
     make_stripes(tmp_path / "Train", count=4)
     make_stripes(tmp_path / "Val", count=1)
     job = prepare(slim_recipe(tmp_path, tmp_path / "run"))
-    assert (job.module.classes, len(job.data.train_set), len(job.data.val_set)) == (("across", "along"), 8, 2)
+    assert (job.module.classes, len(job.data.images), len(job.data.val_set)) == (("across", "along"), 8, 2)
 
 
 @pytest.mark.promise("3")

@@ -1,6 +1,7 @@
 """int8: what is quantised, what it costs, when it is refused, and that what is written runs everywhere."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,9 +25,11 @@ from van.exporting import int8
 from van.exporting.graph import prepared, trace
 from van.exporting.int8_onnx import OnnxInt8
 from van.exporting.int8_openvino import OpenVinoInt8
-from van.exporting.int8_report import agreement, layer_errors, miou_agreement, sqnr_db
+from van.exporting.int8_report import layer_errors, sqnr_db
 from van.exporting.quantizable_layers import weights_of
 from van.inference.engines.openvino_engine import the_core
+from van.tasks.comparison import Comparison
+from van.tasks.segmentation.comparison import miou_agreement
 
 pytestmark = pytest.mark.long
 
@@ -183,9 +186,7 @@ def test_the_file_runs_in_predictor_and_eval_and_tells_its_report(tmp_path, file
     with torch.inference_mode():
         want = slim()(torch.zeros(3, 3, 32, 32)).numpy()
     assert sqnr_db([got], [want]) > 8
-    from van.inference.evaluate import evaluate
-
-    assert evaluate(tmp_path / file, "digits").count == 359
+    assert van.evaluate(tmp_path / file, "digits").count == 359
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -205,7 +206,7 @@ def test_segmenters_are_compared_by_their_pixels(tmp_path, file):
 
 def test_validation_decides_by_top1(tmp_path, monkeypatch):
     top1 = iter([90.0, 80.0, 89.9])  # float32, int8, int8 with the worst layer in float32
-    monkeypatch.setattr(int8, "evaluate", lambda *_: type("E", (), {"top1": next(top1)}))
+    monkeypatch.setattr(int8, "evaluate", lambda *_: SimpleNamespace(score=next(top1), perfect=100.0))
     done = van.quantize(slim(), tmp_path / "a.onnx", calibration="digits", validation="digits", samples=8)
     assert (done.report.fp32_top1, done.report.top1) == (90.0, 89.9)
     assert done.report.drop == pytest.approx(0.001)
@@ -228,9 +229,7 @@ def test_a_segmenter_reports_miou(tmp_path, capsys):
     assert (report["top1"], report["fp32_top1"]) == (None, None)
     assert report["drop"] == pytest.approx(report["fp32_miou"] - report["miou"])
     assert f"{100 * report['miou']:.2f}" in printed
-    from van.inference.evaluate import evaluate
-
-    assert report["miou"] == pytest.approx(evaluate(tmp_path / "s.onnx", data)["mIoU"])
+    assert report["miou"] == pytest.approx(van.evaluate(tmp_path / "s.onnx", data)["mIoU"])
 
 
 @pytest.mark.promise("22")
@@ -244,7 +243,7 @@ def test_agreement_as_miou_by_hand():
 
 
 def test_too_large_a_drop_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "agreement", lambda *_: 0.9)
+    monkeypatch.setattr(Comparison, "agreement", lambda *_: 0.9)
     with pytest.raises(VanError, match=r"int8 loses 10.00% with 15 of 36 products in float32; allowed are 5.00%"):
         van.quantize(slim(), tmp_path / "a.onnx", calibration="digits", samples=4, max_drop=0.05)
     assert list(tmp_path.iterdir()) == []
@@ -254,7 +253,7 @@ def test_figures():
     want = [np.array([[3.0, 4.0]])]
     assert sqnr_db([np.array([[3.0, 4.5]])], want) == pytest.approx(20.0)
     assert sqnr_db(want, want) == pytest.approx(200.0)
-    assert agreement([np.array([[1, 2], [2, 1]])], [np.array([[0, 9], [0, 9]])]) == 0.5
+    assert Comparison().agreement([np.array([[1, 2], [2, 1]])], [np.array([[0, 9], [0, 9]])]) == 0.5
     pairs = [({"a": want[0] * 1.1}, {"a": want[0]}), ({"a": want[0] * 0.9}, {"a": want[0]})]
     (only,) = layer_errors(pairs, ["b"])
     assert (only.layer, only.int8) == ("a", False)

@@ -49,7 +49,7 @@ def test_imagenet_weights_are_the_published_ones(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError) as caught:
             VAN("van_b1", **options)
         assert "\n" not in str(caught.value)
-        assert f"fetch {asked[-1]} elsewhere and put it at {tmp_path}/models/van/van_b1.h5" in str(caught.value)
+        assert f"download {asked[-1]} elsewhere and save it as {tmp_path}/models/van/van_b1.h5" in str(caught.value)
         assert "weights='van_b1.h5'" in str(caught.value)
     assert asked[-1].endswith("/van_b1.h5")
     with pytest.raises(ConfigError, match="no ImageNet-1K weights were published for van_b6"):
@@ -125,8 +125,8 @@ def test_input_tensor_is_where_the_images_come_from(tmp_path):
     ("options", "told"),
     [
         ({"input_shape": (3, 224, 224)}, r"looks like \(channels, height, width\).*or in_chans=224 if that is meant"),
-        ({"input_shape": (3, None, None)}, "give data_format='channels_first'$"),
-        ({"input_shape": (224, 224, 3), "data_format": FIRST}, "give data_format='channels_last'"),
+        ({"input_shape": (3, None, None)}, "pass data_format='channels_first'$"),
+        ({"input_shape": (224, 224, 3), "data_format": FIRST}, "pass data_format='channels_last'"),
         ({"input_shape": (None, None, None)}, "with the number of channels"),
         ({"input_tensor": (3, 32, 32)}, "input_tensor is a tuple; expected a Keras tensor"),
         ({"input_tensor": "first"}, r"input_tensor is \(3, 64, 64\).*looks like"),
@@ -242,7 +242,7 @@ def test_predictions_are_decoded():
         [("1", "dog", 0.75), ("0", "cat", 0.25)]
     ]
     for options, told in (
-        ({}, "give classes=model.classes"),
+        ({}, "pass classes=model.classes"),
         ({"classes": ["a"]}, "one name for each"),
         ({"top": 0}, "top is 0"),
     ):
@@ -257,7 +257,7 @@ def test_without_any_names_the_error_says_what_to_fetch(monkeypatch):
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(keras.utils, "get_file", fetch)
-    with pytest.raises(DataError, match=r"pip install timm, or fetch https://.*imagenet_class_index\.json"):
+    with pytest.raises(DataError, match=r"pip install timm, or download https://.*imagenet_class_index\.json"):
         decode_predictions(np.zeros((1, 1000)))
 
 

@@ -17,9 +17,9 @@ from van.inference.description import Description
 from van.inference.session import open_segmenter
 from van.recipes import get_recipe
 from van.tasks.segmentation.processor import inference_for
+from van.tasks.segmentation.training import inference_of_recipe
 from van.tasks.segmentation.views import Inference
 from van.train import run
-from van.train.segmentation.prepare import inference_of
 
 SIZES = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2), "channels": 32}
 NAMES = {method: f"{method}_van_b0" for method in METHODS}
@@ -66,9 +66,8 @@ def test_a_record_wins_and_one_without_a_divisor_means_that_of_its_time():
 @pytest.mark.promise("11")
 def test_recipes():
     for name, method in (("hamnet_van_b2", "hamnet"), ("light_ham_van_b0", "light_ham"), ("upernet_van_b4", "upernet")):
-        data = get_recipe(name).data
         preprocess = van.create_model("van_b0").preprocess
-        assert inference_of(data, preprocess, method=method).size_divisor == SIZE_DIVISORS[method]
+        assert inference_of_recipe(get_recipe(name), preprocess, method=method).size_divisor == SIZE_DIVISORS[method]
     with pytest.raises(ConfigError, match="size_divisor is 0"):
         get_recipe("hamnet_van_b0").with_options(**{"data.size_divisor": 0})
 

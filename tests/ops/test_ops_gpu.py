@@ -335,7 +335,7 @@ class TestMemoryEfficient:
 
     def test_memory_on_cuda_is_estimated(self, monkeypatch):
         """On fake CUDA tensors: at most 60% of the official graph's, which is an estimate of what a GPU will need."""
-        monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
+        monkeypatch.syspath_prepend(str(TESTS.parent.parent / "benchmarks"))
         from gpu_memory import estimate
 
         found = estimate(create_model("van_b0", seed=0).train(), 128, 224)

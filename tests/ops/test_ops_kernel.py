@@ -17,6 +17,7 @@ import van
 from van import ops
 from van.errors import ConfigError, VanNotice
 from van.nn import fold
+from van.nn.fused import depthwise_weights
 from van.nn.layers import depthwise_conv
 from van.ops import building
 from van.ops import c_library as library_module
@@ -328,10 +329,10 @@ class TestCitizen:
         block = fold(tiny()).backbone.stages[0].blocks[0]
         with torch.no_grad():
             arguments = drawn(1, 8, 6, 5), block.packed.weights, block.packed.numbers
-            torch.library.opcheck(ops.block.operator, arguments)
+            torch.library.opcheck(ops.folded_block.operator, arguments)
             patch = fold(tiny()).backbone.stages[1].patch_embed.packed
             torch.library.opcheck(
-                ops.block.patch_operator, (drawn(1, 8, 6, 5), patch.panels, patch.bias, patch.options)
+                ops.folded_block.patch_operator, (drawn(1, 8, 6, 5), patch.panels, patch.bias, patch.options)
             )
 
     def test_compiled_without_a_break(self):
@@ -532,6 +533,6 @@ def test_optimize_uses_it_by_default():
     assert all(block.packed is not None for stage in fast.backbone.stages for block in stage.blocks)
 
 
-def test_a_depthwise_module_names_its_convolution():
+def test_the_weights_of_a_depthwise_module():
     layer = depthwise_conv(4, 7, 3)
-    assert layer.conv == (layer.weight, layer.bias, 3)
+    assert depthwise_weights(layer) == (layer.weight, layer.bias, 3)

@@ -81,13 +81,14 @@ PIPELINE = {
 # In the files of Light-Ham, HamNet and UperNet, and in mmseg's schedule_160k.py that they start from.
 SCHEDULE_160K = {
     "optim.lr": 6e-5, "optim.weight_decay": 0.01, "optim.decayed": "all_but_backbone_norms",
-    "schedule.power": 1.0, "schedule.warmup_steps": 1500, "schedule.warmup_ratio": 1e-6,
+    "schedule.name": "poly", "schedule.power": 1.0, "schedule.warmup_steps": 1500, "schedule.warmup_ratio": 1e-6,
     "trainer.steps": 160_000, "trainer.val_every": 16_000,
 }  # fmt: skip
 # In fpn_van_b2_ade20k_40k.py, which the other sizes start from: gpu_multiples is 2.
 SCHEDULE_40K = {
     "optim.lr": 2e-4, "optim.weight_decay": 1e-4, "optim.decayed": "everything",
-    "schedule.power": 0.9, "schedule.warmup_steps": 0, "schedule.warmup_ratio": 1e-6,  # without a warm-up, none
+    "schedule.name": "poly", "schedule.power": 0.9,
+    "schedule.warmup_steps": 0, "schedule.warmup_ratio": 1e-6,  # without a warm-up, the ratio has no effect
     "trainer.steps": 40_000, "trainer.val_every": 4_000,
 }  # fmt: skip
 

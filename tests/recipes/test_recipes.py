@@ -7,11 +7,16 @@ import pytest
 from van.errors import ConfigError, UnknownNameError
 from van.recipes import (
     CLASSIFICATION_PRESETS,
+    KINDS,
+    PRESETS_OF,
     RECIPES,
     AugmentSpec,
+    OptimSpec,
     Recipe,
+    SegmentationRecipe,
     get_recipe,
     recipe_of,
+    register,
     summary,
     with_preset,
 )
@@ -154,7 +159,7 @@ def test_options_that_would_do_nothing_are_refused():
         ({"augment.mix_mode": "elem"}, "belong to mixing"),
         ({"augment.mix_off_epoch": 3}, "belong to mixing"),
         ({"augment.mixup": 0.8, "augment.switch_prob": 0.3}, "switch_prob"),
-        ({"augment.cutmix": 1.0, "augment.cutmix_minmax": (0.2, 0.8)}, "takes the place"),
+        ({"augment.cutmix": 1.0, "augment.cutmix_minmax": (0.2, 0.8)}, "replaces augment.cutmix"),
         ({"augment.mixup": 0.8, "augment.mix_off_epoch": 100}, "100 epochs"),
         ({"augment.erasing_mode": "const"}, "erasing"),
         ({"augment.erasing": 0.2, "augment.erasing_spares_clean": True}, "splits"),
@@ -194,9 +199,60 @@ def test_cycles_make_a_run_longer():
     assert Recipe().with_options(**options, **{"schedule.cycle_mul": 2.0}).total_epochs == 72
 
 
-def test_layer_decay_is_not_for_segmenters():
-    with pytest.raises(ConfigError, match="classification"):
-        get_recipe("light_ham_van_b0").with_options(**{"optim.layer_decay": 0.8})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trainer.eval_batch_size": 4}, "one by one"),
+        ({"schedule.name": "cosine", "schedule.power": 0.9}, "power belongs to poly"),
+        ({"schedule.min_lr": 1e-6}, "min_lr belongs to cosine"),
+        ({"schedule.noise": (0.4, 0.9)}, "noise belongs to"),
+        ({"schedule.name": "multistep", "schedule.milestones": (160_000,)}, "earlier"),
+        ({"schedule.name": "wsd", "schedule.decay_steps": 0.0}, "positive"),
+        ({"data.reader": "tar"}, "did you mean|known: hfds"),
+        ({"data.reader": "wds"}, "give data.classes"),
+        ({"data.classes": "names.txt"}, "no effect on label maps"),
+        ({"data.path": "scenes", "data.check": "all"}, "digit scenes have none"),
+        ({"data.reader": "wds", "data.classes": "names.txt", "trainer.max_unreadable": 3}, "skips what it cannot"),
+        ({"loss.class_weights": "median"}, "balanced"),
+        ({"loss.class_weights": (0.0, 0.0)}, "above 0"),
+    ],
+)
+def test_options_that_a_segmenter_cannot_honour_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        get_recipe("light_ham_van_b0").with_options(**options)
+
+
+def test_both_tasks_share_what_they_share():
+    ours, theirs = (set(kind.sections()["trainer"].__dataclass_fields__) for kind in (Recipe, SegmentationRecipe))
+    assert ours - theirs == {"epochs"}
+    assert theirs - ours == {"steps", "val_every"}
+    assert issubclass(SegmentationRecipe.sections()["optim"], OptimSpec)
+
+
+def test_recipes_of_another_task_can_be_added(monkeypatch):
+    monkeypatch.setattr("van.recipes.registry.KINDS", [*KINDS])
+    monkeypatch.setattr("van.recipes.registry.RECIPES", dict(RECIPES))
+    monkeypatch.setattr("van.recipes.registry.PRESETS_OF", dict(PRESETS_OF))
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Counting(Recipe):
+        task = "counting"
+        tagged = True
+
+    def counting_digits():
+        """A recipe."""
+        return Counting(name="counting_digits")
+
+    register(Counting, {"counting_digits": counting_digits})
+    recipe = get_recipe("counting-digits")
+    assert recipe.to_dict()["task"] == "counting"
+    assert recipe_of(recipe.to_dict()) == recipe
+    with pytest.raises(ConfigError, match="already"):
+        register(dataclasses.make_dataclass("Other", [], bases=(Counting,), frozen=True, kw_only=True))
+    with pytest.raises(ConfigError, match="there is a recipe 'finetune' already"):
+        register(Counting, {"finetune": counting_digits})
+    with pytest.raises(UnknownNameError, match="known: classification, segmentation, counting"):
+        recipe_of({"task": "dreaming"})
 
 
 @pytest.mark.parametrize("preset", CLASSIFICATION_PRESETS)

@@ -110,7 +110,7 @@ def test_what_is_no_file(kind, tmp_path, capsys):
 def test_the_recipe_of_a_run_that_is_resumed(tmp_path, capsys):
     (tmp_path / "last.ckpt").write_bytes(b"x")
     os.mkfifo(tmp_path / "recipe.yaml")
-    assert "no regular file" in error_of(capsys, "--trainer.resume", str(tmp_path))
+    assert "not a regular file" in error_of(capsys, "--trainer.resume", str(tmp_path))
 
 
 @pytest.mark.promise("recipes")
@@ -131,7 +131,7 @@ def test_a_list_of_classes_that_never_ends(tmp_path, capsys):
     make_stripes(tmp_path / "data", count=2)
     os.mkfifo(tmp_path / "classes.txt")
     options = ["--data.path", str(tmp_path / "data"), "--data.classes", str(tmp_path / "classes.txt")]
-    assert "no regular file" in error_of(capsys, "finetune", *options)
+    assert "not a regular file" in error_of(capsys, "finetune", *options)
 
 
 @pytest.mark.promise("recipes")
@@ -164,7 +164,7 @@ def test_options(option, value, capsys):
 @pytest.mark.promise("recipes")
 def test_a_section_from_a_file(tmp_path, capsys):
     os.mkfifo(tmp_path / "optim.yaml")
-    assert "no regular file" in error_of(capsys, "finetune", "--optim", str(tmp_path / "optim.yaml"))
+    assert "not a regular file" in error_of(capsys, "finetune", "--optim", str(tmp_path / "optim.yaml"))
 
 
 @pytest.mark.promise("recipes")

@@ -27,12 +27,12 @@ LIMIT_S = 120
 def die_at(fate: tuple[str, str, int]) -> None:
     """Arranges that this process meets `fate`: what happens, at which place of the code, at which visit of it."""
     what, where, visit = fate
-    from van.train.module import ClassificationModule
+    from van.train.module import TrainingModule
 
     owner, name = {
-        "step": (ClassificationModule, "training_step"),
-        "update": (ClassificationModule, "optimizer_step"),
-        "validation": (ClassificationModule, "validation_step"),
+        "step": (TrainingModule, "training_step"),
+        "update": (TrainingModule, "optimizer_step"),
+        "validation": (TrainingModule, "validation_step"),
         "write": (os, "fsync"),  # the file is not renamed yet
         "rename": (Path, "replace"),
     }[where]
@@ -63,9 +63,9 @@ def meet(what: str) -> None:
 
 def note_images(path: str) -> None:
     """Writes down what this process trains on: (epoch, digest) of every image of every step."""
-    from van.train.module import ClassificationModule
+    from van.train.module import TrainingModule
 
-    step = ClassificationModule.training_step
+    step = TrainingModule.training_step
 
     def noting(self, batch, batch_idx):
         with Path(path).open("a") as file:
@@ -73,7 +73,7 @@ def note_images(path: str) -> None:
                 file.write(f"{self.current_epoch} {hashlib.md5(image.numpy().tobytes()).hexdigest()}\n")
         return step(self, batch, batch_idx)
 
-    ClassificationModule.training_step = noting
+    TrainingModule.training_step = noting
 
 
 def train(

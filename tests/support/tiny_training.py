@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from van.recipes import Recipe
+from van.tasks import task_named
 
 SLIM = {"model.embed_dims": (8, 16, 24, 32), "model.depths": (1, 1, 1, 1)}
 
@@ -35,3 +36,8 @@ def slim_recipe(root, out, **options):
         **SLIM,
     }
     return Recipe(name="slim").with_options(**{**defaults, **options})
+
+
+def training_of(recipe):
+    """What training by a recipe needs of its task."""
+    return task_named(recipe.task).training(recipe)

@@ -4,20 +4,19 @@ import pytest
 import torch
 from metadata import set_metadata
 from tiny_segmentation import SLIM_NETWORK
-from van.recipes.segmentation_spec import SegmentationModelSpec
-from van.recipes.spec import CriterionSpec, ModelSpec
-from van.train.segmentation.network import build_segmenter
 
 import van
 from van.data.segmentation import open_segmentation
 from van.errors import ConfigError, VanNotice
 from van.images.palettes import ADE20K_CLASSES
-from van.recipes import Recipe, get_recipe
+from van.recipes import CriterionSpec, ModelSpec, Recipe, get_recipe
+from van.recipes.segmentation.spec import SegmentationModelSpec
 from van.tasks.class_names import first_difference, places
 from van.tasks.classification.class_plan import plan_classes
 from van.tasks.classification.losses import Teacher
+from van.tasks.classification.network import build_network
 from van.tasks.segmentation.evaluation import check_classes
-from van.train.network import build_network
+from van.tasks.segmentation.network import build_segmenter
 
 SLIM = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
 ANIMALS = ("cat", "Traffic light", "straße")

@@ -136,7 +136,7 @@ def test_images_and_masks_are_no_classes(tmp_path, capsys):
     (tmp_path / "source" / "along").rename(tmp_path / "Masks")
     (tmp_path / "source").rmdir()
     assert main(["doctor", str(tmp_path)]) == 2
-    assert "known segmentation layout" in capsys.readouterr().err
+    assert "not a known segmentation layout" in capsys.readouterr().err
 
 
 @pytest.mark.promise("15")

@@ -11,7 +11,7 @@ from tiny_segmentation import slim_segmentation
 from van.data.infinite_sampler import spread
 from van.data.scenes import Scenes
 from van.images.confusion_picture import confusion_picture
-from van.inference.session import open_segmenter
+from van.inference.predictor import Predictor
 from van.tasks.classification.report import ClassificationReport
 from van.tasks.report_parts import Cell, ReportParts, Section, Table, WorstExample
 from van.tasks.segmentation.confusion_matrix import ConfusionMatrix
@@ -49,13 +49,13 @@ def test_report_of_a_segmentation_run(finished):
 
 def test_the_worst_pictures_are_the_worst(finished):
     data = Scenes("val", size=32)
-    session = open_segmenter(finished / "model.safetensors")
+    predict = Predictor(finished / "model.safetensors")
     chosen = spread(len(data), 12)
     scores, total = {}, ConfusionMatrix(len(data.classes))
     for index in chosen:
         one = ConfusionMatrix(len(data.classes))
         image, labels = data.load(index)
-        one.update(session.mask(image), labels)
+        one.update(predict(image).mask, labels)
         scores[index], total = one.summary()["mIoU"], total + one
     parts = evaluate_run(finished, read_recipe(finished / "recipe.yaml"), device="cpu")
     assert parts.headline == {"mIoU": f"{total.summary()['mIoU']:.2%}"}

@@ -9,12 +9,12 @@ from chaos import numbers
 from tiny_training import make_stripes, slim_recipe
 
 from van.cli import main
-from van.data import checking, open_classification
+from van.data import labelled_images, open_classification
 from van.data.checking import check_images
 from van.errors import ConfigError, DataError, PreemptedError, VanNotice
 from van.recipes import get_recipe
 from van.train import image_check, run
-from van.train.module import ClassificationModule
+from van.train.module import TrainingModule
 
 
 @pytest.fixture
@@ -41,19 +41,19 @@ def recipe(data, **options):
 @pytest.fixture
 def read(monkeypatch):
     """Names of the images that the check decodes."""
-    names, read_image = [], checking.read_image
+    names, read_image = [], labelled_images.read_image
 
     def reading(path):
         names.append(path.name)
         return read_image(path)
 
-    monkeypatch.setattr(checking, "read_image", reading)
+    monkeypatch.setattr(labelled_images, "read_image", reading)
     return names
 
 
 @pytest.mark.promise("15")
 def test_all_are_named_before_training(data, monkeypatch):
-    monkeypatch.setattr(ClassificationModule, "training_step", None)
+    monkeypatch.setattr(TrainingModule, "training_step", None)
     names = [f"train/{label}/{i}.png" for label in ("across", "along") for i in range(6)]
     damage(data, *names)
     expected = (

@@ -1,15 +1,19 @@
 """Layer-wise decay, clipping and schedules: what timm is told, and what comes of it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from tiny_training import SLIM, make_stripes, slim_recipe
+from timm.optim import create_optimizer_v2
+from tiny_training import SLIM, make_stripes, slim_recipe, training_of
 
 import van
 from van.errors import ConfigError
 from van.recipes import RECIPES, Recipe, get_recipe
+from van.tasks.parameter_groups import stage_and_block
 from van.train import run
-from van.train.module import ClassificationModule
-from van.train.optimizer import base_lr, build_optimizer, build_schedule, clip_gradients, layer_of
+from van.train.optimizer import base_lr, build_optimizer, clip_gradients
+from van.train.schedule import build_schedule
 
 CUSTOM = {name.removeprefix("model."): value for name, value in SLIM.items()}
 
@@ -25,19 +29,19 @@ def test_layers_sort_from_image_to_logits():
         "backbone.stages.3.norm.bias",
         "head.weight",
     ]  # fmt: skip
-    assert sorted(names, key=layer_of) == names
-    assert layer_of("backbone.stages.1.blocks.2.scale1") < layer_of("backbone.stages.1.blocks.10.scale1")
+    assert sorted(names, key=stage_and_block) == names
+    assert stage_and_block("backbone.stages.1.blocks.2.scale1") < stage_and_block("backbone.stages.1.blocks.10.scale1")
 
 
 def test_layer_decay_scales_every_layer_once():
     model = network()
     recipe = Recipe().with_options(**{"optim.layer_decay": 0.5, "optim.lr": 1.0, "schedule.name": "constant"})
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_optimizer(model, training_of(recipe))
     build_schedule(optimizer, recipe, 10)
     groups = {id(value): group for group in optimizer.param_groups for value in group["params"]}
     assert len(groups) == len(list(model.parameters()))
     for name, value in model.named_parameters():  # 4 stages of a patch embedding, a block and a norm, then the head
-        place = sorted({layer_of(other) for other, _ in model.named_parameters()}).index(layer_of(name))
+        place = sorted({stage_and_block(other) for other, _ in model.named_parameters()}).index(stage_and_block(name))
         assert groups[id(value)]["lr"] == pytest.approx(0.5 ** (12 - place)), name
         assert groups[id(value)]["weight_decay"] == (0.05 if value.ndim > 1 else 0), name
     assert groups[id(model.head.weight)]["lr"] == 1.0
@@ -49,7 +53,7 @@ def gradients(**options):
     generator = torch.Generator().manual_seed(0)
     for value in model.parameters():
         value.grad = torch.randn(value.shape, generator=generator) * 10
-    clip_gradients(model, Recipe().with_options(**options).optim)
+    clip_gradients(model, training_of(Recipe().with_options(**options)))
     return {name: value.grad for name, value in model.named_parameters()}, dict(model.named_parameters())
 
 
@@ -74,7 +78,7 @@ def test_clipping_acts_in_a_run(name, tmp_path):
         data, tmp_path / "run",
         **{f"optim.{name}": 1e-12, "optim.name": "sgd", "optim.weight_decay": 0.0, "trainer.epochs": 1},
     )  # fmt: skip
-    from van.train.network import build_network
+    from van.tasks.classification.network import build_network
 
     start = build_network(recipe.model, ("across", "along"), seed=0).state_dict()
     moved = {
@@ -87,14 +91,14 @@ def test_clipping_acts_in_a_run(name, tmp_path):
 
 def rates(updates_per_epoch=10, epochs=10, **options):
     recipe = Recipe().with_options(**{"optim.lr": 1.0, "schedule.min_lr": 0.0, "trainer.epochs": epochs, **options})
-    optimizer = build_optimizer(torch.nn.Linear(2, 2), recipe)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), training_of(recipe))
     schedule = build_schedule(optimizer, recipe, updates_per_epoch)
     seen = []
     for epoch in range(recipe.total_epochs):
-        schedule.step(epoch)
+        schedule.before_epoch(epoch)
         for step in range(updates_per_epoch):
             seen.append(base_lr(optimizer))
-            schedule.step_update(epoch * updates_per_epoch + step + 1)
+            schedule.after_step(epoch * updates_per_epoch + step + 1)
     return seen
 
 
@@ -146,15 +150,32 @@ def test_noise_follows_from_step_and_seed_alone():
     assert max(abs(rate - 1) for rate in seen) <= 0.2
     # a schedule that begins in the middle gives the same rate
     recipe = Recipe().with_options(**{"optim.lr": 1.0, "schedule.min_lr": 0.0, "trainer.epochs": 10, **options})
-    optimizer = build_optimizer(torch.nn.Linear(2, 2), recipe)
-    build_schedule(optimizer, recipe, 10).step_update(63)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), training_of(recipe))
+    build_schedule(optimizer, recipe, 10).after_step(63)
     assert base_lr(optimizer) == seen[63]
+
+
+def batch(recipe):
+    return torch.rand(2 * recipe.augment.splits, 3, 32, 32), torch.tensor([0, 1] * recipe.augment.splits)
+
+
+def test_groups_are_those_of_timm():
+    """Optimizer states in checkpoints go by the order of the groups and of the parameters in them."""
+    model = network()
+    for weight_decay in (0.05, 0.0):
+        recipe = Recipe().with_options(**{"optim.weight_decay": weight_decay})
+        ours = build_optimizer(model, training_of(recipe))
+        theirs = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=weight_decay)
+        assert ours.state_dict() == theirs.state_dict()
+        for mine, timms in zip(ours.param_groups, theirs.param_groups, strict=True):
+            assert all(a is b for a, b in zip(mine["params"], timms["params"], strict=True))
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if isinstance(get_recipe(name), Recipe)])
 def test_every_recipe_has_an_optimizer_and_a_schedule(name):
     recipe = get_recipe(name)
-    model = network()
-    optimizer = build_optimizer(model, recipe)
+    model, training = network(), training_of(recipe)
+    optimizer = build_optimizer(model, training)
     build_schedule(optimizer, recipe, 100)
-    ClassificationModule(model, recipe, classes=("a", "b", "c"), updates_per_epoch=100)
+    data = SimpleNamespace(classes=("a", "b", "c"), labels=(0, 1, 2))
+    assert training.objective(data, model).losses(model.eval(), batch(recipe), epoch=0)["labels"].isfinite()

@@ -24,7 +24,7 @@ from van.train import lock as locks
 from van.train import run
 from van.train.folder import open_folder, write_recipe
 from van.train.lock import LOCK, RunLock
-from van.train.module import ClassificationModule
+from van.train.module import TrainingModule
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ class TestLock:
 
     @pytest.mark.promise("run-folder")
     def test_a_second_training_is_refused_while_one_runs(self, stripes, tmp_path, monkeypatch, capsys):
-        step, said = ClassificationModule.training_step, []
+        step, said = TrainingModule.training_step, []
 
         def meanwhile(self, batch, batch_idx):
             if not said:
@@ -62,7 +62,7 @@ class TestLock:
                 said.append(main(["train", *options, "--trainer.resume", "auto"]))
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(ClassificationModule, "training_step", meanwhile)
+        monkeypatch.setattr(TrainingModule, "training_step", meanwhile)
         folder = run(slim_recipe(stripes, tmp_path / "run", **{"trainer.epochs": 1}))
         assert said == [2, 2]
         assert capsys.readouterr().err.count(f"in use by another training: process {os.getpid()} on") == 2
@@ -200,7 +200,7 @@ class TestInterrupted:
         write_recipe(tmp_path, slim_recipe(stripes, folder, **{"trainer.epochs": 1}))
         command = ["train", "--config", str(tmp_path / "recipe.yaml")]
         with monkeypatch.context() as patch:
-            patch.setattr(ClassificationModule, "training_step", interrupt)
+            patch.setattr(TrainingModule, "training_step", interrupt)
             assert main(command) == 130
         assert capsys.readouterr().err.splitlines()[-1] == (
             "van: interrupted: before the first checkpoint, so there is nothing to resume: "
@@ -219,7 +219,7 @@ class TestInterrupted:
     def test_auto_simply_starts(self, stripes, tmp_path, monkeypatch):
         recipe = slim_recipe(stripes, tmp_path / "run", **{"trainer.epochs": 1, "trainer.resume": "auto"})
         with monkeypatch.context() as patch:
-            patch.setattr(ClassificationModule, "training_step", interrupt)
+            patch.setattr(TrainingModule, "training_step", interrupt)
             with pytest.raises(KeyboardInterrupt, match="nothing to resume"):
                 run(recipe)
         assert (run(recipe) / "model.safetensors").exists()
@@ -227,12 +227,12 @@ class TestInterrupted:
     @pytest.mark.promise("16")
     @pytest.mark.parametrize("when", ["the data are looked at", "loaders start", "an epoch is validated"])
     def test_at_odd_moments_before_it(self, when, stripes, tmp_path, monkeypatch):
-        from van.train.datamodule import ClassificationDataModule
+        from van.train.loading import SampledDataModule
 
         owner, name = {
-            "the data are looked at": (ClassificationDataModule, "probe"),
-            "loaders start": (ClassificationDataModule, "train_dataloader"),
-            "an epoch is validated": (ClassificationModule, "validation_step"),
+            "the data are looked at": (SampledDataModule, "probe"),
+            "loaders start": (SampledDataModule, "train_dataloader"),
+            "an epoch is validated": (TrainingModule, "validation_step"),
         }[when]
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, interrupt)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pytorch_lightning import Trainer
 from safetensors.torch import load_file
 from tiny_segmentation import SLIM_NETWORK, slim_segmentation
+from tiny_training import training_of
 
 import van
 from van.configs.segmenter import SEGMENTERS
@@ -18,15 +19,17 @@ from van.data.infinite_sampler import InfiniteSampler, spread
 from van.errors import ConfigError, VanNotice
 from van.nn.segmenter import Segmenter
 from van.recipes import PRESETS, RECIPES, SegmentationRecipe, get_recipe, recipe_of
+from van.recipes.schedule_spec import StepScheduleSpec
 from van.recipes.segmentation import SEGMENTATION_RECIPES
-from van.recipes.segmentation_spec import LossSpec, PolySpec
+from van.recipes.segmentation.loss_spec import SegmentationLossSpec
 from van.tasks.segmentation.losses import PixelLoss
+from van.tasks.segmentation.network import build_segmenter
 from van.train import run
+from van.train.module import TrainingModule
+from van.train.optimizer import build_optimizer
+from van.train.prepare import fit_devices, prepare
 from van.train.run import _processes
-from van.train.segmentation.module import SegmentationModule
-from van.train.segmentation.network import build_segmenter
-from van.train.segmentation.optimizer import build_pixel_optimizer, build_poly, decays
-from van.train.segmentation.prepare import fit_devices, prepare_segmentation
+from van.train.schedule import build_schedule
 
 PUBLISHED = [name for name in SEGMENTATION_RECIPES if name != "light_ham_digits"]
 
@@ -65,8 +68,8 @@ class TestRecipes:
             1e-4 if fpn else 0.01,
         )
         assert r.optim.decayed == ("everything" if fpn else "all_but_backbone_norms")
-        assert r.schedule == (PolySpec(power=0.9, warmup_steps=0) if fpn else PolySpec())
-        assert (r.schedule.warmup_ratio, PolySpec().warmup_steps, PolySpec().power) == (1e-6, 1500, 1.0)
+        assert r.schedule == (StepScheduleSpec(power=0.9, warmup_steps=0) if fpn else StepScheduleSpec())
+        assert (r.schedule.warmup_ratio, StepScheduleSpec().warmup_steps, StepScheduleSpec().power) == (1e-6, 1500, 1.0)
         assert (r.data.resize, r.augment.crop, r.augment.scale) == ((2048, 512), (512, 512), (0.5, 2.0))
         assert (r.augment.max_class_share, r.augment.flip, r.augment.photometric) == (0.75, 0.5, True)
         assert (r.loss.auxiliary_weight, r.trainer.batch_norm) == (0.4, "sync")
@@ -116,20 +119,21 @@ class TestRecipes:
 
 class TestSchedule:
     def test_poly_with_warm_up_as_a_ratio_by_hand(self):
-        spec = PolySpec(power=1.0, warmup_steps=4, warmup_ratio=0.1)
+        spec = StepScheduleSpec(power=1.0, warmup_steps=4, warmup_ratio=0.1)
         assert spec.factor(0, 10) == pytest.approx(0.1)
         assert spec.factor(2, 10) == pytest.approx(0.8 * (1 - 0.5 * 0.9))  # of the decayed rate, as mmcv
         assert spec.factor(4, 10) == pytest.approx(0.6)
-        assert PolySpec(power=0.9, warmup_steps=0).factor(5, 10) == pytest.approx(0.5**0.9)
+        assert StepScheduleSpec(power=0.9, warmup_steps=0).factor(5, 10) == pytest.approx(0.5**0.9)
 
     def test_the_optimizer_follows(self):
         recipe = slim_segmentation("x", **{"optim.lr": 1.0, "schedule.warmup_steps": 2, "schedule.warmup_ratio": 0.5})
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        schedule, rates = build_poly(optimizer, recipe), []
-        for _ in range(4):
+        schedule, rates = build_schedule(optimizer, recipe, 2), []
+        for step in range(4):
+            schedule.before_epoch(step // 2)
             rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
-            schedule.step()
+            schedule.after_step(step + 1)
         assert rates == pytest.approx([0.5, 0.75 * 0.75, 0.5, 0.25])
 
 
@@ -139,14 +143,16 @@ class TestSchedule:
 def test_decay_equals_the_rule_on_published_names(golden):
     """The published rule spares names that contain `norm`, told here of the originals' own names."""
     manifest, name, _ = reference.GOLDENS[golden]
+    recipes = [slim_segmentation("x", **{"optim.decayed": rule}) for rule in ("all_but_backbone_norms", "everything")]
+    published, everything = map(training_of, recipes)
     model = Segmenter(SEGMENTERS[name])
     ours = dict(model.named_parameters())
     seen = 0
     for original in reference.published_state(manifest):
         key = reference.our_key(original)
         if key in ours:
-            assert decays(key, ours[key], "all_but_backbone_norms") == ("norm" not in original), original
-            assert decays(key, ours[key], "everything")
+            assert published.decays(key, ours[key]) == ("norm" not in original), original
+            assert everything.decays(key, ours[key])
             seen += 1
     assert seen == len(ours)
 
@@ -154,7 +160,9 @@ def test_decay_equals_the_rule_on_published_names(golden):
 def test_parameter_groups_hold_every_parameter_once():
     recipe = slim_segmentation("x", **{"optim.decayed": "all_but_backbone_norms", "optim.weight_decay": 0.25})
     model = build_segmenter(recipe.model, ("a", "b"), ((0, 0, 0), (1, 1, 1)), seed=0)
-    groups = {group["weight_decay"]: group["params"] for group in build_pixel_optimizer(model, recipe).param_groups}
+    groups = {
+        group["weight_decay"]: group["params"] for group in build_optimizer(model, training_of(recipe)).param_groups
+    }
     assert set(groups) == {0.25, 0.0}
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
     assert any(model.head.hamburger.norm.weight is p for p in groups[0.25])
@@ -170,20 +178,22 @@ class TestLoss:
 
     def test_average_over_all_pixels_or_the_labelled(self):
         total = self.losses().flatten()[:3].sum()
-        assert PixelLoss(LossSpec(), ignore_index=255)(self.logits, self.labels) == pytest.approx(float(total / 4))
-        loss = PixelLoss(LossSpec(average="labelled"), ignore_index=255)
+        assert PixelLoss(SegmentationLossSpec(), ignore_index=255)(self.logits, self.labels) == pytest.approx(
+            float(total / 4)
+        )
+        loss = PixelLoss(SegmentationLossSpec(average="labelled"), ignore_index=255)
         assert loss(self.logits, self.labels) == pytest.approx(float(total / 3))
 
     def test_class_weights_do_not_enter_the_divisor(self):
         one, two, three = self.losses().flatten()[:3]
-        loss = PixelLoss(LossSpec(class_weights=(0.5, 2.0)), ignore_index=255)
+        loss = PixelLoss(SegmentationLossSpec(), ignore_index=255, weights=torch.tensor([0.5, 2.0]))
         assert loss(self.logits, self.labels) == pytest.approx(float(0.5 * one + 0.5 * two + 2 * three) / 4)
 
     def test_mining_keeps_the_hard_pixels(self):
         hard = self.losses()[0, 1]  # the only one whose class has less than 0.7
-        loss = PixelLoss(LossSpec(ohem_threshold=0.7, ohem_min_kept=1), ignore_index=255)
+        loss = PixelLoss(SegmentationLossSpec(ohem_threshold=0.7, ohem_min_kept=1), ignore_index=255)
         assert loss(self.logits, self.labels) == pytest.approx(float(hard) / 4)
-        more = PixelLoss(LossSpec(ohem_threshold=0.01, ohem_min_kept=2), ignore_index=255)
+        more = PixelLoss(SegmentationLossSpec(ohem_threshold=0.01, ohem_min_kept=2), ignore_index=255)
         assert more(self.logits, self.labels) == pytest.approx(float(hard + self.losses()[0, 0]) / 4)
 
 
@@ -199,9 +209,9 @@ class TestStream:
 
     def test_ranks_share_a_period(self):
         whole = list(InfiniteSampler(7, period=6, seed=0))
-        parts = [list(InfiniteSampler(7, period=6, seed=0, rank=rank, ranks=2)) for rank in range(2)]
+        parts = [list(InfiniteSampler(7, period=6, seed=0, rank=rank, world_size=2)) for rank in range(2)]
         assert sorted(parts[0] + parts[1]) == sorted(whole)
-        assert len(InfiniteSampler(7, period=6, seed=0, rank=1, ranks=2)) == 3
+        assert len(InfiniteSampler(7, period=6, seed=0, rank=1, world_size=2)) == 3
 
     def test_spread(self):
         assert spread(10, 3) == [0, 4, 9]
@@ -231,7 +241,7 @@ def test_a_run_leaves_everything_about_it(finished):
 
 def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch):
     whole, recipe = finished
-    step = SegmentationModule.training_step
+    step = TrainingModule.training_step
 
     def failing(self, batch, batch_idx):
         if self.global_step == 3:
@@ -239,7 +249,7 @@ def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch):
         return step(self, batch, batch_idx)
 
     cut = recipe.with_options(**{"trainer.out": str(tmp_path / "cut")})
-    monkeypatch.setattr(SegmentationModule, "training_step", failing)
+    monkeypatch.setattr(TrainingModule, "training_step", failing)
     with pytest.raises(ZeroDivisionError):
         run(cut)
     monkeypatch.undo()
@@ -319,7 +329,7 @@ class TestDevices:
 
     def test_sync_bn_converts_where_several_devices_train(self, tmp_path):
         recipe = slim_segmentation(tmp_path / "run", **{"trainer.devices": 2})
-        job = prepare_segmentation(recipe)
+        job = prepare(recipe)
         options = _processes(job, "cuda", 0)
         assert options["sync_batchnorm"] is True
         trainer = Trainer(accelerator="cpu", **options, logger=False, default_root_dir=tmp_path)
@@ -327,14 +337,14 @@ class TestDevices:
         left = [m for m in converted.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         synced = [m for m in converted.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
         assert (len(left), len(synced) > 10) == (0, True)
-        alone = _processes(prepare_segmentation(slim_segmentation(tmp_path / "one")), "cpu", 0)
+        alone = _processes(prepare(slim_segmentation(tmp_path / "one")), "cpu", 0)
         assert "sync_batchnorm" not in alone
 
 
 def test_what_is_wrong_is_said_before_training(tmp_path):
     for options, message in (
         ({"data.path": None, "data.scene_size": None}, "no data"),
-        ({"loss.class_weights": (1.0, 2.0)}, "2 entries, the data 11 classes"),
+        ({"loss.class_weights": (1.0, 2.0)}, "2 numbers, the data 11 classes"),
         ({"data.mean": (0.5,), "data.std": (0.5,)}, "channel"),
         ({"optim.momentum": 0.9}, "momentum"),
     ):

@@ -5,26 +5,29 @@ import io
 import json
 import signal
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pytorch_lightning import Trainer
 from rich.console import Console
 from safetensors.torch import load_file
-from tiny_training import SLIM, make_stripes, slim_recipe
+from tiny_training import SLIM, make_stripes, slim_recipe, training_of
 
 import van
 from van.errors import CheckpointError, ConfigError, DataError, VanError, VanNotice
 from van.inference.evaluate import evaluate
 from van.recipes import Recipe, get_recipe
+from van.tasks.classification.network import build_network, resolve_preprocess
+from van.tasks.classification.training import AccuracyValidator
 from van.train import run
 from van.train.callbacks import EpochTable, ProcessState
 from van.train.folder import read_recipe
-from van.train.module import ClassificationModule
-from van.train.network import build_network, resolve_preprocess
-from van.train.optimizer import build_optimizer, build_schedule
+from van.train.module import TrainingModule
+from van.train.optimizer import build_optimizer
 from van.train.prepare import prepare
-from van.train.progress import Sight
+from van.train.progress import ProgressCallback
+from van.train.schedule import build_schedule
 
 CUSTOM = {name.removeprefix("model."): value for name, value in SLIM.items()}
 
@@ -179,12 +182,8 @@ def test_early_stopping(stripes, tmp_path):
 
 @pytest.mark.promise("21")
 def test_a_score_that_is_no_number_is_not_better_and_is_not_written_down(stripes, tmp_path, monkeypatch):
-    def validation_step(self, batch, batch_idx):
-        self.accuracy.update(self.evaluated(batch[0]), batch[1])
-        self.log("val/loss", float("nan"), on_epoch=True, batch_size=1)
-        self.log_dict(self.accuracy, on_epoch=True, batch_size=1)
-
-    monkeypatch.setattr(ClassificationModule, "validation_step", validation_step)
+    compute = AccuracyValidator.compute
+    monkeypatch.setattr(AccuracyValidator, "compute", lambda *a: {**compute(*a), "loss": float("nan")})
     options = {"trainer.early_stopping": 2, "trainer.monitor": "val/loss", "trainer.keep": "best"}
     folder = run(slim_recipe(stripes, tmp_path / "run", **options, **{"trainer.epochs": 9}))
     assert len(table(folder)) == 2  # patience counts, the first such score does not end the run
@@ -276,22 +275,22 @@ def test_gray_network(tmp_path, stripes):
 def test_no_weight_decay_on_vectors():
     recipe = Recipe().with_options(**{"optim.weight_decay": 0.05})
     model = van.create_model("van_b0", seed=0, num_classes=3, **CUSTOM)
-    for group in build_optimizer(model, recipe).param_groups:
+    for group in build_optimizer(model, training_of(recipe)).param_groups:
         for parameter in group["params"]:
             assert group["weight_decay"] == (0.05 if parameter.ndim > 1 else 0)
 
 
 def rates(recipe, updates_per_epoch):
     """Learning rate of every step of a run, as the module and the Trainer drive the schedule."""
-    optimizer = build_optimizer(torch.nn.Linear(2, 2), recipe)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), training_of(recipe))
     schedule = build_schedule(optimizer, recipe, updates_per_epoch)
     seen, step = [], 0
     for epoch in range(recipe.total_epochs):
-        schedule.step(epoch)
+        schedule.before_epoch(epoch)
         for _ in range(updates_per_epoch):
             seen.append(optimizer.param_groups[0]["lr"])
             step += 1
-            schedule.step_update(step)
+            schedule.after_step(step)
     return seen
 
 
@@ -338,11 +337,12 @@ def test_linear_scaling_is_said_and_done(stripes, tmp_path):
 def test_mixing_gives_soft_smoothed_targets():
     recipe = Recipe().with_options(**{"augment.mixup": 0.8, "augment.cutmix": 1.0, "augment.label_smoothing": 0.1})
     model = van.create_model("van_b0", seed=0, num_classes=4, **CUSTOM)
-    module = ClassificationModule(model, recipe, classes=tuple("abcd"), updates_per_epoch=1)
-    _, targets = module.mixup(torch.randn(4, 3, 8, 8), torch.arange(4))
+    data = SimpleNamespace(classes=tuple("abcd"))
+    objective = training_of(recipe).objective(data, model)
+    _, targets = objective.mixup(torch.randn(4, 3, 8, 8), torch.arange(4))
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     assert targets.min() == pytest.approx(0.1 / 4)
-    assert ClassificationModule(model, Recipe(), classes=tuple("abcd"), updates_per_epoch=1).mixup is None
+    assert training_of(Recipe()).objective(data, model).mixup is None
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.8])
@@ -464,7 +464,7 @@ def test_interrupting_is_an_interrupt(stripes, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ClassificationModule, "validation_step", interrupted)
+    monkeypatch.setattr(TrainingModule, "validation_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(slim_recipe(stripes, tmp_path / "run"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -474,8 +474,8 @@ def test_bar_on_a_terminal(stripes, tmp_path):
     screen = io.StringIO()
     job = prepare(slim_recipe(stripes, tmp_path, **{"trainer.epochs": 2}))
     state = ProcessState()
-    epochs = EpochTable(tmp_path, state, images_per_epoch=12)
-    sight = Sight(epochs, console=Console(file=screen, force_terminal=True, width=100))
+    epochs = EpochTable(tmp_path, state, images_per_epoch=12, scores=job.training.columns)
+    sight = ProgressCallback(epochs, job.training.shown, console=Console(file=screen, force_terminal=True, width=100))
     trainer = Trainer(
         accelerator="cpu", max_epochs=2, callbacks=[state, epochs, sight], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
@@ -490,6 +490,8 @@ def test_memory_settings_reach_the_network(stripes, tmp_path):
         options = {"trainer.channels_last": on, "model.grad_checkpointing": on}
         module = prepare(slim_recipe(stripes, tmp_path, **options)).module
         assert all(stage.grad_checkpointing is on for stage in module.model.backbone.stages)
-        assert module._layout(torch.zeros(2, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last) is on
+        assert (
+            module.objective.in_layout(torch.zeros(2, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last) is on
+        )
         weight = module.model.backbone.stages[0].patch_embed.conv.weight
         assert weight.is_contiguous(memory_format=torch.channels_last) is on

@@ -12,8 +12,7 @@ from tiny_training import make_stripes, slim_recipe
 
 from van.tools.report.page import write_report
 from van.train import progress, run
-from van.train.module import ClassificationModule
-from van.train.segmentation.module import SegmentationModule
+from van.train.module import TrainingModule
 
 # Weights stay as they are, so that only the counting of passes can differ.
 STILL = {
@@ -57,7 +56,7 @@ def means(seen):
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 4])
 def test_accumulated_passes(accumulate, stripes, tmp_path, monkeypatch):
     """Seven passes an epoch: with 2, 3 and 4 the last step accumulates fewer."""
-    seen = spied(monkeypatch, ClassificationModule)
+    seen = spied(monkeypatch, TrainingModule)
     screen = io.StringIO()
     monkeypatch.setattr(progress, "Console", lambda **_: Console(file=screen, width=200))
     options = {**STILL, "trainer.accumulate": accumulate, "trainer.progress": "lines"}
@@ -72,7 +71,7 @@ def test_accumulated_passes(accumulate, stripes, tmp_path, monkeypatch):
 
 @pytest.mark.promise("2")
 def test_trackers_get_the_same(stripes, tmp_path, monkeypatch):
-    seen = spied(monkeypatch, ClassificationModule)
+    seen = spied(monkeypatch, TrainingModule)
     folder = run(slim_recipe(stripes, tmp_path / "run", **STILL, **{"trainer.accumulate": 2}))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -83,7 +82,7 @@ def test_trackers_get_the_same(stripes, tmp_path, monkeypatch):
 
 @pytest.mark.promise("2")
 def test_segmentation(tmp_path, monkeypatch):
-    seen = spied(monkeypatch, SegmentationModule)
+    seen = spied(monkeypatch, TrainingModule)
     folder = run(slim_segmentation(tmp_path / "run", **{"trainer.accumulate": 2, "trainer.batch_size": 2}))
     assert losses(folder) == pytest.approx(means(seen), rel=1e-5)
 

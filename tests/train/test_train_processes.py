@@ -18,18 +18,19 @@ from tiny_training import make_stripes, slim_recipe
 from torch import nn
 from torchdata.stateful_dataloader import stateful_dataloader
 
-from van.data.dataset import EpochSampler, TrainingSet
+from van.data.dataset import EpochSampler, ProcessShare, TrainingSet
 from van.errors import CheckpointError, ConfigError, DataError, LostProcessError, PreemptedError, VanError, VanNotice
 from van.inference.evaluate import evaluate
 from van.recipes import get_recipe
 from van.train import run
 from van.train.batch_norm import recalibrate
 from van.train.checkpoint_io import AtomicCheckpointIO, read_last
-from van.train.datamodule import ClassificationDataModule
-from van.train.distributed import Place, RankShare, place
-from van.train.module import ClassificationModule
-from van.train.optimizer import build_optimizer, build_schedule
+from van.train.distributed import ProcessInfo, process_info
+from van.train.loading import SampledDataModule
+from van.train.module import TrainingModule
+from van.train.optimizer import build_optimizer
 from van.train.prepare import fit_devices, prepare
+from van.train.schedule import build_schedule
 
 # No chance that differs between processes, and nothing that looks at a whole batch but BatchNorm.
 PLAIN = {
@@ -116,8 +117,8 @@ def test_each_gets_a_share_of_the_same_order():
     whole = list(EpochSampler(11, seed=3, epoch=2))
     shares = []
     for rank in range(2):
-        share = RankShare(EpochSampler(11, seed=3))
-        share.rank, share.ranks = rank, 2
+        share = ProcessShare(EpochSampler(11, seed=3))
+        share.rank, share.world_size = rank, 2
         share.set_epoch(2)
         shares.append(list(share))
         assert len(share) == 5
@@ -126,17 +127,17 @@ def test_each_gets_a_share_of_the_same_order():
 
 class TestPlace:
     def test_torchrun_and_slurm_say_it(self, monkeypatch):
-        assert place() == Place()
+        assert process_info() == ProcessInfo()
         for name, value in {"SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_NNODES": 2, "SLURM_JOB_NAME": "x"}.items():
             monkeypatch.setenv(name, str(value))
-        assert place() == Place(rank=5, ranks=8, nodes=2, launcher="slurm")
+        assert process_info() == ProcessInfo(rank=5, world_size=8, nodes=2, launcher="slurm")
         torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": 3, "WORLD_SIZE": 6, "LOCAL_WORLD_SIZE": 2}
         for name, value in torchrun.items():
             monkeypatch.setenv(name, str(value))
-        assert place() == Place(rank=3, ranks=6, nodes=3, launcher="torchrun")
+        assert process_info() == ProcessInfo(rank=3, world_size=6, nodes=3, launcher="torchrun")
 
     def test_a_published_batch_is_shared_by_the_processes(self, monkeypatch):
-        monkeypatch.setattr("van.train.prepare.place", lambda: Place(ranks=8, launcher="torchrun"))
+        monkeypatch.setattr("van.train.prepare.process_info", lambda: ProcessInfo(world_size=8, launcher="torchrun"))
         recipe = get_recipe("imagenet_van_b0")
         with pytest.warns(VanNotice, match="accumulate 1: there are 8 here; the batch of 1024 images is kept"):
             fitted = fit_devices(recipe, "cpu")
@@ -145,7 +146,7 @@ class TestPlace:
             assert fit_devices(get_recipe("digits_van_b0"), "cpu").global_batch == 512
 
     def test_launched_processes_need_one_folder(self, stripes, monkeypatch):
-        monkeypatch.setattr("van.train.folder.place", lambda: Place(ranks=2, launcher="slurm"))
+        monkeypatch.setattr("van.train.folder.process_info", lambda: ProcessInfo(world_size=2, launcher="slurm"))
         from van.train.folder import open_folder
 
         with pytest.raises(ConfigError, match="2 processes need one folder"):
@@ -226,14 +227,14 @@ def test_fifty_steps_equal_a_plain_loop(tmp_path, monkeypatch):
     job = prepare(recipe)
     assert job.data.updates_per_epoch == 50
     network = copy.deepcopy(job.network)
-    ours, step = [], ClassificationModule.training_step
+    ours, step = [], TrainingModule.training_step
 
     def noting(self, batch, batch_idx):
         loss = step(self, batch, batch_idx)
         ours.append(float(loss))
         return loss
 
-    monkeypatch.setattr(ClassificationModule, "training_step", noting)
+    monkeypatch.setattr(TrainingModule, "training_step", noting)
     run(recipe)
     assert ours == pytest.approx(plain_loop(network, job), abs=1e-5)
     assert ours[-1] < ours[0] / 2
@@ -241,19 +242,19 @@ def test_fifty_steps_equal_a_plain_loop(tmp_path, monkeypatch):
 
 def plain_loop(network, job):
     """The losses of a loop that anybody would write."""
-    optimizer = build_optimizer(network, job.recipe)
+    optimizer = build_optimizer(network, job.training)
     schedule = build_schedule(optimizer, job.recipe, job.data.updates_per_epoch)
-    order, losses = list(EpochSampler(len(job.data.train_set), seed=0)), []
-    schedule.step(0)
+    order, losses = list(EpochSampler(len(job.data.images), seed=0)), []
+    schedule.before_epoch(0)
     network.train()
     for number in range(50):
-        samples = [job.data.train_set[key] for key in order[4 * number : 4 * number + 4]]
+        samples = [job.data.images[key] for key in order[4 * number : 4 * number + 4]]
         images = torch.stack([image for image, _ in samples])
         loss = F.cross_entropy(network(images), torch.tensor([label for _, label in samples]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step_update(number + 1)
+        schedule.after_step(number + 1)
         losses.append(float(loss))
     return losses
 
@@ -293,20 +294,20 @@ class TestCheckpoints:
             save(self, checkpoint, path, storage_options)
 
         monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", noting)
-        monkeypatch.setattr("van.train.preemption.FRESH_S", fresh_s)
+        monkeypatch.setattr("van.train.checkpoint_callbacks.FRESH_S", fresh_s)
         run(slim_recipe(stripes, tmp_path / "run", **{**PLAIN, **options}))
         assert kept == steps
 
     def test_a_signal_in_a_validation_does_not_wait_for_its_end(self, stripes, tmp_path, monkeypatch):
-        monkeypatch.setattr("van.train.preemption.FRESH_S", 0.0)
-        validated, step = [], ClassificationModule.validation_step
+        monkeypatch.setattr("van.train.checkpoint_callbacks.FRESH_S", 0.0)
+        validated, step = [], TrainingModule.validation_step
 
         def signalled(self, batch, batch_idx):
             validated.append(batch_idx)
             os.kill(os.getpid(), signal.SIGUSR1)
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(ClassificationModule, "validation_step", signalled)
+        monkeypatch.setattr(TrainingModule, "validation_step", signalled)
         before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.eval_batch_size": 1})
         with pytest.raises(PreemptedError, match="everything up to step 3 is in"):
@@ -318,13 +319,13 @@ class TestCheckpoints:
     @pytest.mark.parametrize("options", [{}, {"trainer.accumulate": 2}])
     def test_a_signal_before_the_first_step_is_heard(self, where, options, stripes, tmp_path, monkeypatch):
         """While the data is opened, or the loaders start: one step is done, written down and told."""
-        original = getattr(ClassificationDataModule, where)
+        original = getattr(SampledDataModule, where)
 
         def signalled(self):
             os.kill(os.getpid(), signal.SIGTERM)
             return original(self)
 
-        monkeypatch.setattr(ClassificationDataModule, where, signalled)
+        monkeypatch.setattr(SampledDataModule, where, signalled)
         with pytest.raises(PreemptedError, match="everything up to step 1 is in"):
             run(slim_recipe(stripes, tmp_path / "run", **PLAIN, **options))
         assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 1
@@ -332,7 +333,7 @@ class TestCheckpoints:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
     def test_a_signal_to_every_process_of_a_job(self, number, stripes, tmp_path, monkeypatch):
         """Schedulers do so; the data workers must not die of it before the checkpoint is written."""
-        step = ClassificationModule.training_step
+        step = TrainingModule.training_step
 
         def signalled(self, batch, batch_idx):
             if self.global_step == 1:
@@ -343,7 +344,7 @@ class TestCheckpoints:
                 time.sleep(0.2)
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(ClassificationModule, "training_step", signalled)
+        monkeypatch.setattr(TrainingModule, "training_step", signalled)
         with pytest.raises(PreemptedError, match="everything up to step 2 is in"):
             run(slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.workers": 2}))
 
@@ -364,17 +365,17 @@ class TestCheckpoints:
 
 class TestWatches:
     def test_a_loss_that_is_no_number_names_the_batch(self, stripes, tmp_path, monkeypatch):
-        step = ClassificationModule.training_step
+        step = TrainingModule.training_step
 
         def poisoned(self, batch, batch_idx):
             return step(self, batch, batch_idx) * (float("nan") if self.global_step == 5 else 1.0)
 
-        monkeypatch.setattr(ClassificationModule, "training_step", poisoned)
+        monkeypatch.setattr(TrainingModule, "training_step", poisoned)
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.checkpoint_every_steps": 1})
         with pytest.raises(VanError, match=r"loss is nan at epoch 2, step 6, learning rate 0\.0\d+, images") as caught:
             run(recipe)
         order = list(EpochSampler(16, seed=0, epoch=1))[4:8]
-        data = prepare(recipe).data.train_set.data
+        data = prepare(recipe).data.images.data
         assert ", ".join(data.name(index) for _, index in order) in str(caught.value)
         last = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
         assert last["global_step"] == 5
@@ -383,14 +384,14 @@ class TestWatches:
     @pytest.mark.parametrize("epoch_step", [1, 3])
     def test_weights_that_are_no_numbers_are_not_kept(self, epoch_step, stripes, tmp_path, monkeypatch):
         """The loss of the step was finite, its gradient was not; `epoch_step` of four in the second epoch."""
-        update = ClassificationModule.optimizer_step
+        update = TrainingModule.optimizer_step
 
         def overflowing(self, epoch, batch_idx, *arguments, **named):
             update(self, epoch, batch_idx, *arguments, **named)
             if (epoch, batch_idx) == (1, epoch_step):
                 self.model.head.weight.data[0, 0] = float("inf")
 
-        monkeypatch.setattr(ClassificationModule, "optimizer_step", overflowing)
+        monkeypatch.setattr(TrainingModule, "optimizer_step", overflowing)
         options = {"trainer.checkpoint_every_steps": 1, "trainer.monitor": "val/top1"}
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN, **options)
         with pytest.raises(VanError, match=rf"head.weight is not finite after step {5 + epoch_step}"):
@@ -411,7 +412,7 @@ class TestWatches:
         owner, name = {"it starts": (stateful_dataloader, "_worker_loop"), "it reads": (TrainingSet, "__getitem__")}[
             when
         ]
-        monkeypatch.setattr(ClassificationDataModule, "probe", lambda self: None)
+        monkeypatch.setattr(SampledDataModule, "probe", lambda self: None)
         monkeypatch.setattr(owner, name, killed)
         with pytest.raises(LostProcessError, match=r"reads images ended \(DataLoader worker .*fewer trainer.workers"):
             run(recipe)

@@ -137,8 +137,8 @@ def _settle(found: ParsedCheckpoint, arrays: Arrays, known: Mapping[str, Any]) -
     """The configuration, from shapes, the file, its lineage and the caller's options, and where each field is from."""
     if found.declared is not None and _has_own_kind(found.declared):
         config = found.declared.with_options(**known)
-        backbone_arrays = {key: array for key, array in arrays.items() if key.startswith("backbone.")}
-        _, origins = layout.config_of(backbone_arrays, metadata=found.metadata)
+        trunk = {key: array for key, array in arrays.items() if key.startswith("backbone.")}
+        _, origins = layout.config_of(trunk, metadata=found.metadata)
         return config, origins | dict.fromkeys(known, "argument")
     own, rest = head_layout.split(known) if head_layout.method_of(arrays, ours=True) else ({}, known)
     backbone, origins = layout.config_of(arrays, argument=rest, metadata=found.metadata, lineage=found.lineage)

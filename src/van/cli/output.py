@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.text import Text
 
-_LONGEST_NAME = 255  # bytes that file systems take
 _WIDTH = 160  # columns when the output is no terminal
 
 
@@ -39,17 +37,6 @@ def cell(text: object) -> Text:
     from rich.text import Text
 
     return Text(printable(text))
-
-
-def fitting_stem(stem: str, *, longest: str) -> str:
-    """A stem to which `longest` can be added: cut, with a checksum of the whole, where a file system would refuse."""
-    room = _LONGEST_NAME - len(longest)
-    if len(os.fsencode(stem)) <= room:
-        return stem
-    end = f"-{zlib.crc32(os.fsencode(stem)):08x}"
-    while len(os.fsencode(stem)) > room - len(end):
-        stem = stem[:-1]
-    return stem + end
 
 
 def check_writable(path: str | Path | None, *suffixes: str) -> None:

@@ -97,11 +97,13 @@ def _entry(option: str, text: str, setting: str = "") -> str:
 
 
 def field_texts(kind: type) -> dict[str, str]:
-    """Field -> what the class's docstring says about it ("name, name: text", continued on further lines)."""
+    """Field -> what the docstrings of a section and its bases say about it ("name, name: text"), its own last."""
     texts: dict[str, str] = {}
-    _, _, body = (inspect.getdoc(kind) or "").partition("\n\n")
-    field = "|".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-    start = rf"((?:(?:{field}),\s)*(?:{field})): "
-    for names, text in re.findall(rf"^{start}(.*(?:\n(?!{start.replace('((', '(?:(', 1)}).*)*)", body, re.MULTILINE):
-        texts |= {name: " ".join(text.split()) for name in re.split(r",\s", names)}
+    fields = "|".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    start = rf"((?:(?:{fields}),\s)*(?:{fields})): "
+    entry = rf"^{start}(.*(?:\n(?!{start.replace('((', '(?:(', 1)}).*)*)"
+    for part in reversed(kind.__mro__[:-1]):
+        _, _, body = inspect.cleandoc(vars(part).get("__doc__") or "").partition("\n\n")
+        for names, text in re.findall(entry, body, re.MULTILINE):
+            texts |= {name: " ".join(text.split()) for name in re.split(r",\s", names)}
     return texts

@@ -12,6 +12,7 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -125,8 +126,9 @@ def settings_of(kinds: Iterable[type[AnyRecipe]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in kinds:
         for section, spec in kind.sections().items():
-            for name, hint in typing.get_type_hints(spec).items():
-                setting = f"{section}.{name}"
+            hints = typing.get_type_hints(spec)
+            for name in (item.name for item in fields(spec)):
+                setting, hint = f"{section}.{name}", hints[name]
                 found[setting] = hint | found[setting] if found.get(setting, hint) != hint else hint
     return found
 

@@ -157,6 +157,11 @@ def saturate(pixels: Tensor, factor: float) -> Tensor:
     return value - (value - pixels) * growth
 
 
+def generator(seed: int, *key: int) -> np.random.Generator:
+    """The random numbers of one image at one place of a run, the same in every worker."""
+    return np.random.default_rng([seed, *key])
+
+
 class JointExample:
     """An augmented image (C, H, W) float32 with its label map (H, W) int64, drawn from (seed, key)."""
 
@@ -164,7 +169,7 @@ class JointExample:
         self.transform, self.seed = transform, seed
 
     def __call__(self, image: Image.Image, labels: np.ndarray, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        return self.transform(image, labels, np.random.default_rng([self.seed, *key]))
+        return self.transform(image, labels, generator(self.seed, *key))
 
 
 def _torchvision() -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 from PIL import Image
@@ -11,44 +10,19 @@ from ..images.preprocess import read_image, to_color
 from .fingerprint import Fingerprint, fingerprint
 from .folder import ImageList
 from .index import PathTable
+from .labelled import LabelledData
 
 
-class ClassificationData(ABC):
-    """Images with one label each: `len(data)`, `data.load(i)`, `data.name(i)`.
+class ClassificationData(LabelledData[int]):
+    """Images with one label each, in their own modes.
 
-    classes: names in label order; labels: one index into `classes` per image.
+    labels: one index into `classes` per image.
     """
 
-    classes: tuple[str, ...]
     labels: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @abstractmethod
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """The decoded image in its own mode, and its label; raises DataError for an unreadable file."""
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """What to call the image in tables and errors: its path, or `digits/val/12`."""
-
-    def key(self, index: int) -> str:
-        """The image's name wherever the data set lies, to notice that the data set has changed."""
-        return self.name(index)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """The files of an image; none of one that is made in memory, or read by a library."""
-        return ()
-
-    @property
-    def root(self) -> Path | None:
-        """The folder that the files are in, for a data set that can be recognised by it."""
-        return None
-
-    def verify(self, index: int) -> None:
-        """Decode an image as training does; raises DataError where that fails."""
-        self.load(index)
 
     def fingerprint(self) -> Fingerprint:
         """Number and names of the images of every class."""

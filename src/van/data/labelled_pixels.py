@@ -6,7 +6,6 @@ H, W height and width of an image.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -14,55 +13,21 @@ from PIL import Image
 
 from ..images.palettes import Color
 from ..images.preprocess import image_size, read_image, to_color, upright
-from .fingerprint import Fingerprint, fingerprint
+from .labelled import LabelledData
 from .layouts import Layout, Listing
 from .masks import MaskRule, StoredMask, check_mask, read_mask
 
 
-class SegmentationData(ABC):
-    """Images with a label for every pixel: `len(data)`, `data.load(i)`, `data.name(i)`.
+class SegmentationData(LabelledData[np.ndarray]):
+    """RGB images with a label map (H, W) each, uint8 or uint16.
 
-    classes: names in label order; palette: a colour each.
-    ignore_index: what pixels without a label hold in a label map; above every class.
+    palette: a colour per class. ignore_index: what pixels without a label hold in a label map; above every class.
     split: "train" or "val".
     """
 
-    classes: tuple[str, ...]
     palette: tuple[Color, ...]
     ignore_index: int = 255
     split: str
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """The RGB image and its label map (H, W), uint8 or uint16; raises DataError naming the file that is wrong."""
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """What to call the image in tables and errors: its path, or `scenes/val/12`."""
-
-    def key(self, index: int) -> str:
-        """The image's name wherever the data set lies, to notice that the data set has changed."""
-        return self.name(index)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """The files of an image and its label map; none of those that are made in memory, or read by a library."""
-        return ()
-
-    @property
-    def root(self) -> Path | None:
-        """The folder that the files are in, for a data set that can be recognised by it."""
-        return None
-
-    def verify(self, index: int) -> None:
-        """Decode an image and its label map as training does; raises DataError where that fails."""
-        self.load(index)
-
-    def fingerprint(self) -> Fingerprint:
-        """Number and names of the images."""
-        return fingerprint(("images", self.key(index)) for index in range(len(self)))
 
 
 class FolderSegmentation(SegmentationData):

@@ -21,6 +21,7 @@ from .graph import INPUT, OUTPUT
 
 Program = torch.export.ExportedProgram
 AXES = {0: "batch", 2: "height", 3: "width"}  # free sizes of the images
+LAYOUTS = {2: "NC", 4: "NCHW"}  # OpenVINO's names for the axes of outputs of so many dimensions
 ONNX_LIMIT_BYTES = 2**31 - 2**20  # of one file, which is a protocol buffer; a little is the graph
 
 
@@ -44,7 +45,7 @@ def onnx_model(program: Program) -> Any:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError.of(error.name or "onnx", "export", "to export to ONNX") from error
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False)
     assert made is not None  # it is without a file name
     proto = made.model_proto
@@ -76,12 +77,13 @@ def openvino_model(program: Program) -> Any:
         import openvino
     except ImportError as error:
         raise MissingExtraError.of("openvino", "export", "to export to OpenVINO") from error
-    with _quiet():
+    with quiet():
         model = openvino.convert_model(program)
     model.input(0).set_names({INPUT})
     model.output(0).set_names({OUTPUT})
     model.get_parameters()[0].set_layout(openvino.Layout("NCHW"))  # the names that it has for axes
-    model.get_results()[0].set_layout(openvino.Layout("NCHW" if len(model.output(0).partial_shape) == 4 else "NC"))
+    if layout := LAYOUTS.get(len(model.output(0).partial_shape)):
+        model.get_results()[0].set_layout(openvino.Layout(layout))
     return model
 
 
@@ -97,7 +99,7 @@ def save_openvino(model: Any, description: Description, path: Path) -> None:
 
 def write_torch(program: Program, description: Description, path: Path) -> None:
     """One .pt2 file of torch.export."""
-    with _quiet():
+    with quiet():
         torch.export.save(program, str(path), extra_files={EXTRA_FILE: description.to_json()})
 
 
@@ -106,8 +108,8 @@ WRITERS: dict[str, Writer] = {"onnx": write_onnx, "openvino": write_openvino, "t
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporters tell about themselves."""
+def quiet() -> Iterator[None]:
+    """Without the exporters' own messages and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -15,11 +15,10 @@ import torch
 
 from ..errors import MissingExtraError
 from ..inference.description import KEY, Description
-from .formats import _quiet as quiet
-from .formats import onnx_model
-from .quantizable_layers import named, weights_of
+from .formats import onnx_model, quiet
+from .quantizable_layers import nodes_by_layer, weights_of
 
-_PRODUCTS = ("Conv", "Gemm", "MatMul")
+_OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 class OnnxInt8:
@@ -27,7 +26,7 @@ class OnnxInt8:
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.graph = onnx_model(program)
-        self.layers = named(weights_of(program), self._weighted())
+        self.layers = nodes_by_layer(weights_of(program), self._weighted())
 
     def quantized(self, batches: Sequence[np.ndarray], layers: Collection[str]) -> Any:
         """The graph with these layers in int8: weights per channel, what they read and make with a zero point.
@@ -50,7 +49,7 @@ class OnnxInt8:
                 file,
                 _Batches(self.graph.graph.input[0].name, batches),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_PRODUCTS),
+                op_types_to_quantize=list(_OPERATORS),
                 nodes_to_quantize=wanted,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -59,7 +58,7 @@ class OnnxInt8:
             return onnx.load(file)
 
     def outputs(self, graph: Any, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """What every product gives in a graph of this program, float32 or int8: layer -> array, for every image."""
+        """What every layer gives in a graph of this program, float32 or int8: layer -> array, for every image."""
         import onnx
         import onnxruntime
 
@@ -86,7 +85,7 @@ class OnnxInt8:
 
         values = {each.name: each for each in self.graph.graph.initializer}
         for node in self.graph.graph.node:
-            if node.op_type in _PRODUCTS and node.input[1] in values:
+            if node.op_type in _OPERATORS and node.input[1] in values:
                 yield node.name, numpy_helper.to_array(values[node.input[1]])
 
 

@@ -16,11 +16,10 @@ import torch
 from ..errors import MissingExtraError
 from ..inference.description import Description
 from ..inference.engines.openvino_engine import the_core
-from .formats import _quiet as quiet
-from .formats import openvino_model, save_openvino
-from .quantizable_layers import named, weights_of
+from .formats import openvino_model, quiet, save_openvino
+from .quantizable_layers import nodes_by_layer, weights_of
 
-_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+_OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
 
 
 class OpenVinoInt8:
@@ -28,7 +27,7 @@ class OpenVinoInt8:
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.graph = openvino_model(program)
-        self.layers = named(weights_of(program), self._weighted())
+        self.layers = nodes_by_layer(weights_of(program), self._weighted())
 
     def quantized(self, batches: Sequence[np.ndarray], layers: Collection[str]) -> Any:
         """The graph with these layers in int8: weights per channel, what they read in one scale without a zero point.
@@ -58,16 +57,16 @@ class OpenVinoInt8:
             )
 
     def outputs(self, graph: Any, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """What every product gives, its bias added, in a graph of this program: layer -> array, for every image.
+        """What every layer gives, its bias added, in a graph of this program: layer -> array, for every image.
 
-        The graph is float32 or int8, which is simulated in float32: OpenVINO returns zeros for int8 products that are
+        The graph is float32 or int8, which is simulated in float32: OpenVINO returns zeros for int8 layers that are
         read in two places (2026.4).
         """
         from openvino import opset13
 
         graph = graph.clone()
         nodes = {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
-        # behind an operator of their own, or a product that is an output already would have one less
+        # behind an operator of their own, or a layer that is an output already would have one less
         wanted = [opset13.negative(_with_bias(nodes[node]).output(0)).output(0) for node in self.layers.values()]
         graph.add_outputs(wanted)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
@@ -82,24 +81,24 @@ class OpenVinoInt8:
 
     def _weighted(self) -> Iterator[tuple[str, np.ndarray]]:
         for op in self.graph.get_ordered_ops():
-            if op.get_type_name() in _PRODUCTS:
+            if op.get_type_name() in _OPERATORS:
                 weight = op.input_value(1).get_node()
                 if weight.get_type_name() == "Constant":
                     grouped = op.get_type_name() == "GroupConvolution"  # (groups, C_out / groups, C_in / groups, …)
                     yield op.get_friendly_name(), weight.data.reshape(-1, *weight.shape[2:]) if grouped else weight.data
 
 
-def _with_bias(product: Any) -> Any:
-    """The operator that adds a product's bias; the product itself where it has none.
+def _with_bias(operator: Any) -> Any:
+    """The operator that adds the bias to a convolution or product; itself where it has none.
 
-    A product that is read before its bias keeps OpenVINO from computing both in one, and a constant per channel added
+    One that is read before its bias keeps OpenVINO from computing both in one, and a constant per channel added
     right before a FakeQuantize comes out wrong where sizes are free and int8 is simulated (2026.4), and all after it.
     """
-    readers = [reader.get_node() for reader in product.output(0).get_target_inputs()]
+    readers = [reader.get_node() for reader in operator.output(0).get_target_inputs()]
     if len(readers) != 1 or readers[0].get_type_name() != "Add":
-        return product
+        return operator
     terms = {value.get_node().get_type_name() for value in readers[0].input_values()}
-    return readers[0] if "Constant" in terms else product
+    return readers[0] if "Constant" in terms else operator
 
 
 def _nodes(graph: Any) -> list[str]:

@@ -14,16 +14,16 @@ import torch
 
 def weights_of(program: torch.export.ExportedProgram) -> dict[str, np.ndarray]:
     """The weights that int8 may take by the layer that holds them, in the network's order, the stem left out."""
-    held = ((name, value) for name, value in program.state_dict.items() if _multiplies(name, value))
+    held = ((name, value) for name, value in program.state_dict.items() if _is_quantizable(name, value))
     _stem, *rest = held
     return {name.removesuffix(".weight"): value.detach().numpy() for name, value in rest}
 
 
-def _multiplies(name: str, value: torch.Tensor) -> bool:
+def _is_quantizable(name: str, value: torch.Tensor) -> bool:
     return name.endswith(".weight") and value.ndim in (2, 4)
 
 
-def named(weights: Mapping[str, np.ndarray], found: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
+def nodes_by_layer(weights: Mapping[str, np.ndarray], found: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
     """layer -> node, for nodes of a graph (name, weight) whose weight is a layer's, as it is or transposed."""
     digests = {_digest(weight): layer for layer, weight in weights.items()}
     layers = {}

@@ -19,18 +19,18 @@ from .sections import Sectioned
 from .track_spec import TrackSpec
 from .trainer_spec import BaseTrainerSpec, EpochTrainerSpec, StepTrainerSpec
 
-UNTAGGED = "classification"  # the task of recipes that name none: those of before there were others
-
 
 @dataclass(frozen=True, kw_only=True)
 class BaseRecipe(Sectioned):
     """One training run, entirely. A task's recipe declares the sections, each a subclass of the one here.
 
-    task: name of the task; stands as `task` in files, except for the one that files of version 0.1 are of.
+    task: name of the task. tagged: whether it stands as `task` in files; classification's, which were there before
+    there were tasks, name none.
     unit: what the run is counted in, "epoch" or "step".
     """
 
     task: ClassVar[str]
+    tagged: ClassVar[bool] = True
     unit: ClassVar[str] = "epoch"
 
     name: str = "custom"
@@ -88,7 +88,7 @@ class BaseRecipe(Sectioned):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, tuples as lists: what recipe.yaml holds."""
-        return ({} if self.task == UNTAGGED else {"task": self.task}) | super().to_dict()
+        return ({"task": self.task} if self.tagged else {}) | super().to_dict()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

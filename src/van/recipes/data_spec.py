@@ -46,8 +46,6 @@ class BaseDataSpec:
     val_fraction: float | None = None
     split_seed: int | None = None
     prefetch: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:

@@ -53,7 +53,7 @@ def _text(path: Path) -> str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise ConfigError(f"cannot read {path}: it is {kind}; expected a YAML file of settings")
         if status.st_size > MAX_BYTES:
             raise ConfigError(f"cannot read {path}: it has {status.st_size:,} bytes; settings take a few thousand")

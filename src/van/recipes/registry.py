@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ..configs.catalog import why_created_only
 from ..errors import ConfigError, UnknownNameError
-from .base import UNTAGGED, BaseRecipe
+from .base import BaseRecipe
 
 Kind = TypeVar("Kind", bound=BaseRecipe)
 
@@ -27,9 +27,9 @@ def register(
 
     Raises ConfigError for a task or a name that is another's.
     """
-    for known in KINDS:
-        if known.task == kind.task and known is not kind:
-            raise ConfigError(f"recipes of task {kind.task!r} are of {known.__name__} already; choose another name")
+    known = {each.task: each for each in KINDS}.get(kind.task, kind)
+    if known is not kind:
+        raise ConfigError(f"recipes of task {kind.task!r} are of {known.__name__} already; choose another name")
     for name, recipe in (recipes or {}).items():
         if RECIPES.get(name, recipe) is not recipe:
             raise ConfigError(f"there is a recipe {name!r} already; choose another name")
@@ -63,11 +63,11 @@ def with_preset(recipe: Any, name: str) -> Any:
 
 def kind_of(values: Mapping[str, Any]) -> type[BaseRecipe]:
     """The class of the recipe in a nested dict, by its `task`; raises UnknownNameError for a task that is none."""
-    task = values.get("task") or UNTAGGED
-    for kind in KINDS:
-        if kind.task == task:
-            return kind
-    raise UnknownNameError.of("task", str(task), [kind.task for kind in KINDS])
+    kinds = {kind.task: kind for kind in KINDS}
+    task = values.get("task") or next(kind.task for kind in KINDS if not kind.tagged)
+    if task not in kinds:
+        raise UnknownNameError.of("task", str(task), kinds)
+    return kinds[task]
 
 
 def recipe_of(values: Mapping[str, Any]) -> Any:

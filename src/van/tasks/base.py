@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..images.sources import ImageSource
     from ..recipes import BaseRecipe
+    from .report_parts import TaskReport
     from .training import Training
 
 Json = Any  # dict, list, str, float, int, bool or None, nested
@@ -427,6 +428,13 @@ class Task(ABC):
     @abstractmethod
     def evaluator(self, subject: Subject, data: EvaluationData, options: EvalOptions) -> Evaluator[Any, Any, Any]:
         """An evaluation on a data set; options: of `eval_options`. Raises DataError where the classes do not fit."""
+
+    @property
+    def report(self) -> type[TaskReport]:
+        """What this task adds to the report of a training run."""
+        from .metric_report import MetricReport
+
+        return MetricReport
 
     @property
     def recipe(self) -> type[BaseRecipe]:

@@ -5,9 +5,9 @@ The page (tools/report) knows only these classes; `tasks/<task>/report.py` fills
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 from PIL import Image
 
@@ -92,8 +92,13 @@ class TaskReport(Protocol):
     curves: ClassVar[tuple[Curves, ...]]
     headline: ClassVar[Mapping[str, str]]
 
-    def update(self, name: str, image: Image.Image, target: Any, output: Any) -> None:
-        """Take in one image, what is true of it and what the model gave for it."""
+    @classmethod
+    def of(cls, data: Any, evaluator: Callable[[], Any]) -> Self:
+        """An empty report of a data set of this task; evaluator: makes a `base.Evaluator` on it."""
+        ...
+
+    def update(self, name: str, image: Image.Image, target: Any, raw: Any) -> None:
+        """Take in one image, what is true of it, and its raw result, as the task's processor gives it."""
 
     def parts(self) -> ReportParts:
         """What was found."""

@@ -6,7 +6,7 @@ Shapes: N batch, C channels, H height, W width.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -50,14 +50,14 @@ class Validator(nn.Module):
 class MetricValidator(Validator):
     """Images one by one through a task's Processor into its Metric, as `van eval` takes them.
 
-    scores: names of those that `compute` gives.
+    scores: name of the metric -> name of the validation's score, for those that `compute` gives.
     """
 
     batched: ClassVar[bool] = False
 
-    def __init__(self, processor: Processor[Any, Any], metric: Metric[Any, Any], scores: Iterable[str]) -> None:
+    def __init__(self, processor: Processor[Any, Any], metric: Metric[Any, Any], scores: Mapping[str, str]) -> None:
         super().__init__()
-        self.processor, self.metric, self.scores = processor, metric, tuple(scores)
+        self.processor, self.metric, self.scores = processor, metric, scores
 
     def example(self, image: Image.Image, target: Any, name: str) -> tuple[Any, Any, str]:
         return self.processor.prepare(image), target, name
@@ -70,8 +70,8 @@ class MetricValidator(Validator):
         self.metric.update(self.processor.run(NetworkEngine(network), prepared), targets, names)
 
     def compute(self, gather: Gather) -> dict[str, float | Tensor]:
-        scores = reduce(add, gather(self.metric)).compute()
-        return {name: scores[name] for name in self.scores}
+        found = reduce(add, gather(self.metric)).compute()
+        return {score: found[name] for name, score in self.scores.items()}
 
 
 class NetworkEngine:

@@ -62,7 +62,7 @@ class RunLock:
         self.ended.set()
         _held.discard(self.descriptor)
         if _is_at(self.descriptor, self.path):  # nobody removed it and took its place
-            with suppress(OSError):  # the folder can no longer be written to, which was said
+            with suppress(OSError):  # the folder can no longer be written to, which an error says
                 self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
         self.descriptor = -1

@@ -14,15 +14,15 @@ from sklearn.utils.class_weight import compute_class_weight
 from tiny_training import make_stripes, slim_recipe
 
 from van.cli import main
-from van.data.dataset import EpochSampler
+from van.data.dataset import EpochSampler, ProcessShare
 from van.errors import ConfigError
-from van.recipes import CriterionSpec, Recipe
+from van.recipes import Recipe
 from van.tasks.classification.accuracy import accuracy
-from van.tasks.classification.losses import Criterion, class_weights
+from van.tasks.classification.losses import Criterion
 from van.tasks.classification.meter import ClassificationMeter
+from van.tasks.training import class_weights
 from van.tools.report.page import write_report
 from van.train import run
-from van.train.distributed import RankShare
 from van.train.folder import read_recipe
 from van.train.prepare import prepare
 
@@ -38,22 +38,26 @@ def rare(tmp_path_factory):
     return root
 
 
+def never():
+    raise AssertionError("nothing is to be counted")
+
+
 class TestWeights:
     @pytest.mark.promise("21")
     def test_balanced_weights_are_scikit_learns(self):
-        ours = class_weights(CriterionSpec(class_weights="balanced"), LABELS, "abc")
+        ours = class_weights("balanced", "abc", lambda: torch.tensor([12, 3, 5]))
         theirs = compute_class_weight("balanced", classes=np.arange(3), y=LABELS)
         assert ours.tolist() == pytest.approx(theirs.tolist(), rel=1e-6)
 
     @pytest.mark.promise("21")
     def test_by_number_and_by_name(self):
-        assert class_weights(CriterionSpec(class_weights=(1.0, 2.0)), [], "ab").tolist() == [1, 2]
-        assert class_weights(CriterionSpec(class_weights={"b": 3.0}), [], "ab").tolist() == [1, 3]
+        assert class_weights((1.0, 2.0), "ab", never).tolist() == [1, 2]
+        assert class_weights({"b": 3.0}, "ab", never).tolist() == [1, 3]
 
     @pytest.mark.promise("21")
     def test_classes_may_be_called_as_numbers_are(self):
         recipe = Recipe.from_dict({"loss": {"class_weights": {0: 5, "1": 2}}})  # as YAML reads {0: 5, '1': 2}
-        assert class_weights(recipe.loss, [], ("0", "1", "2")).tolist() == [5, 2, 1]
+        assert class_weights(recipe.loss.class_weights, ("0", "1", "2"), never).tolist() == [5, 2, 1]
 
     @pytest.mark.promise("21")
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -112,9 +116,9 @@ class TestSampling:
     @pytest.mark.promise("21")
     def test_processes_share_one_order(self):
         whole = EpochSampler(20, seed=0, labels=LABELS)
-        shares = [RankShare(whole) for _ in range(2)]
+        shares = [ProcessShare(whole) for _ in range(2)]
         for rank, share in enumerate(shares):
-            share.rank, share.ranks = rank, 2
+            share.rank, share.world_size = rank, 2
         taken = [list(share) for share in shares]
         assert [key for pair in zip(*taken, strict=True) for key in pair] == whole.order(0)
 

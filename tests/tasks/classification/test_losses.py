@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_training import SLIM, make_stripes, slim_recipe
 
 import van
-from van.data.augment import TrainingTransform
+from van.data.augment import SeededExample, TrainingTransform
 from van.data.dataset import EpochSampler, TrainingSet
 from van.data.seeding import seeded
 from van.errors import ConfigError
@@ -18,7 +18,7 @@ from van.images.preprocess import Preprocess
 from van.recipes import AugmentSpec, CriterionSpec, Recipe
 from van.tasks.classification.losses import Criterion, Teacher, build_mixup, join_splits
 from van.train import run
-from van.train.module import ClassificationModule
+from van.train.module import TrainingModule
 
 CUSTOM = {name.removeprefix("model."): value for name, value in SLIM.items()}
 POLICY = {"augment.splits": 3, "augment.auto_augment": "augmix-m5-w4-d2"}
@@ -111,7 +111,7 @@ def test_repeats_come_in_a_row_and_differ(tmp_path):
     sampler.set_epoch(1)
     assert list(sampler) != keys
     data = van.data.open_classification(make_stripes(tmp_path / "data"), "train")
-    images = TrainingSet(data, TrainingTransform(AugmentSpec(), Preprocess(size=(32, 32))), seed=0)
+    images = TrainingSet(data, SeededExample(TrainingTransform(AugmentSpec(), Preprocess(size=(32, 32))), seed=0))
     versions = [images[key][0] for key in ((0, 3), (0, 3, 1), (0, 3, 2), (0, 3, 1))]
     assert not torch.equal(versions[0], versions[1])
     assert not torch.equal(versions[1], versions[2])
@@ -127,14 +127,14 @@ def test_mixing_options_reach_timm():
 
 def test_mixing_ends_at_its_epoch(tmp_path, monkeypatch):
     seen = []
-    step = ClassificationModule.training_step
+    step = TrainingModule.training_step
 
     def spying(self, batch, batch_idx):
         loss = step(self, batch, batch_idx)
-        seen.append((self.current_epoch, self.mixup.mixup_enabled))
+        seen.append((self.current_epoch, self.objective.mixup.mixup_enabled))
         return loss
 
-    monkeypatch.setattr(ClassificationModule, "training_step", spying)
+    monkeypatch.setattr(TrainingModule, "training_step", spying)
     run(slim_recipe(make_stripes(tmp_path / "data"), tmp_path / "run",
                     **{"augment.mixup": 0.8, "augment.mix_off_epoch": 2}))  # fmt: skip
     assert set(seen) == {(0, True), (1, True), (2, False)}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from van.errors import ConfigError
 from van.recipes import get_recipe
-from van.recipes.segmentation_loss_spec import LossSpec
+from van.recipes.segmentation.loss_spec import SegmentationLossSpec
 from van.tasks.segmentation.losses import PixelLoss, dice_loss, focal_loss, lovasz_loss
 
 # Two classes, four pixels: probabilities of class 1 are 0.8, 0.4, 0.3 and (ignored) 0.9.
@@ -70,14 +70,16 @@ def test_focal_by_hand():
 def test_the_hardest_pixels_by_hand():
     losses = F.cross_entropy(LOGITS, LABELS, ignore_index=255, reduction="none")[0].flatten()
     order = losses.sort(descending=True).values
-    loss = PixelLoss(LossSpec(ohem_top_k=2), ignore_index=255)
+    loss = PixelLoss(SegmentationLossSpec(ohem_top_k=2), ignore_index=255)
     assert loss(LOGITS, LABELS) == pytest.approx(float(order[:2].sum()) / 4)  # over all pixels, as mmseg
-    every = PixelLoss(LossSpec(ohem_top_k=9, average="labelled"), ignore_index=255)
+    every = PixelLoss(SegmentationLossSpec(ohem_top_k=9, average="labelled"), ignore_index=255)
     assert every(LOGITS, LABELS) == pytest.approx(float(losses.sum()) / 3)
     # of several images the hardest of all: k times as many
     two = (torch.cat((LOGITS, LOGITS.flip(1))), torch.cat((LABELS, LABELS)))
     together = F.cross_entropy(*two, ignore_index=255, reduction="none").flatten().sort(descending=True).values
-    assert PixelLoss(LossSpec(ohem_top_k=1), ignore_index=255)(*two) == pytest.approx(float(together[:2].sum()) / 8)
+    assert PixelLoss(SegmentationLossSpec(ohem_top_k=1), ignore_index=255)(*two) == pytest.approx(
+        float(together[:2].sum()) / 8
+    )
 
 
 @pytest.mark.promise("22")
@@ -104,13 +106,13 @@ def test_as_segmentation_models_pytorch(ignored, weights):
 @pytest.mark.promise("22")
 def test_losses_add_up_by_their_weights():
     logits, labels = drawn()
-    spec = LossSpec(cross_entropy=0.5, dice=2.0, lovasz=3.0, focal=4.0, focal_gamma=1.0, focal_alpha=0.3)
+    spec = SegmentationLossSpec(cross_entropy=0.5, dice=2.0, lovasz=3.0, focal=4.0, focal_gamma=1.0, focal_alpha=0.3)
     alone = F.cross_entropy(logits, labels, ignore_index=255, reduction="none").mean()
     want = 0.5 * alone + 2 * dice_loss(logits, labels, ignore_index=255)
     want += 3 * lovasz_loss(logits, labels, ignore_index=255)
     want += 4 * focal_loss(logits, labels, ignore_index=255, gamma=1.0, alpha=0.3)
     assert PixelLoss(spec, ignore_index=255)(logits, labels) == pytest.approx(float(want), rel=1e-6)
-    only = PixelLoss(LossSpec(cross_entropy=0.0, dice=1.0), ignore_index=255)
+    only = PixelLoss(SegmentationLossSpec(cross_entropy=0.0, dice=1.0), ignore_index=255)
     assert only(logits, labels) == pytest.approx(float(dice_loss(logits, labels, ignore_index=255)))
 
 
@@ -119,7 +121,7 @@ def test_losses_add_up_by_their_weights():
 @pytest.mark.parametrize("labels", [LABELS, ALL_IGNORED])
 def test_gradients_are_finite_and_spare_ignored_pixels(name, labels):
     logits = (LOGITS * 30).clone().requires_grad_()  # nearly 0 and 1
-    loss = PixelLoss(LossSpec(**{"cross_entropy": 0.0, name: 1.0}), ignore_index=255)(logits, labels)
+    loss = PixelLoss(SegmentationLossSpec(**{"cross_entropy": 0.0, name: 1.0}), ignore_index=255)(logits, labels)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -144,7 +146,7 @@ def test_gradients_are_finite_and_spare_ignored_pixels(name, labels):
 )
 def test_options_that_would_do_nothing_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        LossSpec(**options)
+        SegmentationLossSpec(**options)
 
 
 @pytest.mark.promise("22")

@@ -43,6 +43,8 @@ class DataSpec(BaseDataSpec):
     size: int | tuple[int, int] | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     resize: str | None = None
 
     def __post_init__(self) -> None:

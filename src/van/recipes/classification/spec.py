@@ -62,6 +62,7 @@ class Recipe(EpochRecipe):
     """Training of a classifier, entirely."""
 
     task: ClassVar[str] = "classification"
+    tagged: ClassVar[bool] = False
 
     model: ModelSpec = field(default_factory=ModelSpec)
     data: DataSpec = field(default_factory=DataSpec)

@@ -81,6 +81,8 @@ class SegmentationDataSpec(BaseDataSpec):
     EMBEDDED = "scenes"
 
     scene_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     resize: tuple[int, int] | None = (2048, 512)
     window: int | None = None
     stride: int | None = None

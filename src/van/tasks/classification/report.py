@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ EXAMPLES = 24
 
 
 class ClassificationReport:
-    """See `TaskReport`; targets are labels, outputs are logits (K,). classes: names in label order."""
+    """See `TaskReport`; targets are labels, raw results logits (K,). classes: names in label order."""
 
     curves: ClassVar[tuple[Curves, ...]] = (
         Curves(title="accuracy (%)", labels={"val/top1": "top-1", "val/top5": "top-5"}),
@@ -38,10 +38,15 @@ class ClassificationReport:
         self.meter = ClassificationMeter(classes)
         self._worst: list[tuple[float, WorstExample]] = []
 
-    def update(self, name: str, image: Image.Image, target: int, output: np.ndarray) -> None:
+    @classmethod
+    def of(cls, data: Any, evaluator: object = None) -> Self:
+        """An empty report of a data set, or a stream, with `classes`."""
+        return cls(data.classes)
+
+    def update(self, name: str, image: Image.Image, target: int, raw: np.ndarray) -> None:
         """Count one image, and keep it if it is among those of which the model was most surely wrong."""
-        self.meter.update(output[None], [target])
-        probabilities = softmax(output)
+        self.meter.update(raw[None], [target])
+        probabilities = softmax(raw)
         guess = int(probabilities.argmax())
         if guess == target:
             return

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .evaluation import ClassificationEvaluator
     from .processor import ClassificationProcessor
+    from .report import ClassificationReport
     from .training import ClassificationTraining
 
 
@@ -109,6 +110,12 @@ class Classification(Task):
             raise ConfigError(f"{subject.name} is a classifier; expected images with one label each as data")
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data.images, options)
+
+    @property
+    def report(self) -> type[ClassificationReport]:
+        from .report import ClassificationReport
+
+        return ClassificationReport
 
     @property
     def recipe(self) -> type[Recipe]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from PIL import Image
 
+from ...data.segmentation import SegmentationData
 from ...images.confusion_picture import confusion_picture
 from ...images.label_maps import Palette, overlay
 from ..report_parts import Cell, Curves, ReportParts, Section, Table, WorstExample, thumbnail
@@ -22,7 +23,7 @@ OPACITY = 0.6  # of the classes over the image
 
 
 class SegmentationReport:
-    """See `TaskReport`; targets and outputs are label maps (H, W).
+    """See `TaskReport`; targets are label maps (H, W), raw results a list with the predicted one first.
 
     classes: names in label order; palette: a colour each; ignore_index: what pixels without a label hold.
     """
@@ -38,10 +39,16 @@ class SegmentationReport:
         self.images = 0
         self._worst: list[tuple[float, WorstExample]] = []
 
-    def update(self, name: str, image: Image.Image, target: np.ndarray, output: np.ndarray) -> None:
+    @classmethod
+    def of(cls, data: SegmentationData, evaluator: object = None) -> Self:
+        """An empty report of a data set."""
+        return cls(data.classes, data.palette, data.ignore_index)
+
+    def update(self, name: str, image: Image.Image, target: np.ndarray, raw: Sequence[np.ndarray]) -> None:
         """Count one image's pixels, and keep it if its own mean IoU is among the lowest."""
+        mask = raw[0]
         own = ConfusionMatrix(len(self.classes), ignore_index=self.matrix.ignore_index)
-        own.update(output, target, name=name)
+        own.update(mask, target, name=name)
         self.matrix += own
         self.images += 1
         score = own.summary()["mIoU"]
@@ -53,7 +60,7 @@ class SegmentationReport:
                 for what, picture in (
                     ("picture", image),
                     ("label", overlay(image, target, self.palette, opacity=OPACITY)),
-                    ("prediction", overlay(image, output, self.palette, opacity=OPACITY)),
+                    ("prediction", overlay(image, mask, self.palette, opacity=OPACITY)),
                 )
             ),
             facts=(f"mIoU {_share(score)}",),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .evaluation import SegmentationEvaluator
     from .processor import SegmentationProcessor
+    from .report import SegmentationReport
     from .training import SegmentationTraining
 
 IGNORE_INDEX = 255  # in the label maps that this package's trainings and the published ones learn from
@@ -65,6 +66,12 @@ class Segmentation(Task):
             raise ConfigError(f"{subject.name} is a segmenter; expected pictures with a label for every pixel as data")
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data.images, data.name, options)
+
+    @property
+    def report(self) -> type[SegmentationReport]:
+        from .report import SegmentationReport
+
+        return SegmentationReport
 
     @property
     def recipe(self) -> type[SegmentationRecipe]:

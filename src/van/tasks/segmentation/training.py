@@ -88,7 +88,8 @@ class SegmentationTraining(StepTraining[SegmentationRecipe]):
         pictures = cast(Pictures, val)
         processor = SegmentationProcessor(self.inference(network), pictures.classes, pictures.palette)
         metric = SegmentationMetric(pictures.classes, ignore_index=pictures.ignore_index)
-        return MetricValidator(processor, metric, [column.removeprefix("val/") for column in self.columns])
+        names = [column.removeprefix("val/") for column in self.columns]
+        return MetricValidator(processor, metric, dict(zip(names, names, strict=True)))
 
     def validation_indices(self, val: TrainingData) -> Sequence[int]:
         return spread(len(val), self.recipe.data.val_images)

@@ -19,10 +19,11 @@ from PIL import Image
 
 from ...errors import DataError
 from ...recipes import AnyRecipe
+from ...tasks import task_named
 from ...tasks.report_parts import Curves, ReportParts, TaskReport
 from ...train.folder import ENVIRONMENT, MODEL, RECIPE, SUMMARY, held_out, read_recipe, write_text
 from .chart import chart
-from .evaluation import evaluate_run, reporter_of
+from .evaluation import evaluate_run
 from .run_picture import read_table
 
 REPORT = "report.html"
@@ -44,7 +45,7 @@ def write_report(folder: Path, out: Path | None = None, *, device: str = "cpu") 
     if not (folder / RECIPE).is_file():
         raise DataError(f"{folder} is no run: it has no {RECIPE}; give the folder that `van train` made")
     recipe, table = read_recipe(folder / RECIPE), read_table(folder)
-    summary, task = _json(folder / SUMMARY), reporter_of(recipe).report
+    summary, task = _json(folder / SUMMARY), task_named(recipe.task).report
     parts = evaluate_run(folder, recipe, device=device) if (folder / MODEL).is_file() else None
     page = render(
         title=f"{recipe.name} · {folder.name}",
