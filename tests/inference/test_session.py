@@ -201,7 +201,7 @@ class TestNotices:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"no pickle")
-    with pytest.raises(CheckpointError, match="x.pth"):
+    with pytest.raises(CheckpointError, match=r"x\.pth"):
         open_session(tmp_path / "x.pth")
 
 
