@@ -134,7 +134,7 @@ class Processor(ABC, Generic[Prepared, Raw]):
     def output(self, raw: Raw, prepared: Prepared, source: ImageSource) -> Output:
         """The result; source: where the image came from, with its name.
 
-        Raises DataError for a raw result that says nothing, such as logits that are not finite.
+        Raises DataError for a raw result that means nothing, such as logits that are not finite.
         """
 
     def facts(self) -> dict[str, Json]:
@@ -341,7 +341,7 @@ class Task(ABC):
         return model
 
     def exported(self, subject: Subject) -> dict[str, Json]:
-        """What an exported file says besides configuration and metadata: `inference`, how images become inputs by this
+        """What an exported file holds besides configuration and metadata: `inference`, how images become inputs by this
         task's own record, which a processor finds in the provenance, and `ignore_index`."""
         return {}
 

@@ -15,7 +15,7 @@ Row = tuple[str | int | float | None, ...]
 
 
 class Output(ABC):
-    """What a network says about one image. image: its path, or a description of an image in memory."""
+    """What a network gives for one image. image: its path, or a description of an image in memory."""
 
     image: str
 
