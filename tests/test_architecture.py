@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,41 @@ def test_tasks_do_not_know_each_other():
         own = module.split(".")[1]
         others = {name.split(".")[1] for name in imports_of(module) if name.startswith("tasks.")}
         assert own not in folders or not (others & folders) - {own}, module
+
+
+# What asks which task something is of; only `tasks` and `configs` may.
+BRANCHES = re.compile(
+    r"""isinstance\([^\n]*\b(?:Segmenter|Classifier|VanConfig|SegmenterConfig|ClassificationData|SegmentationData
+        |Prediction|MaskPrediction|MaskEvaluation|(?!BaseRecipe)\w*Recipe)\b
+    |\.task\s*(?:==|!=|\bin\b|\bis\b)
+    |[=!]=\s*["'](?:classification|segmentation)["']|["'](?:classification|segmentation)["']\s*[=!]=
+    |\b_?(?:is|are)_(?:classifier|segmenter)s?\b""",
+    re.VERBOSE,
+)
+
+
+def branches(path: Path) -> int:
+    return sum(BRANCHES.search(line) is not None for line in path.read_text().splitlines())
+
+
+def test_nothing_outside_asks_which_task_it_is():
+    outside = {module: path for module, path in MODULES.items() if room_of(module) not in {"tasks", "configs"}}
+    assert [module for module, path in outside.items() if branches(path)] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "if isinstance(model, Segmenter):",
+        "isinstance(recipe, nn.Module | SegmentationRecipe)",
+        'if told.task != "segmentation":',
+        'return "classification" == name',
+        "if is_segmenter(source):",
+    ],
+)
+def test_a_branch_on_a_task_would_be_caught(tmp_path, line):
+    (tmp_path / "x.py").write_text(f"import torch\n\n{line}\n")
+    assert branches(tmp_path / "x.py") == 1
 
 
 def test_an_upward_import_would_be_caught(tmp_path):

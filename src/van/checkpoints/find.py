@@ -30,6 +30,8 @@ def find_checkpoints(patterns: Iterable[str | Path]) -> list[str]:
         matches = [pattern] if plain else matching(pattern)
         checkpoints = [name for match in matches for name in _inside(match)]
         if not checkpoints:
+            if any(Path(match, folders.RECIPE).is_file() for match in matches):
+                raise CheckpointError(f"the run in {pattern} has written no model yet; wait for its first checkpoint")
             what = "the folder holds no checkpoint" if matches else "nothing matches the pattern"
             raise CheckpointError(f"{what}: {pattern}; looked for files ending in {', '.join(SUFFIXES)}")
         found |= dict.fromkeys(checkpoints)

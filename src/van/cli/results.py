@@ -1,7 +1,7 @@
 """What `van predict` found, written as it comes: CSV, JSON, JSON lines, tables.
 
 A file grows under a temporary name, NAME.PID.part, and gets its own at the end; a run that is interrupted or fails
-leaves a file with the images done so far under that name too. Failures are said on stderr, twenty at most.
+leaves a file with the images done so far under that name too. Failures are reported on stderr, twenty at most.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BLOCK = 1000  # rows of a table that are laid out together
 
 
 def result_format(out: str | None, wanted: str | None) -> str:
-    """One of FORMATS: as wanted, else by the suffix of the file; raises ConfigError for a suffix that tells none."""
+    """One of FORMATS: as wanted, else by the suffix of the file; raises ConfigError for a suffix that means none."""
     if wanted is not None:
         if wanted not in FORMATS:
             raise UnknownNameError.of("format", wanted, FORMATS)

@@ -42,12 +42,12 @@ def count_on(counter: Counter, devices: Sequence[str]) -> Iterator[Part]:
     # pickled here: torch's own way through a process border shares memory, which the processes must not
     content = pickle.dumps(replace(counter, engine=counter.engine.on("cpu")))
     pool = ProcessPoolExecutor(len(devices), spawn, initializer=_begin, initargs=(content, queue, threads))
-    told: set[str] = set()
+    warned: set[str] = set()
     try:
         for part, notices in pool.map(_count, parts):
-            for text in sorted(notices - told):
+            for text in sorted(notices - warned):
                 warnings.warn(text, VanNotice, stacklevel=3)
-            told |= notices
+            warned |= notices
             yield part
     except BrokenProcessPool as error:
         names = ", ".join(devices)

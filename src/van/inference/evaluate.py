@@ -35,7 +35,7 @@ BATCH_SIZE = 32
 class RunOptions:
     """Where and how an evaluation runs; whatever else is given belongs to the task.
 
-    batch_size: images at a time, 32 unless said otherwise, halved when memory runs out; for tasks whose images run
+    batch_size: images at a time, 32 by default, halved when memory runs out; for tasks whose images run
         together. workers: threads that read images.
     engine, precision, ema, optimize, trust, name: see `session.open_session`.
     device: "cpu", "cuda", …; several with commas, "cuda:0,cuda:1", or `devices`, share the images, a process each (so

@@ -49,7 +49,7 @@ def in_order(
 
 
 def default_workers() -> int:
-    """Threads that read images unless told otherwise: one per core, at most 8."""
+    """Threads that read images by default: one per core, at most 8."""
     return min(os.cpu_count() or 1, 8)
 
 

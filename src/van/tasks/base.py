@@ -22,6 +22,12 @@ from ..configs.model_config import ModelConfig
 from ..errors import ConfigError, UnknownNameError
 from .comparison import Comparison
 from .options import option
+from .results import Column as Column
+from .results import Json as Json
+from .results import Output as Output
+from .results import ResultTable as ResultTable
+from .results import Row as Row
+from .results import Table as Table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,9 +36,6 @@ if TYPE_CHECKING:
     from ..recipes import BaseRecipe
     from .report_parts import TaskReport
     from .training import Training
-
-Json = Any  # dict, list, str, float, int, bool or None, nested
-Row = tuple[str | int | float | None, ...]
 
 Prepared = TypeVar("Prepared")
 Raw = TypeVar("Raw")
@@ -105,27 +108,6 @@ class DataSet(Protocol[Target_co]):
 # ---- pixels in, results out
 
 
-class Output(ABC):
-    """What a network says about one image. image: its path, or a description of an image in memory."""
-
-    image: str
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Json]:
-        """JSON-ready values, "image" first."""
-
-    @abstractmethod
-    def draw(self) -> Image.Image:
-        """The image with the result on it, RGB; raises DataError where the image cannot be read again."""
-
-    def save(self, folder: Path, stem: str) -> dict[str, Json]:
-        """Write the files of the result, named after `stem`, and give the entry for a table of results."""
-        path = folder / f"{stem}.png"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.draw().save(path)
-        return self.to_dict() | {"picture": str(path)}
-
-
 class Processor(ABC, Generic[Prepared, Raw]):
     """The one place where pixels become inputs, and raw outputs become results.
 
@@ -152,50 +134,12 @@ class Processor(ABC, Generic[Prepared, Raw]):
     def output(self, raw: Raw, prepared: Prepared, source: ImageSource) -> Output:
         """The result; source: where the image came from, with its name.
 
-        Raises DataError for a raw result that says nothing, such as logits that are not finite.
+        Raises DataError for a raw result that means nothing, such as logits that are not finite.
         """
 
     def facts(self) -> dict[str, Json]:
         """How images are prepared, JSON-ready, for the head of a file of results."""
         return {}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table for people; style: rich's."""
-
-    heading: str
-    right: bool = False
-    style: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for people: text in every cell; title: a line before it."""
-
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[str]]
-    title: str = ""
-
-
-class ResultTable(ABC):
-    """How entries of results, JSON-ready dicts with an "image", become rows of CSV and a table for people.
-
-    columns: of CSV, the image first. folder: where the files of results go unless a folder is given; None for a task
-    whose results are entries only. endings: what `Output.save` adds to a stem, one per file.
-    """
-
-    columns: ClassVar[tuple[str, ...]]
-    folder: ClassVar[str | None] = None
-    endings: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def rows(self, entry: Mapping[str, Json]) -> list[Row]:
-        """The entry as rows of CSV."""
-
-    @abstractmethod
-    def table(self, entries: Sequence[Mapping[str, Json]]) -> Table:
-        """Entries for people; every block of a run has the columns of its first entry."""
 
 
 # ---- scores
@@ -397,7 +341,7 @@ class Task(ABC):
         return model
 
     def exported(self, subject: Subject) -> dict[str, Json]:
-        """What an exported file says besides configuration and metadata: `inference`, how images become inputs by this
+        """What an exported file holds besides configuration and metadata: `inference`, how images become inputs by this
         task's own record, which a processor finds in the provenance, and `ignore_index`."""
         return {}
 

@@ -19,7 +19,7 @@ def _without_separators(name: str) -> str:
     return _plain(_without_case(name).replace("-", " ").replace("_", " "))
 
 
-# From strict to lenient; the first that tells every class of either side apart, and makes both sides the same, counts.
+# From strict to lenient; the first that keeps every class of either side apart, and makes both sides the same, counts.
 _SPELLINGS = (str, _plain, _without_case, _without_separators)
 
 

@@ -98,7 +98,7 @@ class ExportedEngine:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedInfo:
-    """What `van info` tells about an exported file."""
+    """What `van info` shows of an exported file."""
 
     path: str
     runtime: str
@@ -118,7 +118,7 @@ class ExportedInfo:
 
 
 def description_of(path: str | Path) -> Description:
-    """What an exported file tells about its network, from our record in it alone: no runtime opens the file.
+    """What an exported file says about its network, from our record in it alone: no runtime opens the file.
 
     Raises CheckpointError for a file that is missing, broken, or was not exported by this package.
     """

@@ -102,7 +102,7 @@ def the_core() -> Any:
 
 
 def checksum(path: Path) -> str:
-    """CRC-32 of a file, which tells a foreign or cut one; 1 GB takes well under a second."""
+    """CRC-32 of a file, by which a foreign or cut one is noticed; 1 GB takes well under a second."""
     value = 0
     with path.open("rb") as file:
         while part := file.read(2**24):

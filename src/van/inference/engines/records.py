@@ -38,7 +38,7 @@ _NAME, _VALUE = 1, 2  # of a property
 
 @dataclass(frozen=True)
 class Record:
-    """description: the JSON text, None where there is none; weights: the checksum that an .xml tells of its .bin."""
+    """description: the JSON text, None where there is none; weights: the checksum of its .bin file, of an .xml."""
 
     description: str | None
     weights: str | None = None
@@ -86,11 +86,11 @@ def _onnx(path: Path) -> Record:
     """The property of our key. Tensors in other files are refused: ours hold all, and a path could lead anywhere."""
     found = None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        waiting, seen = [("model", 0, len(data))], 0
+        waiting, visited = [("model", 0, len(data))], 0
         while waiting:
             kind, start, end = waiting.pop()
-            seen += 1
-            if seen > MOST_MESSAGES:
+            visited += 1
+            if visited > MOST_MESSAGES:
                 raise ValueError(f"it has more than {MOST_MESSAGES:,} messages")
             if kind == "property":
                 pair = {number: data[a:b] for number, a, b in _fields(data, start, end) if b - a <= MOST_BYTES}

@@ -119,9 +119,9 @@ class ClassificationMeter:
         """Precision, recall and F1 of every class in percent, (K,) each; 0 where nothing was found or asked for."""
         truth, predicted, size = self._column(0), self._column(1), len(self.classes)
         hits = np.bincount(truth[truth == predicted], minlength=size)
-        asked, said = (np.bincount(labels, minlength=size) for labels in (truth, predicted))
-        precision, recall = (100 * hits / np.maximum(count, 1) for count in (said, asked))
-        return precision, recall, 200 * hits / np.maximum(said + asked, 1)
+        labelled, predicted_as = (np.bincount(labels, minlength=size) for labels in (truth, predicted))
+        precision, recall = (100 * hits / np.maximum(count, 1) for count in (predicted_as, labelled))
+        return precision, recall, 200 * hits / np.maximum(predicted_as + labelled, 1)
 
     def _column(self, index: int) -> np.ndarray:
         dtype: Any = np.float64 if index == 3 else np.int64
@@ -180,7 +180,7 @@ def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """-log softmax(logits)[label] of every row in float64, (N,)."""
     x = logits.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # inf - inf: the loss is NaN, and the meter tells why
+    with np.errstate(invalid="ignore"):  # inf - inf: the loss is NaN, and `non_finite` counts why
         x -= x.max(1, keepdims=True)
     return np.log(np.exp(x).sum(1)) - np.take_along_axis(x, labels[:, None], axis=1)[:, 0]
 

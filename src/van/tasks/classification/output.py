@@ -1,4 +1,4 @@
-"""What a classifier says about an image: the likeliest classes, as a value, a picture, and rows of tables."""
+"""What a classifier gives for an image: the likeliest classes, as a value, a picture, and rows of tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..base import Column, Json, Output, ResultTable, Row, Table
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(Output):
-    """What a classifier says about one image.
+    """What a classifier gives for one image.
 
     image: the path, or a description of an image in memory; label, index, probability: of the likeliest class.
     top: the likeliest classes, best first, as (label, index, probability). source: to read the image again.

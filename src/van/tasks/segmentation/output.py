@@ -1,4 +1,4 @@
-"""What a segmenter says about a picture: its label map, as a value, as pictures, and as rows of tables."""
+"""What a segmenter gives for a picture: its label map, as a value, as pictures, and as rows of tables."""
 
 from __future__ import annotations
 

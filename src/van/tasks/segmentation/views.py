@@ -204,8 +204,8 @@ def _view(decode: Decode, pixels: Tensor, original: tuple[int, int], scale: floa
     windows = inference.windows(*inference.size(*original, scale))
     if windows is not None:
         return Resized(Sliding(decode, pixels, *windows), original)
-    seen = (pixels.shape[-2], pixels.shape[-1])
-    return Resized(Resized(WholeLogits(decode(pixels)), seen), original)
+    size = (pixels.shape[-2], pixels.shape[-1])
+    return Resized(Resized(WholeLogits(decode(pixels)), size), original)
 
 
 def _decoder(model: nn.Module, inference: Inference) -> Decode:

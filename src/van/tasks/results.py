@@ -1,0 +1,73 @@
+"""What a task's results are outside the network: values, pictures, rows of files, tables for people."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+Json = Any  # dict, list, str, float, int, bool or None, nested
+Row = tuple[str | int | float | None, ...]
+
+
+class Output(ABC):
+    """What a network gives for one image. image: its path, or a description of an image in memory."""
+
+    image: str
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Json]:
+        """JSON-ready values, "image" first."""
+
+    @abstractmethod
+    def draw(self) -> Image.Image:
+        """The image with the result on it, RGB; raises DataError where the image cannot be read again."""
+
+    def save(self, folder: Path, stem: str) -> dict[str, Json]:
+        """Write the files of the result, named after `stem`, and give the entry for a table of results."""
+        path = folder / f"{stem}.png"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.draw().save(path)
+        return self.to_dict() | {"picture": str(path)}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table for people; style: rich's."""
+
+    heading: str
+    right: bool = False
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people: text in every cell; title: a line before it."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+
+
+class ResultTable(ABC):
+    """How entries of results, JSON-ready dicts with an "image", become rows of CSV and a table for people.
+
+    columns: of CSV, the image first. folder: where the files of results go unless a folder is given; None for a task
+    whose results are entries only. endings: what `Output.save` adds to a stem, one per file.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    folder: ClassVar[str | None] = None
+    endings: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def rows(self, entry: Mapping[str, Json]) -> list[Row]:
+        """The entry as rows of CSV."""
+
+    @abstractmethod
+    def table(self, entries: Sequence[Mapping[str, Json]]) -> Table:
+        """Entries for people; every block of a run has the columns of its first entry."""
