@@ -66,4 +66,5 @@ def test_an_interrupted_run_goes_on_as_it_would_have(name, files, tmp_path):
 
 
 def test_the_command_line_writes_the_same_keys_and_scores(files, tmp_path):
+    pytest.importorskip("onnxruntime")
     assert_equal(command_facts(files, tmp_path), EXPECTED["commands"], FORWARD)
