@@ -4,17 +4,25 @@ import pytest
 import torch
 from mean_colour import MEAN_COLOUR, MeanColourConfig
 from mean_colour.config import TINY
+from mean_colour.training import ColourRecipe, colours_tiny
 
 import van
+from van import recipes
 from van.nn.build import BUILDERS, build
 from van.tasks import TASKS, register
 
 
 @pytest.fixture(autouse=True)
 def toy():
-    """Registered, and forgotten afterwards."""
+    """Registered as its author would, and forgotten afterwards: other tests go through all that are known."""
+    kinds, tables = [*recipes.KINDS], [(table, dict(table)) for table in (recipes.RECIPES, recipes.PRESETS_OF)]
+    recipes.register(ColourRecipe, {"colours_tiny": colours_tiny})
     yield register(MEAN_COLOUR)
     del TASKS[MEAN_COLOUR.name], BUILDERS[MEAN_COLOUR.config]
+    recipes.KINDS[:] = kinds
+    for table, before in tables:
+        table.clear()
+        table.update(before)
 
 
 @pytest.fixture

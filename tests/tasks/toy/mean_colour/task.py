@@ -16,6 +16,7 @@ from .data import Colours, open_colours
 from .evaluation import MeanColourEvaluator
 from .model import MeanColour
 from .processor import MeanColourProcessor, MeanColourResults
+from .training import ColourRecipe, MeanColourTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,13 @@ class MeanColourTask(Task):
 
     def evaluator(self, subject: Subject, data: EvaluationData, options: EvalOptions) -> MeanColourEvaluator:
         return MeanColourEvaluator(data, options.tolerance)
+
+    @property
+    def recipe(self) -> type[ColourRecipe]:
+        return ColourRecipe
+
+    def training(self, recipe: ColourRecipe) -> MeanColourTraining:
+        return MeanColourTraining(recipe)
 
 
 MEAN_COLOUR = MeanColourTask()
