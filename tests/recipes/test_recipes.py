@@ -251,7 +251,7 @@ def test_recipes_of_another_task_can_be_added(monkeypatch):
         register(dataclasses.make_dataclass("Other", [], bases=(Counting,), frozen=True, kw_only=True))
     with pytest.raises(ConfigError, match="there is a recipe 'finetune' already"):
         register(Counting, {"finetune": counting_digits})
-    with pytest.raises(UnknownNameError, match="known: classification, segmentation, counting"):
+    with pytest.raises(UnknownNameError, match=r"known: classification, segmentation, .*counting"):
         recipe_of({"task": "dreaming"})
 
 

@@ -29,8 +29,8 @@ FORMATS = {
     "mmseg": "mmseg",
     "official": "official",
 }
-# Those with a place for the heads of other tasks than classification; None: of every one.
-HEADS: dict[str, tuple[str, ...] | None] = {"van": None, "mmseg": ("segmentation",)}
+# Those with a place for other heads than a classifier's, by their section in a record; None: for every head.
+HEADS: dict[str, tuple[str, ...] | None] = {"van": None, "mmseg": ("segmenter",)}
 
 _DETECTOR = "backbone.backbone.stages."  # only torchvision's detectors wrap the backbone so
 
@@ -74,7 +74,7 @@ def formats_of(config: ModelConfig) -> list[str]:
     """The formats that have a place for all of a model."""
     if not isinstance(config, HeadConfig):
         return [*FORMATS]
-    return [name for name, tasks in HEADS.items() if tasks is None or config.task in tasks]
+    return [name for name, heads in HEADS.items() if heads is None or config.section in heads]
 
 
 def write(checkpoint: Checkpoint, path: str | Path, format: str = "van") -> list[str]:  # noqa: A002

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..configs.backbone import VanConfig
+from ..configs.head_config import HeadConfig
 from ..configs.metadata import ModelMetadata, Palette
 from ..configs.model_config import ModelConfig
 from ..errors import CheckpointError
@@ -66,9 +67,9 @@ class Checkpoint:
     @property
     def classifier(self) -> VanConfig:
         """The configuration of a classifier or bare backbone; raises CheckpointError for any other model."""
-        if not isinstance(self.config, VanConfig):
+        if isinstance(self.config, HeadConfig):
             raise CheckpointError(f"the checkpoint holds a {self.name}, a {self.config.noun}; expected a classifier")
-        return self.config
+        return self.config.architecture
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -78,7 +79,7 @@ class Checkpoint:
 
     def as_classifier(self) -> Checkpoint:
         """A classifier's checkpoint as it is; of any other model the backbone alone."""
-        return self if isinstance(self.config, VanConfig) else self.without_head()
+        return self.without_head() if isinstance(self.config, HeadConfig) else self
 
     def without_head(self) -> Checkpoint:
         """The backbone alone, as a classifier with `num_classes` 0; what was left out is in the notes."""

@@ -105,7 +105,7 @@ def check(
 
     optional: keys that may be absent; spell: gives the file's own key.
     """
-    want, problems = shapes(config) if isinstance(config, VanConfig) else config, []
+    want, problems = config if isinstance(config, Mapping) else shapes(config), []
     missing = [spell(key) for key in want if key not in arrays and key not in optional]
     unexpected = [spell(key) for key in arrays if key not in want]
     misshapen = [

@@ -46,7 +46,7 @@ class Info:
     @property
     def config(self) -> VanConfig:
         """Of the classifier, or of the backbone of any other model."""
-        return self.model if isinstance(self.model, VanConfig) else self.model.backbone
+        return self.model.architecture
 
     @property
     def segmenter(self) -> SegmenterConfig | None:

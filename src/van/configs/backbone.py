@@ -87,6 +87,11 @@ class VanConfig(ModelConfig):
         return self if not self.num_classes else replace(self, num_classes=0)
 
     @property
+    def architecture(self) -> VanConfig:
+        """This configuration itself."""
+        return self
+
+    @property
     def name(self) -> str:
         """Name of the published size with these widths, depths and ratios, else 'van_custom'."""
         return name_of(self)

@@ -30,6 +30,12 @@ class HeadConfig(ModelConfig):
         super().__init_subclass__(**options)
         SECTIONS[cls.section] = cls
 
+    @property
+    def architecture(self) -> VanConfig:
+        """The configuration of the backbone."""
+        backbone: VanConfig = self.backbone
+        return backbone
+
     @classmethod
     def own_fields(cls) -> tuple[str, ...]:
         """Names of the fields that are not the backbone's."""

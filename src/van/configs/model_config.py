@@ -18,6 +18,7 @@ class ModelConfig:
     created_only: of a kind of model that can be created and nothing else yet: what to do with it.
     fixed_size_graphs: whether OpenVINO may compile a graph of its own for the sizes that images have, which is faster.
     backbone: the configuration of the backbone, its `num_classes` 0. num_classes: of the output.
+    architecture: what shapes the backbone: a classifier's configuration itself, else `backbone`.
     name: as `van list` has it, or one that ends in "van_custom". method: the kind of head.
     """
 
@@ -32,6 +33,7 @@ class ModelConfig:
     if TYPE_CHECKING:
         num_classes: int
         backbone: Any
+        architecture: Any
 
         @property
         def name(self) -> str: ...

@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "weights": row.source,
     }
     for row in WEIGHTS
-    if row.task == "classification" and row.kind in ("hub", "url")
+    if row.model in VARIANTS and row.kind in ("hub", "url")
 }
 
 

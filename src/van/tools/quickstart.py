@@ -15,9 +15,13 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from ..errors import ConfigError, VanError, VanNotice
 from ..files import printable
+
+if TYPE_CHECKING:
+    from ..tasks.classification.output import Prediction
 
 SHOWN = 40  # digits in the picture, mistakes first
 FILES = 8  # digits that are written to files and predicted from them
@@ -83,7 +87,7 @@ def _fresh(folder: Path) -> Path:
 def _predict_files(model: Path, folder: Path) -> None:
     """Write some held-out digits to files, and predict what is in these files."""
     from ..data import open_classification
-    from ..inference.predictor import Prediction, Predictor
+    from ..inference.predictor import Predictor
 
     data = open_classification("digits", "val")
     folder.mkdir(exist_ok=True)
@@ -92,23 +96,21 @@ def _predict_files(model: Path, folder: Path) -> None:
         image, label = data.load(index)
         path = folder / f"{index}-is-{data.classes[label]}.png"
         image.save(path)
-        prediction = predict(path)
-        assert isinstance(prediction, Prediction)  # the quickstart trains a classifier
+        prediction = cast("Prediction", predict(path))
         print(f"predicted {path}: {prediction.label} ({prediction.probability:.1%})")
 
 
 def _draw(model: Path, folder: Path, path: Path, *, title: str) -> None:
     from ..data import open_classification
-    from ..inference.predictor import Prediction, Predictor
+    from ..inference.predictor import Predictor
     from .report.run_picture import run_picture
 
     data = open_classification("digits", "val")
     images = [data.load(index) for index in range(len(data))]
-    predictions = Predictor(model).predict_many([image for image, _ in images])
+    predictions = cast("list[Prediction]", Predictor(model)([image for image, _ in images]))
     samples = [
         (image, prediction.label, data.classes[label])
         for (image, label), prediction in zip(images, predictions, strict=True)
-        if isinstance(prediction, Prediction)
     ]
     samples.sort(key=lambda sample: sample[1] == sample[2])  # stable: mistakes first, then the others in order
     path.write_bytes(run_picture(folder, samples[:SHOWN], title=title))

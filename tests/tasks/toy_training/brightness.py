@@ -214,5 +214,9 @@ def brightness_tiny():
     )
 
 
-BRIGHTNESS = register_task(Brightness())
-register(BrightnessRecipe, {"brightness_tiny": brightness_tiny})
+BRIGHTNESS = Brightness()
+
+
+def make_known():
+    register_task(BRIGHTNESS)
+    register(BrightnessRecipe, {"brightness_tiny": brightness_tiny})

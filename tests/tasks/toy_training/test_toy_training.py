@@ -11,8 +11,21 @@ from safetensors.torch import load_file
 
 import van
 from van.errors import DataError, UnknownNameError, VanNotice
-from van.recipes import get_recipe
+from van.recipes import KINDS, PRESETS_OF, RECIPES, get_recipe
+from van.tasks import TASKS
 from van.train.folder import read_recipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known():
+    """The task, registered as its author would, and forgotten afterwards: other tests go through all that are known."""
+    before = dict(TASKS), dict(RECIPES), [*KINDS], dict(PRESETS_OF)
+    brightness.make_known()
+    yield
+    for table, content in zip((TASKS, RECIPES, PRESETS_OF), (before[0], before[1], before[3]), strict=True):
+        table.clear()
+        table.update(content)
+    KINDS[:] = before[2]
 
 
 @pytest.fixture
