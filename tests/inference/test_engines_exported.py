@@ -55,7 +55,8 @@ def test_a_file_carries_all_that_belongs_to_a_classifier(kind, desk, models):
     model = models["classifier"]
     assert (told.task, told.num_classes, told.in_chans) == ("classification", 5, 3)
     assert (told.classes, told.preprocess, told.provenance) == (CLASSES, model.preprocess, model.provenance)
-    assert told.config == model.config.to_dict()
+    assert told.config == model.config
+    assert told.to_dict()["config"] == model.config.to_dict()
     assert told.version == van.__version__
 
 
@@ -63,7 +64,8 @@ def test_a_file_carries_all_that_belongs_to_a_segmenter(kind, desk, models):
     told = open_exported(desk / f"segmenter{SUFFIX[kind]}").description
     assert (told.task, told.classes, told.palette, told.ignore_index) == ("segmentation", CLASSES, PALETTE, 255)
     assert told.inference == {"resize": None, "window": 48, "stride": 32}
-    assert told.segmenter["ham_rank"] == 4
+    assert told.config == models["segmenter"].config
+    assert told.to_dict()["segmenter"]["ham_rank"] == 4
 
 
 def test_a_signal_finds_its_stack_after_openvino_was_used_twice(desk):
