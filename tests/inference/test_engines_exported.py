@@ -274,6 +274,17 @@ def test_weights_of_another_file_are_refused(desk, tmp_path):
         open_exported(tmp_path / "m.xml")
 
 
+def test_a_description_shows_each_fact_once():
+    from van.configs.metadata import ModelMetadata
+    from van.inference.description import Description
+
+    inference = {"resize": None, "window": 48, "stride": 32}
+    metadata = ModelMetadata(provenance={"source": "x", "inference": inference})
+    description = Description(config=segmenter().config, metadata=metadata, inference=inference)
+    shown = [what for what, _ in description.rows()]
+    assert shown.count("inference") == 1
+
+
 def test_a_description_from_another_world_is_told(desk):
     from van.inference.description import Description
 

@@ -119,7 +119,9 @@ class Description:
         if self.classes:
             named = f"{self.num_classes}: {', '.join(self.classes[:5])}{', …' if self.num_classes > 5 else ''}"
         how = [word for name, word in (("fold", "folded"), ("dilation_free", "without dilation")) if chosen.get(name)]
-        origin = [(key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format")]
+        origin = [
+            (key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format", "inference")
+        ]
         return [
             ("model", f"{self.name}: widths {backbone.embed_dims}, depths {backbone.depths}"),
             ("task", self.task),
