@@ -279,7 +279,9 @@ class EvalOptions:
     """
 
     split: str | None = option(
-        None, "train, val or all (default: val; everything for evaluation-only folders)", group="data"
+        None,
+        "train, val, or all of a folder of class folders (default: val; all of an evaluation-only folder)",
+        group="data",
     )
     seed: int | None = option(None, "of the automatic split (default: the training's, else 0)", kind=int, group="data")
     val_fraction: float | None = option(

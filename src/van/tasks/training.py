@@ -187,7 +187,7 @@ def _fitted_batch(recipe: E, images: int, multiple: int) -> E:
     if images >= size:
         return recipe
     if images < 1:
-        raise DataError(f"{recipe.data.path} has fewer training images than there are devices, {devices}; use fewer")
+        raise DataError(f"{recipe.data.path} has fewer training images than trainer.devices, {devices}; set it lower")
     fitting = images - images % multiple
     warnings.warn(
         f"trainer.batch_size {size} becomes {fitting}: there are {images} training images per device",

@@ -164,7 +164,9 @@ def _seen_together(spec: Any, devices: int) -> int:
 def _check_share(recipe: BaseRecipe, val_images: int) -> None:
     devices = recipe.trainer.devices
     if val_images < devices:
-        raise DataError(f"{recipe.data.path} has {val_images} validation image(s) for {devices} devices; use fewer")
+        raise DataError(
+            f"{recipe.data.path} has {val_images} validation image(s) for {devices} devices; set trainer.devices"
+        )
 
 
 def announce_lr(recipe: BaseRecipe) -> None:
