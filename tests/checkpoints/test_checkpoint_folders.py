@@ -404,8 +404,7 @@ def test_a_conversion_that_loses_what_was_known_is_no_conversion(tmp_path, monke
 
 @pytest.mark.promise("1")
 def test_names_of_the_rules_are_those_of_the_runs():
-    from van.train.callbacks import BEST
-    from van.train.checkpoint_io import LAST, PREVIOUS
+    from van.train.checkpoint_io import BEST, LAST, PREVIOUS
     from van.train.folder import MODEL, RECIPE
 
     assert (BEST, LAST, PREVIOUS) == folders.RUN_CHECKPOINTS

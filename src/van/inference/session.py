@@ -121,7 +121,7 @@ def open_session(
     Raises CheckpointError for a file that cannot be loaded, ConfigError for what no task runs and for options that do
     not fit.
     """
-    if reason := why_created_only(source):
+    if isinstance(source, nn.Module) and (reason := why_created_only(source)):
         raise ConfigError(reason)
     if engine not in ENGINES:
         raise UnknownNameError.of("engine", engine, ENGINES)
