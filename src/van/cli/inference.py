@@ -50,7 +50,8 @@ def add_task_arguments(parser: Any, kind: Kind) -> None:
         if flag.kind is bool:
             group.add_argument(flag.name, action="store_true", help=flag.help)
         else:
-            group.add_argument(flag.name, type=flag.kind, default=default, help=flag.help)
+            typed = {} if flag.kind is str else {"type": flag.kind}  # text says nothing in the help
+            group.add_argument(flag.name, **typed, default=default, help=flag.help)
 
 
 class TaskArguments:
