@@ -209,6 +209,7 @@ def model_file(tmp_path_factory):
 
 
 @pytest.mark.promise("changing-world")
+@pytest.mark.long
 def test_rounds_of_loading_and_predicting_leave_nothing_behind(model_file):
     """Python's own memory and the living modules; the slow test below measures the process."""
     for _ in range(3):

@@ -31,6 +31,7 @@ def logits(path, x):
 
 
 @pytest.mark.parametrize("kind", SUFFIX)
+@pytest.mark.long
 def test_a_classifier_computes_the_same_at_any_batch_and_size(kind, tmp_path):
     model = classifier()
     done = van.export(model, tmp_path / f"m{SUFFIX[kind]}", images=PICTURES)
@@ -296,6 +297,7 @@ def test_gray_networks(tmp_path):
 
 @pytest.mark.promise("22")
 @pytest.mark.parametrize("make", [classifier, segmenter])
+@pytest.mark.long
 def test_axes_have_names(make):
     import openvino
 

@@ -59,6 +59,7 @@ def hostile(desk, tmp_path):
 
 
 @pytest.mark.promise("pt2")
+@pytest.mark.long
 def test_looking_at_a_program_runs_nothing(desk, tmp_path, capsys, monkeypatch):
     import torch
 

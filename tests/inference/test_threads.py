@@ -63,6 +63,7 @@ def check(predict, images=IMAGES):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.long
 def test_classifiers(desk, engine):
     check(opened(desk / "classifier", engine))
 

@@ -80,6 +80,7 @@ def test_validation_over_two_processes_is_of_the_model_that_is_written(policy, t
     assert result.matrix.pixels == 3 * 32 * 32
 
 
+@pytest.mark.long
 def test_a_lost_process_and_random_bases(tmp_path):
     """Each process draws NMF bases of its own, and goes on with them."""
     whole, cut = (Victim(slim_segmentation(tmp_path / name, **HAM), tmp_path / name, ranks=2) for name in ("a", "b"))

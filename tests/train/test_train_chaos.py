@@ -41,6 +41,7 @@ def victims(stripes, folder, *, ranks=1, **options):
     return [Victim(recipe, folder / name, ranks=ranks) for name in ("whole", "cut")]
 
 
+@pytest.mark.long
 def test_a_hard_life_in_one_process(stripes, tmp_path):
     whole, cut = victims(stripes, tmp_path)
     assert whole.live() == [0]
@@ -59,6 +60,7 @@ def test_a_hard_life_in_one_process(stripes, tmp_path):
     assert "has finished" in cut.said()
 
 
+@pytest.mark.long
 def test_one_of_two_processes_is_lost(stripes, tmp_path):
     """Both have batches, drop paths and BatchNorm statistics of their own, and go on with them."""
     whole, cut = victims(stripes, tmp_path, ranks=2)
@@ -75,6 +77,7 @@ SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1, 1), (0, 
 
 
 @pytest.mark.parametrize(("workers", "ranks", "seed"), [(0, 1, 0), *SLOW])
+@pytest.mark.long
 def test_ten_random_ends(workers, ranks, seed, stripes, tmp_path):
     """Every process of the run lives until its random end, then the next one takes over; nothing is lost."""
     chance = random.Random(seed)

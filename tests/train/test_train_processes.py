@@ -85,6 +85,7 @@ def test_validation_over_two_processes_is_exact(policy, stripes, tmp_path):
     assert means[0].abs().max() > 1e-4
 
 
+@pytest.mark.long
 def test_bf16_in_two_processes(stripes, tmp_path):
     """Autocast in both: other losses than in fp32, though near; weights of 32 bits, alike; and an exact resume."""
     options = {"trainer.devices": 2, "trainer.batch_size": 2, "trainer.checkpoint_every_steps": 1}
@@ -216,6 +217,7 @@ class TestBatchNorm:
             slim_recipe(stripes, "x", **options)
 
 
+@pytest.mark.long
 def test_fifty_steps_equal_a_plain_loop(tmp_path, monkeypatch):
     """B0 at 64², batch 4, without augmentation: the engine adds nothing to the mathematics."""
     make_stripes(tmp_path / "data", count=125, size=64)
