@@ -3,7 +3,7 @@
     python benchmarks/engine_overhead.py [--no-record]
 
 Both train the same network on the same images by the same optimizer and schedule, in turn, `--rounds` times; the
-engine's are the times between consecutive steps of a `van train` epoch (watches, logging, checkpoint policy and all),
+engine's are the times between consecutive steps of a `van train` epoch (guards, logging, checkpoint policy and all),
 the loop's those of a loop that anybody would write. Medians over all steps. Exit code 1 when the engine adds more
 than 3 ms.
 """
@@ -25,9 +25,10 @@ from torch.utils.data import DataLoader
 
 from van.recipes import Recipe
 from van.train import run
-from van.train.module import ClassificationModule
-from van.train.optimizer import build_optimizer, build_schedule
+from van.train.module import TrainingModule
+from van.train.optimizer import build_optimizer
 from van.train.prepare import prepare
+from van.train.schedule import build_schedule
 
 ALLOWED_MS = 3.0
 WARM_UP = 5  # steps
@@ -85,35 +86,35 @@ def _recipe(data: Path, out: Path) -> Recipe:
 def _engine(recipe: Recipe) -> list[float]:
     """Milliseconds between the beginnings of consecutive steps."""
     marks: list[float] = []
-    step = ClassificationModule.training_step
+    step = TrainingModule.training_step
 
-    def marking(self: ClassificationModule, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+    def marking(self: TrainingModule, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         marks.append(time.perf_counter())
         return step(self, batch, batch_idx)
 
-    ClassificationModule.training_step = marking  # type: ignore[method-assign]
+    TrainingModule.training_step = marking  # type: ignore[method-assign]
     try:
         run(recipe)
     finally:
-        ClassificationModule.training_step = step  # type: ignore[method-assign]
+        TrainingModule.training_step = step  # type: ignore[method-assign]
     return _between(marks)
 
 
 def _bare_loop(recipe: Recipe) -> list[float]:
     """The same of a plain loop over a plain loader."""
-    job = prepare(recipe)
-    optimizer = build_optimizer(job.network, recipe)
-    schedule = build_schedule(optimizer, recipe, job.data.updates_per_epoch)
-    loader = DataLoader(job.data.train_set, batch_size=8, sampler=job.data.sampler, drop_last=True)
-    schedule.step(0)
+    ready = prepare(recipe)
+    optimizer = build_optimizer(ready.network, ready.training)
+    schedule = build_schedule(optimizer, ready.recipe, ready.data.updates_per_epoch)
+    loader = DataLoader(ready.data.images, batch_size=8, sampler=ready.data.sampler, drop_last=True)
+    schedule.before_epoch(0)
     marks: list[float] = []
     for number, (images, labels) in enumerate(loader):
         marks.append(time.perf_counter())
-        loss = F.cross_entropy(job.network(images), labels)
+        loss = F.cross_entropy(ready.network(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step_update(number + 1)
+        schedule.after_step(number + 1)
     return _between(marks)
 
 

@@ -87,10 +87,10 @@ def load(
     num_classes: a width that differs from the file's gets a fresh head (0: none); None keeps the file's.
     ema: the averaged weights. revision: branch, tag or commit of a hub id.
     backbone_only: leave the file's head out, also a segmenter's, and give a Classifier of `num_classes` (None: 0).
-    options: fields of VanConfig that shapes cannot tell (`layer_norm_eps=1e-5`, `drop_path_rate=0.1`, …), for a
+    options: fields of VanConfig that do not follow from shapes (`layer_norm_eps=1e-5`, `drop_path_rate=0.1`, …), for a
     segmenter also of SegmenterConfig (`ham_rank=16`).
-    The model's `classes`, `preprocess` and `provenance`, and a segmenter's `palette`, are what the file tells, else its
-    lineage.
+    The model's `classes`, `preprocess` and `provenance`, and a segmenter's `palette`, are those in the file, else those
+    of its lineage.
     Warns with VanNotice about everything that was left out or made up.
     Raises CheckpointError for anything missing, left over, misshapen, broken or contradicted; UnsafeFileError for
     pickles with more than tensors; UnknownNameError for an unknown option.
@@ -110,8 +110,8 @@ def load(
         if not (isinstance(note, Widened) and computed == torch.bfloat16):  # it is what the file stores again
             warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
     if dtype != AUTO and computed == torch.float32 and checkpoint.stored not in ("float32", "bfloat16"):
-        said = f"stored as {checkpoint.stored}, computed in float32; dtype={AUTO!r} keeps the file's type"
-        warnings.warn(f"{source}: {said}", VanNotice, stacklevel=2)
+        note = f"stored as {checkpoint.stored}, computed in float32; dtype={AUTO!r} keeps the file's type"
+        warnings.warn(f"{source}: {note}", VanNotice, stacklevel=2)
     model = _build(checkpoint).to(computed)
     if num_classes is not None and num_classes != checkpoint.num_classes:
         _reset_head(model, num_classes)
@@ -136,7 +136,7 @@ def save(model: nn.Module, path: str | Path, *, format: str = "van") -> None:  #
 
 
 def record_of(model: Model, *, preprocess: Preprocess | None, provenance: dict[str, Any]) -> dict[str, Any]:
-    """What no tensor of a network tells, plain values as every format of ours carries them: configuration, classes."""
+    """What is in no tensor of a network, as plain values for a file: configuration, classes, preprocessing, origin."""
     facts: dict[str, Any] = {"preprocess": preprocess, "provenance": provenance}
     return describe(
         Checkpoint(arrays={}, config=model.config, format="van", classes=model.classes, palette=model.palette, **facts)

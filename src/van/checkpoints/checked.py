@@ -1,6 +1,6 @@
 """The one step between what a file says about its network and what is believed: types, sizes, texts.
 
-Fields of configurations check themselves (`VanConfig`, `SegmenterConfig`, `Preprocess`, `segment.Inference`); `layout`
+Fields of configurations check themselves (`VanConfig`, `SegmenterConfig`, `Preprocess`, `Inference`); `layout`
 compares them with the tensors before anything is built. Here is what has no such class: names, colours, provenance.
 """
 

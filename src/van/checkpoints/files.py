@@ -143,9 +143,9 @@ def _open_shards(index: Path) -> Content:
         notes += content.notes
     widened = sum(note.tensors for note in notes if isinstance(note, Widened))
     rest = [note for note in notes if not isinstance(note, Widened)]
-    said = ([bfloat16_note(widened)] if widened else []) + rest
+    kept = ([bfloat16_note(widened)] if widened else []) + rest
     return Content(
-        path=index, container=content.container, tree=arrays, metadata=metadata, notes=tuple(dict.fromkeys(said))
+        path=index, container=content.container, tree=arrays, metadata=metadata, notes=tuple(dict.fromkeys(kept))
     )
 
 

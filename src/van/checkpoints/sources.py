@@ -30,7 +30,7 @@ class Found:
 def find(source: str | Path, *, revision: str | None = None, pretrained: bool = False) -> Found:
     """The file or folder of a source, downloaded where it is not on this machine.
 
-    source: a path; the name of published weights ("official/van_b0"); a hub id in any spelling of `hub.reference`.
+    source: a path; the name of published weights ("official/van_b0"); a hub id as `hub.reference` reads it.
     revision: of a hub id. pretrained: `source` is the name of a model instead, whose published weights are meant.
     Warns with VanNotice about published weights: what they are, and from where.
     Raises CheckpointError for what cannot be had, ConfigError for options that do not go with the source, and for a

@@ -33,7 +33,7 @@ def open_classification(
     or one folder of class folders, which `seed` and `val_fraction` split class by class. "all" is the whole folder or
     the whole digits; of a folder with parts it is val/.
     classes: the class folders to use, in label order; index: folder that keeps the lists of files (data/index.py).
-    exif: images are turned as their EXIF orientation says; False: as stored (`preprocess.read_image`).
+    exif: images are turned as their EXIF orientation says; False: as stored (`images.preprocess.read_image`).
     Raises ConfigError for an unknown split, DataError for folders that do not hold what they should, among them
     train/ and val/ with different classes.
     """

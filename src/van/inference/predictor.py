@@ -44,7 +44,7 @@ class Predictor:
     A classifier gives a Prediction, a segmenter a MaskPrediction: `Predictor("segmenter.safetensors")("cat.jpg").mask`;
     `result.draw()` is a picture of either. Any number of threads may call it at once; it can be pickled.
 
-    source: what `van.load` takes, an exported file (.onnx, .xml, .pt2; or what `engines.open_exported` makes of it), a
+    source: what `van.load` takes, an exported file (.onnx, .xml, .pt2; or what `open_exported` returns), a
     model (taken over: moved to `device`, into eval mode), or a Session.
     batch_size: images at a time, halved when memory runs out, for tasks whose images run together.
     workers: threads that read images; precision, ema, optimize: as in `session.open_session`.
@@ -53,7 +53,7 @@ class Predictor:
     trust: open also a .pt2 file that this machine did not write, though it runs its author's programs.
     options: of the task's `predict_options`. Classifiers: top (how many classes a prediction lists), test_time_pool,
     and size, crop_pct, interpolation, mean, std, resize, which override the checkpoint's preprocessing. Segmenters:
-    fields of `segment.Inference`, or `inference` with a mapping of them (`{"scales": (0.5, 1.0), "flip": True}`), and
+    fields of `Inference`, or `inference` with a mapping of them (`{"scales": (0.5, 1.0), "flip": True}`), and
     opacity of what is drawn.
     Raises CheckpointError, ConfigError as `session.open_session` does, also for an option that belongs to another task.
     """

@@ -156,7 +156,7 @@ class Training(ABC, Generic[R]):
     # ---- the result
 
     def provenance(self, network: Model) -> dict[str, Any]:
-        """What the model's file tells of the training, beyond what all tasks tell."""
+        """Facts about the training for the model's file, besides those that every task records."""
         return {}
 
 

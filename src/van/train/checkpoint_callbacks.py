@@ -90,7 +90,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class History(ModelCheckpoint):
-    """A class of its own, whose state a checkpoint can tell from best.ckpt's."""
+    """Keeps history/; a separate class, so that its state has another key in checkpoints than that of best.ckpt."""
 
 
 def _history(folder: Path, spec: BaseTrainerSpec) -> list[Callback]:

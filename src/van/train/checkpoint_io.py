@@ -17,7 +17,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from ..errors import CheckpointError, VanError, VanNotice
 from ..files import atomic_output
 
-# What is left behind when `last` is written anew, for the day on which it turns out damaged.
+# PREVIOUS is the LAST before the present one, to resume from if that is damaged.
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 # The folder is gone or closed, which another folder may not be.
 _GONE = (
@@ -182,7 +182,7 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _disk_error(error: BaseException) -> str | None:
-    """What the system said when a file could not be written, for anything else None."""
+    """The operating system's reason why a file could not be written; None for any other error."""
     cause = _system_error(error)
     if cause is not None:
         return cause.strerror or str(cause)

@@ -1,7 +1,7 @@
 """Writes fixtures.tar.xz and expected.json beside it, with the code of version 0.1 (commit 9043f6f):
 
-git worktree add /tmp/old 9043f6f
-PYTHONPATH=/tmp/old/src:tests/support OMP_NUM_THREADS=1 python tests/support/before/make.py
+git worktree add ../before 9043f6f
+PYTHONPATH=../before/src:tests/support OMP_NUM_THREADS=1 python tests/support/before/make.py
 """
 
 import json
