@@ -102,7 +102,7 @@ def measure(data, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds per image of every stage, and the rates of one core and one worker."""
     import torch
 
-    from van.data.augment import TrainingTransform
+    from van.data.augment import SeededExample, TrainingTransform
     from van.data.dataset import EpochSampler, TrainingSet
     from van.images.preprocess import Preprocess
     from van.recipes import get_recipe
@@ -110,7 +110,7 @@ def measure(data, options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     recipe = get_recipe(options.recipe)
     transform = TrainingTransform(recipe.augment, Preprocess().with_overrides(**recipe.data.preprocess_overrides()))
-    images = TrainingSet(data, transform, seed=0)
+    images = TrainingSet(data, SeededExample(transform, seed=0))
     images[0, 0]  # imports, and tables made at the first use
     found = {name: 1000 * seconds for name, seconds in stages(data, transform, 0, options.batch).items()}
     found["one core"] = 1000 / sum(found.values())
