@@ -1,4 +1,4 @@
-"""Every model by its name: classifiers, segmenters, detectors, and their aliases."""
+"""Every model by its name, whatever its task, and their aliases."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ import fnmatch
 from typing import Any
 
 from ..errors import UnknownNameError
-from . import backbone, detector, segmenter
+from . import backbone, segmenter
+from .dfine import DFINES
+from .mask2former import INSTANCE_MASK2FORMERS, PANOPTIC_MASK2FORMERS
+from .mask_rcnn import MASK_RCNNS
 from .model_config import ModelConfig
+from .object_config import ObjectConfig
+from .retinanet import RETINANETS
 
-MODELS: dict[str, ModelConfig] = {**backbone.VARIANTS, **segmenter.SEGMENTERS, **detector.DETECTORS}
+OBJECT_MODELS: dict[str, ObjectConfig] = {
+    **RETINANETS,
+    **DFINES,
+    **MASK_RCNNS,
+    **INSTANCE_MASK2FORMERS,
+    **PANOPTIC_MASK2FORMERS,
+}
+MODELS: dict[str, ModelConfig] = {**backbone.VARIANTS, **segmenter.SEGMENTERS, **OBJECT_MODELS}
 ALIASES: dict[str, str] = {**backbone.ALIASES, **segmenter.ALIASES}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Classifiers, segmenters and detectors that match a shell-style pattern; aliases when nothing else does.
-
-    Detectors ("retinanet_…", "mask_rcnn_…") can be created only: torchvision's tools train and run them, and this
-    package neither writes nor reads their files yet.
-    """
+    """Models that match a shell-style pattern, of every task; aliases when nothing else does."""
     for names in (MODELS, ALIASES):
         if found := [name for name in names if fnmatch.fnmatch(name, pattern)]:
             return found

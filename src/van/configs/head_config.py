@@ -21,14 +21,15 @@ SECTIONS: dict[str, type[HeadConfig]] = {}
 class HeadConfig(ModelConfig):
     """Base of a frozen dataclass with a `backbone` and the fields of a head on it.
 
-    section: key of the head's own fields in a record.
+    section: key of the head's own fields in a record; a base of several kinds of heads has none.
     """
 
     section: ClassVar[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        SECTIONS[cls.section] = cls
+        if "section" in vars(cls):
+            SECTIONS[cls.section] = cls
 
     @property
     def architecture(self) -> VanConfig:
