@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from ..configs.backbone import VanConfig
-from ..configs.detector import DetectorConfig
+from ..configs.mask_rcnn import MaskRCNNConfig
 from ..configs.model_config import ModelConfig
+from ..configs.retinanet import RetinaNetConfig
 from ..configs.segmenter import SegmenterConfig
 from ..errors import ConfigError
 from .classifier import Classifier
@@ -20,7 +21,8 @@ from .segmenter import Segmenter
 BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
     VanConfig: Classifier,
     SegmenterConfig: Segmenter,
-    DetectorConfig: detector,
+    RetinaNetConfig: detector,
+    MaskRCNNConfig: detector,
 }
 
 

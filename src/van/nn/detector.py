@@ -10,18 +10,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..configs.detector import METHODS, DetectorConfig
+from ..configs.mask_rcnn import MaskRCNNConfig
+from ..configs.retinanet import RetinaNetConfig
 from ..errors import MissingExtraError
 from .backbone import Backbone
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
+METHODS = {"retinanet": (1, 2, 3), "mask_rcnn": (0, 1, 2, 3)}
 OCTAVE = tuple(2 ** (k / 3) for k in range(3))  # RetinaNet's three sizes of anchors per map
 
 
 class DetectionPyramid(nn.Module):
     """Backbone and feature pyramid as torchvision's detectors take them: images -> ordered maps of equal width."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: RetinaNetConfig | MaskRCNNConfig) -> None:
         super().__init__()
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 
@@ -38,7 +40,7 @@ class DetectionPyramid(nn.Module):
         return self.fpn(OrderedDict((str(i), x) for i, x in enumerate(self.backbone(images))))
 
 
-def detector(config: DetectorConfig) -> nn.Module:
+def detector(config: RetinaNetConfig | MaskRCNNConfig) -> nn.Module:
     """torchvision's detector of a configuration, in training mode, `config` its plain attribute.
 
     Training: (images, targets) -> dict of losses; eval: images -> one dict of boxes, labels, scores (and masks) each.
