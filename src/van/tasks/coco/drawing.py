@@ -117,3 +117,13 @@ def on_ground(color: Color) -> str:
     """The colour of letters that can be read on a ground: "black" or "white"."""
     red, green, blue = color
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+
+
+def draw_segments(image: Image.Image, segment_ids: np.ndarray) -> Image.Image:
+    """The image with a thin light line along the borders of its segments, (H, W) ids."""
+    border = np.zeros(segment_ids.shape, bool)
+    border[:, 1:] |= segment_ids[:, 1:] != segment_ids[:, :-1]
+    border[1:] |= segment_ids[1:] != segment_ids[:-1]
+    pixels = np.array(image.convert("RGB"))
+    pixels[border] = 255
+    return Image.fromarray(pixels)

@@ -124,15 +124,16 @@ class ObjectProcessor(ImageProcessor, Processor[Prepared, Found]):
         return [self._found(engine, each) for each in prepared]
 
     def _found(self, engine: Engine, prepared: Prepared) -> Found:
-        views, finite = [], True
+        views = []
         for seen, mirrored in self.seen(prepared):
             raw = self.raw(engine, seen)
-            finite = finite and no_nan(raw)
+            if not no_nan(raw):
+                return nothing(prepared.size)
             size = (seen.shape[-2], seen.shape[-1])
             found = detections(self.config, raw, [size])[0]
             views.append(in_image(found, size, prepared.size, mirrored=mirrored))
         chosen = kept(views, threshold=self.config.score_threshold, most=self.config.detections_per_image)
-        return joined(views, chosen, prepared.size, finite=finite)
+        return joined(views, chosen, prepared.size)
 
     def output(self, raw: Found, prepared: Prepared, source: ImageSource) -> ObjectPrediction:
         check_finite(raw.finite)
@@ -158,9 +159,13 @@ def check_finite(finite: bool) -> None:
         raise DataError("the network's outputs are no numbers (NaN); try precision fp32")
 
 
-def joined(
-    views: Sequence[Detections], chosen: Sequence[tuple[int, int]], size: tuple[int, int], *, finite: bool = True
-) -> Found:
+def nothing(size: tuple[int, int]) -> Found:
+    """What a network finds whose outputs are no numbers."""
+    none = np.zeros(0, np.float32)
+    return Found(size=size, boxes=none.reshape(0, 4), labels=none.astype(np.int64), scores=none, masks=(), finite=False)
+
+
+def joined(views: Sequence[Detections], chosen: Sequence[tuple[int, int]], size: tuple[int, int]) -> Found:
     """The chosen objects, (view, index) each, with their masks at the size (H, W) of the image."""
     masks: list[Rle | None] = [None] * len(chosen)
     has_masks = bool(views) and all(each.masks is not None for each in views)
@@ -184,7 +189,6 @@ def joined(
         labels=columns["labels"].astype(np.int64),
         scores=columns["scores"].astype(np.float32),
         masks=tuple(mask for mask in masks if mask is not None) if has_masks else None,
-        finite=finite,
     )
 
 

@@ -75,6 +75,8 @@ def surest(scores: Tensor, *, threshold: float, most: int) -> Tensor:
 def kept(views: Sequence[Detections], *, threshold: float, most: int) -> list[tuple[int, int]]:
     """(view, index) of the objects that stay, the surest first."""
     scores = torch.cat([each.scores for each in views])
+    sound = torch.cat([each.boxes.isfinite().all(1) for each in views])
+    scores = torch.where(sound, scores, scores.new_tensor(-1.0))
     places = [(view, i) for view, each in enumerate(views) for i in range(len(each.scores))]
     order = surest(scores, threshold=threshold, most=len(scores))
     if len(views) > 1:
