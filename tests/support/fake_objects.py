@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+import van
+from van.checkpoints.layout import shapes
 from van.configs.backbone import VanConfig
 from van.configs.object_config import DetectorConfig, InstanceSegmenterConfig, ObjectConfig, PanopticSegmenterConfig
 from van.nn import Backbone
@@ -133,9 +135,16 @@ def _segments(config, raw, sizes, output_sizes) -> list[PanopticSegments]:
     return found
 
 
+def _shapes(config) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        model = FakeModel(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
 FAKES = {"detection": FakeDetectorConfig, "instance": FakeInstanceConfig, "panoptic": FakePanopticConfig}
 for _kind in FAKES.values():
     BUILDERS[_kind] = FakeModel
+    shapes.register(_kind)(_shapes)
 
 
 def fake_model(task: str, **options) -> FakeModel:
@@ -146,3 +155,9 @@ def fake_model(task: str, **options) -> FakeModel:
     names = tuple("0123456789")
     model.classes = (*names, "background") if task == "panoptic" else names
     return model.eval()
+
+
+def saved(task: str, path, **options) -> str:
+    """The file of such a network."""
+    van.save(fake_model(task, **options), path)
+    return str(path)
