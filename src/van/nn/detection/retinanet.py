@@ -163,7 +163,7 @@ class RetinaNet(TorchvisionDetector):
 
 def finest_stride(config: RetinaNetConfig) -> int:
     """Stride of the finest map, the backbone's second: 8 as published."""
-    return math.prod(config.backbone.strides[: STAGES[0] + 1])
+    return config.backbone.reductions[STAGES[0]]
 
 
 def generator_of(config: RetinaNetConfig) -> Any:
