@@ -10,6 +10,8 @@ from .objects import ObjectData, PanopticData
 from .scenes import Scenes
 
 SPLITS = ("train", "val")
+# Scenes up to this size are kept once they are made, 45 kB each: making one takes longer than training on it.
+MAX_CACHED_SCENE = 96
 
 
 def open_objects(
@@ -36,7 +38,7 @@ def open_objects(
     if str(data) == "scenes":
         from .object_scenes import SceneObjects
 
-        return SceneObjects(Scenes(split, size=scene_size, seed=seed))
+        return SceneObjects(_scenes(split, scene_size, seed))
     raise DataError(f"{data} holds no objects in a known layout")
 
 
@@ -55,8 +57,12 @@ def open_panoptic(
     if str(data) == "scenes":
         from .object_scenes import ScenePanoptic
 
-        return ScenePanoptic(Scenes(split, size=scene_size, seed=seed))
+        return ScenePanoptic(_scenes(split, scene_size, seed))
     raise DataError(f"{data} holds no panoptic segments in a known layout")
+
+
+def _scenes(split: str, size: int, seed: int) -> Scenes:
+    return Scenes(split, size=size, seed=seed, cache=size <= MAX_CACHED_SCENE)
 
 
 def _check(data: str | Path, split: str) -> None:

@@ -119,8 +119,8 @@ def _plain(rles: Sequence[Rle]) -> list[dict[str, object]]:
 
 
 def _checked_size(value: object) -> tuple[int, int]:
-    sides = list(value) if isinstance(value, Sequence) else []
-    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
+    sides = [side for side in value if type(side) is int] if isinstance(value, Sequence) else []
+    if len(sides) != 2 or len(sides) != len(value) or not all(1 <= side <= MAX_SIDE for side in sides):  # type: ignore[arg-type]
         _refuse(f"the mask's size is {value!r:.60}; expected [height, width], 1 to {MAX_SIDE:,} pixels")
     return sides[0], sides[1]
 
@@ -139,9 +139,9 @@ def _checked_polygon(polygon: object) -> list[float]:
 
 
 def _run_lengths(counts: Sequence[object]) -> np.ndarray:
-    wrong = [run for run in counts if not (type(run) is int and 0 <= run <= MAX_SIDE**2)]
-    if wrong:
-        _refuse(f"a run length is {wrong[0]!r:.40}; expected whole numbers from 0")
+    for run in counts:
+        if not isinstance(run, int) or isinstance(run, bool) or not 0 <= run <= MAX_SIDE**2:
+            _refuse(f"a run length is {run!r:.40}; expected whole numbers from 0")
     return np.array(counts, np.int64)
 
 
