@@ -13,7 +13,7 @@ from types import CodeType, ModuleType
 MOVED = {
     "van.bench": "van.tools.bench",
     "van.complexity": "van.tools.complexity",
-    "van.detectors": "van.configs.detector",
+    "van.detectors": "van.configs.object_config",
     "van.doctor": "van.tools.doctor",
     "van.dtypes": "van.nn.dtypes",
     "van.engines": "van.inference",
