@@ -7,7 +7,6 @@ Shapes: K masks, H, W height and width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -119,29 +118,31 @@ def _plain(rles: Sequence[Rle]) -> list[dict[str, object]]:
 
 
 def _checked_size(value: object) -> tuple[int, int]:
-    sides = list(value) if isinstance(value, Sequence) else []
-    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
+    sides = [side for side in value if type(side) is int] if isinstance(value, Sequence) else []
+    if len(sides) != 2 or len(sides) != len(value) or not all(1 <= side <= MAX_SIDE for side in sides):  # type: ignore[arg-type]
         _refuse(f"the mask's size is {value!r:.60}; expected [height, width], 1 to {MAX_SIDE:,} pixels")
     return sides[0], sides[1]
 
 
 def _checked_polygon(polygon: object) -> list[float]:
-    if not isinstance(polygon, Sequence | np.ndarray) or isinstance(polygon, str | bytes):
+    try:
+        numbers = np.asarray(polygon)
+    except ValueError:  # lists of different lengths in it
+        numbers = np.zeros((0, 0))
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iuf"):
         _refuse(f"a polygon is {polygon!r:.60}; expected a list of numbers x, y, x, y, …")
-    if len(polygon) < 6 or len(polygon) % 2:
-        _refuse(f"a polygon has {len(polygon)} numbers; expected x, y of at least three points")
-    for number in polygon:
-        if isinstance(number, bool) or not isinstance(number, int | float | np.number) or not math.isfinite(number):
-            _refuse(f"a polygon holds {number!r:.40}; expected pixels")
-        if abs(number) > MAX_SIDE:
-            _refuse(f"a polygon reaches {number:g}; expected pixels, at most {MAX_SIDE:,}")
-    return [float(number) for number in polygon]
+    if len(numbers) < 6 or len(numbers) % 2:
+        _refuse(f"a polygon has {len(numbers)} numbers; expected x, y of at least three points")
+    if not (np.abs(numbers) <= MAX_SIDE).all():
+        wrong = numbers[~(np.abs(numbers) <= MAX_SIDE)][0]
+        _refuse(f"a polygon reaches {wrong:g}; expected pixels, at most {MAX_SIDE:,}")
+    return numbers.astype(np.float64).tolist()
 
 
 def _run_lengths(counts: Sequence[object]) -> np.ndarray:
-    wrong = [run for run in counts if not (type(run) is int and 0 <= run <= MAX_SIDE**2)]
-    if wrong:
-        _refuse(f"a run length is {wrong[0]!r:.40}; expected whole numbers from 0")
+    for run in counts:
+        if not isinstance(run, int) or isinstance(run, bool) or not 0 <= run <= MAX_SIDE**2:
+            _refuse(f"a run length is {run!r:.40}; expected whole numbers from 0")
     return np.array(counts, np.int64)
 
 
