@@ -1,0 +1,12 @@
+"""Recipes of detection: COCO as published, D-FINE, digit scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .coco import DETECTION_RECIPES as _COCO
+from .spec import DetectionRecipe
+
+__all__ = ["DETECTION_RECIPES", "DetectionRecipe"]
+
+DETECTION_RECIPES: dict[str, Callable[[], DetectionRecipe]] = {**_COCO}

@@ -1,0 +1,114 @@
+"""Detectors on COCO: RetinaNet, ATSS and GFL on VAN's pyramid, and D-FINE, the real-time detector.
+
+RetinaNet, ATSS, GFL: schedules as recipes/coco/schedules.py describes them; scores from the tables of arXiv 2202.09741.
+Published for D-FINE (arXiv 2410.13842, configuration L on COCO): AdamW 2.5e-4, betas 0.9 and 0.999, weight decay
+1.25e-4 except on norms, the backbone at a twentieth of the rate, gradients clipped to a norm of 0.1, linear warm-up
+over 500 iterations and a constant rate after it, moving average of the weights with a decay of 0.9999, 80 epochs of 32
+images, the last 8 without colour distortion, crops and changing sizes, squares of 640 pixels, those of a batch 480 …
+800 in steps of 32, mixed precision.
+Ours for D-FINE: VAN as its backbone, so there is no published score; the backbone's norms are trained and do not decay
+(published: frozen); large-scale jitter stands in for zooming out and cropping by overlap; every other size of a batch
+is drawn equally often (published: 640 four times as often); bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..coco.augment_spec import ObjectAugmentSpec
+from ..coco.schedules import DROP_PATH, STORY, WEIGHTS, lska_optim, schedule_1x, schedule_3x
+from ..coco.training_spec import ObjectOptimSpec, ObjectScheduleSpec
+from .spec import DetectionRecipe, DetectionTrainerSpec, DetectorModelSpec
+
+# AP in percent. Source: arXiv 2202.09741, tables of RetinaNet (1x) and of B2 with other heads (36 epochs).
+RETINANET = {"b0": 38.8, "b1": 42.3, "b2": 44.9, "b3": 47.5}
+B2_HEADS = {"atss": 50.2, "gfl": 50.8}
+
+
+def _published(
+    name: str, title: str, size: str, score: float, *, epochs: int, schedule: Callable[[], dict[str, Any]], **model: Any
+) -> Callable[[], DetectionRecipe]:
+    """A published recipe, with its story as docstring. model: settings of the network besides its name."""
+
+    def make() -> DetectionRecipe:
+        return DetectionRecipe(
+            name=name,
+            model=DetectorModelSpec(name=f"retinanet_van_{size}", drop_path_rate=DROP_PATH, **model),
+            optim=lska_optim(),
+            trainer=DetectionTrainerSpec(epochs=epochs, devices=8, batch_size=2, keep="last"),
+            **schedule(),
+        )
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = STORY.format(
+        name=name,
+        title=title,
+        schedule="1x" if epochs == 12 else f"{epochs} epochs",
+        score=f"{score} AP",
+        expected=f"{score} AP (published)",
+        weights=WEIGHTS[size],
+        devices=8,
+        images=2,
+        batch=16,
+        epochs=epochs,
+        page="coco/schedules",
+        remark="",
+    )
+    return make
+
+
+def _dfine(size: str) -> Callable[[], DetectionRecipe]:
+    name = f"dfine_van_{size}"
+
+    def make() -> DetectionRecipe:
+        return DetectionRecipe(
+            name=name,
+            model=DetectorModelSpec(name=name, drop_path_rate=DROP_PATH),
+            augment=ObjectAugmentSpec(
+                short_sides=tuple(range(480, 801, 32)), flip=0.5, photometric=True, off_epoch=72
+            ),
+            optim=ObjectOptimSpec(
+                lr=2.5e-4, weight_decay=1.25e-4, decayed="all_but_norms", backbone_lr_scale=0.05, clip_norm=0.1
+            ),
+            schedule=ObjectScheduleSpec(name="constant", milestones=None, warmup_steps=500),
+            trainer=DetectionTrainerSpec(
+                epochs=80, devices=4, batch_size=8, ema_decay=0.9999, precision="bf16", keep="best"
+            ),
+        )
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = STORY.format(
+        name=name,
+        title=f"D-FINE with VAN-{size.upper()}",
+        schedule="80 epochs",
+        score="not published",
+        expected="unknown, nobody has published this backbone under D-FINE",
+        weights=WEIGHTS[size],
+        devices=4,
+        images=8,
+        batch=32,
+        epochs=80,
+        page="detection/coco",
+        remark="",
+    )
+    return make
+
+
+DETECTION_RECIPES: dict[str, Callable[[], DetectionRecipe]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        *(
+            _published(
+                f"retinanet_van_{size}_1x",
+                f"RetinaNet with VAN-{size.upper()}",
+                size,
+                score,
+                epochs=12,
+                schedule=schedule_1x,
+            )
+            for size, score in RETINANET.items()
+        ),
+        *(_dfine(size) for size in ("b0", "b1", "b2")),
+    )
+}
