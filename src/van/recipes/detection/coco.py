@@ -3,12 +3,13 @@
 RetinaNet, ATSS, GFL: schedules as recipes/coco/schedules.py describes them; scores from the tables of arXiv 2202.09741.
 Published for D-FINE (arXiv 2410.13842, configuration L on COCO): AdamW 2.5e-4, betas 0.9 and 0.999, weight decay
 1.25e-4 except on norms, the backbone at a twentieth of the rate, gradients clipped to a norm of 0.1, linear warm-up
-over 500 iterations and a constant rate after it, moving average of the weights with a decay of 0.9999, 80 epochs of 32
-images, the last 8 without colour distortion, crops and changing sizes, squares of 640 pixels, those of a batch 480 …
-800 in steps of 32, mixed precision.
+over 500 iterations and a constant rate after it, moving average of the weights with a decay of 0.9999, four GPUs with
+eight images each, 80 epochs, all but the last 8 with colour distortion (half the time), zooming out (half the time),
+crops by overlap (0.8) and batches of 480 … 800 pixels in steps of 32 instead of 640; mirrored half the time, mixed
+precision.
 Ours for D-FINE: VAN as its backbone, so there is no published score; the backbone's norms are trained and do not decay
-(published: frozen); large-scale jitter stands in for zooming out and cropping by overlap; every other size of a batch
-is drawn equally often (published: 640 four times as often); bfloat16.
+(published: frozen, as its own backbone is); drop path; every size of a batch is drawn equally often (published: 640
+four times as often); bfloat16; the average of the weights is not begun afresh when the augmentation ends.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ def _dfine(size: str) -> Callable[[], DetectionRecipe]:
             name=name,
             model=DetectorModelSpec(name=name, drop_path_rate=DROP_PATH),
             augment=ObjectAugmentSpec(
-                short_sides=tuple(range(480, 801, 32)), flip=0.5, photometric=True, off_epoch=72
+                photometric=0.5,
+                zoom_out=0.5,
+                overlap_crop=0.8,
+                short_sides=tuple(range(480, 801, 32)),
+                off_epoch=72,
             ),
             optim=ObjectOptimSpec(
                 lr=2.5e-4, weight_decay=1.25e-4, decayed="all_but_norms", backbone_lr_scale=0.05, clip_norm=0.1

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ...errors import ConfigError
 from ..coco.augment_spec import ObjectAugmentSpec
 from ..coco.data_spec import ObjectDataSpec
 from ..coco.model_spec import ObjectModelSpec
@@ -65,6 +66,13 @@ class PanopticRecipe(ObjectRecipe):
     schedule: ObjectScheduleSpec = field(default_factory=ObjectScheduleSpec)
     trainer: PanopticTrainerSpec = field(default_factory=PanopticTrainerSpec)
     track: TrackSpec = field(default_factory=TrackSpec)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augment.overlap_crop:
+            raise ConfigError(
+                "augment.overlap_crop chooses parts by their objects, which a panoptic map has not; use augment.crop"
+            )
 
     @staticmethod
     def score_text(summary: Mapping[str, Any]) -> str:
