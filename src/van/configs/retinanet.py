@@ -15,6 +15,7 @@ from .object_config import DetectorConfig
 
 ASSIGNMENTS = ("iou", "atss")
 LOSSES = ("focal", "gfl")
+HEAD_CONVS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class RetinaNetConfig(DetectorConfig):
     """One one-stage detector: RetinaNet, or with its options ATSS or GFL.
 
     channels: of the feature pyramid. smallest_anchor: side of the smallest anchors in pixels, on the finest map; they
-    double from map to map.
+    double from map to map. head_convs: 3x3 convolutions before each output of the heads, 1 to 4.
     assignment: which anchors learn which objects. "iou": by fixed overlaps, with nine anchors per place and heads
     without norms, as RetinaNet. "atss": by the mean and spread of the overlaps of the nearest, with one anchor per
     place and group norm in the heads.
@@ -36,6 +37,7 @@ class RetinaNetConfig(DetectorConfig):
 
     channels: int = 256
     smallest_anchor: int = 32
+    head_convs: int = 4
     assignment: str = "iou"
     loss: str = "focal"
     nms_threshold: float = 0.5
@@ -43,6 +45,8 @@ class RetinaNetConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.head_convs > HEAD_CONVS:
+            raise ConfigError(f"head_convs is {self.head_convs}; expected 1 to {HEAD_CONVS}")
         for name, value, known in (("assignment", self.assignment, ASSIGNMENTS), ("loss", self.loss, LOSSES)):
             if value not in known:
                 raise UnknownNameError.of(name, str(value), known)
@@ -55,7 +59,7 @@ class RetinaNetConfig(DetectorConfig):
     @property
     def size_fields(self) -> tuple[str, ...]:
         """See ObjectConfig."""
-        return (*super().size_fields, "channels", "smallest_anchor")
+        return (*super().size_fields, "channels", "smallest_anchor", "head_convs")
 
     @property
     def method(self) -> str:

@@ -34,7 +34,6 @@ from .pyramid import FeaturePyramid
 from .torchvision_call import TorchvisionDetector, conv_like, draw_normal, reordered
 
 STAGES = (1, 2, 3)  # whose maps the pyramid takes
-FINEST = 8  # stride of the finest map
 PRIOR = 0.01  # probability that the classifier starts with
 REG_MAX = 16  # GFL's distances go up to so many strides
 CANDIDATES = 1000  # per level, before non-maximum suppression
@@ -68,6 +67,8 @@ class RetinaNet(TorchvisionDetector):
         if config.loss == "gfl":
             boxes = self.head.regression_head
             boxes.bbox_reg = conv_like(boxes.bbox_reg, 4 * (REG_MAX + 1))
+        for tower in (self.head.classification_head, self.head.regression_head):
+            tower.conv = tower.conv[: config.head_convs]
         self._reset_heads()
 
     def maps(self, images: Tensor) -> Maps:
@@ -111,7 +112,8 @@ class RetinaNet(TorchvisionDetector):
         flat = {name: _flat(maps[name], width) for name, width in self._widths().items()}
         truth = _Truth(anchors, matched, targets, self.config.num_classes)
         if self.config.loss == "gfl":
-            strides = torch.cat([x.new_full((len(x),), FINEST * 2.0**level) for level, x in enumerate(levels)])
+            finest = finest_stride(self.config)
+            strides = torch.cat([x.new_full((len(x),), finest * 2.0**level) for level, x in enumerate(levels)])
             return _gfl(flat, truth, strides)
         return _atss(flat, truth) if self.config.assignment == "atss" else _retinanet(flat, truth)
 
@@ -150,6 +152,11 @@ class RetinaNet(TorchvisionDetector):
         rows = [place * classes + i for place in range(self.places) for i in order]
         for parameter in self.head.classification_head.cls_logits.parameters():
             reordered(parameter, rows, before=0, each=1)
+
+
+def finest_stride(config: RetinaNetConfig) -> int:
+    """Stride of the finest map, the backbone's second: 8 as published."""
+    return math.prod(config.backbone.strides[: STAGES[0] + 1])
 
 
 def generator_of(config: RetinaNetConfig) -> Any:
@@ -251,7 +258,8 @@ def _around(centers: Tensor, distances: Tensor) -> Tensor:
 @detections.register
 def _(config: RetinaNetConfig, raw: Mapping[str, Tensor], sizes: Sequence[Size]) -> list[Detections]:
     logits = [raw[f"logits_p{level + 3}"] for level in range(LEVELS)]
-    batch = (FINEST * logits[0].shape[-2], FINEST * logits[0].shape[-1])
+    finest = finest_stride(config)
+    batch = (finest * logits[0].shape[-2], finest * logits[0].shape[-1])
     anchors = anchors_of(generator_of(config), logits, batch)
     images = []
     for i, size in enumerate(sizes):
@@ -275,7 +283,7 @@ def _level(config: RetinaNetConfig, raw: Mapping[str, Tensor], level: int, ancho
     width = 4 * (REG_MAX + 1) if config.loss == "gfl" else 4
     deltas = _places(raw[f"deltas_p{level + 3}"], width)[0][anchor]
     if config.loss == "gfl":
-        sides = expected_distance(deltas.unflatten(1, (4, REG_MAX + 1))) * (FINEST * 2**level)
+        sides = expected_distance(deltas.unflatten(1, (4, REG_MAX + 1))) * (finest_stride(config) * 2**level)
         boxes = _around(centers_of(anchors[anchor]), sides)
     else:
         coder = _coder(_ATSS_CODER if config.assignment == "atss" else 1.0)
