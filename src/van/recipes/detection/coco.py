@@ -24,18 +24,19 @@ from .spec import DetectionRecipe, DetectionTrainerSpec, DetectorModelSpec
 
 # AP in percent. Source: arXiv 2202.09741, tables of RetinaNet (1x) and of B2 with other heads (36 epochs).
 RETINANET = {"b0": 38.8, "b1": 42.3, "b2": 44.9, "b3": 47.5}
-B2_HEADS = {"atss": 50.2, "gfl": 50.8}
+B2_HEADS = {"atss": ("ATSS", 50.2), "gfl": ("GFL", 50.8)}
 
 
 def _published(
-    name: str, title: str, size: str, score: float, *, epochs: int, schedule: Callable[[], dict[str, Any]], **model: Any
+    network: str, title: str, score: float, *, epochs: int, schedule: Callable[[], dict[str, Any]]
 ) -> Callable[[], DetectionRecipe]:
-    """A published recipe, with its story as docstring. model: settings of the network besides its name."""
+    """A published recipe, with its story as docstring."""
+    name, size = f"{network}_{epochs // 12}x", network[-2:]
 
     def make() -> DetectionRecipe:
         return DetectionRecipe(
             name=name,
-            model=DetectorModelSpec(name=f"retinanet_van_{size}", drop_path_rate=DROP_PATH, **model),
+            model=DetectorModelSpec(name=network, drop_path_rate=DROP_PATH),
             optim=lska_optim(),
             trainer=DetectionTrainerSpec(epochs=epochs, devices=8, batch_size=2, keep="last"),
             **schedule(),
@@ -44,8 +45,8 @@ def _published(
     make.__name__ = make.__qualname__ = name
     make.__doc__ = STORY.format(
         name=name,
-        title=title,
-        schedule="1x" if epochs == 12 else f"{epochs} epochs",
+        title=f"{title} with VAN-{size.upper()}",
+        schedule="1x" if epochs == 12 else f"{epochs} epochs, several scales",
         score=f"{score} AP",
         expected=f"{score} AP (published)",
         weights=WEIGHTS[size],
@@ -104,15 +105,12 @@ DETECTION_RECIPES: dict[str, Callable[[], DetectionRecipe]] = {
     recipe.__name__: recipe
     for recipe in (
         *(
-            _published(
-                f"retinanet_van_{size}_1x",
-                f"RetinaNet with VAN-{size.upper()}",
-                size,
-                score,
-                epochs=12,
-                schedule=schedule_1x,
-            )
+            _published(f"retinanet_van_{size}", "RetinaNet", score, epochs=12, schedule=schedule_1x)
             for size, score in RETINANET.items()
+        ),
+        *(
+            _published(f"{method}_van_b2", title, score, epochs=36, schedule=schedule_3x)
+            for method, (title, score) in B2_HEADS.items()
         ),
         *(_dfine(size) for size in ("b0", "b1", "b2")),
     )

@@ -20,7 +20,8 @@ class DetectorModelSpec(ObjectModelSpec):
     """The network, and the weights it starts from.
 
     name: a detector of `van list`; None: the checkpoint's own.
-    channels, smallest_anchor: as in RetinaNetConfig; None keeps what the detector or the checkpoint has.
+    channels, smallest_anchor, head_convs, assignment, loss, nms_threshold: as in RetinaNetConfig; None keeps what the
+    detector or the checkpoint has.
     """
 
     TASK = "detection"
@@ -28,6 +29,10 @@ class DetectorModelSpec(ObjectModelSpec):
 
     channels: int | None = None
     smallest_anchor: int | None = None
+    head_convs: int | None = None
+    assignment: str | None = None
+    loss: str | None = None
+    nms_threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

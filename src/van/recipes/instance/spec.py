@@ -20,7 +20,8 @@ class InstanceModelSpec(ObjectModelSpec):
     """The network, and the weights it starts from.
 
     name: an instance segmenter of `van list`; None: the checkpoint's own.
-    channels, smallest_anchor: as in MaskRCNNConfig; None keeps what the model or the checkpoint has.
+    channels, smallest_anchor, proposals, hidden_channels, mask_channels, rpn_samples, box_samples, nms_threshold,
+    stage_ious: as in MaskRCNNConfig and CascadeMaskRCNNConfig; None keeps what the model or the checkpoint has.
     """
 
     TASK = "instance"
@@ -28,6 +29,13 @@ class InstanceModelSpec(ObjectModelSpec):
 
     channels: int | None = None
     smallest_anchor: int | None = None
+    proposals: int | None = None
+    hidden_channels: int | None = None
+    mask_channels: int | None = None
+    rpn_samples: int | None = None
+    box_samples: int | None = None
+    nms_threshold: float | None = None
+    stage_ious: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,6 +151,13 @@ class ObjectsTraining(ObjectTraining[R]):
         return MetricValidator(processor, ObjectMetric(data.classes, masks=self.masks), self.scores)
 
 
+def rarest_classes(data: ObjectData) -> list[int]:
+    """Of every image the class in it that has the fewest objects in all; the number of classes for an empty image."""
+    counts = data.class_counts()
+    labels = (data.labels(index) for index in range(len(data)))
+    return [min(map(int, found), key=lambda label: (counts[label], label), default=len(counts)) for found in labels]
+
+
 class ObjectObjective(Objective):
     """The losses of the network, weighted as the recipe says."""
 
