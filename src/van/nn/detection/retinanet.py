@@ -58,7 +58,7 @@ class RetinaNet(TorchvisionDetector):
         self.pyramid = FeaturePyramid(self.backbone.channels, config.channels, extra)
         self.anchor_generator = generator_of(config)
         self.places = self.anchor_generator.num_anchors_per_location()[0]
-        norm = partial(nn.GroupNorm, math.gcd(32, config.channels)) if dense else None
+        norm = partial(nn.GroupNorm, _groups(config.channels)) if dense else None
         self.head: Any = RetinaNetHead(config.channels, self.places, config.num_classes, norm_layer=norm)
         if dense:
             self.head.scales = nn.Parameter(torch.ones(LEVELS))
@@ -124,6 +124,13 @@ class RetinaNet(TorchvisionDetector):
             widths["deltas"] *= REG_MAX + 1
         return widths | ({"centerness": 1} if self.config.method == "atss" else {})
 
+    def adapt_older(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Leave out the background, which had a column of the classifier that nothing was ever assigned to."""
+        for leaf in ("weight", "bias"):
+            key = f"{prefix}head.classification_head.cls_logits.{leaf}"
+            if key in state and len(state[key]) == self.places * (self.num_classes + 1):
+                state[key] = state[key].unflatten(0, (self.places, -1))[:, 1:].flatten(0, 1)
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Published initialisation: backbone and pyramid as theirs, head N(0, 0.01²), classes at a probability 0.01."""
         self.backbone.reset_parameters(generator)
@@ -156,7 +163,7 @@ class RetinaNet(TorchvisionDetector):
 
 def finest_stride(config: RetinaNetConfig) -> int:
     """Stride of the finest map, the backbone's second: 8 as published."""
-    return math.prod(config.backbone.strides[: STAGES[0] + 1])
+    return config.backbone.reductions[STAGES[0]]
 
 
 def generator_of(config: RetinaNetConfig) -> Any:
@@ -164,6 +171,11 @@ def generator_of(config: RetinaNetConfig) -> Any:
     if config.assignment == "atss":
         return anchor_generator(config.smallest_anchor, sizes=(1.0,), ratios=(1.0,))
     return anchor_generator(config.smallest_anchor, sizes=OCTAVE, ratios=ASPECT_RATIOS)
+
+
+def _groups(channels: int) -> int:
+    """32 of 8 channels, as published; fewer for narrower heads."""
+    return math.gcd(32, channels, max(channels // 8, 1))
 
 
 def _flat(maps: Sequence[Tensor], width: int) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: N images, P proposals of an image, R sampled ones of a batch, K classes,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ class RoIHeads(TorchvisionRoIHeads):
         if agnostic:
             predictor.bbox_pred = nn.Linear(config.hidden_channels, 4)
         super().__init__(
-            _pool(BOX_SIDE),
+            _pool(BOX_SIDE, config),
             TwoMLPHead(config.channels * BOX_SIDE**2, config.hidden_channels),
             predictor,
             fg_iou_thresh=iou,
@@ -74,7 +75,7 @@ class RoIHeads(TorchvisionRoIHeads):
             score_thresh=config.score_threshold,
             nms_thresh=config.nms_threshold,
             detections_per_img=config.detections_per_image,
-            mask_roi_pool=_pool(MASK_SIDE),
+            mask_roi_pool=_pool(MASK_SIDE, config),
             mask_head=MaskRCNNHeads(config.channels, (config.mask_channels,) * 4, 1),
             mask_predictor=MaskRCNNPredictor(config.mask_channels, config.mask_channels, classes),
         )
@@ -180,11 +181,12 @@ class RoIHeads(TorchvisionRoIHeads):
                 reordered(parameter, order, before=each, each=each)
 
 
-def _pool(side: int) -> MultiScaleRoIAlign:
-    """Pooling from strides 4 … 32, which torchvision would else guess from the first batch that it meets."""
-    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], side, sampling_ratio=2)
-    pool.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
-    pool.map_levels = LevelMapper(2, 5)
+def _pool(side: int, config: MaskRCNNConfig) -> MultiScaleRoIAlign:
+    """Pooling from the backbone's strides, which torchvision would else guess from the first batch that it meets."""
+    strides = config.backbone.reductions
+    pool = MultiScaleRoIAlign([str(i) for i in range(len(strides))], side, sampling_ratio=2)
+    pool.scales = [1 / stride for stride in strides]
+    pool.map_levels = LevelMapper(round(math.log2(strides[0])), round(math.log2(strides[-1])))
     return pool
 
 

@@ -75,6 +75,9 @@ class TorchvisionDetector(ObjectModel):
         found = [_from_one(each) for each in self.found(batch.tensors, sizes)]
         return transform.postprocess(found, sizes, [tuple(image.shape[-2:]) for image in images])
 
+    def adapt_older(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Change what else differs in a state dict of version 0.1, whose keys are the present ones already."""
+
     @abstractmethod
     def found(self, images: Tensor, sizes: Sequence[Size]) -> list[Detections]:
         """The objects in a padded batch; sizes: (height, width) of each image without padding."""
@@ -89,11 +92,13 @@ class TorchvisionDetector(ObjectModel):
         return transform.train(self.training)
 
 
-def _rename_older(_model: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}backbone.")]:
-        present = prefix + present_key(key.removeprefix(prefix))
-        if present != key:
-            state[present] = state.pop(key)
+def _rename_older(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    older = {key: prefix + present_key(key.removeprefix(prefix)) for key in state if key.startswith(f"{prefix}backbone.")}
+    older = {key: present for key, present in older.items() if key != present}
+    for key, present in older.items():
+        state[present] = state.pop(key)
+    if older and isinstance(model, TorchvisionDetector):
+        model.adapt_older(state, prefix)
 
 
 def _require_targets(targets: Sequence[Mapping[str, Tensor]] | None, images: int) -> None:
