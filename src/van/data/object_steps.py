@@ -285,8 +285,11 @@ def resized(example: Example, size: Size) -> Example:
     tv, v2 = torchvision()
     masks = example.masks
     if masks is not None:
+        # nearest to the pixel's centre, as PIL has it: a Mask's own resizing is half a pixel off where images shrink;
         # of no masks, torch would not know what to interpolate
-        masks = v2.resize(masks, list(size)) if len(masks) else tv.Mask(masks.new_zeros((0, *size)))
+        plain = masks.as_subclass(Tensor)
+        exact = v2.InterpolationMode.NEAREST_EXACT
+        masks = tv.Mask(v2.resize(plain, list(size), exact) if len(plain) else plain.new_zeros((0, *size)))
     return replace(
         example,
         picture=v2.resize(example.picture, list(size), antialias=True),
