@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(name, data, tmp_path):
 
 def test_options_of_every_task_work_here_too(data, tmp_path):
     options = {
-        "trainer.accumulate": 2, "trainer.history": 1, "trainer.early_stopping": 5, "trainer.precision": "bf16",
+        "trainer.accumulate": 2, "trainer.history": 1, "trainer.early_stopping": 5,
         "trainer.batch_norm": "recalibrate", "data.sampling": "balanced", "optim.layer_decay": 0.9,
         "optim.clip_norm": None, "optim.clip_agc": 0.1, "data.val_images": 2, "trainer.keep": "best",
     }  # fmt: skip
@@ -76,6 +76,11 @@ def test_options_of_every_task_work_here_too(data, tmp_path):
     assert len(list((folder / "history").iterdir())) == 1
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["steps"], summary["val_images"]) == (4, 2)
+
+
+def test_mixed_precision(data, tmp_path):
+    folder = run(slim_objects("mask_rcnn_digits", data, tmp_path / "run", **{"trainer.precision": "bf16"}))
+    assert load_file(folder / "model.safetensors")["rpn.head.cls_logits.weight"].dtype == torch.float32
 
 
 def test_frozen_statistics_stay(data, tmp_path):

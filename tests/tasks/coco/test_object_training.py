@@ -54,6 +54,10 @@ def objects_of(boxes, labels, size, *, crowd=None):
     )
 
 
+def model_of(path):
+    return van.load(path)
+
+
 def noise(height, width):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
@@ -211,8 +215,10 @@ class TestNetworks:
     def test_options_that_do_not_fit_the_file(self, trained):
         with pytest.raises(ConfigError, match="does not fit the options channels"):
             self.continued(trained, DIGITS, **{"model.channels": 8})
-        with pytest.raises(ConfigError, match=r"holds a retinanet_van_custom, model.name is 'retinanet_van_b1'"):
-            self.continued(trained, DIGITS, **{"model.name": "retinanet_van_b1"})
+        with pytest.raises(ConfigError, match=r"has depths \(1, 1, 1, 1\), retinanet_van_b0 needs \(2, 1, 1, 1\)"):
+            self.continued(trained, DIGITS, **{"model.name": "retinanet_van_b0", "model.depths": (2, 1, 1, 1)})
+        named = self.continued(trained, DIGITS, **{"model.name": "retinanet_van_b0"})
+        assert named.config == model_of(trained).config
         model = self.continued(trained, DIGITS, **{"model.min_size": 64, "model.max_size": 80})
         assert (model.config.min_size, model.config.max_size) == (64, 80)
 

@@ -106,10 +106,8 @@ def _continued(
     generator: torch.Generator,
 ) -> ObjectModel:
     """The loaded model, rebuilt when options change what its tensors do not show."""
-    if spec.name is not None and resolve(spec.name) != found.config.name:
-        raise ConfigError(
-            f"{spec.checkpoint} holds a {found.config.name}, model.name is {spec.name!r}; set model.name to null"
-        )
+    if spec.name is not None:
+        _same_sizes(_config(spec).backbone, found.config.backbone, spec)
     check_fields(spec, found.config, str(spec.checkpoint))
     model = _with_options(found, spec)
     known = model.classes
