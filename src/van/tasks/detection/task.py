@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...configs.model_config import ModelConfig
 from ...configs.object_config import DetectorConfig
+from ...recipes import BaseRecipe, DetectionRecipe
 from ..coco.task import ObjectTask
 
 if TYPE_CHECKING:
+    from .training import DetectionTraining
     from .evaluation import DetectionEvaluation
 
 
@@ -25,6 +27,16 @@ class Detection(ObjectTask):
         from .evaluation import DetectionEvaluation
 
         return DetectionEvaluation
+
+    @property
+    def recipe(self) -> type[DetectionRecipe]:
+        return DetectionRecipe
+
+    def training(self, recipe: BaseRecipe) -> DetectionTraining:
+        from .training import DetectionTraining
+
+        assert isinstance(recipe, DetectionRecipe)
+        return DetectionTraining(recipe)
 
 
 DETECTION = Detection()

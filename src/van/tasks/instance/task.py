@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...configs.model_config import ModelConfig
 from ...configs.object_config import InstanceSegmenterConfig
+from ...recipes import BaseRecipe, InstanceRecipe
 from ..coco.task import ObjectTask
 
 if TYPE_CHECKING:
+    from .training import InstanceTraining
     from .evaluation import InstanceEvaluation
 
 
@@ -25,6 +27,16 @@ class Instance(ObjectTask):
         from .evaluation import InstanceEvaluation
 
         return InstanceEvaluation
+
+    @property
+    def recipe(self) -> type[InstanceRecipe]:
+        return InstanceRecipe
+
+    def training(self, recipe: BaseRecipe) -> InstanceTraining:
+        from .training import InstanceTraining
+
+        assert isinstance(recipe, InstanceRecipe)
+        return InstanceTraining(recipe)
 
 
 INSTANCE = Instance()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...configs.model_config import ModelConfig
 from ...configs.object_config import PanopticSegmenterConfig
+from ...recipes import BaseRecipe, PanopticRecipe
 from .. import base
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
 from ..coco.options import SizeOptions
@@ -14,6 +15,7 @@ from .options import EvalOptions, PredictOptions
 from .output import PanopticResults
 
 if TYPE_CHECKING:
+    from .training import PanopticTraining
     from .evaluation import PanopticEvaluator
     from .processor import PanopticProcessor
     from .report import PanopticReport
@@ -47,6 +49,16 @@ class PanopticSegmentation(Task):
 
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data, options)
+
+    @property
+    def recipe(self) -> type[PanopticRecipe]:
+        return PanopticRecipe
+
+    def training(self, recipe: BaseRecipe) -> PanopticTraining:
+        from .training import PanopticTraining
+
+        assert isinstance(recipe, PanopticRecipe)
+        return PanopticTraining(recipe)
 
 
 PANOPTIC = PanopticSegmentation()
