@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import math
-import os
 
 import numpy as np
 import pytest
@@ -38,20 +37,21 @@ def names(task):
     return own if task == "detection" else own + [f"mask/{name}" for name in own]
 
 
-@pytest.mark.parametrize(
-    ("task", "monitored"), [("detection", "AP"), ("instance", "mask/AP"), ("panoptic", "PQ")]
-)
+@pytest.mark.parametrize(("task", "monitored"), [("detection", "AP"), ("instance", "mask/AP"), ("panoptic", "PQ")])
 def test_an_evaluation_has_cocos_names(task, monitored):
     evaluation = van.evaluate(fake_model(task), scenes(task))
     assert list(evaluation.scores()) == names(task)
-    assert evaluation.monitored == monitored and evaluation.score == evaluation[monitored]
+    assert evaluation.monitored == monitored
+    assert evaluation.score == evaluation[monitored]
     content = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     assert all(content[name] is None or content[name] == evaluation[name] for name in names(task))
-    assert content["count"] == COUNT and content["preprocess"]["min_size"] == 64
+    assert content["count"] == COUNT
+    assert content["preprocess"]["min_size"] == 64
     assert [row["class"] for row in content["per_class"]] == list(scenes(task).classes)
     assert set(evaluation.row()) == {*names(task), "images"}
     (table,) = evaluation.tables(per_class=True)
-    assert len(table.rows) == len(scenes(task).classes) and len(table.rows[0]) == len(table.columns)
+    assert len(table.rows) == len(scenes(task).classes)
+    assert len(table.rows[0]) == len(table.columns)
     assert evaluation.columns()[f"{monitored} %"] == f"{100 * evaluation.score:.2f}"
     assert evaluation.notes() == []
     assert any(value > 0 for value in evaluation.scores().values())
@@ -87,7 +87,7 @@ def test_written_results_have_the_same_scores_by_pycocotools(tmp_path):
     data = scenes("instance")
     evaluation = van.evaluate(fake_model("instance"), data, out=str(tmp_path / "out"))
     (tmp_path / "truth.json").write_text(json.dumps(coco_truth(data)))
-    assert sorted(os.listdir(tmp_path / "out")) == ["bbox.json", "segm.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bbox.json", "segm.json"]
     for prefix, kind in (("", "bbox"), ("mask/", "segm")):
         with contextlib.redirect_stdout(io.StringIO()):
             truth = COCO(str(tmp_path / "truth.json"))
@@ -206,7 +206,7 @@ def test_data_of_another_kind_is_refused():
 
 
 def test_another_number_of_classes_is_refused():
-    with pytest.raises(DataError, match="has 7 classes, .* has 10; expected the data set it was trained for"):
+    with pytest.raises(DataError, match=r"has 7 classes, .* has 10; expected the data set it was trained for"):
         van.evaluate(fake_model("detection", num_classes=7), scenes("detection"))
 
 
