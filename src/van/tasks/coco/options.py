@@ -68,6 +68,16 @@ class ObjectOptions(SizeOptions):
 
     def applied(self, config: ObjectConfig) -> ObjectConfig:
         """A model's configuration with what these options override of it; raises ConfigError for what cannot be."""
+        least, most = config.score_threshold, config.detections_per_image
+        if config.selects and self.score_threshold is not None and self.score_threshold < least:
+            raise ConfigError(
+                f"score_threshold is {self.score_threshold}, but the network itself leaves out what is below {least}; "
+                "give a larger one"
+            )
+        if config.selects and self.max_detections is not None and self.max_detections > most:
+            raise ConfigError(
+                f"max_detections is {self.max_detections}, but the network itself gives {most} at most; give fewer"
+            )
         given: dict[str, Any] = {"score_threshold": self.score_threshold, "detections_per_image": self.max_detections}
         return replace(config, **{name: value for name, value in given.items() if value is not None})
 

@@ -57,9 +57,8 @@ class ObjectReport:
         self._worst = sorted([*self._worst, (rank, example)], key=lambda each: each[0])[:EXAMPLES]
 
     def _truth(self, image: Image.Image, target: Objects) -> Image.Image:
-        names = [
-            f"{self.data.classes[k]}{' (crowd)' * crowd}" for k, crowd in zip(target.labels, target.crowd, strict=True)
-        ]
+        pairs = zip(target.labels, target.crowd.tolist(), strict=True)
+        names = [f"{self.data.classes[label]}{' (crowd)' * crowd}" for label, crowd in pairs]
         masks = target.read_masks() if self.metric.masks and target.read_masks is not None else None
         return self._drawn(image, target.boxes, target.labels, names, masks)
 
