@@ -8,12 +8,14 @@ from typing import Any
 from torch import nn
 
 from ..configs.backbone import VanConfig
+from ..configs.dfine import DFineConfig
 from ..configs.mask_rcnn import MaskRCNNConfig
 from ..configs.model_config import ModelConfig
 from ..configs.retinanet import RetinaNetConfig
 from ..configs.segmenter import SegmenterConfig
 from ..errors import ConfigError
 from .classifier import Classifier
+from .detection.dfine import DFine
 from .detector import detector
 from .segmenter import Segmenter
 
@@ -21,6 +23,7 @@ from .segmenter import Segmenter
 BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
     VanConfig: Classifier,
     SegmenterConfig: Segmenter,
+    DFineConfig: DFine,
     RetinaNetConfig: detector,
     MaskRCNNConfig: detector,
 }
