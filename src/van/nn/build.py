@@ -8,12 +8,14 @@ from typing import Any
 from torch import nn
 
 from ..configs.backbone import VanConfig
+from ..configs.mask2former import InstanceMask2FormerConfig, Mask2FormerConfig
 from ..configs.mask_rcnn import MaskRCNNConfig
 from ..configs.model_config import ModelConfig
 from ..configs.retinanet import RetinaNetConfig
 from ..configs.segmenter import SegmenterConfig
 from ..errors import ConfigError
 from .classifier import Classifier
+from .detection.mask2former import Mask2Former
 from .detector import detector
 from .segmenter import Segmenter
 
@@ -23,6 +25,8 @@ BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
     SegmenterConfig: Segmenter,
     RetinaNetConfig: detector,
     MaskRCNNConfig: detector,
+    Mask2FormerConfig: Mask2Former,
+    InstanceMask2FormerConfig: Mask2Former,
 }
 
 
