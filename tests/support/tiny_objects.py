@@ -17,6 +17,11 @@ BACKBONE = {
 # Recipe -> what makes its head slim.
 HEADS = {
     "retinanet_digits": {"model.channels": 16, "model.head_convs": 1},
+    "dfine_digits": {
+        "model.encoder_channels": 16, "model.encoder_feed_forward": 16, "model.hidden_size": 16, "model.heads": 2,
+        "model.feed_forward": 16, "model.queries": 8, "model.points": (2, 2, 2), "model.bins": 8,
+        "model.quality_hidden": 8,
+    },
     "mask_rcnn_digits": {
         "model.channels": 16, "model.proposals": 16, "model.hidden_channels": 16, "model.mask_channels": 8,
         "model.rpn_samples": 32, "model.box_samples": 16,

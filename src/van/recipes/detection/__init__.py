@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .coco import DETECTION_RECIPES as _COCO
-from .digits import retinanet_digits
+from .digits import dfine_digits, retinanet_digits
 from .spec import DetectionRecipe
 
 __all__ = ["DETECTION_RECIPES", "DetectionRecipe"]
 
 DETECTION_RECIPES: dict[str, Callable[[], DetectionRecipe]] = {
-    **{recipe.__name__: recipe for recipe in (retinanet_digits,)},
+    **{recipe.__name__: recipe for recipe in (retinanet_digits, dfine_digits)},
     **_COCO,
 }

@@ -22,6 +22,9 @@ class DetectorModelSpec(ObjectModelSpec):
     name: a detector of `van list`; None: the checkpoint's own.
     channels, smallest_anchor, head_convs, assignment, loss, nms_threshold: as in RetinaNetConfig; None keeps what the
     detector or the checkpoint has.
+    encoder_channels, encoder_feed_forward, encoder_layers, depth_multiplier, expansion, hidden_size, feed_forward,
+    decoder_layers, heads, points, queries, bins, regression_scale, regression_limit, quality_hidden,
+    denoising_queries, label_noise, box_noise: as in DFineConfig; None keeps what the detector or the checkpoint has.
     """
 
     TASK = "detection"
@@ -33,6 +36,24 @@ class DetectorModelSpec(ObjectModelSpec):
     assignment: str | None = None
     loss: str | None = None
     nms_threshold: float | None = None
+    encoder_channels: int | None = None
+    encoder_feed_forward: int | None = None
+    encoder_layers: int | None = None
+    depth_multiplier: float | None = None
+    expansion: float | None = None
+    hidden_size: int | None = None
+    feed_forward: int | None = None
+    decoder_layers: int | None = None
+    heads: int | None = None
+    points: tuple[int, ...] | None = None
+    queries: int | None = None
+    bins: int | None = None
+    regression_scale: float | None = None
+    regression_limit: float | None = None
+    quality_hidden: int | None = None
+    denoising_queries: int | None = None
+    label_noise: float | None = None
+    box_noise: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
