@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from ..configs.backbone import VanConfig
+from ..configs.dfine import DFineConfig
 from ..configs.mask_rcnn import CascadeMaskRCNNConfig, MaskRCNNConfig
 from ..configs.model_config import ModelConfig
 from ..configs.retinanet import RetinaNetConfig
 from ..configs.segmenter import SegmenterConfig
 from ..errors import ConfigError
 from .classifier import Classifier
+from .detection.dfine import DFine
 from .detection.mask_rcnn import MaskRCNN
 from .detection.retinanet import RetinaNet
 from .segmenter import Segmenter
@@ -26,6 +28,7 @@ BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
     RetinaNetConfig: RetinaNet,
     MaskRCNNConfig: MaskRCNN,
     CascadeMaskRCNNConfig: MaskRCNN,
+    DFineConfig: DFine,
 }
 
 
