@@ -10,6 +10,7 @@ from torch import nn
 
 from ..configs.backbone import VanConfig
 from ..configs.dfine import DFineConfig
+from ..configs.mask2former import InstanceMask2FormerConfig, Mask2FormerConfig
 from ..configs.mask_rcnn import CascadeMaskRCNNConfig, MaskRCNNConfig
 from ..configs.model_config import ModelConfig
 from ..configs.retinanet import RetinaNetConfig
@@ -17,6 +18,7 @@ from ..configs.segmenter import SegmenterConfig
 from ..errors import ConfigError
 from .classifier import Classifier
 from .detection.dfine import DFine
+from .detection.mask2former import Mask2Former
 from .detection.mask_rcnn import MaskRCNN
 from .detection.retinanet import RetinaNet
 from .segmenter import Segmenter
@@ -29,6 +31,8 @@ BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
     MaskRCNNConfig: MaskRCNN,
     CascadeMaskRCNNConfig: MaskRCNN,
     DFineConfig: DFine,
+    Mask2FormerConfig: Mask2Former,
+    InstanceMask2FormerConfig: Mask2Former,
 }
 
 
