@@ -61,7 +61,7 @@ class Info:
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) in reading order."""
-        p, c, origin = self.preprocess, self.config, self.origins
+        c, origin = self.config, self.origins
         stated = [(key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format")]
         return [
             ("file", self.source),
@@ -74,10 +74,15 @@ class Info:
             ("input", f"{c.in_chans} channels, strides {c.strides} (from {origin['strides']})"),
             ("attention", f"{c.attention}, {c.kernel_size} x {c.kernel_size}, dilation {c.dilation}"),
             ("layer_norm_eps", f"{c.layer_norm_eps:g} (from {origin['layer_norm_eps']})"),
-            ("preprocessing", f"{shown(p)} (from {origin['preprocess']})"),
+            ("preprocessing", self._preprocessing()),
             *stated,
             *(("note", note) for note in self.notes),
         ]
+
+    def _preprocessing(self) -> str:
+        if rows := self.model.input_rows:
+            return ", ".join([rows["size"], *(f"{name} ({value})" for name, value in rows.items() if name != "size")])
+        return f"{shown(self.preprocess)} (from {self.origins['preprocess']})"
 
     def _types(self) -> str:
         if self.dtype == self.computed:

@@ -79,6 +79,14 @@ class ObjectConfig(HeadConfig):
                 raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 1 to {_MOST:,}")
 
     @property
+    def input_rows(self) -> dict[str, str]:
+        """See ModelConfig.input_rows."""
+        size = f"short side {self.min_size}, long side at most {self.max_size}"
+        size = f"stretched to {self.min_size} x {self.min_size}" if self.stretched else size
+        statistics = {"mean": self.mean, "std": self.std}
+        return {"size": size} | {name: ", ".join(f"{v:g}" for v in values) for name, values in statistics.items()}
+
+    @property
     def method(self) -> str:
         """The kind of head."""
         return self.prefix
@@ -95,6 +103,7 @@ class DetectorConfig(ObjectConfig):
 
     task: ClassVar[str] = "detection"
     noun: ClassVar[str] = "detector"
+    pipeline_tag: ClassVar[str] = "object-detection"
     output_layers: ClassVar[str] = "box classifiers"
 
 
@@ -104,6 +113,7 @@ class InstanceSegmenterConfig(ObjectConfig):
 
     task: ClassVar[str] = "instance"
     noun: ClassVar[str] = "instance segmenter"
+    pipeline_tag: ClassVar[str] = "image-segmentation"
     output_layers: ClassVar[str] = "object classifiers"
 
 
@@ -116,6 +126,7 @@ class PanopticSegmenterConfig(ObjectConfig):
 
     task: ClassVar[str] = "panoptic"
     noun: ClassVar[str] = "panoptic segmenter"
+    pipeline_tag: ClassVar[str] = "image-segmentation"
     output_layers: ClassVar[str] = "segment classifiers"
 
     num_classes: int = 133
