@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..images.rle import Rle
 from .coco_file import CocoFile
 from .image_files import ImageFiles
-from .object_table import objects_of
+from .object_table import mask_of, objects_of
 from .objects import Objects
 from .table_objects import TableObjects
 
@@ -55,6 +56,10 @@ class CocoObjects(TableObjects):
             masks=self.has_masks,
             source=str(self.source),
         )
+
+    def mask(self, index: int, place: int, size: tuple[int, int]) -> Rle | None:
+        row = self.table.rows(int(self.chosen[index])).start + place
+        return mask_of(self.table, row, size, str(self.source)) if self.table.holds_mask(row) else None
 
     def annotation(self, row: int) -> str:
         return f"annotation {self.table.ids[row]}"

@@ -109,6 +109,12 @@ def layout_name(data: str | Path) -> str:
     return "YOLO labels" if find_yolo(Path(data)) is not None else ""
 
 
+def described_labels(data: str | Path) -> bool:
+    """Whether a YAML file describes a data set as one of YOLO's labels; raises DataError for a faulty one."""
+    layout = find_yolo(Path(data)) if not why_no_path(data) else None
+    return layout is not None and layout.source.is_file()
+
+
 def holds_panoptic(data: str | Path) -> bool:
     """Whether a data set in files holds panoptic segments."""
     return annotation_files(Path(data), "panoptic") is not None
@@ -116,11 +122,19 @@ def holds_panoptic(data: str | Path) -> bool:
 
 def splits_of(data: str | Path, kind: Kind) -> tuple[str, ...]:
     """The splits of a data set in files, a drawn validation part included."""
-    files = annotation_files(Path(data), kind)
-    if files is not None:
-        return SPLITS if files.files.keys() != {"val"} else ("val",)
+    return SPLITS if _parts(data, kind) != {"val"} else ("val",)
+
+
+def is_drawn(data: str | Path, kind: Kind) -> bool:
+    """Whether a data set in files names no validation part, so that one is drawn."""
+    return "val" not in _parts(data, kind)
+
+
+def _parts(data: str | Path, kind: Kind) -> set[str]:
+    if (files := annotation_files(Path(data), kind)) is not None:
+        return set(files.files)
     layout = find_yolo(Path(data))
-    return SPLITS if layout is None or layout.places.keys() != {"val"} else ("val",)
+    return set() if layout is None else set(layout.places)
 
 
 def _open_coco(files: AnnotationFiles, split: str, options: _Options, need_masks: bool) -> CocoObjects:

@@ -44,6 +44,10 @@ class ObjectTable:
         """Whether each annotation has a segmentation, (n,) bool."""
         return self.ends[:, 1] > self.ends[:, 0]
 
+    def holds_mask(self, row: int) -> bool:
+        """Whether an annotation has a segmentation."""
+        return bool(self.ends[row, 1] > self.ends[row, 0])
+
     def segmentation(self, row: int) -> object:
         """As the file has it; None without."""
         start, end = self.ends[row].tolist()

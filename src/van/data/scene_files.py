@@ -92,14 +92,14 @@ def _write_split(folder: Path, scenes: Scenes) -> Iterator[int]:
         instances += _instances(found, objects.categories)
         segments.append({"image_id": truth.image_id, "file_name": name, "segments_info": _segments(truth, panoptic)})
         yield index
-    for kind, annotations, categories in (
+    for kind, records, categories in (
         ("instances", instances, objects.categories),
         ("panoptic", segments, panoptic.categories),
     ):
         content = {
             "info": {"description": f"Digit scenes of {scenes.size} x {scenes.size} pixels, seed {scenes.seed}"},
             "images": images,
-            "annotations": annotations,
+            "annotations": records,
             "categories": _categories(categories, kind == "panoptic", panoptic.palette),
         }
         (folder / "annotations" / f"{kind}_{part}.json").write_text(json.dumps(content), encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
+from ..images.rle import Rle
 from .fingerprint import ANNOTATIONS, Fingerprint, fingerprint
 from .object_table import ObjectTable
 from .objects import ObjectData, Objects
@@ -56,6 +57,13 @@ class TableObjects(ObjectData):
     @abstractmethod
     def objects(self, index: int, size: tuple[int, int]) -> Objects:
         """The objects of an image of `size`, (H, W); masks are decoded, and checked, when they are read."""
+
+    @abstractmethod
+    def mask(self, index: int, place: int, size: tuple[int, int]) -> Rle | None:
+        """The mask of an object of an image of `size`, (H, W), by its place among the image's; None without one.
+
+        Raises DataError, naming file and annotation, for one that cannot be decoded.
+        """
 
     @abstractmethod
     def annotation(self, row: int) -> str:

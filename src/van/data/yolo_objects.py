@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import DataError
 from ..images.label_maps import default_palette
 from ..images.preprocess import read_image, to_color
-from ..images.rle import decode, from_polygons
+from ..images.rle import Rle, decode, from_polygons
 from .object_table import ObjectTable, TableBuilder
 from .objects import Categories, Objects
 from .packed_segmentations import pack
@@ -117,6 +117,10 @@ class YoloObjects(TableObjects):
             ids=self.table.ids[rows],
             read_masks=self._reader(rows, size) if self.has_masks else None,
         )
+
+    def mask(self, index: int, place: int, size: tuple[int, int]) -> Rle | None:
+        row = self.table.rows(int(self.chosen[index])).start + place
+        return from_polygons(self._polygons(row, size), size) if self.table.holds_mask(row) else None
 
     def annotation(self, row: int) -> str:
         path, number = self.yolo.lines[self.table.ids[row] - 1]

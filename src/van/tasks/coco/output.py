@@ -114,10 +114,10 @@ class ObjectPrediction(Output):
 
 
 def _counted(labels: Sequence[str]) -> str:
-    """`3 dog, 1 cat`, at most so many classes."""
+    """`3 × dog, 1 × cat`, at most so many classes."""
     counts = Counter(labels).most_common()
     more = f", … {len(counts)} classes" if len(counts) > _SHOWN else ""
-    return ", ".join(f"{count} {label}" for label, count in counts[:_SHOWN]) + more
+    return ", ".join(f"{count} × {label}" for label, count in counts[:_SHOWN]) + more
 
 
 class ObjectResults(ResultTable):

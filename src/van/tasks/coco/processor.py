@@ -26,10 +26,11 @@ from ...nn.object_model import Detections, detections
 from ..base import Engine, Json, Processor, Subject
 from .found import Found
 from .masks import enlarge, paste
-from .options import ObjectOptions
+from .options import ObjectOptions, PictureOptions
 from .output import ObjectPrediction
 from .resizing import Resizing
-from .views import Views, in_image, kept
+from .scales import Views
+from .views import in_image, kept
 
 SHOWN_FROM = 0.3  # score of the objects that a picture shows, unless a threshold was asked for
 
@@ -201,19 +202,20 @@ def processor_of(subject: Subject, options: ObjectOptions) -> ObjectProcessor:
     """The processor of a detector or an instance segmenter; raises ConfigError for options that do not fit it."""
     config = subject.config
     assert isinstance(config, ObjectConfig)
-    views = Views(
-        scales=tuple(options.scales) if isinstance(options.scales, list | tuple) else (1.0,),
-        flip=options.flip is True,
-    )
     return ObjectProcessor(
         options.applied(config),
         Resizing.of(config, options.size),
         subject.classes,
         palette_of(subject),
-        views=views,
-        opacity=options.opacity,
+        views=options.views,
+        opacity=opacity_of(options),
         shown_from=SHOWN_FROM if options.score_threshold is None else options.score_threshold,
     )
+
+
+def opacity_of(options: object) -> float:
+    """Of masks in pictures: as asked for where there are any."""
+    return options.opacity if isinstance(options, PictureOptions) else PictureOptions().opacity
 
 
 def palette_of(subject: Subject) -> Palette:

@@ -1,49 +1,21 @@
-"""What an image is seen at, and how what was found in several views of it becomes one list.
+"""How what was found in several views of an image becomes one list.
 
 Boxes of all views go through non-maximum suppression class by class: of boxes that overlap by more than OVERLAP, the
 surest stays, with the mask of its own view.
 
-Shapes: K objects, V views.
+Shapes: K objects.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import ConfigError
 from ...nn.object_model import Detections
 
 OVERLAP = 0.5
-_MOST = 2**10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Views:
-    """scales: factors on the size that images are resized to. flip: every scale also mirrored.
-
-    Raises ConfigError for factors that cannot be.
-    """
-
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        right = all(isinstance(each, int | float) and 0 < each < _MOST and math.isfinite(each) for each in self.scales)
-        if not self.scales or not right:
-            raise ConfigError(f"scales is {self.scales!r:.80}; expected positive factors, e.g. (0.5, 1.0, 1.5)")
-
-    def __iter__(self) -> Any:
-        """(scale, mirrored) of every view."""
-        return iter([(scale, mirrored) for scale in self.scales for mirrored in (False, True)[: 1 + self.flip]])
-
-    def __len__(self) -> int:
-        return len(self.scales) * (1 + self.flip)
 
 
 def in_image(found: Detections, seen: tuple[int, int], image: tuple[int, int], *, mirrored: bool) -> Detections:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import base
-from ..coco.options import OUTPUT, SizeOptions
+from ..coco.options import OUTPUT, PictureOptions, SizeOptions
 from ..options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(SizeOptions):
+class PredictOptions(SizeOptions, PictureOptions):
     """Options of prediction."""
 
 

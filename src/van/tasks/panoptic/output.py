@@ -127,7 +127,7 @@ def id_image(ids: np.ndarray) -> Image.Image:
 def _counted(labels: Sequence[str]) -> str:
     counts = Counter(labels).most_common()
     more = f", … {len(counts)} classes" if len(counts) > _SHOWN else ""
-    return ", ".join(f"{count} {label}" for label, count in counts[:_SHOWN]) + more or "nothing"
+    return ", ".join(f"{count} × {label}" for label, count in counts[:_SHOWN]) + more or "nothing"
 
 
 class PanopticResults(ResultTable):

@@ -12,7 +12,7 @@ from ...images.sources import ImageSource
 from ...nn.object_model import panoptic
 from ..base import Engine, Processor, Subject
 from ..coco.options import SizeOptions
-from ..coco.processor import ImageProcessor, Prepared, check_finite, no_nan, palette_of
+from ..coco.processor import ImageProcessor, Prepared, check_finite, no_nan, opacity_of, palette_of
 from ..coco.resizing import Resizing
 from .metric import Segmented
 from .output import PanopticPrediction
@@ -57,4 +57,4 @@ def processor_of(subject: Subject, options: SizeOptions) -> PanopticProcessor:
     config = subject.config
     assert isinstance(config, PanopticSegmenterConfig)
     resizing = Resizing.of(config, options.size)
-    return PanopticProcessor(config, resizing, subject.classes, palette_of(subject), options.opacity)
+    return PanopticProcessor(config, resizing, subject.classes, palette_of(subject), opacity_of(options))
