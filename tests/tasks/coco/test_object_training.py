@@ -105,10 +105,10 @@ class TestExamples:
 
     def test_squares_of_a_batch_have_one_side(self):
         recipe = get_recipe("dfine_van_b0").with_options(**{
-            "augment.short_sides": (64, 96), "model.min_size": 64, "augment.zoom_out": 0.0,
+            "augment.short_sides": (64, 96), "model.min_size": 64, "model.queries": 20, "augment.zoom_out": 0.0,
             "augment.overlap_crop": 0.0, "augment.flip": 0.0, "trainer.epochs": 80,
         })  # fmt: skip
-        config = van.configs.catalog.OBJECT_MODELS["dfine_van_b0"].with_options(min_size=64)
+        config = van.configs.catalog.OBJECT_MODELS["dfine_van_b0"].with_options(min_size=64, queries=20)
         example = ObjectExample(recipe, config, masks=False)
         truth = objects_of([(0, 0, 20, 40)], [1], (40, 60))
         sides = set()
