@@ -331,7 +331,8 @@ def _compare_outputs(one: Checkpoint, two: Checkpoint, path: str | Path) -> str:
     both = one.num_classes == two.num_classes
     if BASES in one.arrays:  # of which a format without a place for them knows nothing
         two = replace(two, arrays={BASES: one.arrays[BASES]} | two.arrays)
-    image = np.random.default_rng(0).standard_normal((1, one.backbone.in_chans, 96, 96)).astype(np.float32)
+    shape = (1, one.backbone.in_chans, *one.config.trial_size)
+    image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     with torch.inference_mode():
         a, b = (_outputs(_build(side).float(), torch.from_numpy(image), both) for side in (one, two))
     for name, values in a.items():

@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint, Content
 from .detector_layout import identify
 from .files import write_safetensors
 from .limits import extra_tensors
-from .reading import RECORD, ParsedCheckpoint, assemble, describe, majority_match, states_of, stripped
+from .reading import RECORD, ParsedCheckpoint, any_key, assemble, describe, majority_match, states_of, stripped
 
 _KEYS = r"(model\.)?(_orig_mod\.)?backbone\.(backbone\.)?stages\.\d+\."
 
@@ -30,10 +30,11 @@ def fields() -> tuple[str, ...]:
 
 
 def detect(content: Content) -> bool:
-    """Our keys, bare or under `state_dict`."""
-    return training.detect(content.tree) or any(
-        majority_match(state, _KEYS) for state in states_of(content.tree, "state_dict").values()
-    )
+    """Our record, or our keys, bare or under `state_dict`: a head may have more of them than the backbone."""
+    states = states_of(content.tree, "state_dict").values()
+    if content.metadata.get("format") == "van" and any(any_key(state, _KEYS) for state in states):
+        return True
+    return training.detect(content.tree) or any(majority_match(state, _KEYS) for state in states)
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:

@@ -114,8 +114,17 @@ def _head_rows(model: ModelConfig, origin: dict[str, str]) -> list[tuple[str, st
         return []
     values = model.to_dict()
     if "ham_rank" not in values:
-        return [("head", ", ".join([model.method, *(f"{name} {values[name]}" for name in model.own_fields())]))]
+        shown = [f"{name} {values[name]}" for name in model.own_fields() if name not in _usual(model)]
+        return [("head", ", ".join([model.method, *shown]))]
     return _segmentation_rows(values, origin)
+
+
+def _usual(model: HeadConfig) -> set[str]:
+    """Fields of a head that say nothing new: what the row of the preprocessing has, and defaults of its kind."""
+    defaults = {each.name: each.default for each in fields(cast(Any, model))}
+    usual = {name for name in model.own_fields() if getattr(model, name) == defaults[name]}
+    inputs = {"min_size", "max_size", "mean", "std"} if model.input_rows else set()
+    return (usual | inputs) - {"num_classes"}
 
 
 def _segmentation_rows(s: dict[str, Any], origin: dict[str, str]) -> list[tuple[str, str]]:
@@ -138,7 +147,8 @@ def shown(p: Preprocess | None) -> str:
 
 def summarize(checkpoint: Checkpoint, source: str) -> Info:
     """The Info of a checkpoint that was read from `source`."""
-    weights = {key: array for key, array in checkpoint.arrays.items() if not key.endswith(BUFFERS)}
+    buffers = (*BUFFERS, *checkpoint.config.constants)
+    weights = {key: array for key, array in checkpoint.arrays.items() if not key.endswith(buffers)}
     return Info(
         source=source,
         format=checkpoint.format,

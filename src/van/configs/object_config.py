@@ -14,7 +14,7 @@ from .backbone import name_of as backbone_name_of
 from .head_config import HeadConfig
 
 _SIZES = ("num_classes", "min_size", "max_size", "detections_per_image")
-_MOST = 2**16
+_MOST, _MOST_LAYERS = 2**16, 64  # a file that asks for more is no model's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,14 @@ class ObjectConfig(HeadConfig):
     def _check_sizes(self) -> None:
         for name in self.size_fields:
             check_number(name, getattr(self, name), whole=True)
-            if not 1 <= getattr(self, name) <= _MOST:
-                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 1 to {_MOST:,}")
+            most = _MOST_LAYERS if name.endswith("layers") else _MOST
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 1 to {most:,}")
+
+    @property
+    def trial_size(self) -> tuple[int, int]:
+        """See ModelConfig.trial_size; images that are stretched have one size."""
+        return (self.min_size, self.min_size) if self.stretched else super().trial_size
 
     @property
     def input_rows(self) -> dict[str, str]:
