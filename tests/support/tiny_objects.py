@@ -26,6 +26,10 @@ HEADS = {
         "model.channels": 16, "model.proposals": 16, "model.hidden_channels": 16, "model.mask_channels": 8,
         "model.rpn_samples": 32, "model.box_samples": 16,
     },
+    "mask2former_digits": {
+        "model.hidden_size": 32, "model.mask_size": 8, "model.heads": 2, "model.queries": 5, "model.decoder_layers": 1,
+        "model.encoder_feed_forward": 16, "model.feed_forward": 16, "model.train_points": 16,
+    },
 }  # fmt: skip
 
 
