@@ -41,7 +41,7 @@ def mask_rcnn_digits() -> InstanceRecipe:
         optim=ObjectOptimSpec(lr=2e-3, weight_decay=0.05, clip_norm=5.0),
         schedule=ObjectScheduleSpec(name="cosine", milestones=None, warmup_steps=100, min_lr=0.0),
         trainer=InstanceTrainerSpec(
-            epochs=3,
+            epochs=2,
             batch_size=16,
             ema_decay=0.99,
             channels_last=True,
