@@ -21,7 +21,7 @@ from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
 from .checkpoints.sources import find
 from .checkpoints.widened import Widened
-from .configs.catalog import MODELS, resolve, why_created_only
+from .configs.catalog import MODELS, resolve
 from .configs.catalog import list_models as list_models
 from .configs.metadata import ModelMetadata
 from .configs.model_config import ModelConfig
@@ -38,10 +38,10 @@ from .nn.optimize import optimize as optimize
 def create_model(name: str = "van_b0", *, seed: int | None = None, **options: Any) -> Any:
     """A network with fresh weights, in training mode: a plain torch.nn.Module.
 
-    name: of `list_models()` or an alias, a classifier ("van_b0"), a segmenter ("light_ham_van_b0") or a detector
-    ("retinanet_van_b0", torchvision's); options: fields of VanConfig that differ from it (`num_classes=10`,
+    name: of `list_models()` or an alias, a classifier ("van_b0"), a segmenter ("light_ham_van_b0"), a model that finds
+    objects ("retinanet_van_b0", "mask_rcnn_van_b0"); options: fields of VanConfig that differ from it (`num_classes=10`,
     `embed_dims=(8, 16, 32, 64)`, `attention="sigmoid"`, …), for a segmenter also of SegmenterConfig (`ham_rank=32`),
-    for a detector of DetectorConfig (`min_size=320`).
+    for others of their configuration (`min_size=320`).
     seed: of the initial weights; None draws from torch's global generator.
     Raises UnknownNameError for a name or option that does not exist, ConfigError for impossible values.
     """
@@ -50,12 +50,9 @@ def create_model(name: str = "van_b0", *, seed: int | None = None, **options: An
             f"create_model draws fresh weights; van.load({name!r}, pretrained=True) fetches published ones"
         )
     config = MODELS[resolve(name)].with_options(**options)
-    # torchvision's heads draw from the global generator, which is given back; ours take one, and a training's order of
-    # draws is part of its result
-    borrow = seed is not None and bool(config.created_only)
-    with torch.random.fork_rng(devices=[], enabled=borrow):
-        if borrow:
-            torch.manual_seed(seed or 0)
+    # the heads of other libraries draw from the global generator, which is given back; ours do not, and a training's
+    # order of draws is part of its result
+    with torch.random.fork_rng(devices=[], enabled=seed is not None and config.draws_globally):
         model = build(config)
     if not isinstance(model, Model):
         return model
@@ -294,8 +291,6 @@ def _checkpoint_of(model: nn.Module) -> Checkpoint:
         model = inner
     if any(isinstance(module, FoldedBlock) for module in model.modules()):
         raise CheckpointError("a folded network cannot be saved; save the original and fold it after loading")
-    if reason := why_created_only(model):
-        raise ConfigError(reason)
     if not isinstance(model, Model | Backbone):
         raise ConfigError(f"cannot save a {type(model).__name__}; expected a van.nn.Classifier, Segmenter or Backbone")
     require_values(model)

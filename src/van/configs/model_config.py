@@ -15,7 +15,8 @@ class ModelConfig:
     output_layers: what depends on the classes, "head". statistics: how images are prepared where no file says:
     "official" or "imagenet" (`images.preprocess.RECORDS`).
     output_axes: of what the network gives, N images and K classes first, "N, K, h, w".
-    created_only: of a kind of model that can be created and nothing else yet: what to do with it.
+    draws_globally: whether building the model draws from torch's global generator more than its own parts do: the
+    heads of other libraries do.
     fixed_size_graphs: whether OpenVINO may compile a graph of its own for the sizes that images have, which is faster.
     backbone: the configuration of the backbone, its `num_classes` 0. num_classes: of the output.
     architecture: what shapes the backbone: a classifier's configuration itself, else `backbone`.
@@ -27,7 +28,7 @@ class ModelConfig:
     output_layers: ClassVar[str] = "head"
     statistics: ClassVar[str] = "official"
     output_axes: ClassVar[str] = "N, K"
-    created_only: ClassVar[str] = ""
+    draws_globally: ClassVar[bool] = False
     fixed_size_graphs: ClassVar[bool] = False
 
     if TYPE_CHECKING:

@@ -37,6 +37,7 @@ class ObjectConfig(HeadConfig):
     size_divisor: ClassVar[int] = 32
     stretched: ClassVar[bool] = False
     statistics: ClassVar[str] = "imagenet"
+    draws_globally: ClassVar[bool] = True
 
     backbone: VanConfig
     num_classes: int = 80

@@ -8,23 +8,28 @@ from typing import Any
 from torch import nn
 
 from ..configs.backbone import VanConfig
+from ..configs.dfine import DFineConfig
 from ..configs.mask2former import InstanceMask2FormerConfig, Mask2FormerConfig
-from ..configs.mask_rcnn import MaskRCNNConfig
+from ..configs.mask_rcnn import CascadeMaskRCNNConfig, MaskRCNNConfig
 from ..configs.model_config import ModelConfig
 from ..configs.retinanet import RetinaNetConfig
 from ..configs.segmenter import SegmenterConfig
 from ..errors import ConfigError
 from .classifier import Classifier
+from .detection.dfine import DFine
 from .detection.mask2former import Mask2Former
-from .detector import detector
+from .detection.mask_rcnn import MaskRCNN
+from .detection.retinanet import RetinaNet
 from .segmenter import Segmenter
 
 # Class of a configuration -> what builds its model; `tasks.register` adds to it.
 BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
     VanConfig: Classifier,
     SegmenterConfig: Segmenter,
-    RetinaNetConfig: detector,
-    MaskRCNNConfig: detector,
+    RetinaNetConfig: RetinaNet,
+    MaskRCNNConfig: MaskRCNN,
+    CascadeMaskRCNNConfig: MaskRCNN,
+    DFineConfig: DFine,
     Mask2FormerConfig: Mask2Former,
     InstanceMask2FormerConfig: Mask2Former,
 }
