@@ -89,7 +89,10 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
 
 
 def test_every_variant_has_every_detector_and_names_resolve():
-    for table, methods in ((RETINANETS, ("retinanet", "atss", "gfl")), (MASK_RCNNS, ("mask_rcnn", "cascade_mask_rcnn"))):
+    for table, methods in (
+        (RETINANETS, ("retinanet", "atss", "gfl")),
+        (MASK_RCNNS, ("mask_rcnn", "cascade_mask_rcnn")),
+    ):
         assert set(table) == {f"{method}_{name}" for method in methods for name in VARIANTS}
         assert all(config.name == name for name, config in table.items())
     assert resolve("Mask-RCNN-VAN-Tiny") == "mask_rcnn_van_b0"

@@ -126,9 +126,7 @@ class RoIHeads(TorchvisionRoIHeads):
             "loss_box_reg": boxes / total,
         }
 
-    def mask_loss(
-        self, features: Features, sampled: Sampled, sizes: Sequence[Size], targets: Sequence[Any]
-    ) -> Tensor:
+    def mask_loss(self, features: Features, sampled: Sampled, sizes: Sequence[Size], targets: Sequence[Any]) -> Tensor:
         """Cross-entropy of the masks of the sampled objects, the mean over their places."""
         kept = [labels > 0 for labels in sampled.labels]
         boxes, index, labels = (
