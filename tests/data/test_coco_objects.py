@@ -156,7 +156,7 @@ def test_without_a_validation_part_one_is_drawn(tmp_path, file):
             break
     with pytest.warns(VanNotice, match=r"names no validation data; 20%"):
         assert len(open_objects(tmp_path, "val")) == 2
-    with pytest.raises(ConfigError, match="val_fraction is 1.5"):
+    with pytest.raises(ConfigError, match=r"val_fraction is 1\.5"):
         open_objects(tmp_path, "val", val_fraction=1.5)
 
 
