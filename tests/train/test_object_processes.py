@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-import van
 from chaos import Victim, assert_same, numbers
 from safetensors.torch import load_file
 from tiny_objects import HEADS, make_objects, slim_objects
+
+import van
 
 NAMES = list(HEADS)
 # nothing is left to chance that differs between processes: no sample is drawn where all are taken

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-import van
 from chaos import Victim, assert_same, numbers
 from interrupted_runs import cut_off
 from safetensors.torch import load_file
 from tiny_objects import HEADS, make_objects, slim_objects
 
+import van
 from van.cli import main
 from van.errors import ConfigError, DataError, VanNotice
 from van.recipes import RECIPES, get_recipe

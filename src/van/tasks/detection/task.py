@@ -10,8 +10,8 @@ from ...recipes import BaseRecipe, DetectionRecipe
 from ..coco.task import ObjectTask
 
 if TYPE_CHECKING:
-    from .training import DetectionTraining
     from .evaluation import DetectionEvaluation
+    from .training import DetectionTraining
 
 
 class Detection(ObjectTask):

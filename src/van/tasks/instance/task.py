@@ -10,8 +10,8 @@ from ...recipes import BaseRecipe, InstanceRecipe
 from ..coco.task import ObjectTask
 
 if TYPE_CHECKING:
-    from .training import InstanceTraining
     from .evaluation import InstanceEvaluation
+    from .training import InstanceTraining
 
 
 class Instance(ObjectTask):

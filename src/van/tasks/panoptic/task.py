@@ -15,10 +15,9 @@ from .options import EvalOptions, PredictOptions
 from .output import PanopticResults
 
 if TYPE_CHECKING:
-    from .training import PanopticTraining
     from .evaluation import PanopticEvaluator
     from .processor import PanopticProcessor
-    from .report import PanopticReport
+    from .training import PanopticTraining
 
 
 class PanopticSegmentation(Task):
