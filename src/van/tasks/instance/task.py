@@ -11,6 +11,7 @@ from ..coco.task import ObjectTask
 
 if TYPE_CHECKING:
     from .evaluation import InstanceEvaluation
+    from .report import InstanceReport
     from .training import InstanceTraining
 
 
@@ -27,6 +28,12 @@ class Instance(ObjectTask):
         from .evaluation import InstanceEvaluation
 
         return InstanceEvaluation
+
+    @property
+    def report(self) -> type[InstanceReport]:
+        from .report import InstanceReport
+
+        return InstanceReport
 
     @property
     def recipe(self) -> type[InstanceRecipe]:

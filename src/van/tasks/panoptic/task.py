@@ -17,6 +17,7 @@ from .output import PanopticResults
 if TYPE_CHECKING:
     from .evaluation import PanopticEvaluator
     from .processor import PanopticProcessor
+    from .report import PanopticReport
     from .training import PanopticTraining
 
 
@@ -48,6 +49,12 @@ class PanopticSegmentation(Task):
 
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data, options)
+
+    @property
+    def report(self) -> type[PanopticReport]:
+        from .report import PanopticReport
+
+        return PanopticReport
 
     @property
     def recipe(self) -> type[PanopticRecipe]:
