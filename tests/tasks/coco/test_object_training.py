@@ -83,7 +83,8 @@ class TestExamples:
 
     def test_the_short_side_is_one_of_those_given(self):
         recipe = slim(**{
-            "augment.jitter": None, "augment.crop": None, "augment.short_sides": (16, 24), "model.min_size": 20, "model.max_size": 30,
+            "augment.jitter": None, "augment.crop": None, "augment.short_sides": (16, 24), "model.min_size": 20,
+            "model.max_size": 30,
         })  # fmt: skip
         example = ObjectExample(recipe, fresh(recipe).config, masks=False)
         truth = objects_of([(0, 0, 20, 20)], [1], (40, 60))
@@ -165,7 +166,7 @@ class TestNetworks:
             assert torch.equal(model.backbone.state_dict()[key], value), key
         assert model.config.backbone.strides == (4, 1, 2, 2)  # the model's own
         assert model.classes == DIGITS
-        with pytest.raises(ConfigError, match="gives a backbone only; set model.name"):
+        with pytest.raises(ConfigError, match=r"gives a backbone only; set model\.name"):
             fresh(recipe.with_options(**{"model.name": None}))
         with pytest.raises(ConfigError, match="no classifiers to keep"):
             fresh(recipe.with_options(**{"model.keep_head": True}))
