@@ -87,7 +87,7 @@ class DFine(ObjectModel):
         }
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """See ObjectModel.losses. In training mode with noisy copies of the true boxes, drawn from torch's generator."""
+        """See ObjectModel.losses. In training mode with noisy copies of the true boxes, from torch's generator."""
         truth = _truth(images, targets)
         maps = self._maps(images)
         chosen = self._choose(maps)
@@ -126,11 +126,13 @@ class DFine(ObjectModel):
         height, width = images.shape[-2:]
         step = self.backbone.config.reductions[-1]
         if height % step or width % step:
-            raise ConfigError(f"images of {height} x {width} pixels; D-FINE needs multiples of {step}: pad or resize them")
+            raise ConfigError(
+                f"images of {height} x {width} pixels; D-FINE needs multiples of {step}: pad or resize them"
+            )
         if (cells := self.config.cells(height, width)) < self.config.queries:
             raise ConfigError(
-                f"images of {height} x {width} pixels give {cells} places, fewer than the {self.config.queries} queries; "
-                "enlarge the images or lower `queries`"
+                f"images of {height} x {width} pixels give {cells} places, fewer than the {self.config.queries} "
+                "queries; enlarge the images or lower `queries`"
             )
 
     def _choose(self, maps: Sequence[Tensor]) -> Chosen:
@@ -144,7 +146,7 @@ class DFine(ObjectModel):
         return Chosen(content=content.detach(), boxes=boxes.detach(), logits=logits, proposals=boxes.sigmoid())
 
     def _decode(self, maps: Sequence[Tensor], content: Tensor, boxes: Tensor, mask: Tensor | None = None) -> Any:
-        """transformers' output of the decoder. boxes: (N, Q, 4) before the sigmoid; mask: (Q, Q), added to attention."""
+        """transformers' output. boxes: (N, Q, 4) before the sigmoid; mask: (Q, Q), added to self-attention."""
         return self.decoder(
             inputs_embeds=content,
             encoder_hidden_states=_flat(maps),
@@ -312,7 +314,7 @@ def _truth(images: Tensor, targets: Sequence[Target]) -> Truth:
 
 @contextmanager
 def _all_layers(decoder: nn.Module) -> Iterator[None]:
-    """While this is open, the decoder gives the outputs of all its layers, which it otherwise does in training alone."""
+    """While this is open, the decoder gives what all its layers find, which it otherwise does in training alone."""
     before, decoder.training = decoder.training, True
     try:
         yield

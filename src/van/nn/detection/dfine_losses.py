@@ -43,8 +43,8 @@ class Truth:
 
     @property
     def counts(self) -> list[int]:
-        """True boxes of each image, up to the last that has one."""
-        return torch.bincount(self.images).tolist()
+        """True boxes of each image, up to the last with any."""
+        return torch.bincount(self.images, minlength=1).tolist()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,9 +121,7 @@ def _numbers(counts: Tensor) -> Sequence[Tensor]:
 @torch.no_grad()
 def match(found: Predictions, truth: Truth) -> list[Pairs]:
     """For each of the S outputs the cheapest pairing of queries and true boxes within each image."""
-    sets, images, queries = found.logits.shape[:3]
     counts = truth.counts
-    counts += [0] * (images - len(counts))
     cost = _costs(found, truth).cpu()  # (S, Q, T)
     assign = _linear_sum_assignment()
     result = []
