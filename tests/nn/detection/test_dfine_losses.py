@@ -150,13 +150,14 @@ def test_a_diverged_network_is_matched_all_the_same():
 
 NOISELESS = {"denoising_queries": 4, "label_noise": 0.0, "box_noise": 0.0}
 CASES = [((3, 1), {}), ((2, 0), {}), ((2, 2), NOISELESS)]  # boxes of the two images, options
+ONE_WITHOUT_COPIES = ((2, 0), NOISELESS)
 
 
 def trained(rank):
     """Losses and gradients of each case: of one process's image of two, or of both where rank is None."""
     here = slice(None) if rank is None else slice(rank, rank + 1)
     results = []
-    for counts, options in CASES:
+    for counts, options in (*CASES, ONE_WITHOUT_COPIES):
         model = tiny_dfine(**options).train()
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -171,10 +172,12 @@ def trained(rank):
 @pytest.mark.long
 def test_two_processes_are_one():
     """Noisy copies are comparable only where images have as many boxes: a process makes as many as fit its own."""
-    for first, second, whole in zip(*over_two_processes(trained), trained(None), strict=True):
-        names = whole[0].keys()
-        for name in names:
-            mean = (first[0].get(name, 0) + second[0].get(name, 0)) / 2
+    results = list(zip(*over_two_processes(trained), trained(None), strict=True))
+    for first, second, whole in results:
+        for name in second[0]:
+            mean = (first[0][name] + second[0][name]) / 2
             torch.testing.assert_close(mean, whole[0][name], atol=1e-5, rtol=1e-5, msg=name)
+    for first, second, whole in results[: len(CASES)]:
+        assert first[0].keys() == second[0].keys() == whole[0].keys()
         for one, other, expected in zip(first[1], second[1], whole[1], strict=True):
             torch.testing.assert_close((one + other) / 2, expected, atol=2e-5, rtol=1e-4)

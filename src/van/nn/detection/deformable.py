@@ -27,6 +27,8 @@ class DeformableAttention(nn.Module):
     GridSample wrongly. The values are the same.
     """
 
+    num_points_scale: Tensor
+
     def __init__(self, hidden_size: int, heads: int, points: Sequence[int]) -> None:
         super().__init__()
         self.heads, self.points = heads, list(points)

@@ -190,10 +190,9 @@ class DFine(ObjectModel):
         for name, part in self.named_children():
             for module in part.modules() if name != "backbone" else ():
                 reset(module, generator)
-        nn.init.xavier_uniform_(self.memory[0].weight, generator=generator)
-        for projection in (*self.input_projections, *self.memory_projections):
-            if isinstance(projection, nn.Sequential):
-                nn.init.xavier_uniform_(projection[0].weight, generator=generator)
+        for part in (self.memory, *self.input_projections, *self.memory_projections):
+            if isinstance(part, nn.Sequential):  # its first layer, before a norm
+                nn.init.xavier_uniform_(part[0].weight, generator=generator)  # type: ignore[arg-type]
         zero(self.proposal_boxes.layers[-1])
         self.decoder.up.fill_(self.config.regression_limit)
         self.decoder.reg_scale.fill_(self.config.regression_scale)
@@ -214,7 +213,7 @@ class DFine(ObjectModel):
         self.config = self.config.with_options(num_classes=num_classes)
         self.classes = self.palette = None
         like = self.proposal_classes.weight
-        place = {"device": like.device, "dtype": like.dtype}
+        place: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         hidden = self.config.hidden_size
         self.proposal_classes = nn.Linear(hidden, num_classes, **place)
         layers = range(self.config.decoder_layers)
