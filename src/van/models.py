@@ -21,27 +21,30 @@ from .checkpoints.limits import ReadBack
 from .checkpoints.reading import describe, for_channels
 from .checkpoints.sources import find
 from .checkpoints.widened import Widened
-from .configs.catalog import MODELS, resolve, why_created_only
+from .configs.catalog import MODELS, resolve
 from .configs.catalog import list_models as list_models
 from .configs.metadata import ModelMetadata
 from .configs.model_config import ModelConfig
+from .configs.object_config import ObjectConfig
 from .errors import CheckpointError, ConfigError, UnknownOptionError, VanNotice
 from .images.preprocess import RECORDS, Preprocess
 from .nn import Backbone, Model
-from .nn.build import build
+from .nn.build import build, built_shapes
 from .nn.dtypes import AUTO, dtype_of, require_values
 from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
 from .nn.optimize import optimize as optimize
 
+layout.shapes.register(ObjectConfig, built_shapes)  # whose heads are other libraries', so that no table lists them
+
 
 def create_model(name: str = "van_b0", *, seed: int | None = None, **options: Any) -> Any:
     """A network with fresh weights, in training mode: a plain torch.nn.Module.
 
-    name: of `list_models()` or an alias, a classifier ("van_b0"), a segmenter ("light_ham_van_b0") or a detector
-    ("retinanet_van_b0", torchvision's); options: fields of VanConfig that differ from it (`num_classes=10`,
-    `embed_dims=(8, 16, 32, 64)`, `attention="sigmoid"`, …), for a segmenter also of SegmenterConfig (`ham_rank=32`),
-    for a detector of DetectorConfig (`min_size=320`).
+    name: of `list_models()` or an alias, a classifier ("van_b0"), a segmenter ("light_ham_van_b0"), a model that finds
+    objects ("retinanet_van_b0", "mask_rcnn_van_b0").
+    options: fields of VanConfig that differ from it (`num_classes=10`, `embed_dims=(8, 16, 32, 64)`,
+    `attention="sigmoid"`, …), for a model with another head also of its configuration (`ham_rank=32`, `min_size=320`).
     seed: of the initial weights; None draws from torch's global generator.
     Raises UnknownNameError for a name or option that does not exist, ConfigError for impossible values.
     """
@@ -50,12 +53,9 @@ def create_model(name: str = "van_b0", *, seed: int | None = None, **options: An
             f"create_model draws fresh weights; van.load({name!r}, pretrained=True) fetches published ones"
         )
     config = MODELS[resolve(name)].with_options(**options)
-    # torchvision's heads draw from the global generator, which is given back; ours take one, and a training's order of
-    # draws is part of its result
-    borrow = seed is not None and bool(config.created_only)
-    with torch.random.fork_rng(devices=[], enabled=borrow):
-        if borrow:
-            torch.manual_seed(seed or 0)
+    # the heads of other libraries draw from the global generator, which is given back; ours do not, and a training's
+    # order of draws is part of its result
+    with torch.random.fork_rng(devices=[], enabled=seed is not None and config.draws_globally):
         model = build(config)
     if not isinstance(model, Model):
         return model
@@ -294,8 +294,6 @@ def _checkpoint_of(model: nn.Module) -> Checkpoint:
         model = inner
     if any(isinstance(module, FoldedBlock) for module in model.modules()):
         raise CheckpointError("a folded network cannot be saved; save the original and fold it after loading")
-    if reason := why_created_only(model):
-        raise ConfigError(reason)
     if not isinstance(model, Model | Backbone):
         raise ConfigError(f"cannot save a {type(model).__name__}; expected a van.nn.Classifier, Segmenter or Backbone")
     require_values(model)
@@ -333,15 +331,19 @@ def _compare_outputs(one: Checkpoint, two: Checkpoint, path: str | Path) -> str:
     both = one.num_classes == two.num_classes
     if BASES in one.arrays:  # of which a format without a place for them knows nothing
         two = replace(two, arrays={BASES: one.arrays[BASES]} | two.arrays)
-    image = np.random.default_rng(0).standard_normal((1, one.backbone.in_chans, 96, 96)).astype(np.float32)
+    shape = (1, one.backbone.in_chans, *one.config.trial_size)
+    image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     with torch.inference_mode():
-        a, b = (_output(_build(side).float(), torch.from_numpy(image), both) for side in (one, two))
-    if not torch.equal(a.nan_to_num(), b.nan_to_num()):
-        worst = (a - b).abs().max().item()
+        a, b = (_outputs(_build(side).float(), torch.from_numpy(image), both) for side in (one, two))
+    for name, values in a.items():
+        if torch.equal(values.nan_to_num(), b[name].nan_to_num()):
+            continue
+        worst = (values - b[name]).abs().max().item()
         raise CheckpointError(f"{path} was written, but its outputs differ from the source's by up to {worst:.3g}")
     return "logits" if both and one.num_classes else "features"
 
 
-def _output(model: Model, image: torch.Tensor, with_head: bool) -> torch.Tensor:
-    """The head's output, else the pooled map of the last stage."""
-    return model.raw(image) if with_head else model.backbone.last(image).mean((2, 3))
+def _outputs(model: Model, image: torch.Tensor, with_head: bool) -> dict[str, torch.Tensor]:
+    """The head's outputs by name, else the pooled map of the last stage."""
+    raw = model.raw(image) if with_head else model.backbone.last(image).mean((2, 3))
+    return {"": raw} if isinstance(raw, torch.Tensor) else raw

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..configs import published_weights as weights
-from ..configs.catalog import why_created_only
 from ..configs.published_weights import Weight
 from ..configs.segmenter import resolve
 from ..errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
@@ -37,8 +36,6 @@ def find(source: str | Path, *, revision: str | None = None, pretrained: bool = 
     source of another type.
     """
     source = _text(source)
-    if (reason := why_created_only(str(source))) and not _exists(source):
-        raise CheckpointError(reason)
     if reason := why_no_path(source):
         raise CheckpointError(f"{str(source)!r} {reason}; expected a checkpoint file, a folder or a hub id")
     there = not pretrained and _exists(source)

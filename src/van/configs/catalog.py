@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import Any
 
 from ..errors import UnknownNameError
 from . import backbone, segmenter
@@ -42,20 +41,3 @@ def resolve(name: str) -> str:
     if key not in MODELS:
         raise UnknownNameError.of("model", name, [*MODELS, *ALIASES])
     return key
-
-
-def why_created_only(model: Any) -> str:
-    """Why a model, or the model of a name, can be created and nothing else yet; "" for all others.
-
-    Anything may be asked about.
-    """
-    config = getattr(model, "config", None)
-    if isinstance(model, str):
-        try:
-            config = MODELS[resolve(model)]
-        except UnknownNameError:
-            return ""
-    if not isinstance(config, ModelConfig) or not config.created_only:
-        return ""
-    name = model if isinstance(model, str) else f"this {type(model).__name__}"
-    return f"{name} is a {config.noun}: {config.created_only}"

@@ -15,9 +15,12 @@ class ModelConfig:
     output_layers: what depends on the classes, "head". statistics: how images are prepared where no file says:
     "official" or "imagenet" (`images.preprocess.RECORDS`).
     output_axes: of what the network gives, N images and K classes first, "N, K, h, w".
-    created_only: of a kind of model that can be created and nothing else yet: what to do with it.
+    draws_globally: whether building the model draws from torch's global generator more than its own parts do: the
+    heads of other libraries do.
     fixed_size_graphs: whether OpenVINO may compile a graph of its own for the sizes that images have, which is faster.
     backbone: the configuration of the backbone, its `num_classes` 0. num_classes: of the output.
+    constants: ends of the keys of the head's tensors that are no parameters, BatchNorm's statistics left out.
+    pipeline_tag: what the Hub calls the task.
     architecture: what shapes the backbone: a classifier's configuration itself, else `backbone`.
     name: as `van list` has it, or one that ends in "van_custom". method: the kind of head.
     """
@@ -27,7 +30,9 @@ class ModelConfig:
     output_layers: ClassVar[str] = "head"
     statistics: ClassVar[str] = "official"
     output_axes: ClassVar[str] = "N, K"
-    created_only: ClassVar[str] = ""
+    constants: ClassVar[tuple[str, ...]] = ()
+    pipeline_tag: ClassVar[str] = "image-feature-extraction"
+    draws_globally: ClassVar[bool] = False
     fixed_size_graphs: ClassVar[bool] = False
 
     if TYPE_CHECKING:
@@ -40,6 +45,16 @@ class ModelConfig:
 
         @property
         def method(self) -> str: ...
+
+    @property
+    def trial_size(self) -> tuple[int, int]:
+        """Height and width of a small image that the model takes."""
+        return 96, 96
+
+    @property
+    def input_rows(self) -> dict[str, str]:
+        """How images become inputs, as (what, value) for people, where the configuration decides it."""
+        return {}
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from .. import __version__, models, ops
-from ..configs.catalog import why_created_only
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..files import atomic_outputs, why_no_path
 from ..inference.description import Description
@@ -179,8 +178,6 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Model:
         source = models.load(source, ema=ema)
     elif ema:
         raise ConfigError("ema chooses between the weights of a file; a model in memory has one set only")
-    if reason := why_created_only(source):
-        raise ConfigError(reason)
     if not isinstance(source, Model):
         kinds = " or ".join(task.noun for task in TASKS.values())
         raise ConfigError(f"{name} is no model of this package; expected a {kinds}")

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from .. import models
-from ..configs.catalog import why_created_only
 from ..configs.metadata import ModelMetadata
 from ..configs.model_config import ModelConfig
 from ..errors import ConfigError, UnknownNameError
@@ -121,8 +120,6 @@ def open_session(
     Raises CheckpointError for a file that cannot be loaded, ConfigError for what no task runs and for options that do
     not fit.
     """
-    if isinstance(source, nn.Module) and (reason := why_created_only(source)):
-        raise ConfigError(reason)
     if engine not in ENGINES:
         raise UnknownNameError.of("engine", engine, ENGINES)
     if isinstance(source, Session):

@@ -7,7 +7,6 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-from ..configs.catalog import why_created_only
 from ..errors import ConfigError, UnknownNameError
 
 MAX_SIDE = 16_384  # pixels
@@ -46,12 +45,6 @@ def file_name(name: str) -> None:
     """A name that can be a folder's."""
     if not name or len(name) > 100 or any(not (c.isalnum() or c in "._-") for c in name):
         raise ConfigError(f"recipe name is {name!r}; use letters, digits, '.', '_' and '-': it names the run's folder")
-
-
-def no_detector(name: str) -> None:
-    """A network that there is a recipe for."""
-    if reason := why_created_only(name):
-        raise ConfigError(reason)
 
 
 def check_head(model: Any) -> None:

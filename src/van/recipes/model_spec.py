@@ -7,7 +7,7 @@ from typing import Any
 
 from ..configs.backbone import ATTENTION_OPTIONS
 from ..errors import ConfigError
-from .checks import check_head, in_range, no_detector, one_of
+from .checks import check_head, in_range, one_of
 
 # Far beyond every network; larger ones would fill the memory before any check.
 _LARGEST = {
@@ -50,8 +50,6 @@ class BaseModelSpec:
     strides: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.name is not None:
-            no_detector(self.name)
         if self.attention is not None:
             one_of("model.attention", self.attention, ATTENTION_OPTIONS)
         for name, high in _LARGEST.items():

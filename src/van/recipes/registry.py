@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from ..configs.catalog import why_created_only
 from ..errors import ConfigError, UnknownNameError
 from .base import BaseRecipe
 
@@ -42,8 +41,6 @@ def register(
 def get_recipe(name: str) -> Any:
     """The recipe of that name (dashes allowed); raises UnknownNameError with a suggestion."""
     key = name.lower().replace("-", "_")
-    if reason := why_created_only(key):
-        raise ConfigError(reason)
     if key not in RECIPES:
         raise UnknownNameError.of("recipe", name, RECIPES)
     return RECIPES[key]()
