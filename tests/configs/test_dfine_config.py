@@ -41,7 +41,7 @@ def test_records_give_the_configuration_back():
         ({"points": (4, 4.5, 4)}, "points is 4.5; every entry must be a whole number"),
         ({"points": 4}, "points is 4; expected 3 entries"),
         ({"bins": 7}, "bins is 7; expected an even number from 4"),
-        ({"encoder_layers": -1}, "encoder_layers is -1; expected 0 to 65,536"),
+        ({"encoder_layers": -1}, "encoder_layers is -1; expected 0 to 64"),
         ({"denoising_queries": 2.5}, "denoising_queries is 2.5; every entry must be a whole number"),
         ({"label_noise": 1.5}, "label_noise is 1.5; expected 0 to 1"),
         ({"box_noise": -0.5}, "box_noise is -0.5; expected a number from 0"),
