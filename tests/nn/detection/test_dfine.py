@@ -243,3 +243,33 @@ def test_weights_keep_the_names_that_files_hold():
     model = tiny_dfine(denoising_queries=8)
     names = {name.rpartition(".")[0] for name, _ in model.named_parameters() if not name.startswith("backbone")}
     assert {re.sub(r"\b\d+\b", "0", name) for name in names} == KEYS
+
+
+class Pair(torch.nn.Module):
+    """Logits and boxes of a model, as a tuple."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels):
+        raw = self.model.raw(pixels)
+        return raw["logits"], raw["boxes"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sampling", ["grid_sample", "gather"])
+def test_onnx_runtime_gives_the_same_at_the_traced_size(sampling, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = tiny_dfine(decoder_layers=2).eval()
+    model.set_sampling(sampling)
+    torch.onnx.export(Pair(model).eval(), (images(),), tmp_path / "dfine.onnx", dynamo=True, verbose=False)
+    session = runtime.InferenceSession(tmp_path / "dfine.onnx")
+    assert ("GridSample" in (tmp_path / "dfine.onnx").read_bytes().decode("latin1")) == (sampling == "grid_sample")
+    others = images(seed=4)
+    logits, boxes = session.run(None, {session.get_inputs()[0].name: others.numpy()})
+    with torch.no_grad():
+        expected = model.raw(others)
+    torch.testing.assert_close(torch.from_numpy(logits), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(boxes), expected["boxes"], atol=1e-4, rtol=0)
