@@ -162,7 +162,7 @@ def fetch_weight(row: Weight) -> Path:
     """
     fetched = fetch_published(row)
     if fetched.failures:
-        warnings.warn(f"{row.name} comes from {fetched.link}: {'; '.join(fetched.failures)}", VanNotice, stacklevel=4)
+        warnings.warn(f"{row.name} comes from {fetched.link}: {'; '.join(fetched.failures)}", VanNotice, stacklevel=5)
     return fetched.path
 
 

@@ -17,7 +17,7 @@ from .published_rows import ROWS
 from .published_rows import SMOKE as SMOKE
 from .weight import Weight as Weight
 
-WEIGHTS: tuple[Weight, ...] = tuple(replace(row, **FACTS.get(row.name, {})) for row in ROWS)
+WEIGHTS: tuple[Weight, ...] = tuple(replace(row, **FACTS[row.name]) if row.name in FACTS else row for row in ROWS)
 
 
 def find(pattern: str = "*") -> list[Weight]:
