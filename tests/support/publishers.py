@@ -4,7 +4,9 @@ Links of the table are https; with http in its place (`plain`) and the environme
 urllib and of the hub's client for any host comes here.
 """
 
+import hashlib
 import http.server
+import json
 import re
 import threading
 import time
@@ -137,6 +139,21 @@ class Publishers(http.server.ThreadingHTTPServer):
         self.serve(f"drive.google.com/uc?export=download&id={drive_id}", page.encode(), kind="text/html; charset=utf-8")
         query = urllib.parse.urlencode(fields)
         return self.serve(f"drive.usercontent.google.com/download?{query}", body, **how)
+
+    def hub(self, repo, commit, files):
+        """A repository of the Hugging Face hub at one commit."""
+        info = {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+        tree = [{"type": "file", "path": name, "size": len(body), "oid": "0" * 40} for name, body in files.items()]
+        answers = {f"revision/{commit}": info, f"tree/{commit}": tree}
+        for address, answer in answers.items():
+            self.serve(
+                f"huggingface.co/api/models/{repo}/{address}", json.dumps(answer).encode(), kind="application/json"
+            )
+        for name, body in files.items():
+            tag = f'"{hashlib.sha256(body).hexdigest()}"'
+            self.serve(
+                f"huggingface.co/{repo}/resolve/{commit}/{name}", body, etag=tag, headers={"X-Repo-Commit": commit}
+            )
 
 
 @contextmanager
