@@ -72,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def send(self, served):
-        headers = {"Content-Type": served.kind, **served.headers}
+        headers = {"Content-Type": served.kind}
         headers |= {"Accept-Ranges": "bytes"} if served.ranges else {}
         headers |= {"ETag": served.etag} if served.etag else {}
         start, status = 0, served.status
@@ -85,7 +85,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(served.body) - 1}/{len(served.body)}"
         if served.length:
             headers["Content-Length"] = str(len(served.body) - start)
-        self.begin(status, headers)
+        self.begin(status, headers | served.headers)
         if self.command == "GET":
             self.body(served, start)
 
