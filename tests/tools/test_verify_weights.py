@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 import van
 from van import cli
 from van.checkpoints import transfer
+from van.configs import published_facts
 from van.configs import published_weights as weights
 from van.errors import UnknownNameError
 from van.tools import verify_photographs, verify_report
@@ -342,8 +343,9 @@ def test_the_proposal_is_what_the_table_should_say(checks, contents, tmp_path, s
     assert facts_in(verify_report.proposal([], facts)) == facts
 
 
-def test_the_proposal_of_nothing_is_the_module_as_it_is():
-    assert facts_in(verify_report.proposal([])) == {}
+def test_the_proposal_of_nothing_is_what_the_module_has():
+    assert facts_in(verify_report.proposal([], {})) == {}
+    assert facts_in(verify_report.proposal([])) == published_facts.FACTS
 
 
 # The command
@@ -355,7 +357,7 @@ def command(server, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(weights, "WEIGHTS", rows)
 
     def run(*arguments):
-        code = cli.main(["verify-weights", *map(str, arguments), "--cache", str(tmp_path / "cache")])
+        code = cli.main(["verify-weights", "--cache", str(tmp_path / "cache"), *map(str, arguments)])
         told = capsys.readouterr()
         return code, told.out, told.err
 
@@ -390,6 +392,7 @@ def test_command_as_json_lines(command):
         (["--write", "there/is/none.py"], "no folder"),
         (["--write", "facts.json"], "facts.json"),
         (["--engines", "torch,onx"], "unknown engine 'onx'"),
+        (["--cache", __file__], "is a file; give a folder"),
     ],
 )
 def test_command_with_bad_input(command, server, arguments, message, tmp_path, monkeypatch):
@@ -413,6 +416,7 @@ HUB_ROWS = """
 import sys
 from dataclasses import replace
 from van import cli
+from van.configs import published_facts
 from van.configs import published_weights as weights
 own = {"num_classes": 7, "model": "van_custom", "dataset": "none"}
 weights.WEIGHTS = tuple(replace(row, **own) for row in weights.WEIGHTS if row.name in ("official/van_b0", "hub/van_b0"))

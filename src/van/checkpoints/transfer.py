@@ -39,6 +39,7 @@ PAUSE_S = 1.0  # before the next attempt, doubled each time
 BLOCK = 1 << 20
 _TEMPORARY_STATUS = (408, 429, 500, 502, 503, 504)
 _RANGE_NOT_SATISFIABLE = 416
+_ADVICE = "; try again, or download it yourself"
 
 # (bytes that have arrived, bytes in all; None: the server does not say)
 Progress = Callable[[int, int | None], None]
@@ -92,7 +93,7 @@ def fetch_first(
             wrong = wrong or error
             reasons.append(str(error))
         except CheckpointError as error:
-            reasons.append(str(error))
+            reasons.append(str(error).removesuffix(_ADVICE))
         tried.append(link)
     message = "; ".join(reasons)
     if wrong is not None:
@@ -127,9 +128,7 @@ def fetch(
         kept = ""
         if part_bytes := _bytes_of(part_path(target, url)):
             kept = f" ({part_bytes:,} bytes have arrived and are kept: the next attempt goes on from there)"
-        raise CheckpointError(
-            f"download of {url} failed: {one_line(error)}{kept}; try again, or download it yourself"
-        ) from error
+        raise CheckpointError(f"download of {url} failed: {one_line(error)}{kept}{_ADVICE}") from error
     return target
 
 

@@ -12,8 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .output import check_writable, json_line, one_line, say, to_json, write_file
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ def run(options: Any) -> int:
     for path in options.report:
         check_writable(path, _JSON, _MARKDOWN)
     check_writable(options.write, ".py")
+    if options.cache is not None and Path(options.cache).exists() and not Path(options.cache).is_dir():
+        raise ConfigError(f"--cache {options.cache} is a file; give a folder for the downloads")
     if options.image is not None:
         read_image(options.image)  # a bad image is reported once, not for every weight
     from ..tools.verify_weights import verify

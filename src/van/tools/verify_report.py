@@ -93,13 +93,13 @@ def proposal(checks: Iterable[Check], known: Mapping[str, Mapping[str, Any]] = p
         for one in _changed(check):
             facts.setdefault(check.weight.name, {})[one.name] = one.found
             said[check.weight.name, one.name] = "new" if one.expected is None else f"was {one.expected!r}"
-    lines = [*_module_head()]
+    lines = _module_head()
     for name in sorted(facts):
         lines.append(f'    "{name}": {{')
         for key in sorted(facts[name], key=_place):
             lines += _entry(key, facts[name][key], said.get((name, key)))
         lines.append("    },")
-    return "\n".join([*lines, "}"]) + "\n"
+    return "\n".join(lines) + ("\n}\n" if facts else "}\n")
 
 
 def _changed(check: Check) -> list[Difference]:
