@@ -421,7 +421,7 @@ def test_a_pickle_that_repeats_a_large_value_is_refused(tmp_path, spelled):
     with pytest.raises(CheckpointError, match="repeats large values"):
         van.load(path)
     path.write_bytes(start + (array + state) * 2 + b"e.")
-    with pytest.raises(CheckpointError, match="holds no Visual Attention Network; it is a list"):
+    with pytest.raises(CheckpointError, match="it is a pickle, but not of named arrays"):
         van.load(path)
 
 

@@ -43,7 +43,7 @@ def starts_like(head: bytes) -> bool:
 def read(path: Path) -> Any:
     """The unpickled object with its arrays.
 
-    Raises UnsafeFileError for a name that is not on the list, ValueError for a broken pickle.
+    Raises UnsafeFileError for a name that is not on the list, ValueError for a broken pickle and one of other values.
     """
     size = path.stat().st_size
     limits = Limits(bytes=size + 1, work=2 * size + Limits().work)  # each byte is handed over twice
@@ -54,6 +54,8 @@ def read(path: Path) -> Any:
                 raise ValueError("something follows its pickle")
     except Refused as refused:
         raise refusal(path, refused) from None
+    if not isinstance(tree, dict) or not any(isinstance(each, Array | dict) for each in tree.values()):
+        raise ValueError("it is a pickle, but not of named arrays")
     return _Filled(growth_limit(size)).value(tree)
 
 
