@@ -479,11 +479,9 @@ def test_every_form_of_messagepack_is_read():
 
 def test_a_link_in_a_tfvan_file_is_not_followed(tmp_path):
     path = port_files.write(tmp_path, "tfvan", port_files.state("tfvan"))
-    other = tmp_path / "other.h5"
-    other.write_bytes(path.read_bytes())
     with h5py.File(path, "a") as file:
         del file["norm1"]
-        file["norm1"] = h5py.ExternalLink(str(other), "norm1")
+        file["norm1"] = h5py.ExternalLink(str(tmp_path / "nowhere.h5"), "norm1")  # following it would be another error
     with pytest.raises(UnsafeFileError, match="norm1 is a link"):
         van.load(path)
 

@@ -98,7 +98,6 @@ class _Reader:
         if kind not in (_ARRAY, _NUMBER):
             raise CheckpointError(f"it holds an extension of type {kind}; expected Flax's arrays")
         stated = inner.value(depth + 1)
-        self.widened += inner.widened
         if inner.place != count or not isinstance(stated, list) or len(stated) != 3:
             raise ValueError("it holds an array without its shape, type and bytes")
         return self.array(*stated)

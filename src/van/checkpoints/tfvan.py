@@ -51,7 +51,7 @@ def detect(content: Content) -> bool:
     with keras_layers.opened(content) as file:
         if not {"layer_names", "layer_names0", "model_weights"} & {*file.attrs, *file}:
             return False
-        keras_layers.datasets(file)  # refuses links before one is followed
+        keras_layers.datasets(file)  # refuses links, before one is followed
         layers = keras_layers.layers_of(file)
     return layers is not None and any(_BLOCK.match(name) for names in layers.weights.values() for name in names)
 
