@@ -31,6 +31,7 @@ class MaskRCNNConfig(InstanceSegmenterConfig):
 
     section: ClassVar[str] = "mask_rcnn"
     prefix: ClassVar[str] = "mask_rcnn"
+    selects: ClassVar[bool] = True
 
     channels: int = 256
     smallest_anchor: int = 32

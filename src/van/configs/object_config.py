@@ -26,6 +26,8 @@ class ObjectConfig(HeadConfig):
     prefix: what the names of the method's models begin with.
     size_divisor: the sides of what the network gets are multiples of it; images are padded at the right and bottom.
     stretched: images become squares of `min_size`, whatever their shape; `max_size` plays no part then.
+    selects: the network itself leaves out objects below `score_threshold` and beyond `detections_per_image`, so that
+        whoever runs it can only be stricter.
     backbone: its `num_classes` is 0; `num_classes` of the model is below.
     num_classes: kinds of objects, background not counted (of panoptic models: things and stuff).
     min_size, max_size: images are resized to a short side of `min_size` unless the long one would pass `max_size`.
@@ -36,6 +38,7 @@ class ObjectConfig(HeadConfig):
     prefix: ClassVar[str]
     size_divisor: ClassVar[int] = 32
     stretched: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
     statistics: ClassVar[str] = "imagenet"
     draws_globally: ClassVar[bool] = True
 

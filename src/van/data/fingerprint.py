@@ -9,6 +9,8 @@ from typing import Any
 # class (or "images" where there is no class per image) -> [number of files, digest of their names in order]
 Fingerprint = dict[str, list[Any]]
 
+# The group of what is said about the images; its entries are one per image.
+ANNOTATIONS = "annotations"
 SHOWN = 5
 
 
@@ -30,7 +32,9 @@ def differences(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint
     for part in before:
         for group in dict.fromkeys((*before[part], *now.get(part, {}))):
             had, has = (each.get(group, [0, ""]) for each in (before[part], now.get(part, {})))
-            if had[0] != has[0]:
+            if group == ANNOTATIONS:
+                found += [f"{part}: other annotations than before"] * (had != has)
+            elif had[0] != has[0]:
                 found.append(f"{part}: {group!r} has {has[0]} images, had {had[0]}")
             elif had[1] != has[1]:
                 found.append(f"{part}: {group!r} has other images than before")

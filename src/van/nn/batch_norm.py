@@ -23,7 +23,7 @@ def set_batch_norm(model: nn.Module, policy: str) -> None:
     "trained": each process normalises by its own batch, and keeps running statistics. "frozen": the statistics stay
     those of the checkpoint, in training too; scales and shifts are trained (OpenMMLab's `norm_eval`; to keep these as
     well, freeze the stages). "sync": batches are normalised over all processes, by torch's SyncBatchNorm on CUDA, and
-    over gloo on CPUs, where every process must have equally many images.
+    over gloo on CPUs.
     The keys of the model's state do not change, nor do frozen stages.
     Raises UnknownNameError for another policy, ConfigError for a model without a backbone, or one that is synchronised
     and should not be any more.
@@ -60,7 +60,7 @@ def sync_on_cpu(network: nn.Module) -> nn.Module:
 
 
 class _GlooBatchNorm(nn.BatchNorm2d):
-    """(N, C, H, W) normalised by mean and variance over all processes, which hold equally many images."""
+    """(N, C, H, W) normalised by mean and variance over all processes, whose images may differ in size."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         if not self.training or not dist.is_initialized():
@@ -71,11 +71,15 @@ class _GlooBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         ranks = dist.get_world_size()
-        mean = all_reduce(input.mean((0, 2, 3))) / ranks  # (C,)
+        own = input.numel() // input.shape[1]
+        total = torch.tensor(own)
+        dist.all_reduce(total)
+        count = int(total)
+        share = own * ranks / count  # 1 where all hold equally many pixels
+        mean = all_reduce(share * input.mean((0, 2, 3))) / ranks  # (C,)
         centred = input - mean[:, None, None]
-        variance = all_reduce(centred.square().mean((0, 2, 3))) / ranks  # (C,)
+        variance = all_reduce(share * centred.square().mean((0, 2, 3))) / ranks  # (C,)
         with torch.no_grad():
-            count = ranks * input.numel() // input.shape[1]
             self.num_batches_tracked.add_(1)
             momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)

@@ -87,8 +87,9 @@ def recalibrate(network: nn.Module, norms: Sequence[_Norm], batches: Any) -> Non
     with _as_training(network, norms):
         for norm in norms:
             norm.reset_running_stats()
+        run: Any = getattr(network, "raw", network)  # models that find objects are called with lists of images
         for images in batches:
-            network(images.to(device))
+            run(images.to(device))
 
 
 def _norms(network: nn.Module) -> Iterator[tuple[str, _Norm]]:

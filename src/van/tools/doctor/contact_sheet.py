@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -16,6 +18,19 @@ from .pictures import contact_sheet, overlay
 from .report import Report
 
 TILES = 12
+
+
+class Shown(Protocol):
+    """Of which images to choose: those with trouble, the classes of each image, and the images of each class, (K,)."""
+
+    @property
+    def troubled(self) -> list[int]: ...
+
+    @property
+    def present(self) -> Mapping[int, frozenset[int]]: ...
+
+    @property
+    def images(self) -> np.ndarray: ...
 
 
 def draw(report: Report[LabelMapStatistics], split: str | None = None) -> Image.Image:
@@ -47,7 +62,7 @@ def draw(report: Report[LabelMapStatistics], split: str | None = None) -> Image.
     return contact_sheet(tiles, entries, title=title)
 
 
-def chosen_images(found: LabelMapStatistics) -> list[int]:
+def chosen_images(found: Shown) -> list[int]:
     """Indices for the sheet: some trouble, then images that add the rarest class not yet shown, then any."""
     chosen = list(dict.fromkeys(found.troubled))[: TILES // 3]
     shown = {label for index in chosen for label in found.present.get(index, ())}

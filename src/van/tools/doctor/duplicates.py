@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from itertools import combinations
 from typing import Any, TypeAlias
+
+from PIL import Image
 
 from .split_statistics import SplitStatistics
 
@@ -33,3 +36,9 @@ def groups(splits: Splits) -> list[list[tuple[str, str]]]:
         for digest, names in statistics.copies.items():
             found.setdefault(digest, []).extend((split, name) for name in names)
     return [group for group in found.values() if len(group) > 1]
+
+
+def digest_of(image: Image.Image) -> bytes:
+    """The same for images of the same size and pixels, whatever their files are called and how they are packed."""
+    size = f"{image.width} {image.height} ".encode()
+    return blake2b(size + image.tobytes(), digest_size=16).digest()

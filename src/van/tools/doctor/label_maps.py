@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from PIL import Image
 from ...data.masks import UNKNOWN, MaskRule, StoredMask, show
 from ...data.segmentation import SPLITS, FolderSegmentation, SegmentationData, open_segmentation, splits_of
 from ...errors import DataError
-from .duplicates import across
+from .duplicates import across, digest_of
 from .label_map_findings import class_weights, findings
 from .label_map_statistics import LISTED, LabelMapStatistics, MaskContents, PairRead
 from .report import Report
@@ -165,7 +164,7 @@ class LabelMapReader(SplitReader[PairRead]):
         return PairRead(
             index=index,
             name=self.data.name(index),
-            digest=None if image is None else _digest(image),
+            digest=None if image is None else digest_of(image),
             size=size,
             troubles=tuple(troubles),
             mask=None if mask is None else self._contents(index, mask),
@@ -198,9 +197,3 @@ class LabelMapReader(SplitReader[PairRead]):
             alarming=bool((mask.labels == UNKNOWN).any()),
             disputed=mask.disputed,
         )
-
-
-def _digest(image: Image.Image) -> bytes:
-    """The same for images of the same size and pixels, whatever their files are called and how they are packed."""
-    size = f"{image.width} {image.height} ".encode()
-    return blake2b(size + image.tobytes(), digest_size=16).digest()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
+from ...data.object_data import described_labels, holds_panoptic, layout_name
 from ...data.segmentation import is_label_maps
 from ...data.split_folders import folder_names
 from ...errors import ConfigError, DataError
@@ -16,6 +17,8 @@ from ...files import why_no_path
 from .class_folders import ClassFolders, is_class_folders
 from .contact_sheet import draw
 from .label_maps import LabelMaps
+from .object_sheet import draw as draw_objects
+from .objects import ObjectFiles
 from .report import Report
 from .walk import OpenedData, walk
 
@@ -34,16 +37,21 @@ class Layout:
 
 
 LABEL_MAPS = Layout(LabelMaps, draw)
+OBJECTS = Layout(ObjectFiles, draw_objects)
 CLASS_FOLDERS = Layout(ClassFolders)
 
 
 def layout_of(data: str | Path) -> Layout:
-    """The layout of a data set: a folder, a dataset.yaml, or 'scenes'.
+    """The layout of a data set: a folder, a dataset.yaml or data.yaml, a JSON file, or 'scenes'.
 
-    Raises DataError for what can be neither class folders nor label maps.
+    Raises DataError for what can be no data set.
     """
+    if described_labels(data):
+        return OBJECTS
     if is_label_maps(data):
         return LABEL_MAPS
+    if not why_no_path(data) and (layout_name(data) or holds_panoptic(data)):
+        return OBJECTS
     _check_folder(data)
     return CLASS_FOLDERS if is_class_folders(data) else LABEL_MAPS  # which says what it looked for
 
@@ -56,7 +64,7 @@ def _check_folder(data: str | Path) -> None:
     if found:
         raise DataError(
             f"{str(data)!r} {found}; expected a folder with a folder per class, with train/ and val/ of them, or with "
-            "label maps in a published layout; a dataset.yaml; or 'scenes'"
+            "label maps in a published layout; a dataset.yaml; COCO's or YOLO's files; or 'scenes'"
         )
 
 
@@ -80,5 +88,5 @@ def contact_sheet_of(data: str | Path) -> Draw:
     """What draws the contact sheet of a data set's report; raises ConfigError for a layout that has none."""
     sheet = layout_of(data).draw
     if sheet is None:
-        raise ConfigError("--sheet draws label maps; a folder of labelled images has none: leave it out")
+        raise ConfigError("--sheet draws label maps and objects; a folder of labelled images has none: leave it out")
     return sheet
