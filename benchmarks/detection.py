@@ -117,9 +117,8 @@ def measure(name: str, size: int, rounds: int) -> list[dict[str, Any]]:
             for i in range(rounds):
                 for side in both if i % 2 else reversed(both):
                     times[side].append(1e3 * seconds(both[side][task]))
-            rows.append(
-                {"network": name, "task": task, "sides": {s: summary(v, times["ours"]) for s, v in times.items()}}
-            )
+            found = {side: summary(values, times["ours"]) for side, values in times.items()}
+            rows.append({"network": name, "task": task, "sides": found})
     return rows
 
 

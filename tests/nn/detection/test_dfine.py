@@ -15,6 +15,7 @@ from tiny_dfine import images, targets, tiny_dfine, transformers_twin
 import van
 from van.configs.dfine import DFINES
 from van.errors import ConfigError
+from van.nn.detection.boxes import to_centers, to_corners
 from van.nn.object_model import detections
 
 
@@ -84,6 +85,28 @@ def test_losses_in_eval_mode_are_of_all_layers_and_without_noise():
     assert first == second
     assert first["ddf"] > 0
     assert not model.decoder.training
+
+
+@pytest.mark.parametrize("options", [{"denoising_queries": 8}, {"decoder_layers": 1}])
+def test_losses_get_each_layers_boxes_with_the_distributions_that_they_come_from(options, monkeypatch):
+    model, seen = tiny_dfine(**options).train(), []
+    monkeypatch.setattr("van.nn.detection.dfine.dfine_losses", lambda *given: seen.append(given) or {"vfl": 0})
+    model.losses(images(), targets())
+    found, truth, offsets, noisy = seen[0]
+    layers = model.config.decoder_layers
+    assert [len(found.logits), len(found.boxes), len(found.corners)] == [layers + 2, layers + 2, layers]
+    for each in [found, noisy.predictions] if noisy else [found]:
+        center, size = each.references[..., :2], each.references[..., 2:] / offsets.scale
+        moved = each.corners.softmax(-1) @ offsets.values + offsets.scale / 2  # (L, N, Q, 4)
+        corners = torch.cat([center - moved[..., :2] * size, center + moved[..., 2:] * size], -1)
+        torch.testing.assert_close(to_corners(each.boxes[:layers]), corners)
+        torch.testing.assert_close(each.boxes[layers], each.references)  # the first layer's own box
+    torch.testing.assert_close(truth.boxes, to_centers(torch.cat([t["boxes"] for t in targets()]) / 64))
+    assert truth.images.tolist() == [0, 0, 1]
+    if noisy:  # four copies of each of the three boxes
+        assert (noisy.groups, len(noisy.pairs), noisy.predictions.logits.shape[2]) == (4, 12, 16)
+        assert noisy.pairs.truths.tolist() == [0, 1] * 4 + [2] * 4
+        assert noisy.pairs.images.tolist() == [0] * 8 + [1] * 4
 
 
 def test_checkpointed_backbones_have_the_same_gradients():

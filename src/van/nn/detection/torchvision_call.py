@@ -5,7 +5,6 @@ Shapes: N images, C channels, H, W sides of the padded batch, h, w those of one 
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...configs.object_config import ObjectConfig
-from ...errors import DataError, MissingExtraError
+from ...configs.older_detectors import present_key
+from ...errors import ConfigError, DataError, MissingExtraError
 from ..object_model import Detections, ObjectModel, Size, Target
-
-# Keys of version 0.1's detectors, which were torchvision's own -> ours.
-_OLDER = (
-    (r"backbone\.backbone\.", "backbone."),
-    (r"backbone\.fpn\.inner_blocks\.(\d+)\.0\.", r"pyramid.laterals.\1."),
-    (r"backbone\.fpn\.layer_blocks\.(\d+)\.0\.", r"pyramid.outputs.\1."),
-    (r"backbone\.fpn\.extra_blocks\.p6\.", "pyramid.extras.0."),
-    (r"backbone\.fpn\.extra_blocks\.p7\.", "pyramid.extras.1."),
-)
 
 
 def require_torchvision() -> None:
@@ -33,15 +24,6 @@ def require_torchvision() -> None:
         import torchvision  # noqa: F401
     except ImportError as error:
         raise MissingExtraError.of("torchvision", "detection", "for detectors") from error
-
-
-def present_key(key: str) -> str:
-    """The key of a tensor of a detector of version 0.1 as it is called now; any other key as it is."""
-    for pattern, replacement in _OLDER:
-        key, found = re.subn(f"^{pattern}", replacement, key)
-        if found:
-            break
-    return key
 
 
 class TorchvisionDetector(ObjectModel):
@@ -55,16 +37,16 @@ class TorchvisionDetector(ObjectModel):
         self.config = config
         self.register_load_state_dict_pre_hook(_rename_older)
 
-    def forward(  # type: ignore[override]
-        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
-    ) -> Any:
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
         """torchvision's call. Training: a dict of losses; eval: one dict of boxes, labels, scores (and masks) each.
 
         images: (in_chans, h, w) on the 0 … 1 scale, of any sizes; they are resized and normalised as the configuration
         says. targets: per image `boxes` (K, 4), corners x, y, x, y in pixels, `labels` (K,) from 1, and where the model
         finds masks `masks` (K, h, w). The results are alike, masks (K, 1, h, w) as probabilities.
-        Raises DataError in training for missing targets and for boxes without area.
+        Raises ConfigError for what are no such images, DataError in training for missing targets and for boxes without
+        area.
         """
+        _require_images(images, self.config.backbone.in_chans)
         if self.training:
             _require_targets(targets, len(images))
         transform = self._transform()
@@ -93,9 +75,8 @@ class TorchvisionDetector(ObjectModel):
 
 
 def _rename_older(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    older = {
-        key: prefix + present_key(key.removeprefix(prefix)) for key in state if key.startswith(f"{prefix}backbone.")
-    }
+    keys = [key for key in state if key.startswith(f"{prefix}backbone.")]
+    older = {key: prefix + present_key(key.removeprefix(prefix)) for key in keys}
     older = {key: present for key, present in older.items() if key != present}
     for key, present in older.items():
         state[present] = state.pop(key)
@@ -103,10 +84,30 @@ def _rename_older(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: A
         model.adapt_older(state, prefix)
 
 
+def _require_images(images: Sequence[Tensor], channels: int) -> None:
+    if not len(images):
+        raise ConfigError("there are no images; expected a list of one or more")
+    for image in images:
+        if image.ndim != 3 or image.shape[0] != channels:
+            raise ConfigError(
+                f"an image has shape {tuple(image.shape)}; this model takes a list of ({channels}, H, W): [image] is "
+                "one of one image"
+            )
+
+
+def require_one_target_each(targets: Sequence[Any], images: int, *names: str) -> None:
+    """Raise DataError unless there is a target for every image, and each has the entries of these names."""
+    if len(targets) != images:
+        raise DataError(f"training on {images} images got {len(targets)} targets; expected one per image")
+    for i, target in enumerate(targets):
+        if missing := [name for name in names if name not in target]:
+            raise DataError(f"the target of image {i} has no {' and no '.join(missing)}")
+
+
 def _require_targets(targets: Sequence[Mapping[str, Tensor]] | None, images: int) -> None:
-    if targets is None or len(targets) != images:
-        given = "none" if targets is None else len(targets)
-        raise DataError(f"training on {images} images got {given} targets; expected one per image")
+    if targets is None:
+        raise DataError(f"training on {images} images got no targets; expected one per image")
+    require_one_target_each(targets, images, "boxes", "labels")
     for i, target in enumerate(targets):
         boxes = target["boxes"]
         if boxes.ndim != 2 or boxes.shape[-1] != 4:
@@ -130,10 +131,8 @@ def _from_one(found: Detections) -> dict[str, Tensor]:
 
 def conv_like(old: nn.Conv2d, out_channels: int) -> nn.Conv2d:
     """A convolution of another width, on the same device, in the same precision; its weights are not initialised."""
-    weight = old.weight
-    new = nn.Conv2d(
-        old.in_channels, out_channels, old.kernel_size, padding=old.padding, device=weight.device, dtype=weight.dtype
-    )
+    side, like = old.kernel_size[0], old.weight
+    new = nn.Conv2d(old.in_channels, out_channels, side, padding=side // 2, device=like.device, dtype=like.dtype)
     return new.train(old.training)
 
 
