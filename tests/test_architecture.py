@@ -175,22 +175,46 @@ def test_heavy_packages_stay_where_they_are_used(module):
         assert "huggingface_hub" not in found or name in HUB_IN_CHECKPOINTS
 
 
+# What tasks share in a folder of its own: no task, and it knows none.
+SHARED_BY_TASKS = {"coco": {"detection", "instance", "panoptic"}}
+
+
+def strangers(module: str, source: Path = SOURCE) -> set[str]:
+    """Other tasks that a module of a task's folder imports, and shared folders that are not for it."""
+    inside = [path for path in (source / "tasks").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    folders = {path.name for path in inside}
+    own = module.split(".")[1]
+    others = {name.split(".")[1] for name in imports_of(module, source) if name.startswith("tasks.")} & folders
+    return {other for other in others - {own} if own not in SHARED_BY_TASKS.get(other, set())} if own in folders else set()
+
+
 def test_tasks_do_not_know_each_other():
-    folders = {path.name for path in (SOURCE / "tasks").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert len(folders) > 1
-    for module in (module for module in MODULES if module.startswith("tasks.")):
-        own = module.split(".")[1]
-        others = {name.split(".")[1] for name in imports_of(module) if name.startswith("tasks.")}
-        assert own not in folders or not (others & folders) - {own}, module
+    found = {module: strangers(module) for module in MODULES if module.startswith("tasks.")}
+    assert sum(module.endswith(".task") for module in found) > 4
+    assert {module: others for module, others in found.items() if others} == {}
+
+
+@pytest.mark.parametrize(
+    ("importing", "imported"), [("detection", "instance"), ("coco", "panoptic"), ("classification", "coco")]
+)
+def test_a_task_that_knows_another_would_be_caught(tmp_path, importing, imported):
+    for folder in (importing, imported):
+        (tmp_path / "tasks" / folder).mkdir(parents=True)
+        (tmp_path / "tasks" / folder / "task.py").write_text("")
+    (tmp_path / "tasks" / importing / "x.py").write_text(f"from ..{imported}.task import y\n")
+    assert strangers(f"tasks.{importing}.x", tmp_path) == {imported}
 
 
 # What asks which task something is of; only `tasks` and `configs` may.
 BRANCHES = re.compile(
     r"""isinstance\([^\n]*\b(?:Segmenter|Classifier|VanConfig|SegmenterConfig|ClassificationData|SegmentationData
-        |Prediction|MaskPrediction|MaskEvaluation|(?!BaseRecipe)\w*Recipe)\b
+        |Prediction|MaskPrediction|MaskEvaluation|(?!BaseRecipe)\w*Recipe
+        |ObjectConfig|DetectorConfig|InstanceSegmenterConfig|PanopticSegmenterConfig|ObjectModel|ObjectPrediction
+        |PanopticPrediction|CocoEvaluation|ObjectData|PanopticData)\b
     |\.task\s*(?:==|!=|\bin\b|\bis\b)
-    |[=!]=\s*["'](?:classification|segmentation)["']|["'](?:classification|segmentation)["']\s*[=!]=
-    |\b_?(?:is|are)_(?:classifier|segmenter)s?\b""",
+    |[=!]=\s*["'](?:classification|segmentation|detection|instance|panoptic)["']
+    |["'](?:classification|segmentation|detection|instance|panoptic)["']\s*[=!]=
+    |\b_?(?:is|are)_(?:classifier|segmenter|detector)s?\b""",
     re.VERBOSE,
 )
 
@@ -212,6 +236,8 @@ def test_nothing_outside_asks_which_task_it_is():
         'if told.task != "segmentation":',
         'return "classification" == name',
         "if is_segmenter(source):",
+        "isinstance(config, DetectorConfig)",
+        'if task == "panoptic":',
     ],
 )
 def test_a_branch_on_a_task_would_be_caught(tmp_path, line):

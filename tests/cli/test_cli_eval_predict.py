@@ -101,7 +101,7 @@ class TestPredict:
         (tmp_path / "bad.json").write_text("{}")
         for source, message in (
             ("imagenet-1k", "1000 class names for 10 classes"),
-            (tmp_path / "gone.txt", "cannot read class names from"),
+            (tmp_path / "gone.txt", "gone.txt: it does not exist"),
             (tmp_path / "bad.json", "holds no list of names"),
         ):
             assert message in one_line(*run("predict", checkpoint, images, "--classes", source))

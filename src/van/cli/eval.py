@@ -1,4 +1,5 @@
-"""Evaluate checkpoints: top-1, top-5, loss of classifiers, aAcc, mIoU, mAcc of segmenters, tables, confusion matrix.
+"""Evaluate checkpoints: top-1, top-5, loss of classifiers, aAcc, mIoU, mAcc of segmenters, AP of detectors and
+instance segmenters, PQ of panoptic segmenters, tables, confusion matrix.
 
 Several checkpoints (files, folders, quoted globs) make one table, best first; exit code 1 when some failed.
 """
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..tasks import TASKS
+from ..tasks.options import plural
 from .inference import BATCH_SIZE, TaskArguments, add_inference_arguments, add_task_arguments, command_line
 from .output import check_writable, print_table, progress_bar, say, to_csv, to_json, write_file
 from .tables import print_titled, rich_table
@@ -29,7 +31,10 @@ def add_arguments(parser: Any) -> None:
         help="checkpoint files, folders of them (a run's or a repository's folder is one), globs, hub ids, published "
         "weights, exported files",
     )
-    data = "; ".join(f"{task.noun}s: {task.data_help}" for task in TASKS.values())
+    kinds: dict[str, list[str]] = {}
+    for task in TASKS.values():
+        kinds.setdefault(task.data_help, []).append(task.noun)
+    data = "; ".join(f"{plural(nouns)}: {text}" for text, nouns in kinds.items())
     parser.add_argument("--data", required=True, help=data)
     add_task_arguments(parser, "eval_options")
     parser.add_argument(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import Field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import Field, replace
 from typing import Any, Literal
 
 from ..errors import ConfigError
@@ -18,6 +18,7 @@ __all__ = ["TaskArguments", "add_inference_arguments", "add_task_arguments", "co
 Kind = Literal["predict_options", "eval_options"]
 
 BATCH_SIZE = 32
+SHARED = "what several kinds of models take, each in its way"
 
 
 def add_inference_arguments(parser: Any) -> None:
@@ -96,12 +97,24 @@ def _keys(task: Task, kind: Kind) -> set[str]:
 
 def _offered(kind: Kind) -> dict[str, tuple[Flag, Any]]:
     """Key -> (flag, default on the command line) of every task's options."""
-    found: dict[str, tuple[Flag, Any]] = {}
+    owners: dict[str, list[tuple[str, Flag, Any]]] = {}
     for task in TASKS.values():
         for each, flag in _flags(task, kind):
             default = False if flag.kind is bool else None if each.default is OWN else each.default
-            found.setdefault(flag.key, (flag, default))
-    return found
+            owners.setdefault(flag.key, []).append((task.noun, flag, default))
+    return {key: (_shared([(noun, flag) for noun, flag, _ in of]), of[0][2]) for key, of in owners.items()}
+
+
+def _shared(owners: Iterable[tuple[str, Flag]]) -> Flag:
+    """The flag of tasks that have one of the same name: with what each says of it, where they say different things."""
+    texts: dict[str, list[str]] = {}
+    for noun, flag in owners:
+        texts.setdefault(flag.help, []).append(noun)
+    first = next(flag for _, flag in owners)
+    if len(texts) == 1:
+        return first
+    said = "; ".join(f"{plural(nouns)}: {text}" for text, nouns in texts.items())
+    return replace(first, help=said, group=SHARED)
 
 
 def command_line(verb: str, add_arguments: Callable[[Any], None], options: Any) -> str:

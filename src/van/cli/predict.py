@@ -1,7 +1,9 @@
 """Predict images: files, folders (searched to any depth) and quoted globs.
 
 A classifier labels each image. A segmenter writes an overlay with a legend and an index PNG of each into --out
-(default: segmentation/). A bad image is reported and skipped; exit code 1 when some failed, 2 when none could be done.
+(default: segmentation/). Detectors, instance and panoptic segmenters draw what they find into --out (default: objects/,
+panoptic/), or list it in a file: --out found.json, found.csv. A bad image is reported and skipped; exit code 1 when some
+failed, 2 when none could be done.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--format", help=f"{', '.join(FORMATS)} (default: by the suffix of --out, else table)")
     parser.add_argument(
         "--out",
-        help=f"write into this file ({', '.join(SUFFIXES)}), do not print; segmenters: the folder of the pictures",
+        help=f"write into this file ({', '.join(SUFFIXES)}), do not print; all but classifiers: the folder of the "
+        "pictures (segmenters: nothing else)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="leave out what an earlier run wrote into --out (.jsonl, .csv, a folder)"
@@ -46,7 +49,7 @@ def run(options: Any) -> int:
 
     session = _open(options)
     table = session.task.results
-    place = _Entries(options, table) if table.folder is None else _Folder(options, table)
+    place = _Folder(options, table) if _draws(table, options.out) else _Entries(options, table)
     images, failures = find_images(options.paths)
     if not images:
         raise DataError("; ".join(f"{failure.image}: {failure.reason}" for failure in failures[:COMPLAINTS]))
@@ -74,6 +77,12 @@ def _open(options: Any) -> Session:
     names = ("device", "precision", "ema", "optimize", "trust")
     chosen = {name: getattr(options, name) for name in names}
     return open_session(options.checkpoint, **chosen, parse=TaskArguments(options, "predict_options"))
+
+
+def _draws(table: ResultTable, out: str | None) -> bool:
+    """Whether results get files of their own; where entries say everything, a file of them can be had instead."""
+    listed = out is not None and Path(out).suffix.lower() in SUFFIXES and not Path(out).is_dir()
+    return table.folder is not None and not (listed and table.entries_suffice)
 
 
 def _predictor(session: Session, options: Any) -> Predictor:

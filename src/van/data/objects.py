@@ -88,6 +88,10 @@ class ObjectData(LabelledData[Objects]):
         """What the data set calls the image in its files."""
         raise NotImplementedError
 
+    def labels(self, index: int) -> np.ndarray:
+        """(K,) int64: the classes of an image's objects, for layouts that know them without decoding the image."""
+        return self.load(index)[1].labels
+
     def class_counts(self) -> Sequence[int]:
         """Objects of each class in the whole split."""
         raise NotImplementedError

@@ -34,7 +34,7 @@ def _imagenet() -> list[str]:
 
 
 def _read(path: Path) -> list[str]:
-    if path.exists() and (reason := why_no_file(path)):
+    if reason := why_no_file(path):
         raise DataError(f"cannot read class names from {path}: it {reason}")
     try:
         text = path.read_text("utf-8")

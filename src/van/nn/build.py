@@ -8,12 +8,16 @@ from typing import Any
 from torch import nn
 
 from ..configs.backbone import VanConfig
+from ..configs.dfine import DFineConfig
+from ..configs.mask2former import InstanceMask2FormerConfig, Mask2FormerConfig
 from ..configs.mask_rcnn import CascadeMaskRCNNConfig, MaskRCNNConfig
 from ..configs.model_config import ModelConfig
 from ..configs.retinanet import RetinaNetConfig
 from ..configs.segmenter import SegmenterConfig
 from ..errors import ConfigError
 from .classifier import Classifier
+from .detection.dfine import DFine
+from .detection.mask2former import Mask2Former
 from .detection.mask_rcnn import MaskRCNN
 from .detection.retinanet import RetinaNet
 from .segmenter import Segmenter
@@ -25,6 +29,9 @@ BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
     RetinaNetConfig: RetinaNet,
     MaskRCNNConfig: MaskRCNN,
     CascadeMaskRCNNConfig: MaskRCNN,
+    DFineConfig: DFine,
+    Mask2FormerConfig: Mask2Former,
+    InstanceMask2FormerConfig: Mask2Former,
 }
 
 

@@ -10,7 +10,11 @@ from .classification.augment_spec import AugmentSpec
 from .classification.data_spec import DataSpec
 from .classification.loss_spec import CriterionSpec
 from .classification.spec import ModelSpec, TrainerSpec
+from .coco.presets import presets as _object_presets
+from .detection import DETECTION_RECIPES, DetectionRecipe
+from .instance import INSTANCE_RECIPES, InstanceRecipe
 from .optim_spec import OptimSpec
+from .panoptic import PANOPTIC_RECIPES, PanopticRecipe
 from .registry import (
     KINDS,
     PRESETS_OF,
@@ -38,9 +42,12 @@ __all__ = [
     "BaseRecipe",
     "CriterionSpec",
     "DataSpec",
+    "DetectionRecipe",
     "EpochRecipe",
+    "InstanceRecipe",
     "ModelSpec",
     "OptimSpec",
+    "PanopticRecipe",
     "Recipe",
     "ScheduleSpec",
     "SegmentationRecipe",
@@ -60,3 +67,6 @@ AnyRecipe = BaseRecipe
 
 register(Recipe, CLASSIFICATION_RECIPES, CLASSIFICATION_PRESETS)
 register(SegmentationRecipe, SEGMENTATION_RECIPES, PRESETS)
+register(DetectionRecipe, DETECTION_RECIPES, _object_presets())
+register(InstanceRecipe, INSTANCE_RECIPES, _object_presets())
+register(PanopticRecipe, PANOPTIC_RECIPES, _object_presets())

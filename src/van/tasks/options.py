@@ -85,8 +85,9 @@ def changed(options: object) -> list[str]:
 
 
 def plural(nouns: Iterable[str]) -> str:
-    """`classifiers and segmenters`."""
-    return " and ".join(f"{noun}s" for noun in nouns)
+    """`classifiers and segmenters`, `classifiers, segmenters and detectors`."""
+    *others, last = [f"{noun}s" for noun in nouns]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 # ---- texts of the command line

@@ -10,7 +10,10 @@ from ..configs.model_config import ModelConfig
 from ..errors import ConfigError, UnknownNameError, UnknownOptionError
 from .base import EvalOptions, Task
 from .classification.task import CLASSIFICATION
+from .detection.task import DETECTION
+from .instance.task import INSTANCE
 from .options import plural
+from .panoptic.task import PANOPTIC
 from .segmentation.task import SEGMENTATION
 
 if TYPE_CHECKING:
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options")
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CLASSIFICATION, SEGMENTATION, DETECTION, INSTANCE, PANOPTIC)
+}
 
 
 def register(task: Task) -> Task:

@@ -58,11 +58,13 @@ class ResultTable(ABC):
 
     columns: of CSV, the image first. folder: where the files of results go unless a folder is given; None for a task
     whose results are entries only. endings: what `Output.save` adds to a stem, one per file.
+    entries_suffice: whether entries hold all of a result, so that a file of them can be had without the pictures.
     """
 
     columns: ClassVar[tuple[str, ...]]
     folder: ClassVar[str | None] = None
     endings: ClassVar[tuple[str, ...]] = ()
+    entries_suffice: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, entry: Mapping[str, Json]) -> list[Row]:

@@ -85,8 +85,9 @@ def recalibrate(network: nn.Module, norms: Sequence[_Norm], batches: Any) -> Non
     with _as_training(network, norms):
         for norm in norms:
             norm.reset_running_stats()
+        run: Any = getattr(network, "raw", network)  # models that find objects are called with lists of images
         for images in batches:
-            network(images.to(device))
+            run(images.to(device))
 
 
 def sync_on_cpu(network: nn.Module) -> nn.Module:
@@ -100,7 +101,7 @@ def sync_on_cpu(network: nn.Module) -> nn.Module:
 
 
 class _GlooBatchNorm(nn.BatchNorm2d):
-    """(N, C, H, W) normalised by mean and variance over all processes, which hold equally many images."""
+    """(N, C, H, W) normalised by mean and variance over all processes, whose images may differ in size."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         if not self.training or not dist.is_initialized():
@@ -111,11 +112,15 @@ class _GlooBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         ranks = dist.get_world_size()
-        mean = all_reduce(input.mean((0, 2, 3))) / ranks  # (C,)
+        own = input.numel() // input.shape[1]
+        total = torch.tensor(own)
+        dist.all_reduce(total)
+        count = int(total)
+        share = own * ranks / count  # 1 where all hold equally many pixels
+        mean = all_reduce(share * input.mean((0, 2, 3))) / ranks  # (C,)
         centred = input - mean[:, None, None]
-        variance = all_reduce(centred.square().mean((0, 2, 3))) / ranks  # (C,)
+        variance = all_reduce(share * centred.square().mean((0, 2, 3))) / ranks  # (C,)
         with torch.no_grad():
-            count = ranks * input.numel() // input.shape[1]
             self.num_batches_tracked.add_(1)
             momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)

@@ -162,7 +162,7 @@ def _read_map(source: Mapping[str, str | int] | str | Path) -> Mapping[str, Any]
 
 def _read_lines_or_json(path: Path) -> Any:
     """JSON content, or the lines of a text file without empty ones and # comments."""
-    if path.exists() and (reason := why_no_file(path)):
+    if reason := why_no_file(path):
         raise DataError(f"cannot read {path}: it {reason}")
     try:
         text = path.read_text("utf-8")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import DataError
-from ...files import read_json
+from ...files import read_json, why_no_file
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 
@@ -43,6 +43,8 @@ class RealLabels:
 
 
 def _read(path: Path) -> list[list[int]]:
+    if reason := why_no_file(path):
+        raise DataError(f"cannot read {path}: it {reason}")
     try:
         labels = read_json(path)
     except (OSError, ValueError) as error:

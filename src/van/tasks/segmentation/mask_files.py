@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +10,11 @@ import numpy as np
 from PIL import Image
 
 from ...data.labelled_pixels import FolderSegmentation, SegmentationData
-from ...files import fitting_stem
 from ...images.label_maps import Palette, overlay, save_index, save_overlay, save_raw, save_submission
+from ..file_stems import stems_of
 
 if TYPE_CHECKING:
     from .options import EvalOptions
-
-_LONGEST_END = "_999999999.png"  # of a file's name, its number included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,21 +59,6 @@ def writer_of(data: SegmentationData, options: EvalOptions) -> MaskWriter | None
         palette=data.palette,
         layout=_submission_layout(data),
     )
-
-
-def stems_of(names: Sequence[Path]) -> tuple[str, ...]:
-    """File names without suffix, each once: one that is taken gets its folder's name before it, then a number."""
-    taken: dict[str, None] = {}  # in order
-    numbers = Counter[str]()  # given to a stem so far
-    for name in names:
-        stem = fitting_stem(name.stem, longest=_LONGEST_END)
-        if stem in taken:
-            stem = first = fitting_stem(f"{name.parent.name}_{name.stem}", longest=_LONGEST_END)
-            while stem in taken:
-                numbers[first] += 1
-                stem = f"{first}_{numbers[first] + 1}"
-        taken[stem] = None
-    return tuple(taken)
 
 
 def _submission_layout(data: SegmentationData) -> str:

@@ -1,0 +1,1 @@
+"""What recipes of detection, instance and panoptic segmentation share: sections, schedules, presets."""

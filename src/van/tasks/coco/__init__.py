@@ -1,0 +1,1 @@
+"""What detection, instance and panoptic segmentation share: no task, and it knows none."""

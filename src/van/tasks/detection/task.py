@@ -1,0 +1,42 @@
+"""Object detection: a box and a class for every object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ...configs.model_config import ModelConfig
+from ...configs.object_config import DetectorConfig
+from ...recipes import BaseRecipe, DetectionRecipe
+from ..coco.task import ObjectTask
+
+if TYPE_CHECKING:
+    from .training import DetectionTraining
+    from .evaluation import DetectionEvaluation
+
+
+class Detection(ObjectTask):
+    """Images with boxes: COCO's AP."""
+
+    name: ClassVar[str] = "detection"
+    noun: ClassVar[str] = "detector"
+    config: ClassVar[type[ModelConfig]] = DetectorConfig
+    masks: ClassVar[bool] = False
+
+    @property
+    def evaluation(self) -> type[DetectionEvaluation]:
+        from .evaluation import DetectionEvaluation
+
+        return DetectionEvaluation
+
+    @property
+    def recipe(self) -> type[DetectionRecipe]:
+        return DetectionRecipe
+
+    def training(self, recipe: BaseRecipe) -> DetectionTraining:
+        from .training import DetectionTraining
+
+        assert isinstance(recipe, DetectionRecipe)
+        return DetectionTraining(recipe)
+
+
+DETECTION = Detection()

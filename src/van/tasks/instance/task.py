@@ -1,0 +1,42 @@
+"""Instance segmentation: a box, a mask and a class for every object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ...configs.model_config import ModelConfig
+from ...configs.object_config import InstanceSegmenterConfig
+from ...recipes import BaseRecipe, InstanceRecipe
+from ..coco.task import ObjectTask
+
+if TYPE_CHECKING:
+    from .training import InstanceTraining
+    from .evaluation import InstanceEvaluation
+
+
+class Instance(ObjectTask):
+    """Images with masks of their objects: COCO's AP of masks, and of boxes."""
+
+    name: ClassVar[str] = "instance"
+    noun: ClassVar[str] = "instance segmenter"
+    config: ClassVar[type[ModelConfig]] = InstanceSegmenterConfig
+    masks: ClassVar[bool] = True
+
+    @property
+    def evaluation(self) -> type[InstanceEvaluation]:
+        from .evaluation import InstanceEvaluation
+
+        return InstanceEvaluation
+
+    @property
+    def recipe(self) -> type[InstanceRecipe]:
+        return InstanceRecipe
+
+    def training(self, recipe: BaseRecipe) -> InstanceTraining:
+        from .training import InstanceTraining
+
+        assert isinstance(recipe, InstanceRecipe)
+        return InstanceTraining(recipe)
+
+
+INSTANCE = Instance()
