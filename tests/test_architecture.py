@@ -185,7 +185,9 @@ def strangers(module: str, source: Path = SOURCE) -> set[str]:
     folders = {path.name for path in inside}
     own = module.split(".")[1]
     others = {name.split(".")[1] for name in imports_of(module, source) if name.startswith("tasks.")} & folders
-    return {other for other in others - {own} if own not in SHARED_BY_TASKS.get(other, set())} if own in folders else set()
+    return (
+        {other for other in others - {own} if own not in SHARED_BY_TASKS.get(other, set())} if own in folders else set()
+    )
 
 
 def test_tasks_do_not_know_each_other():

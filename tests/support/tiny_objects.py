@@ -55,9 +55,7 @@ def make_objects(root, *, size=32, names=THINGS.names, **counts):
     for split, count in counts.items():
         scenes = Scenes(split, size=size, count=count)
         files = [_saved(root / f"{split}2017" / f"{i + 1:012}.png", scenes.load(i)[0]) for i in range(count)]
-        images = [
-            {"id": i + 1, "file_name": file, "height": size, "width": size} for i, file in enumerate(files)
-        ]
+        images = [{"id": i + 1, "file_name": file, "height": size, "width": size} for i, file in enumerate(files)]
         _write_instances(root / "annotations" / f"instances_{split}2017.json", images, SceneObjects(scenes), names)
         _write_panoptic(root / "annotations" / f"panoptic_{split}2017", images, ScenePanoptic(scenes))
     return root
@@ -103,14 +101,10 @@ def _write_panoptic(folder, images, data):
             {"id": each.id, "category_id": each.label + 1, "area": each.area, "iscrowd": 0, "bbox": [0, 0, 1, 1]}
             for each in truth.segments
         ]
-        annotations.append(
-            {"image_id": image["id"], "file_name": image["file_name"], "segments_info": segments}
-        )
+        annotations.append({"image_id": image["id"], "file_name": image["file_name"], "segments_info": segments})
     categories = [
         {"id": i, "name": name, "isthing": int(thing)}
-        for i, name, thing in zip(
-            THINGS_AND_STUFF.ids, THINGS_AND_STUFF.names, THINGS_AND_STUFF.things, strict=True
-        )
+        for i, name, thing in zip(THINGS_AND_STUFF.ids, THINGS_AND_STUFF.names, THINGS_AND_STUFF.things, strict=True)
     ]
     folder.with_suffix(".json").write_text(
         json.dumps({"images": images, "annotations": annotations, "categories": categories})

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options")
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFICATION, SEGMENTATION, DETECTION, INSTANCE, PANOPTIC)
-}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION, DETECTION, INSTANCE, PANOPTIC)}
 
 
 def register(task: Task) -> Task:

@@ -78,7 +78,9 @@ def _mix(
     maps = values.permute(0, 2, 3, 1).flatten(0, 1).split([height * width for height, width in shapes], -1)
     places = places.transpose(1, 2).flatten(0, 1)  # (N A, Q, P, 2)
     weights = weights.transpose(1, 2).flatten(0, 1)[:, None]  # (N A, 1, Q, P)
-    found = [read(x.unflatten(-1, shape), at) for x, shape, at in zip(maps, shapes, places.split(points, -2), strict=True)]
+    found = [
+        read(x.unflatten(-1, shape), at) for x, shape, at in zip(maps, shapes, places.split(points, -2), strict=True)
+    ]
     mixed = (torch.cat(found, -1) * weights).sum(-1)  # (N A, D, Q)
     return mixed.reshape(batch, heads * channels, -1).transpose(1, 2)
 

@@ -126,7 +126,9 @@ class DFine(ObjectModel):
         height, width = images.shape[-2:]
         step = self.backbone.config.reductions[-1]
         if height % step or width % step:
-            raise ConfigError(f"images of {height} x {width} pixels; D-FINE needs multiples of {step}: pad or resize them")
+            raise ConfigError(
+                f"images of {height} x {width} pixels; D-FINE needs multiples of {step}: pad or resize them"
+            )
         if (cells := self.config.cells(height, width)) < self.config.queries:
             raise ConfigError(
                 f"images of {height} x {width} pixels give {cells} places, fewer than the {self.config.queries} queries; "

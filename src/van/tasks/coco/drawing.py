@@ -80,9 +80,7 @@ def _edge(mask: np.ndarray) -> np.ndarray:
     return mask & ~inner
 
 
-def _outline(
-    draw: ImageDraw.ImageDraw, box: Sequence[float], color: Color, width: int, size: tuple[int, int]
-) -> None:
+def _outline(draw: ImageDraw.ImageDraw, box: Sequence[float], color: Color, width: int, size: tuple[int, int]) -> None:
     left, top = max(0, round(box[0])), max(0, round(box[1]))
     right, bottom = min(size[0] - 1, round(box[2]) - 1), min(size[1] - 1, round(box[3]) - 1)
     draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=color, width=width)

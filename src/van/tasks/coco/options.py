@@ -90,6 +90,4 @@ class PredictOptions(ObjectOptions, PictureOptions):
 class EvalOptions(ObjectOptions, base.EvalOptions):
     """Options of evaluation. out: folder for the results in COCO's formats."""
 
-    out: str | None = option(
-        None, "folder: results in COCO's formats: bbox.json, segm.json", group=OUTPUT, single=True
-    )
+    out: str | None = option(None, "folder: results in COCO's formats: bbox.json, segm.json", group=OUTPUT, single=True)

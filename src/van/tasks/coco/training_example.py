@@ -15,7 +15,17 @@ from torch import Tensor
 
 from ...configs.object_config import ObjectConfig
 from ...data.joint import generator
-from ...data.object_steps import FixedCrop, Flip, OverlapCrop, Photometric, ScaleJitter, ShortSide, Step, Stretch, ZoomOut
+from ...data.object_steps import (
+    FixedCrop,
+    Flip,
+    OverlapCrop,
+    Photometric,
+    ScaleJitter,
+    ShortSide,
+    Step,
+    Stretch,
+    ZoomOut,
+)
 from ...data.object_transforms import ObjectTransform
 from ...data.objects import Objects, Panoptic
 from ...errors import ConfigError
