@@ -91,15 +91,16 @@ def open_panoptic(
     if str(data) == "scenes":
         return ScenePanoptic(_scenes(split, scene_size, seed))
     options = _Options(seed=seed, val_fraction=val_fraction, strict=strict, exif=exif)
-    files = annotation_files(Path(data), "panoptic")
+    files = annotation_files(Path(data), "segments")
     if files is None:
-        raise DataError(_nothing(Path(data), "panoptic", _PANOPTIC))
+        raise DataError(_nothing(Path(data), "segments", _PANOPTIC))
     path, drawn = files.of(split)
     file = read_panoptic(path, strict=strict)
     if not len(file.images):
         raise DataError(f"{path} has no image with an annotation; expected at least one")
-    images, chosen = _images(path, files.root, split, file.images, drawn, file.problems, options)
-    return CocoPanoptic(file, images, map_folder(path, files.root, file.maps), split, chosen, files.root)
+    problems = file.problems.copy()
+    images, chosen = _images(path, files.root, split, file.images, drawn, problems, options)
+    return CocoPanoptic(file, images, map_folder(path, files.root, file.maps), split, chosen, files.root, problems)
 
 
 def layout_name(data: str | Path) -> str:
@@ -117,7 +118,7 @@ def described_labels(data: str | Path) -> bool:
 
 def holds_panoptic(data: str | Path) -> bool:
     """Whether a data set in files holds panoptic segments."""
-    return annotation_files(Path(data), "panoptic") is not None
+    return annotation_files(Path(data), "segments") is not None
 
 
 def splits_of(data: str | Path, kind: Kind) -> tuple[str, ...]:
@@ -140,8 +141,9 @@ def _parts(data: str | Path, kind: Kind) -> set[str]:
 def _open_coco(files: AnnotationFiles, split: str, options: _Options, need_masks: bool) -> CocoObjects:
     path, drawn = files.of(split)
     file = read_coco(path, strict=options.strict)
-    images, chosen = _images(path, files.root, split, file.images, drawn, file.problems, options)
-    return CocoObjects(file, images, split, chosen, files.root, need_masks=need_masks)
+    problems = file.problems.copy()
+    images, chosen = _images(path, files.root, split, file.images, drawn, problems, options)
+    return CocoObjects(file, images, split, chosen, files.root, problems, need_masks=need_masks)
 
 
 def _open_yolo(layout: YoloLayout, split: str, options: _Options, need_masks: bool) -> YoloObjects:
@@ -189,9 +191,10 @@ def _check(data: str | Path, split: str) -> None:
 
 
 def _nothing(data: Path, what: Kind, expected: str) -> str:
-    other: Kind = "panoptic" if what == "objects" else "objects"
+    other: Kind = "segments" if what == "objects" else "objects"
+    words: dict[Kind, str] = {"objects": "objects", "segments": "panoptic segments"}
     if not data.exists():
-        return f"{data} does not exist; expected a data set of {what} in a folder, one of its files, or 'scenes'"
+        return f"{data} does not exist; expected a data set of {words[what]} in a folder, one of its files, or 'scenes'"
     if annotation_files(data, other) is not None:
-        return f"{data} holds annotations of {other}, none of {what}; expected {expected}"
-    return f"{data} holds no annotations of {what} in a known layout; expected {expected}"
+        return f"{data} holds annotations of {words[other]}, none of {words[what]}; expected {expected}"
+    return f"{data} holds no annotations of {words[what]} in a known layout; expected {expected}"
