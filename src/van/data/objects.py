@@ -19,8 +19,8 @@ class Objects:
     """The objects of an image, in the order of the annotations.
 
     size: (H, W). image_id: what the data set calls the image in its files.
-    boxes: (K, 4) float32, left, top, right, bottom in pixels, right and bottom excluded (COCO: x, y, x + w, y + h).
-    labels: (K,) int64, index into the data set's `classes`. areas: (K,) float32, pixels, as annotated.
+    boxes: (K, 4) float64, left, top, right, bottom in pixels, right and bottom excluded (COCO: x, y, x + w, y + h).
+    labels: (K,) int64, index into the data set's `classes`. areas: (K,) float64, pixels, as annotated.
     crowd: (K,) bool: regions of many objects, which scores neither ask for nor punish. ids: (K,) int64.
     read_masks: gives (K, H, W) uint8; None where the data has boxes only.
     """
