@@ -118,8 +118,11 @@ def test_the_command_line(name, data, tmp_path, capsys):
     ("options", "message"),
     [
         (["--data", "nowhere"], "nowhere"),
-        (["--model.name", "van_b0"], "model.name is 'van_b0', a classifier; expected a model for detection"),
-        (["--model.name", "mask_rcnn_van_b0"], "an? instance segmenter; expected a model for detection"),
+        (
+            ["--model.name", "van_b0"],
+            "model.name is 'van_b0', a classifier; expected a detector, e.g. retinanet_van_b0",
+        ),
+        (["--model.name", "mask_rcnn_van_b0"], "an? instance segmenter; expected a detector"),
         (["--model.queries", "9"], r"model\.queries"),
         (["--trainer.monitor", "val/top1"], r"trainer\.monitor"),
         (["--trainer.eval_batch_size", "4"], "validation takes images one by one"),
