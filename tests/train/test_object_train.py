@@ -120,7 +120,7 @@ def test_the_command_line(name, data, tmp_path, capsys):
         (["--data", "nowhere"], "nowhere"),
         (
             ["--model.name", "van_b0"],
-            "model.name is 'van_b0', a classifier; expected a detector, e.g. retinanet_van_b0",
+            "model.name is 'van_b0', a classifier; expected a detector",
         ),
         (["--model.name", "mask_rcnn_van_b0"], "an? instance segmenter; expected a detector"),
         (["--model.queries", "9"], r"model\.queries"),
