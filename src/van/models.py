@@ -25,23 +25,26 @@ from .configs.catalog import MODELS, resolve
 from .configs.catalog import list_models as list_models
 from .configs.metadata import ModelMetadata
 from .configs.model_config import ModelConfig
+from .configs.object_config import ObjectConfig
 from .errors import CheckpointError, ConfigError, UnknownOptionError, VanNotice
 from .images.preprocess import RECORDS, Preprocess
 from .nn import Backbone, Model
-from .nn.build import build
+from .nn.build import build, built_shapes
 from .nn.dtypes import AUTO, dtype_of, require_values
 from .nn.fold import FoldedBlock
 from .nn.hamburger import draw_bases
 from .nn.optimize import optimize as optimize
+
+layout.shapes.register(ObjectConfig, built_shapes)  # whose heads are other libraries', so that no table lists them
 
 
 def create_model(name: str = "van_b0", *, seed: int | None = None, **options: Any) -> Any:
     """A network with fresh weights, in training mode: a plain torch.nn.Module.
 
     name: of `list_models()` or an alias, a classifier ("van_b0"), a segmenter ("light_ham_van_b0"), a model that finds
-    objects ("retinanet_van_b0", "mask_rcnn_van_b0"); options: fields of VanConfig that differ from it (`num_classes=10`,
-    `embed_dims=(8, 16, 32, 64)`, `attention="sigmoid"`, …), for a segmenter also of SegmenterConfig (`ham_rank=32`),
-    for others of their configuration (`min_size=320`).
+    objects ("retinanet_van_b0", "mask_rcnn_van_b0").
+    options: fields of VanConfig that differ from it (`num_classes=10`, `embed_dims=(8, 16, 32, 64)`,
+    `attention="sigmoid"`, …), for a model with another head also of its configuration (`ham_rank=32`, `min_size=320`).
     seed: of the initial weights; None draws from torch's global generator.
     Raises UnknownNameError for a name or option that does not exist, ConfigError for impossible values.
     """
@@ -328,15 +331,19 @@ def _compare_outputs(one: Checkpoint, two: Checkpoint, path: str | Path) -> str:
     both = one.num_classes == two.num_classes
     if BASES in one.arrays:  # of which a format without a place for them knows nothing
         two = replace(two, arrays={BASES: one.arrays[BASES]} | two.arrays)
-    image = np.random.default_rng(0).standard_normal((1, one.backbone.in_chans, 96, 96)).astype(np.float32)
+    shape = (1, one.backbone.in_chans, *one.config.trial_size)
+    image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     with torch.inference_mode():
-        a, b = (_output(_build(side).float(), torch.from_numpy(image), both) for side in (one, two))
-    if not torch.equal(a.nan_to_num(), b.nan_to_num()):
-        worst = (a - b).abs().max().item()
+        a, b = (_outputs(_build(side).float(), torch.from_numpy(image), both) for side in (one, two))
+    for name, values in a.items():
+        if torch.equal(values.nan_to_num(), b[name].nan_to_num()):
+            continue
+        worst = (values - b[name]).abs().max().item()
         raise CheckpointError(f"{path} was written, but its outputs differ from the source's by up to {worst:.3g}")
     return "logits" if both and one.num_classes else "features"
 
 
-def _output(model: Model, image: torch.Tensor, with_head: bool) -> torch.Tensor:
-    """The head's output, else the pooled map of the last stage."""
-    return model.raw(image) if with_head else model.backbone.last(image).mean((2, 3))
+def _outputs(model: Model, image: torch.Tensor, with_head: bool) -> dict[str, torch.Tensor]:
+    """The head's outputs by name, else the pooled map of the last stage."""
+    raw = model.raw(image) if with_head else model.backbone.last(image).mean((2, 3))
+    return {"": raw} if isinstance(raw, torch.Tensor) else raw

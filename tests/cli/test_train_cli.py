@@ -112,7 +112,7 @@ def test_a_printed_config_is_a_config(capsys, tmp_path):
         (["finetune", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--trainer.resume", "nowhere"], "nothing to resume"),
         (["--preset", "small_gpu"], "name one first"),
-        (["finetune", "--preset", "one_gpu"], "belongs to segmentation recipes"),
+        (["finetune", "--preset", "one_gpu"], "belongs to segmentation, detection, instance and panoptic recipes"),
         (["finetune", "--task", "segmentation"], "task is 'segmentation', which finetune is no recipe for"),
         (
             ["finetune", "--trainer.steps", "3"],

@@ -149,3 +149,29 @@ def test_one_command_makes_the_whole_folder(tmp_path, capsys):
     assert main(wrong) == 2
     assert "--card belongs to --to transformers" in capsys.readouterr().err
     assert not (tmp_path / "van.safetensors").exists()
+
+
+def test_a_detectors_folder_gets_a_card_that_its_own_code_opens(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torchvision")
+    from torchvision_detectors import tiny
+
+    from van.cli import main
+
+    network = tiny("retinanet_van_b0")
+    network.provenance = {"scores": {"AP50": 0.5}, "data": "scenes", "licence": "Apache-2.0"}
+    van.save(network, tmp_path / "d.safetensors")
+    (tmp_path / "me").mkdir()
+    command = ["convert", str(tmp_path / "d.safetensors"), str(tmp_path / "me" / "model.safetensors"), "--to", "van"]
+    assert not main([*command, "--card", "me/detector"])
+    text = (tmp_path / "me" / "README.md").read_text()
+    assert 'pipeline_tag: "object-detection"' in text
+    assert 'library_name: "visual-attention-network"' in text
+    assert "as a detector of 3 classes" in text
+    assert "| AP50 | 0.5 | measured in training, on scenes |" in text
+    assert "| size | short side 64, long side at most 96 |" in text
+    assert "transformers" not in text
+    code = text.split("```python")[1].split("```")[0].replace("me/detector", str(tmp_path / "me"))
+    loading = [line for line in code.splitlines() if "Predictor" not in line]
+    space = {}
+    exec("\n".join(loading), space)
+    assert space["model"].config == network.config

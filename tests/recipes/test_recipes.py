@@ -269,7 +269,10 @@ def test_presets_keep_the_batch_and_the_rate(preset, name):
 
 
 def test_presets_belong_to_a_task():
-    with pytest.raises(ConfigError, match="belongs to segmentation recipes; this one has small_gpu, tiny_gpu"):
+    with pytest.raises(
+        ConfigError,
+        match="belongs to segmentation, detection, instance and panoptic recipes; this one has small_gpu, tiny_gpu",
+    ):
         with_preset(get_recipe("finetune"), "one_gpu")
     with pytest.raises(ConfigError, match="belongs to classification"):
         with_preset(get_recipe("light_ham_van_b0"), "tiny_gpu")

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 import van
 from van.checkpoints.layout import shapes
@@ -46,7 +46,7 @@ class FakePanopticConfig(PanopticSegmenterConfig):
 
 
 class FakeModel(ObjectModel):
-    """A box around each cell of a grid, a class by the cell's colour, and how bright every pixel is as the mask."""
+    """A box around each cell of a grid, a class by the cell's colour; light pixels are the mask."""
 
     def __init__(self, config: ObjectConfig) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class FakeModel(ObjectModel):
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         corners = torch.stack((x, y, x, y), -1).reshape(1, -1, 4).to(images) * 16
         spread = cells.flatten(2).mT.sigmoid()  # (N, Q, K)
-        grown = torch.tensor([-4.0, -4, 20, 20]).to(images) + spread[..., :1] * 6
+        grown = torch.tensor([-8.0, -8, 24, 24]).to(images) + spread.amax(-1, keepdim=True) * 6
         return {"boxes": corners + grown, "scores": spread, "pixels": images.mean(1)}
 
     def reset_parameters(self, generator=None) -> None:
@@ -78,6 +78,8 @@ class FakeModel(ObjectModel):
         self.head = nn.Conv2d(3, num_classes, 1)
         nn.init.normal_(self.head.weight, std=1.0, generator=generator)
         nn.init.zeros_(self.head.bias)
+        if isinstance(self.config, FakePanopticConfig):
+            nn.init.constant_(self.head.bias[-1:], 3.0)  # most pixels are background
 
 
 def _decode(config, raw, sizes) -> list[Detections]:
@@ -107,7 +109,9 @@ def _masks(config, pixels: Tensor, boxes: Tensor) -> Tensor | None:
         return None
     whole = pixels.sigmoid()
     if config.boxed:
-        return F.interpolate(whole[None, None], (14, 14), mode="bilinear")[0].expand(len(boxes), 14, 14)
+        crops = [whole[int(top) : int(bottom) + 1, int(left) : int(right) + 1] for left, top, right, bottom in boxes]
+        seen = [F.interpolate(crop[None, None], (14, 14), mode="bilinear")[0] for crop in crops]
+        return torch.cat(seen) if seen else whole.new_zeros(0, 14, 14)
     rows, columns = (torch.arange(side, device=boxes.device) + 0.5 for side in whole.shape)
     across = (columns >= boxes[:, :1]) & (columns < boxes[:, 2:3])
     down = (rows >= boxes[:, 1:2]) & (rows < boxes[:, 3:])

@@ -26,6 +26,10 @@ HEADS = {
         "model.channels": 16, "model.proposals": 16, "model.hidden_channels": 16, "model.mask_channels": 8,
         "model.rpn_samples": 32, "model.box_samples": 16,
     },
+    "mask2former_digits": {
+        "model.hidden_size": 32, "model.mask_size": 8, "model.heads": 2, "model.queries": 5, "model.decoder_layers": 1,
+        "model.encoder_feed_forward": 16, "model.feed_forward": 16, "model.train_points": 16,
+    },
 }  # fmt: skip
 
 
@@ -55,9 +59,7 @@ def make_objects(root, *, size=32, names=THINGS.names, **counts):
     for split, count in counts.items():
         scenes = Scenes(split, size=size, count=count)
         files = [_saved(root / f"{split}2017" / f"{i + 1:012}.png", scenes.load(i)[0]) for i in range(count)]
-        images = [
-            {"id": i + 1, "file_name": file, "height": size, "width": size} for i, file in enumerate(files)
-        ]
+        images = [{"id": i + 1, "file_name": file, "height": size, "width": size} for i, file in enumerate(files)]
         _write_instances(root / "annotations" / f"instances_{split}2017.json", images, SceneObjects(scenes), names)
         _write_panoptic(root / "annotations" / f"panoptic_{split}2017", images, ScenePanoptic(scenes))
     return root
@@ -103,14 +105,10 @@ def _write_panoptic(folder, images, data):
             {"id": each.id, "category_id": each.label + 1, "area": each.area, "iscrowd": 0, "bbox": [0, 0, 1, 1]}
             for each in truth.segments
         ]
-        annotations.append(
-            {"image_id": image["id"], "file_name": image["file_name"], "segments_info": segments}
-        )
+        annotations.append({"image_id": image["id"], "file_name": image["file_name"], "segments_info": segments})
     categories = [
         {"id": i, "name": name, "isthing": int(thing)}
-        for i, name, thing in zip(
-            THINGS_AND_STUFF.ids, THINGS_AND_STUFF.names, THINGS_AND_STUFF.things, strict=True
-        )
+        for i, name, thing in zip(THINGS_AND_STUFF.ids, THINGS_AND_STUFF.names, THINGS_AND_STUFF.things, strict=True)
     ]
     folder.with_suffix(".json").write_text(
         json.dumps({"images": images, "annotations": annotations, "categories": categories})

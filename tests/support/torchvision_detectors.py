@@ -28,11 +28,25 @@ NAMES = {
     "mask_rcnn_van_b0": TINY | SMALL_HEADS,
     "cascade_mask_rcnn_van_b0": TINY | SMALL_HEADS,
 }
+_FEW = {key: TINY[key] for key in ("embed_dims", "depths", "mlp_ratios", "num_classes")}
+# Those on transformers' heads.
+TRANSFORMERS_NAMES = {
+    "dfine_van_b0": _FEW
+    | {"min_size": 64, "encoder_channels": 32, "encoder_feed_forward": 48, "hidden_size": 32, "feed_forward": 48}
+    | {"decoder_layers": 2, "heads": 4, "queries": 20, "denoising_queries": 8},
+    "mask2former_van_b0": _FEW
+    | {"hidden_size": 32, "mask_size": 32, "heads": 4, "encoder_layers": 1, "encoder_feed_forward": 48}
+    | {"decoder_layers": 2, "feed_forward": 48, "queries": 10, "num_things": 2},
+}
+TRANSFORMERS_NAMES["mask2former_instance_van_b0"] = {
+    key: value for key, value in TRANSFORMERS_NAMES["mask2former_van_b0"].items() if key != "num_things"
+}
+ALL_NAMES = NAMES | TRANSFORMERS_NAMES
 
 
 def tiny(name, **options):
-    """A small detector with weights that differ enough for its boxes to do so."""
-    model = create_model(name, seed=0, **NAMES[name] | options)
+    """A small model with weights that differ enough for its objects to do so."""
+    model = create_model(name, seed=0, **ALL_NAMES[name] | options)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for key, parameter in model.named_parameters():

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-import van
 from chaos import Victim, assert_same, numbers
 from safetensors.torch import load_file
 from tiny_objects import HEADS, make_objects, slim_objects
+
+import van
 
 NAMES = list(HEADS)
 # nothing is left to chance that differs between processes: no sample is drawn where all are taken
@@ -31,7 +32,8 @@ def lived(name, data, folder, *, ranks, **options):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", NAMES)
+# Mask2Former looks at random points of every mask; that its losses are of both processes is tested beside the network
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "mask2former_digits"])
 def test_two_processes_are_one_with_the_whole_batch(name, data, tmp_path):
     options = {**PLAIN, **ALL_SAMPLES.get(name, {})}
     two = lived(name, data, tmp_path / "two", ranks=2, **{**options, "trainer.batch_size": 2})

@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
-import van
+import yaml
 from chaos import Victim, assert_same, numbers
 from interrupted_runs import cut_off
 from safetensors.torch import load_file
 from tiny_objects import HEADS, make_objects, slim_objects
 
+import van
 from van.cli import main
 from van.errors import ConfigError, DataError, VanNotice
 from van.recipes import RECIPES, get_recipe
@@ -101,15 +102,13 @@ def test_unreadable_images_are_replaced(tmp_path):
     (data / "train2017" / f"{3:012}.png").write_bytes(b"nonsense")
     with pytest.warns(VanNotice, match="stands in for it"):
         run(slim_objects("retinanet_digits", data, tmp_path / "run", **{"trainer.epochs": 1}))
-    with pytest.raises(DataError, match="1 training images cannot be read, trainer.max_unreadable is 0"):
+    with pytest.raises(DataError, match=r"1 training images cannot be read, trainer\.max_unreadable is 0"):
         run(slim_objects("retinanet_digits", data, tmp_path / "other", **{"trainer.max_unreadable": 0}))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_line(name, data, tmp_path, capsys):
     recipe = tmp_path / "slim.yaml"
-    import yaml
-
     recipe.write_text(yaml.safe_dump(slim_objects(name, data, tmp_path / "run", **{"trainer.epochs": 1}).to_dict()))
     assert main(["train", name, "--config", str(recipe)]) == 0
     assert "on 3 held-out images" in capsys.readouterr().out
@@ -160,7 +159,7 @@ def test_data_without_masks_are_no_data_for_masks(tmp_path):
             del each["segmentation"]
         file.write_text(json.dumps(content))
     run(slim_objects("retinanet_digits", data, tmp_path / "boxes", **{"trainer.epochs": 1}))
-    with pytest.raises(DataError, match="mask|segmentation"):
+    with pytest.raises(DataError, match="mask"):
         run(slim_objects("mask_rcnn_digits", data, tmp_path / "masks"))
 
 
@@ -171,5 +170,5 @@ def test_a_preset_keeps_the_batch():
         recipe = get_recipe(name)
         for preset in ("one_gpu", "small_gpu"):
             assert with_preset(recipe, preset).global_batch == recipe.global_batch
-    with pytest.raises(ConfigError, match="odd|even"):
+    with pytest.raises(ConfigError, match="does not split into pairs"):
         with_preset(get_recipe(name).with_options(**{"trainer.devices": 1, "trainer.batch_size": 3}), "small_gpu")

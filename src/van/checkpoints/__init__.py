@@ -32,8 +32,6 @@ FORMATS = {
 # Those with a place for other heads than a classifier's, by their section in a record; None: for every head.
 HEADS: dict[str, tuple[str, ...] | None] = {"van": None, "mmseg": ("segmenter",)}
 
-_DETECTOR = "backbone.backbone.stages."  # only torchvision's detectors wrap the backbone so
-
 
 def module_of(name: str) -> Format:
     """The module of a format; raises UnknownNameError."""
@@ -61,13 +59,7 @@ def read(path: str | Path, *, ema: bool = False, **known: Any) -> Checkpoint:
                 found = module.read(content, ema=ema, known=known)
                 # transformers' own format is these files as much as the weights
                 return found if name == "transformers" or not content.beside else beside.complete(found, content)
-        inside = files.summarize_content(content)
-        if _DETECTOR in inside:
-            raise CheckpointError(
-                f"{path} holds a detector's weights, which this package does not read yet; load them with "
-                "load_state_dict into a model from van.create_model"
-            )
-        raise CheckpointError(f"{path} holds no Visual Attention Network; {inside}")
+        raise CheckpointError(f"{path} holds no Visual Attention Network; {files.summarize_content(content)}")
 
 
 def formats_of(config: ModelConfig) -> list[str]:

@@ -16,11 +16,12 @@ from ..errors import CheckpointError
 from ..files import parse_json
 from . import head_keys, training
 from .checkpoint import Checkpoint, Content
+from .detector_layout import identify
 from .files import write_safetensors
 from .limits import extra_tensors
-from .reading import RECORD, ParsedCheckpoint, assemble, describe, majority_match, states_of, stripped
+from .reading import RECORD, ParsedCheckpoint, any_key, assemble, describe, majority_match, states_of, stripped
 
-_KEYS = r"(model\.)?(_orig_mod\.)?backbone\.stages\.\d+\."
+_KEYS = r"(model\.)?(_orig_mod\.)?backbone\.(backbone\.)?stages\.\d+\."
 
 
 def fields() -> tuple[str, ...]:
@@ -29,10 +30,11 @@ def fields() -> tuple[str, ...]:
 
 
 def detect(content: Content) -> bool:
-    """Our keys, bare or under `state_dict`."""
-    return training.detect(content.tree) or any(
-        majority_match(state, _KEYS) for state in states_of(content.tree, "state_dict").values()
-    )
+    """Our record, or our keys, bare or under `state_dict`: a head may have more of them than the backbone."""
+    states = states_of(content.tree, "state_dict").values()
+    if content.metadata.get("format") == "van" and any(any_key(state, _KEYS) for state in states):
+        return True
+    return training.detect(content.tree) or any(majority_match(state, _KEYS) for state in states)
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
@@ -45,6 +47,8 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     state = next(iter(states_of(content.tree, "state_dict").values()))
     found = ParsedCheckpoint(format="van", state=stripped(state, "model.", "_orig_mod."), table=head_keys.NATIVE)
     found.record = record
+    if record is None:
+        found = identify(found)
     return assemble(found, content, known)
 
 

@@ -61,7 +61,7 @@ class Info:
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) in reading order."""
-        p, c, origin = self.preprocess, self.config, self.origins
+        c, origin = self.config, self.origins
         stated = [(key, str(value)) for key, value in self.provenance.items() if key not in ("source", "format")]
         return [
             ("file", self.source),
@@ -74,10 +74,15 @@ class Info:
             ("input", f"{c.in_chans} channels, strides {c.strides} (from {origin['strides']})"),
             ("attention", f"{c.attention}, {c.kernel_size} x {c.kernel_size}, dilation {c.dilation}"),
             ("layer_norm_eps", f"{c.layer_norm_eps:g} (from {origin['layer_norm_eps']})"),
-            ("preprocessing", f"{shown(p)} (from {origin['preprocess']})"),
+            ("preprocessing", self._preprocessing()),
             *stated,
             *(("note", note) for note in self.notes),
         ]
+
+    def _preprocessing(self) -> str:
+        if rows := self.model.input_rows:
+            return ", ".join([rows["size"], *(f"{name} ({value})" for name, value in rows.items() if name != "size")])
+        return f"{shown(self.preprocess)} (from {self.origins['preprocess']})"
 
     def _types(self) -> str:
         if self.dtype == self.computed:
@@ -109,8 +114,17 @@ def _head_rows(model: ModelConfig, origin: dict[str, str]) -> list[tuple[str, st
         return []
     values = model.to_dict()
     if "ham_rank" not in values:
-        return [("head", ", ".join([model.method, *(f"{name} {values[name]}" for name in model.own_fields())]))]
+        shown = [f"{name} {values[name]}" for name in model.own_fields() if name not in _usual(model)]
+        return [("head", ", ".join([model.method, *shown]))]
     return _segmentation_rows(values, origin)
+
+
+def _usual(model: HeadConfig) -> set[str]:
+    """Fields of a head that say nothing new: what the row of the preprocessing has, and defaults of its kind."""
+    defaults = {each.name: each.default for each in fields(cast(Any, model))}
+    usual = {name for name in model.own_fields() if getattr(model, name) == defaults[name]}
+    inputs = {"min_size", "max_size", "mean", "std"} if model.input_rows else set()
+    return (usual | inputs) - {"num_classes"}
 
 
 def _segmentation_rows(s: dict[str, Any], origin: dict[str, str]) -> list[tuple[str, str]]:
@@ -133,7 +147,8 @@ def shown(p: Preprocess | None) -> str:
 
 def summarize(checkpoint: Checkpoint, source: str) -> Info:
     """The Info of a checkpoint that was read from `source`."""
-    weights = {key: array for key, array in checkpoint.arrays.items() if not key.endswith(BUFFERS)}
+    buffers = (*BUFFERS, *checkpoint.config.constants)
+    weights = {key: array for key, array in checkpoint.arrays.items() if not key.endswith(buffers)}
     return Info(
         source=source,
         format=checkpoint.format,

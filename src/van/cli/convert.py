@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import FORMATS
+from ..checkpoints import FORMATS, folders
 from ..checkpoints.files import SUFFIXES
 from ..errors import ConfigError
 from .output import say
@@ -22,15 +22,23 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--num-classes", type=int, help="a fresh head of this width where it differs; 0 for none")
     parser.add_argument("--layer-norm-eps", type=float, help="for a file that does not hold its epsilon")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument("--card", metavar="ORG/NAME", help="with --to transformers: a model card for this repository")
+    parser.add_argument(
+        "--card",
+        metavar="ORG/NAME",
+        help="a model card for this repository; with --to transformers, or --to van and a model.safetensors",
+    )
 
 
 def run(options: Any) -> None:
     """Convert, verify, and print what was lost."""
     from ..models import convert
 
-    if options.card and options.to != "transformers":
-        raise ConfigError(f"--card belongs to --to transformers, not to {options.to}; leave one of them out")
+    own = options.to == "van" and Path(options.destination).name == folders.WEIGHTS[0]
+    if options.card and not (own or options.to == "transformers"):
+        raise ConfigError(
+            f"--card belongs to --to transformers, or to --to van and a destination named {folders.WEIGHTS[0]}; "
+            "leave it out, or change these"
+        )
     suffix = Path(options.destination).suffix
     if options.to != "transformers" and suffix and suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{options.destination}: {suffix} is no checkpoint's suffix; expected {', '.join(_SUFFIXES)}")
@@ -53,4 +61,5 @@ def run(options: Any) -> None:
     if options.card:
         from ..hosts import model_card as card
 
-        say(f"model card: {card.write(options.destination, options.card)}")
+        folder = Path(options.destination).parent if own else options.destination
+        say(f"model card: {card.write(folder, options.card)}")

@@ -1,9 +1,9 @@
 """Predict images: files, folders (searched to any depth) and quoted globs.
 
 A classifier labels each image. A segmenter writes an overlay with a legend and an index PNG of each into --out
-(default: segmentation/). Detectors, instance and panoptic segmenters draw what they find into --out (default: objects/,
-panoptic/), or list it in a file: --out found.json, found.csv. A bad image is reported and skipped; exit code 1 when some
-failed, 2 when none could be done.
+(default: segmentation/). Detectors, instance and panoptic segmenters draw what they find into --out (default:
+objects/, panoptic/), or list it in a file: --out found.json, found.csv. A bad image is reported and skipped; exit code
+1 when some failed, 2 when none could be done.
 """
 
 from __future__ import annotations

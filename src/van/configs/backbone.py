@@ -50,6 +50,7 @@ class VanConfig(ModelConfig):
 
     task: ClassVar[str] = "classification"
     noun: ClassVar[str] = "classifier"
+    pipeline_tag: ClassVar[str] = "image-classification"
     fixed_size_graphs: ClassVar[bool] = True
 
     embed_dims: tuple[int, ...] = (32, 64, 160, 256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+
 from ..errors import UnknownNameError
 from . import backbone, segmenter
 from .dfine import DFINES

@@ -39,6 +39,7 @@ class DFineConfig(DetectorConfig):
     section: ClassVar[str] = "dfine"
     prefix: ClassVar[str] = "dfine"
     stretched: ClassVar[bool] = True
+    constants: ClassVar[tuple[str, ...]] = ("decoder.up", "decoder.reg_scale", "num_points_scale")
 
     min_size: int = 640
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -73,8 +74,9 @@ class DFineConfig(DetectorConfig):
         super().__post_init__()
         for name in ("encoder_layers", "denoising_queries"):
             check_number(name, getattr(self, name), whole=True)
-            if not 0 <= getattr(self, name) <= 2**16:
-                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 0 to {2**16:,}")
+            most = 64 if name == "encoder_layers" else 2**16
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 0 to {most:,}")
         for name in (*_FRACTIONS, *_POSITIVE):
             check_number(name, getattr(self, name), whole=False)
         for name in _POSITIVE:

@@ -35,6 +35,7 @@ class MaskRCNNConfig(InstanceSegmenterConfig):
         "how many objects its later layers see depends on what the earlier ones find, which no exported graph of this "
         "package can hold; run the checkpoint itself, or export a retinanet, atss, gfl or dfine model"
     )
+    selects: ClassVar[bool] = True
 
     channels: int = 256
     smallest_anchor: int = 32

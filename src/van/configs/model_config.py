@@ -20,6 +20,8 @@ class ModelConfig:
     heads of other libraries do.
     fixed_size_graphs: whether OpenVINO may compile a graph of its own for the sizes that images have, which is faster.
     backbone: the configuration of the backbone, its `num_classes` 0. num_classes: of the output.
+    constants: ends of the keys of the head's tensors that are no parameters, BatchNorm's statistics left out.
+    pipeline_tag: what the Hub calls the task.
     architecture: what shapes the backbone: a classifier's configuration itself, else `backbone`.
     name: as `van list` has it, or one that ends in "van_custom". method: the kind of head.
     """
@@ -29,6 +31,8 @@ class ModelConfig:
     output_layers: ClassVar[str] = "head"
     statistics: ClassVar[str] = "official"
     output_axes: ClassVar[str] = "N, K"
+    constants: ClassVar[tuple[str, ...]] = ()
+    pipeline_tag: ClassVar[str] = "image-feature-extraction"
     draws_globally: ClassVar[bool] = False
     fixed_size_graphs: ClassVar[bool] = False
     not_exported: ClassVar[str] = ""
@@ -48,6 +52,14 @@ class ModelConfig:
     def graph_size(self) -> tuple[int, int] | None:
         """(height, width) of the images that an exported graph takes; None: any."""
         return None
+    def trial_size(self) -> tuple[int, int]:
+        """Height and width of a small image that the model takes."""
+        return 96, 96
+
+    @property
+    def input_rows(self) -> dict[str, str]:
+        """How images become inputs, as (what, value) for people, where the configuration decides it."""
+        return {}
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

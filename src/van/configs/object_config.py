@@ -14,7 +14,7 @@ from .backbone import name_of as backbone_name_of
 from .head_config import HeadConfig
 
 _SIZES = ("num_classes", "min_size", "max_size", "detections_per_image")
-_MOST = 2**16
+_MOST, _MOST_LAYERS = 2**16, 64  # a file that asks for more is no model's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class ObjectConfig(HeadConfig):
     prefix: what the names of the method's models begin with.
     size_divisor: the sides of what the network gets are multiples of it; images are padded at the right and bottom.
     stretched: images become squares of `min_size`, whatever their shape; `max_size` plays no part then.
+    selects: the network itself leaves out objects below `score_threshold` and beyond `detections_per_image`, so that
+        whoever runs it can only be stricter.
     backbone: its `num_classes` is 0; `num_classes` of the model is below.
     num_classes: kinds of objects, background not counted (of panoptic models: things and stuff).
     min_size, max_size: images are resized to a short side of `min_size` unless the long one would pass `max_size`.
@@ -36,6 +38,7 @@ class ObjectConfig(HeadConfig):
     prefix: ClassVar[str]
     size_divisor: ClassVar[int] = 32
     stretched: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
     statistics: ClassVar[str] = "imagenet"
     output_axes: ClassVar[str] = ""
     draws_globally: ClassVar[bool] = True
@@ -82,8 +85,22 @@ class ObjectConfig(HeadConfig):
     def _check_sizes(self) -> None:
         for name in self.size_fields:
             check_number(name, getattr(self, name), whole=True)
-            if not 1 <= getattr(self, name) <= _MOST:
-                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 1 to {_MOST:,}")
+            most = _MOST_LAYERS if name.endswith("layers") else _MOST
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 1 to {most:,}")
+
+    @property
+    def trial_size(self) -> tuple[int, int]:
+        """See ModelConfig.trial_size; images that are stretched have one size."""
+        return (self.min_size, self.min_size) if self.stretched else super().trial_size
+
+    @property
+    def input_rows(self) -> dict[str, str]:
+        """See ModelConfig.input_rows."""
+        size = f"short side {self.min_size}, long side at most {self.max_size}"
+        size = f"stretched to {self.min_size} x {self.min_size}" if self.stretched else size
+        statistics = {"mean": self.mean, "std": self.std}
+        return {"size": size} | {name: ", ".join(f"{v:g}" for v in values) for name, values in statistics.items()}
 
     @property
     def method(self) -> str:
@@ -102,6 +119,7 @@ class DetectorConfig(ObjectConfig):
 
     task: ClassVar[str] = "detection"
     noun: ClassVar[str] = "detector"
+    pipeline_tag: ClassVar[str] = "object-detection"
     output_layers: ClassVar[str] = "box classifiers"
 
 
@@ -111,6 +129,7 @@ class InstanceSegmenterConfig(ObjectConfig):
 
     task: ClassVar[str] = "instance"
     noun: ClassVar[str] = "instance segmenter"
+    pipeline_tag: ClassVar[str] = "image-segmentation"
     output_layers: ClassVar[str] = "object classifiers"
 
 
@@ -123,6 +142,7 @@ class PanopticSegmenterConfig(ObjectConfig):
 
     task: ClassVar[str] = "panoptic"
     noun: ClassVar[str] = "panoptic segmenter"
+    pipeline_tag: ClassVar[str] = "image-segmentation"
     output_layers: ClassVar[str] = "segment classifiers"
 
     num_classes: int = 133

@@ -36,6 +36,7 @@ class SegmenterConfig(HeadConfig):
 
     task: ClassVar[str] = "segmentation"
     noun: ClassVar[str] = "segmenter"
+    pipeline_tag: ClassVar[str] = "image-segmentation"
     section: ClassVar[str] = "segmenter"
     output_layers: ClassVar[str] = "pixel classifiers"
     output_axes: ClassVar[str] = "N, K, h, w"

@@ -50,6 +50,8 @@ def annotation_files(data: Path, kind: Kind) -> AnnotationFiles | None:
         return _beside(data, kind)
     if not data.is_dir():
         return None
+    if data.name.casefold() == "annotations":
+        data = data.absolute().parent
     inner = folder_of(data, "annotations")
     for folder in (inner, data):
         if folder is not None and (files := _by_part(_json_files(folder, kind), kind, folder)):
@@ -63,7 +65,7 @@ def annotation_files(data: Path, kind: Kind) -> AnnotationFiles | None:
 def image_folder(file: Path, root: Path, split: str, names: Sequence[str]) -> Path:
     """The folder that holds the images of an annotation file; raises DataError where no place has the first ones."""
     part = _PART.search(file.stem.casefold())
-    folders = [file.stem, *(_from_part(file.stem, part.start()) if part else ())]
+    folders = [file.stem] if part is None else [file.stem[part.start() :]]  # train2017 of instances_train2017
     places = [base / name for base in (root, root / "images", file.parent) for name in folders]
     for base in dict.fromkeys((root, root / "images", file.parent, file.parent / "images")):
         found = split_folder(base, split)
@@ -82,11 +84,13 @@ def map_folder(file: Path, root: Path, names: Sequence[str]) -> Path:
 @functools.lru_cache(maxsize=256)
 def _kind_at(path: Path, size: int, changed_ns: int) -> Kind | None:
     words = set(re.findall("[a-z]+", path.stem.casefold()))
-    if words & _OTHERS or not mentions(path, "annotations", "images"):
+    if words & _OTHERS:
         return None
     for kind, mark in _MARKS.items():
         if mark in words:
             return kind
+    if not mentions(path, "annotations", "images"):
+        return None
     return "panoptic" if mentions(path, "segments_info") else "objects"
 
 
@@ -101,7 +105,8 @@ def kind_of(path: Path) -> Kind | None:
 
 def _beside(data: Path, kind: Kind) -> AnnotationFiles | None:
     """A file whose name says its part, with its sister for the other part; or one file for all."""
-    if not data.is_file() or kind_of(data) != kind:
+    # what is given by its name and is none of COCO's files is refused when it is read, with what is missing in it
+    if not data.is_file() or (kind_of(data) or "objects") != kind:
         return None
     root = data.parent.parent if data.parent.name.casefold() == "annotations" else data.parent
     part = _part_of(data)
@@ -155,11 +160,6 @@ def _part_of(path: Path) -> tuple[str, int] | None:
 
 def _form(path: Path) -> str:
     return _PART.sub("*", path.stem.casefold(), count=1)
-
-
-def _from_part(stem: str, start: int) -> tuple[str, ...]:
-    """`train2017` of `instances_train2017`."""
-    return (stem[start:],) if start else ()
 
 
 def _first_with(names: Sequence[str], places: Iterable[Path], file: Path, what: str) -> Path:

@@ -21,8 +21,8 @@ from .joint import distort
 
 Range = tuple[float, float]
 Size = tuple[int, int]
-# SSD's crops: least share that the objects kept have in common with the crop; 2 is above any: the whole image.
-OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 2.0)
+# SSD's crops: least IoU of the crop with one of the objects that it keeps; 1: the whole image.
+OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 CROP_TRIES = 40
 
 
@@ -192,11 +192,10 @@ class RandomSizeCrop(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class OverlapCrop(Step):
-    """A random part, with a probability, in which at least one object keeps a drawn share; others, whose centres are
-    outside, are dropped.
+    """A random part, with a probability, whose IoU with one object at least reaches a number that is drawn.
 
-    scale: of the sides; aspect: height by width of the part relative to the image.
-    Source: SSD (arXiv 1512.02325), as D-FINE trains.
+    Objects whose centres are outside are dropped. scale: of the sides; aspect: width by height of the part.
+    Source: SSD (arXiv 1512.02325), as torchvision's RandomIoUCrop has it.
     """
 
     probability: float = 0.8
@@ -211,7 +210,7 @@ class OverlapCrop(Step):
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         if rng.random() >= self.probability or example.kept is None or not len(example.kept):
             return example
-        while (overlap := OVERLAPS[int(rng.integers(len(OVERLAPS)))]) <= 1:
+        while (overlap := OVERLAPS[int(rng.integers(len(OVERLAPS)))]) < 1:
             for _ in range(CROP_TRIES):
                 part = self._part(example.size, rng)
                 if part is not None and (inside := _inside(example.boxes.as_subclass(Tensor), part, overlap)).any():
@@ -220,9 +219,9 @@ class OverlapCrop(Step):
         return example
 
     def _part(self, size: Size, rng: np.random.Generator) -> tuple[int, int, int, int] | None:
-        """Top, left, height, width; None for a shape that is too far from the image's."""
+        """Top, left, height, width; None for a shape that is too narrow or too wide."""
         height, width = (max(1, int(has * rng.uniform(*self.scale))) for has in size)
-        if not self.aspect[0] <= (height / size[0]) / (width / size[1]) <= self.aspect[1]:
+        if not self.aspect[0] <= width / height <= self.aspect[1]:
             return None
         return int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width
 

@@ -7,6 +7,7 @@ can be takes eight, and what is no list of polygons (run lengths, damaged record
 from __future__ import annotations
 
 import json
+from itertools import chain
 
 import numpy as np
 
@@ -39,16 +40,16 @@ def _packed_polygons(polygons: list[object]) -> bytes | None:
     """None for anything but lists of numbers."""
     if not all(type(polygon) is list for polygon in polygons):
         return None
-    flat = [number for polygon in polygons for number in polygon]  # type: ignore[attr-defined]
-    if not all(type(number) is float or type(number) is int for number in flat):
+    flat: list[object] = list(chain.from_iterable(polygons))  # type: ignore[arg-type]
+    if not set(map(type, flat)) <= {float, int}:
         return None
     try:
         numbers = np.array(flat, np.float64)
     except OverflowError:
         return None
     lengths = np.array([len(polygons), *map(len, polygons)], np.uint32)  # type: ignore[arg-type]
-    if numbers.size and np.isfinite(numbers).all() and np.abs(numbers).max() * 100 < _LARGEST:
-        hundredths = np.rint(numbers * 100).astype(np.int32)
-        if (hundredths / 100 == numbers).all():
-            return _HUNDREDTHS + lengths.tobytes() + hundredths.tobytes()
+    whole = np.rint(numbers * 100)
+    # comparisons are false of NaN
+    if numbers.size and (whole / 100 == numbers).all() and np.abs(whole).max() <= _LARGEST:
+        return _HUNDREDTHS + lengths.tobytes() + whole.astype(np.int32).tobytes()
     return _FLOATS + lengths.tobytes() + numbers.tobytes()

@@ -1,4 +1,4 @@
-"""The model card of a folder in transformers' layout: what the Hub shows, made from what the folder knows.
+"""The model card of a folder for the Hub: what the Hub shows, made from what the folder knows.
 
 Nothing in a card is guessed: a score, a licence or a source that neither the checkpoint nor the table of published
 weights show is marked as unknown.
@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import checkpoints
 from ..checkpoints import Checkpoint
+from ..checkpoints.folders import WEIGHTS as WEIGHT_FILES
 from ..configs.backbone import PUBLISHED
 from ..configs.published_weights import WEIGHTS, Weight, by_filename
 from ..errors import CheckpointError, VanNotice
@@ -30,15 +31,19 @@ CITATION = """@article{guo2022visual,
 
 
 def write(folder: str | Path, repo: str) -> Path:
-    """README.md for a folder that `van convert --to transformers` made, ready to be pushed as `repo` (org/name).
+    """README.md for a folder, ready to be pushed as `repo` (org/name).
+
+    The folder is one that `van convert --to transformers` made, or holds a model.safetensors of this package.
 
     Warns with VanNotice when the licence is unknown, which a card must have before it is published.
     Raises CheckpointError when the folder holds no such checkpoint or cannot be written.
     """
     checkpoint = checkpoints.read(folder)
-    if not Path(folder).is_dir() or checkpoint.format != "transformers":
+    own = checkpoint.format == "van" and Path(folder, WEIGHT_FILES[0]).is_file()
+    if not Path(folder).is_dir() or not (own or checkpoint.format == "transformers"):
         raise CheckpointError(
-            f"{folder} is not a folder in transformers' layout; create one with van convert --to transformers"
+            f"{folder} is not a folder in transformers' layout; create one with van convert --to transformers, or with "
+            f"van convert --to van FOLDER/{WEIGHT_FILES[0]}"
         )
     if _licence(checkpoint, published(checkpoint)) is None:
         warnings.warn(
@@ -80,10 +85,11 @@ def text(checkpoint: Checkpoint, repo: str) -> str:
 
 def _front_matter(checkpoint: Checkpoint, row: Weight | None) -> str:
     licence = _licence(checkpoint, row)
-    fields: dict[str, Any] = {"library_name": "transformers"}
+    hosted = checkpoint.format == "transformers"
+    fields: dict[str, Any] = {"library_name": "transformers" if hosted else "visual-attention-network"}
     if checkpoint.config.num_classes:
-        fields["pipeline_tag"] = "image-classification"
-    fields["tags"] = ["visual-attention-network", "van", "vision", "timm"]
+        fields["pipeline_tag"] = checkpoint.config.pipeline_tag
+    fields["tags"] = ["visual-attention-network", "van", "vision", *(["timm"] if hosted else [])]
     if licence is not None:
         fields["license"] = "apache-2.0" if licence.lower() == "apache-2.0" else "other"
         if fields["license"] == "other":
@@ -97,10 +103,12 @@ def _front_matter(checkpoint: Checkpoint, row: Weight | None) -> str:
 def _summary(checkpoint: Checkpoint) -> str:
     config, figures = checkpoint.backbone, PUBLISHED.get(checkpoint.name)
     count = sum(a.size for key, a in checkpoint.arrays.items() if not key.endswith(("_mean", "_var", "_tracked")))
-    task = f"classifies images into {config.num_classes} classes" if config.num_classes else "computes image features"
+    classes, noun = checkpoint.num_classes, checkpoint.config.noun
+    article = "an" if noun[0] in "aeiou" else "a"
+    task = f"as {article} {noun} of {classes} classes" if classes else "that computes image features"
     cost = f", {figures[1]:g} G multiply-adds at 224 x 224" if figures else ""
     return (
-        f"A [Visual Attention Network](https://arxiv.org/abs/2202.09741) (`{checkpoint.name}`) that {task}: "
+        f"A [Visual Attention Network](https://arxiv.org/abs/2202.09741) (`{checkpoint.name}`) {task}: "
         f"{count / 1e6:.2f} M parameters{cost}. LayerNorm's epsilon is {config.layer_norm_eps:g}."
     )
 
@@ -125,7 +133,9 @@ def _number(value: Any) -> str:
 
 
 def _preprocessing(checkpoint: Checkpoint) -> str:
-    record = checkpoint.preprocess
+    record, chosen = checkpoint.preprocess, checkpoint.config.input_rows
+    if chosen:
+        return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in chosen.items())
     if record is None:
         return "Unknown."
     how = "warped to it" if record.resize == "squash" else f"centre crop of {record.crop_pct:g} of the resized image"
@@ -136,6 +146,8 @@ def _preprocessing(checkpoint: Checkpoint) -> str:
         "std": ", ".join(f"{value:g}" for value in record.std),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    if checkpoint.format != "transformers":
+        return f"| | |\n|---|---|\n{table}"
     return f"| | |\n|---|---|\n{table}\n\n`preprocessor_config.json` and the record in `config.json` say the same."
 
 
@@ -145,6 +157,11 @@ def _loading(checkpoint: Checkpoint, repo: str) -> str:
         "import van  # pip install visual-attention-network",
         "",
         f'model = van.load("{repo}")  # a torch.nn.Module in eval mode',
+    ]
+    if checkpoint.format == "van":
+        shown = f'van.Predictor("{repo}")("picture.jpg").draw().save("seen.png")'
+        return "\n".join(["```python", *lines, *([shown] if checkpoint.num_classes else []), "```"])
+    lines += [
         *([f'van.Predictor("{repo}")("picture.jpg").label'] if checkpoint.config.num_classes else []),
         "",
         'van.register("transformers")  # transformers 5 has no VAN of its own; transformers 4.57 and older do',
@@ -167,9 +184,10 @@ def _provenance(checkpoint: Checkpoint, row: Weight | None) -> str:
     if row is not None:
         lines.append(f"* published as `{row.name}`: {row.source or 'no link'}" + (f" ({row.note})" if row.note else ""))
     lines += [f"* {note}" for note in checkpoint.notes]
-    lines.append(
-        "* converted by `van convert --to transformers`, which compared every tensor and the outputs bit for bit"
-    )
+    if checkpoint.format == "transformers":
+        lines.append(
+            "* converted by `van convert --to transformers`, which compared every tensor and the outputs bit for bit"
+        )
     return "\n".join(lines)
 
 

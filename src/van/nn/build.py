@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..configs.backbone import VanConfig
@@ -33,6 +34,13 @@ BUILDERS: dict[type[ModelConfig], Callable[[Any], nn.Module]] = {
     Mask2FormerConfig: Mask2Former,
     InstanceMask2FormerConfig: Mask2Former,
 }
+
+
+def built_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of a configuration's model, which is built on the meta device."""
+    with torch.device("meta"):
+        model = build(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def build(config: ModelConfig) -> nn.Module:

@@ -44,6 +44,10 @@ class Model(nn.Module):
         """What is run, exported and compared: (N, C, H, W) -> the head's output before anything is resized."""
         return self(images)
 
+    def compared(self, images: Tensor) -> Any:
+        """What `van.optimize` compares: tensors, from which rounding makes no leap."""
+        return self(images)
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Published initialisation of the whole network."""
         raise NotImplementedError

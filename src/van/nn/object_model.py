@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -69,6 +69,10 @@ class ObjectModel(Model):
     """
 
     config: ObjectConfig
+
+    def compared(self, images: Tensor) -> Any:
+        """See Model.compared: the backbone's maps, since which boxes are kept may hang on the last bit of a score."""
+        return self.backbone(images)
 
     @abstractmethod
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:

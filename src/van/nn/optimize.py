@@ -99,7 +99,7 @@ def _evaluating(model: nn.Module) -> nn.Module:
 
 @torch.inference_mode()
 def _outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
-    return list(_tensors(model(example)))
+    return list(_tensors(getattr(model, "compared", model)(example)))
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

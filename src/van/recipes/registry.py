@@ -53,7 +53,8 @@ def with_preset(recipe: Any, name: str) -> Any:
         raise UnknownNameError.of("preset", name, known)
     own = PRESETS_OF[type(recipe)]
     if name not in own:
-        tasks = " and ".join(kind.task for kind, presets in PRESETS_OF.items() if name in presets)
+        *first, last = (kind.task for kind, presets in PRESETS_OF.items() if name in presets)
+        tasks = f"{', '.join(first)} and {last}" if first else last
         raise ConfigError(f"--preset {name} belongs to {tasks} recipes; this one has {', '.join(own)}")
     return own[name](recipe)
 

@@ -19,13 +19,9 @@ from .segmentation.task import SEGMENTATION
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..checkpoints.layout import Shape
-
 Options = TypeVar("Options")
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFICATION, SEGMENTATION, DETECTION, INSTANCE, PANOPTIC)
-}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION, DETECTION, INSTANCE, PANOPTIC)}
 
 
 def register(task: Task) -> Task:
@@ -35,22 +31,13 @@ def register(task: Task) -> Task:
     `checkpoints.layout.shapes` knows them already.
     """
     from ..checkpoints.layout import shapes
-    from ..nn.build import BUILDERS
+    from ..nn.build import BUILDERS, built_shapes
 
     TASKS[task.name] = task
     BUILDERS.setdefault(task.config, task.build)
     if shapes.dispatch(task.config) is shapes.dispatch(object):
-        shapes.register(task.config, _built_shapes)
+        shapes.register(task.config, built_shapes)
     return task
-
-
-def _built_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Name -> shape of every tensor of a model, which is built on the meta device."""
-    import torch
-
-    with torch.device("meta"):
-        model = task_of(config).build(config)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def task_of(config: ModelConfig) -> Task:

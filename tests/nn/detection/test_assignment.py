@@ -69,7 +69,9 @@ class TestByStatistics:
     def test_agrees_with_the_algorithm_in_loops(self, seed):
         generator = torch.Generator().manual_seed(seed)
         levels = [
-            torch.tensor([[x - s / 2, y - s / 2, x + s / 2, y + s / 2] for y in range(0, 64, s) for x in range(0, 64, s)])
+            torch.tensor(
+                [[x - s / 2, y - s / 2, x + s / 2, y + s / 2] for y in range(0, 64, s) for x in range(0, 64, s)]
+            )
             for s in (8, 16, 32)
         ]
         corner = torch.rand(5, 2, generator=generator) * 40

@@ -42,14 +42,14 @@ def test_inference_gives_boxes_inside_images_of_any_size(name):
     images = [torch.rand(3, 50, 70), torch.rand(3, 64, 80)]
     with torch.inference_mode():
         found = model(images)
-    for image, objects in zip(images, found, strict=True):
+    for image, one in zip(images, found, strict=True):
         height, width = image.shape[1:]
-        assert 0 < len(objects["boxes"]) <= 7
-        assert objects["boxes"][:, 0::2].amax() <= width
-        assert objects["boxes"][:, 1::2].amax() <= height
-        assert objects["labels"].amax() <= 3
+        assert 0 < len(one["boxes"]) <= 7
+        assert one["boxes"][:, 0::2].amax() <= width
+        assert one["boxes"][:, 1::2].amax() <= height
+        assert one["labels"].amax() <= 3
         if "mask" in name:
-            assert objects["masks"].shape == (len(objects["boxes"]), 1, height, width)
+            assert one["masks"].shape == (len(one["boxes"]), 1, height, width)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,10 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
 
 
 def test_every_variant_has_every_detector_and_names_resolve():
-    for table, methods in ((RETINANETS, ("retinanet", "atss", "gfl")), (MASK_RCNNS, ("mask_rcnn", "cascade_mask_rcnn"))):
+    for table, methods in (
+        (RETINANETS, ("retinanet", "atss", "gfl")),
+        (MASK_RCNNS, ("mask_rcnn", "cascade_mask_rcnn")),
+    ):
         assert set(table) == {f"{method}_{name}" for method in methods for name in VARIANTS}
         assert all(config.name == name for name, config in table.items())
     assert resolve("Mask-RCNN-VAN-Tiny") == "mask_rcnn_van_b0"

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
+
+import transformers
 
 import van
 from van import create_model as create

@@ -1,4 +1,4 @@
-"""The losses of RetinaNet, ATSS and GFL: values worked out on paper, gradients by finite differences, perfect answers."""
+"""The losses of RetinaNet, ATSS and GFL: hand-made values, gradients by finite differences, perfect answers."""
 
 import math
 
@@ -134,7 +134,9 @@ def test_retinanets_losses_of_known_answers():
     perfect = Answering("retinanet_van_b0", numbers=deltas_to(plain.anchors, (1.0,) * 4))
     assert perfect.losses()["bbox_regression"] == pytest.approx(0, abs=1e-6)
     without = plain.losses(NOTHING)  # divided by 1, not by 0
-    assert without == pytest.approx({"classification": 0.75 * 0.25 * LN2 * 3 * len(matched), "bbox_regression": 0}, rel=1e-5)
+    assert without == pytest.approx(
+        {"classification": 0.75 * 0.25 * LN2 * 3 * len(matched), "bbox_regression": 0}, rel=1e-5
+    )
 
 
 def test_atss_losses_of_known_answers():

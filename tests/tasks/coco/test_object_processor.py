@@ -59,7 +59,8 @@ def test_masks_have_the_size_of_the_image(boxed):
 def test_a_threshold_and_a_limit():
     everything = found("detection")
     some = found("detection", score_threshold=0.8)
-    assert 0 < len(some) < len(everything) and some.scores.min() >= 0.8
+    assert 0 < len(some) < len(everything)
+    assert some.scores.min() >= 0.8
     assert np.array_equal(found("detection", max_detections=3).boxes, everything.boxes[:3])
 
 
@@ -76,7 +77,8 @@ def test_mirrored_views_give_mirrored_results(task):
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     one, other = found(task, image, flip=True), found(task, mirrored, flip=True)
     back = other.boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1]) + np.array([90, 0, 90, 0])
-    assert np.array_equal(one.scores, other.scores) and np.array_equal(one.indices, other.indices)
+    assert np.array_equal(one.scores, other.scores)
+    assert np.array_equal(one.indices, other.indices)
     assert np.allclose(one.boxes, back, atol=1e-3)
     assert not np.array_equal(one.scores, found(task, image).scores)
     if task == "instance":
@@ -97,7 +99,8 @@ def test_results_do_not_depend_on_the_images_beside_them():
     together = predictor(images)
     for image, each in zip(images, together, strict=True):
         alone = predictor(image)
-        assert np.array_equal(alone.boxes, each.boxes) and alone.found.masks == each.found.masks
+        assert np.array_equal(alone.boxes, each.boxes)
+        assert alone.found.masks == each.found.masks
 
 
 def test_outputs_that_are_no_numbers_are_refused():
@@ -106,13 +109,15 @@ def test_outputs_that_are_no_numbers_are_refused():
     with pytest.raises(DataError, match="are no numbers"):
         van.Predictor(model)(picture())
     evaluation = van.evaluate(model, SceneObjects(Scenes(count=3)))
-    assert evaluation["AP"] == 0 and evaluation.non_finite == evaluation.count
+    assert evaluation["AP"] == 0
+    assert evaluation.non_finite == evaluation.count
     assert "for 3 of 3 images" in evaluation.notes()[0]
 
 
 def test_panoptic_segments_cover_the_image():
     result = found("panoptic")
-    assert result.segment_ids.shape == (70, 100) and result.segment_ids.dtype == np.int32
+    assert result.segment_ids.shape == (70, 100)
+    assert result.segment_ids.dtype == np.int32
     assert [each.id for each in result.segments] == list(range(1, len(result.segments) + 1))
     assert sum(each.area for each in result.segments) == (result.segment_ids > 0).sum() > 0
     assert all(each.thing == (each.label != "background") for each in result.segments)
@@ -147,7 +152,8 @@ def test_how_images_are_prepared_is_part_of_a_file_of_results():
     )
     assert session.task.name == task
     facts = session.processor().facts()
-    assert facts["preprocess"]["min_size"] == 64 and facts["preprocess"]["flip"] is True
+    assert facts["preprocess"]["min_size"] == 64
+    assert facts["preprocess"]["flip"] is True
     assert facts["score_threshold"] == 0.05
 
 
@@ -156,4 +162,5 @@ def test_a_result_knows_its_image():
     prepared = processor.prepare(picture())
     raw = processor.run(open_session(fake_model("detection")).engine, [prepared])[0]
     result = processor.output(raw, prepared, ImageSource(picture(), "cat.jpg"))
-    assert result.image == "cat.jpg" and result.picture.size == (100, 70)
+    assert result.image == "cat.jpg"
+    assert result.picture.size == (100, 70)

@@ -83,7 +83,8 @@ class TestExamples:
 
     def test_the_short_side_is_one_of_those_given(self):
         recipe = slim(**{
-            "augment.jitter": None, "augment.crop": None, "augment.short_sides": (16, 24), "model.min_size": 20, "model.max_size": 30,
+            "augment.jitter": None, "augment.crop": None, "augment.short_sides": (16, 24), "model.min_size": 20,
+            "model.max_size": 30,
         })  # fmt: skip
         example = ObjectExample(recipe, fresh(recipe).config, masks=False)
         truth = objects_of([(0, 0, 20, 20)], [1], (40, 60))
@@ -105,10 +106,10 @@ class TestExamples:
 
     def test_squares_of_a_batch_have_one_side(self):
         recipe = get_recipe("dfine_van_b0").with_options(**{
-            "augment.short_sides": (64, 96), "model.min_size": 64, "augment.zoom_out": 0.0,
+            "augment.short_sides": (64, 96), "model.min_size": 64, "model.queries": 20, "augment.zoom_out": 0.0,
             "augment.overlap_crop": 0.0, "augment.flip": 0.0, "trainer.epochs": 80,
         })  # fmt: skip
-        config = van.configs.catalog.OBJECT_MODELS["dfine_van_b0"].with_options(min_size=64)
+        config = van.configs.catalog.OBJECT_MODELS["dfine_van_b0"].with_options(min_size=64, queries=20)
         example = ObjectExample(recipe, config, masks=False)
         truth = objects_of([(0, 0, 20, 40)], [1], (40, 60))
         sides = set()
@@ -165,7 +166,7 @@ class TestNetworks:
             assert torch.equal(model.backbone.state_dict()[key], value), key
         assert model.config.backbone.strides == (4, 1, 2, 2)  # the model's own
         assert model.classes == DIGITS
-        with pytest.raises(ConfigError, match="gives a backbone only; set model.name"):
+        with pytest.raises(ConfigError, match=r"gives a backbone only; set model\.name"):
             fresh(recipe.with_options(**{"model.name": None}))
         with pytest.raises(ConfigError, match="no classifiers to keep"):
             fresh(recipe.with_options(**{"model.keep_head": True}))

@@ -43,9 +43,7 @@ class CascadeHeads(nn.Module):
         deltas = deltas.repeat(1, mean.shape[1])  # the same for all classes
         # torchvision takes logits: the softmax of the logarithm of probabilities is these again
         boxes, found, labels = stage.postprocess_detections(mean.log(), deltas, proposals, sizes)
-        results = [
-            {"boxes": b, "scores": s, "labels": k} for b, s, k in zip(boxes, found, labels, strict=True)
-        ]
+        results = [{"boxes": b, "scores": s, "labels": k} for b, s, k in zip(boxes, found, labels, strict=True)]
         for result, masks in zip(results, self._masks(features, boxes, labels, sizes), strict=True):
             result["masks"] = masks
         return results, {}
@@ -64,7 +62,7 @@ class CascadeHeads(nn.Module):
         self, features: Features, proposals: list[Tensor], sizes: Sequence[Size], targets: Sequence[Any]
     ) -> dict[str, Tensor]:
         """Losses of all stages, "loss_classifier_1" and so on; a stage counts half of the one before."""
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for i, stage in enumerate(self._heads()):
             sampled = stage.sample(proposals, targets)
             logits, deltas = stage.predict(features, sampled.boxes, sizes)

@@ -49,7 +49,9 @@ class MaskRCNN(TorchvisionDetector):
         proposals, losses = self.rpn.propose_and_learn(batch, features, from_one)
         return losses | self.roi_heads.learn(features, proposals, sizes, from_one)
 
-    def raw(self, images: Tensor, sizes: Sequence[Size] | None = None) -> dict[str, Tensor]:
+    def raw(  # type: ignore[override]
+        self, images: Tensor, sizes: Sequence[Size] | None = None
+    ) -> dict[str, Tensor]:
         """The objects of each image, the surest first, in places for `detections_per_image` of them, D.
 
         "boxes" (N, D, 4) in pixels, "scores" (N, D), 0 where there is no object, "labels" (N, D) from 0, "masks"

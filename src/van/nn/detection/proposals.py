@@ -57,7 +57,7 @@ class RegionProposals(RegionProposalNetwork):
         wanted = self.box_coder.encode(boxes, anchors)
         return kept, self.compute_loss(logits, deltas, labels, wanted)
 
-    def compute_loss(  # type: ignore[override]
+    def compute_loss(
         self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], wanted: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         """Losses of the sampled anchors, divided by how many all processes have sampled."""

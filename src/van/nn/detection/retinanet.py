@@ -84,7 +84,7 @@ class RetinaNet(TorchvisionDetector):
                 out["centerness"].append(self.head.centerness(x))
         return {name: maps for name, maps in out.items() if maps}
 
-    def raw(self, images: Tensor) -> dict[str, Tensor]:
+    def raw(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """Convolutions alone: "logits_p3" … "logits_p7" (N, a·K, h, w), "deltas_p3" … (N, a·4, h, w), …
 
         The sides of the maps are the images' over 8, 16, … 128, which `detections` reads the anchors' places from.
@@ -144,7 +144,10 @@ class RetinaNet(TorchvisionDetector):
             nn.init.ones_(self.head.scales)
 
     def reset_classifier(self, num_classes: int, generator: torch.Generator | None = None) -> None:
-        """Fresh box classifiers for `num_classes`; everything else stays. Raises ConfigError for an impossible number."""
+        """Fresh box classifiers for `num_classes`; everything else stays.
+
+        Raises ConfigError for an impossible number.
+        """
         self.config = self.config.with_options(num_classes=num_classes)
         self.classes = None
         head = self.head.classification_head

@@ -34,12 +34,12 @@ _SMOOTH = 1 / 9  # from where the box loss is linear, as torchvision has it
 class Sampled(NamedTuple):
     """What the heads learn from.
 
-    Per image: boxes (P, 4), index (P,) of the object that each is compared with, labels (P,), 0 for the background,
-    wanted (P, 4) deltas, given (P,): which of the boxes are the objects themselves.
+    Per image: boxes (P, 4); objects (P,), the index of the one that each is compared with; labels (P,), 0 for the
+    background; wanted (P, 4) deltas; given (P,): which of the boxes are the objects themselves.
     """
 
     boxes: list[Tensor]
-    index: list[Tensor]
+    objects: list[Tensor]
     labels: list[Tensor]
     wanted: Sequence[Tensor]
     given: list[Tensor]
@@ -126,14 +126,12 @@ class RoIHeads(TorchvisionRoIHeads):
             "loss_box_reg": boxes / total,
         }
 
-    def mask_loss(
-        self, features: Features, sampled: Sampled, sizes: Sequence[Size], targets: Sequence[Any]
-    ) -> Tensor:
+    def mask_loss(self, features: Features, sampled: Sampled, sizes: Sequence[Size], targets: Sequence[Any]) -> Tensor:
         """Cross-entropy of the masks of the sampled objects, the mean over their places."""
         kept = [labels > 0 for labels in sampled.labels]
         boxes, index, labels = (
             [values[rows] for values, rows in zip(each, kept, strict=True)]
-            for each in (sampled.boxes, sampled.index, sampled.labels)
+            for each in (sampled.boxes, sampled.objects, sampled.labels)
         )
         logits = self.mask_logits(features, boxes, sizes)
         m = logits.shape[-1]
@@ -190,9 +188,10 @@ def _pool(side: int, config: MaskRCNNConfig) -> MultiScaleRoIAlign:
     return pool
 
 
-def _draw_for_relu(layer: nn.Module, generator: torch.Generator | None) -> None:
+def _draw_for_relu(layer: nn.Conv2d | nn.ConvTranspose2d, generator: torch.Generator | None) -> None:
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _linear_like(old: nn.Linear, width: int) -> nn.Linear:

@@ -93,7 +93,9 @@ class TorchvisionDetector(ObjectModel):
 
 
 def _rename_older(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    older = {key: prefix + present_key(key.removeprefix(prefix)) for key in state if key.startswith(f"{prefix}backbone.")}
+    older = {
+        key: prefix + present_key(key.removeprefix(prefix)) for key in state if key.startswith(f"{prefix}backbone.")
+    }
     older = {key: present for key, present in older.items() if key != present}
     for key, present in older.items():
         state[present] = state.pop(key)

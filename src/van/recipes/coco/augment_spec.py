@@ -49,4 +49,6 @@ class ObjectAugmentSpec:
         if self.jitter is not None and self.crop is None:
             raise ConfigError("augment.jitter scales an image around the crop; give augment.crop, e.g. [640,640]")
         if self.jitter is not None and self.short_sides is not None:
-            raise ConfigError("augment.jitter and augment.short_sides scale an image in two ways; leave one of them out")
+            raise ConfigError(
+                "augment.jitter and augment.short_sides scale an image in two ways; leave one of them out"
+            )

@@ -11,8 +11,10 @@ def retinanet_digits() -> DetectionRecipe:
     """A small RetinaNet from scratch on the digit scenes: detection end to end on a CPU, no download.
 
     Command: van train retinanet_digits
-    Hardware: two CPU cores, of which it uses one. Time: 6 minutes of CPU. Expected: 0.6 AP50.
-    Published: nothing of it. Ours: everything.
+    Hardware: two CPU cores, of which it uses one. Time: 4 minutes of CPU. Expected: 0.9 AP50 on the 400 held-out
+    scenes.
+    Published: nothing of it. Ours: everything; the finest map has a stride of 4 and anchors of 20 … 32 pixels, which
+    are the sides of the digits, and the heads have two convolutions instead of four.
     """
     return DetectionRecipe(
         name="retinanet_digits",
@@ -21,21 +23,23 @@ def retinanet_digits() -> DetectionRecipe:
             embed_dims=(32, 64, 96, 128),
             depths=(1, 1, 2, 1),
             mlp_ratios=(4, 4, 4, 4),
+            strides=(4, 1, 2, 2),
             kernel_size=9,
             dilation=2,
             drop_path_rate=0.0,
             layer_scale_init=0.1,
             channels=64,
-            smallest_anchor=24,
+            head_convs=2,
+            smallest_anchor=20,
             min_size=64,
             max_size=64,
         ),
         data=DetectionDataSpec(path="scenes"),
         augment=ObjectAugmentSpec(jitter=(0.85, 1.2), crop=(64, 64), flip=0.0),
         optim=ObjectOptimSpec(lr=2e-3, weight_decay=0.05, clip_norm=5.0),
-        schedule=ObjectScheduleSpec(name="poly", power=1.0, milestones=None, warmup_steps=100, min_lr=0.0),
+        schedule=ObjectScheduleSpec(name="cosine", milestones=None, warmup_steps=100, min_lr=0.0),
         trainer=DetectionTrainerSpec(
-            epochs=6,
+            epochs=3,
             batch_size=16,
             ema_decay=0.99,
             channels_last=True,

@@ -22,6 +22,9 @@ class InstanceModelSpec(ObjectModelSpec):
     name: an instance segmenter of `van list`; None: the checkpoint's own.
     channels, smallest_anchor, proposals, hidden_channels, mask_channels, rpn_samples, box_samples, nms_threshold,
     stage_ious: as in MaskRCNNConfig and CascadeMaskRCNNConfig; None keeps what the model or the checkpoint has.
+    queries, hidden_size, mask_size, heads, encoder_layers, encoder_feed_forward, decoder_layers, feed_forward,
+    class_weight, mask_weight, dice_weight, no_object_weight, train_points, oversample_ratio, importance_ratio:
+    as in InstanceMask2FormerConfig; None keeps what the model or the checkpoint has.
     """
 
     TASK = "instance"
@@ -36,6 +39,21 @@ class InstanceModelSpec(ObjectModelSpec):
     box_samples: int | None = None
     nms_threshold: float | None = None
     stage_ious: tuple[float, ...] | None = None
+    queries: int | None = None
+    hidden_size: int | None = None
+    mask_size: int | None = None
+    heads: int | None = None
+    encoder_layers: int | None = None
+    encoder_feed_forward: int | None = None
+    decoder_layers: int | None = None
+    feed_forward: int | None = None
+    class_weight: float | None = None
+    mask_weight: float | None = None
+    dice_weight: float | None = None
+    no_object_weight: float | None = None
+    train_points: int | None = None
+    oversample_ratio: float | None = None
+    importance_ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

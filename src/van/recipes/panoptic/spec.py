@@ -23,13 +23,30 @@ class PanopticModelSpec(ObjectModelSpec):
     """The network, and the weights it starts from.
 
     name: a panoptic segmenter of `van list`; None: the checkpoint's own.
-    queries: as in Mask2FormerConfig; None keeps what the model or the checkpoint has.
+    queries, hidden_size, mask_size, heads, encoder_layers, encoder_feed_forward, decoder_layers, feed_forward,
+    class_weight, mask_weight, dice_weight, no_object_weight, train_points, oversample_ratio, importance_ratio,
+    overlap_threshold: as in Mask2FormerConfig; None keeps what the model or the checkpoint has.
     """
 
     TASK = "panoptic"
     EXAMPLE = "mask2former_van_b2"
 
     queries: int | None = None
+    hidden_size: int | None = None
+    mask_size: int | None = None
+    heads: int | None = None
+    encoder_layers: int | None = None
+    encoder_feed_forward: int | None = None
+    decoder_layers: int | None = None
+    feed_forward: int | None = None
+    class_weight: float | None = None
+    mask_weight: float | None = None
+    dice_weight: float | None = None
+    no_object_weight: float | None = None
+    train_points: int | None = None
+    oversample_ratio: float | None = None
+    importance_ratio: float | None = None
+    overlap_threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -84,7 +85,7 @@ def precision_recall(records: Sequence[ImageRecord], num_classes: int, kind: Kin
     Raises DataError for an image that is there twice, MissingExtraError without faster-coco-eval.
     """
     ordered = sorted(records, key=lambda each: (isinstance(each.image_id, str), each.image_id))
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if first.image_id == second.image_id:
             raise DataError(f"image {first.image_id} was counted twice; give every image of a data set its own id")
     try:

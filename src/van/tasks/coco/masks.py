@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ...images import rle
 from ...images.rle import Rle

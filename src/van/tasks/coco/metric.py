@@ -108,7 +108,7 @@ class ObjectMetric(Metric[Found, Objects]):
         objects, detections = self.counts()
         return [
             {"class": name}
-            | {f"{PREFIXES[kind]}{key}": value for kind, each in found.items() for key, value in each.of_class(i).items()}
+            | {f"{PREFIXES[kind]}{key}": score for kind, of in found.items() for key, score in of.of_class(i).items()}
             | {"objects": objects[i], "detections": detections[i]}
             for i, name in enumerate(self.classes)
         ]

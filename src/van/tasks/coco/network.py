@@ -40,7 +40,7 @@ def build_object_model(
     else:
         found = load(spec.checkpoint)
         start = found.provenance
-        if _is_same_method(found, spec):
+        if isinstance(found, ObjectModel) and _is_same_method(found, spec):
             model = _continued(found, spec, classes, own, generator)
         else:
             config = _config(spec).with_options(num_classes=len(classes), **own)
@@ -61,10 +61,10 @@ def _fresh(config: ObjectConfig, generator: torch.Generator) -> ObjectModel:
     return model
 
 
-def _is_same_method(found: Any, spec: ObjectModelSpec) -> bool:
+def _is_same_method(found: ObjectModel, spec: ObjectModelSpec) -> bool:
     """Whether the checkpoint holds what is to be trained, and not only a backbone for it."""
     config = found.config
-    if not isinstance(found, ObjectModel) or config.task != spec.TASK:
+    if config.task != spec.TASK:
         return False
     return spec.name is None or OBJECT_MODELS[resolve(spec.name)].method == config.method
 

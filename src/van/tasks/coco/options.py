@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...configs.object_config import ObjectConfig
 from ...errors import ConfigError
@@ -67,7 +68,17 @@ class ObjectOptions(SizeOptions):
 
     def applied(self, config: ObjectConfig) -> ObjectConfig:
         """A model's configuration with what these options override of it; raises ConfigError for what cannot be."""
-        given = {"score_threshold": self.score_threshold, "detections_per_image": self.max_detections}
+        least, most = config.score_threshold, config.detections_per_image
+        if config.selects and self.score_threshold is not None and self.score_threshold < least:
+            raise ConfigError(
+                f"score_threshold is {self.score_threshold}, but the network itself leaves out what is below {least}; "
+                "give a larger one"
+            )
+        if config.selects and self.max_detections is not None and self.max_detections > most:
+            raise ConfigError(
+                f"max_detections is {self.max_detections}, but the network itself gives {most} at most; give fewer"
+            )
+        given: dict[str, Any] = {"score_threshold": self.score_threshold, "detections_per_image": self.max_detections}
         return replace(config, **{name: value for name, value in given.items() if value is not None})
 
     @property
@@ -90,6 +101,4 @@ class PredictOptions(ObjectOptions, PictureOptions):
 class EvalOptions(ObjectOptions, base.EvalOptions):
     """Options of evaluation. out: folder for the results in COCO's formats."""
 
-    out: str | None = option(
-        None, "folder: results in COCO's formats: bbox.json, segm.json", group=OUTPUT, single=True
-    )
+    out: str | None = option(None, "folder: results in COCO's formats: bbox.json, segm.json", group=OUTPUT, single=True)

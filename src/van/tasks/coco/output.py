@@ -92,6 +92,7 @@ class ObjectPrediction(Output):
 
         score_threshold: of the objects that are shown; None: the prediction's own, 0.3 unless one was asked for.
         opacity: of masks, 0 … 1; None: the prediction's own.
+        Small images are enlarged by a whole factor, so that names can be read.
         """
         least = self.shown_from if score_threshold is None else score_threshold
         shown = np.flatnonzero(self.scores >= least)
@@ -100,7 +101,7 @@ class ObjectPrediction(Output):
             self.picture,
             self.boxes[shown],
             self.indices[shown].tolist(),
-            [f"{self.labels[i]} {self.scores[i]:.0%}" for i in shown],
+            [f"{self.labels[i]}  {self.scores[i]:.0%}" for i in shown],
             self.palette,
             masks=None if masks is None else rle.decode(masks, self.found.size),
             opacity=self.opacity if opacity is None else opacity,

@@ -1,8 +1,8 @@
 """Results of an evaluation as files in COCO's formats, written as they come.
 
-Every process appends what it finds, a line of JSON per image, to a file of its own in a folder `.NAME.PID.part` of the
-output folder; at the end the lines become COCO's files, under their own names at once, and that folder goes. A process that dies
-leaves it there with all that was found.
+Every process appends what it finds, a line of JSON per image, to a file of its own in `.results.PID.part`, a folder in
+the output folder; at the end the lines become COCO's files, under their own names at once, and that folder goes. An
+evaluation that fails leaves it there with all that was found.
 """
 
 from __future__ import annotations

@@ -60,3 +60,9 @@ class ObjectTask(Task):
 
         assert isinstance(options, EvalOptions)
         return object_evaluator(subject, data, options, masks=self.masks, kind=self.evaluation)
+
+    @property
+    def report(self) -> type[ObjectReport]:
+        from .report import ObjectReport
+
+        return ObjectReport

@@ -6,7 +6,6 @@ Shapes: N batch, C channels, H, W sides of the padded batch, h, w those of one i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,17 @@ from torch import Tensor
 
 from ...configs.object_config import ObjectConfig
 from ...data.joint import generator
-from ...data.object_steps import FixedCrop, Flip, OverlapCrop, Photometric, ScaleJitter, ShortSide, Step, Stretch, ZoomOut
+from ...data.object_steps import (
+    FixedCrop,
+    Flip,
+    OverlapCrop,
+    Photometric,
+    ScaleJitter,
+    ShortSide,
+    Step,
+    Stretch,
+    ZoomOut,
+)
 from ...data.object_transforms import ObjectTransform
 from ...data.objects import Objects, Panoptic
 from ...errors import ConfigError
@@ -48,9 +57,8 @@ class ObjectExample:
         self.seed, self.augment = recipe.trainer.seed, recipe.augment
         self.divisor, self.stretched = config.size_divisor, config.stretched
         _check_sides(recipe, config)
-        statistics = {"mean": config.mean, "std": config.std}
         self.strong, self.plain = (
-            ObjectTransform(**statistics, steps=steps, masks=masks)
+            ObjectTransform(mean=config.mean, std=config.std, steps=steps, masks=masks)
             for steps in (_steps(recipe, config), (*_resizing(config, None), Flip(probability=recipe.augment.flip)))
         )
 
@@ -62,7 +70,7 @@ class ObjectExample:
         pixels, target = apply(image, truth, generator(self.seed, *key))  # type: ignore[arg-type]
         sides = self.augment.short_sides if self.stretched and not is_plain else None
         side = None if sides is None else sides[int(generator(self.seed, *key, _BATCH).integers(len(sides)))]
-        return TrainingExample(pixels, cast(Target, target), self.divisor, side)
+        return TrainingExample(pixels, target, self.divisor, side)
 
 
 def collate(examples: list[TrainingExample]) -> tuple[Tensor, list[Target]]:

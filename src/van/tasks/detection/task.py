@@ -12,8 +12,8 @@ from ..comparison import Comparison
 from .comparison import COMPARISON
 
 if TYPE_CHECKING:
-    from .training import DetectionTraining
     from .evaluation import DetectionEvaluation
+    from .training import DetectionTraining
 
 
 class Detection(ObjectTask):

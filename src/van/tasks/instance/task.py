@@ -10,8 +10,9 @@ from ...recipes import BaseRecipe, InstanceRecipe
 from ..coco.task import ObjectTask
 
 if TYPE_CHECKING:
-    from .training import InstanceTraining
     from .evaluation import InstanceEvaluation
+    from .report import InstanceReport
+    from .training import InstanceTraining
 
 
 class Instance(ObjectTask):
@@ -27,6 +28,12 @@ class Instance(ObjectTask):
         from .evaluation import InstanceEvaluation
 
         return InstanceEvaluation
+
+    @property
+    def report(self) -> type[InstanceReport]:
+        from .report import InstanceReport
+
+        return InstanceReport
 
     @property
     def recipe(self) -> type[InstanceRecipe]:

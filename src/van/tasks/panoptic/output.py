@@ -17,7 +17,7 @@ from PIL import Image
 from ...images import rle
 from ...images.label_maps import Palette, overlay, save_overlay, with_legend
 from ..base import Column, Json, Output, ResultTable, Row, Table
-from ..coco.drawing import draw_segments
+from ..coco.drawing import draw_segments, readable, scaled, scaled_map
 from .metric import Segmented
 
 OVERLAY, MAP = "-overlay.png", "-segments.png"
@@ -89,21 +89,17 @@ class PanopticPrediction(Output):
         ]
         return {"image": self.image, "size": [*self.segment_ids.shape], "segments": segments}
 
-    def class_map(self) -> np.ndarray:
-        """(H, W) index of each pixel's class, `len(classes)` where nothing is known."""
-        table = np.array([len(self.classes), *self.found.labels], np.int64)
-        return table[self.segment_ids]
-
     def overlay(self, opacity: float | None = None, *, legend: bool = True) -> Image.Image:
-        """The image with its segments in the colours of their classes, things outlined, and a legend at the right.
+        """The image with its segments in the colours of their classes, outlined, and a legend at the right.
 
-        opacity: 0 … 1; None: the prediction's own.
+        opacity: 0 … 1; None: the prediction's own. Small images are enlarged by a whole factor.
         """
-        classes = self.class_map()
-        colors = [*self.palette]
-        mixed = overlay(self.picture, classes, colors, opacity=self.opacity if opacity is None else opacity)
-        painted = draw_segments(mixed, self.segment_ids)
-        return with_legend(painted, classes, colors, self.classes) if legend else painted
+        picture = scaled(self.picture, readable(self.picture))
+        ids = scaled_map(self.segment_ids, picture.size)
+        classes = np.array([len(self.classes), *self.found.labels], np.int64)[ids]
+        chosen = self.opacity if opacity is None else opacity
+        painted = draw_segments(overlay(picture, classes, self.palette, opacity=chosen), ids)
+        return with_legend(painted, classes, self.palette, self.classes) if legend else painted
 
     def draw(self) -> Image.Image:
         """The image with its segments and a legend."""

@@ -1,7 +1,7 @@
 """Panoptic quality: PQ, and its parts SQ (how well segments are outlined) and RQ (how many are found).
 
-A predicted segment matches a true one of its class when they overlap by more than one half (IoU), which at most one can;
-pixels without a true label count for neither. Crowds are never matched. A predicted segment without a match is an
+A predicted segment matches a true one of its class when they overlap by more than one half (IoU), which at most one
+can; pixels without a true label count for neither. Crowds are never matched. A predicted segment without a match is an
 error unless more than half of it lies on pixels without a label or on the crowd of its class. Of several crowds of a
 class in an image, the last one counts.
 

@@ -15,10 +15,10 @@ from .options import EvalOptions, PredictOptions
 from .output import PanopticResults
 
 if TYPE_CHECKING:
-    from .training import PanopticTraining
     from .evaluation import PanopticEvaluator
     from .processor import PanopticProcessor
     from .report import PanopticReport
+    from .training import PanopticTraining
 
 
 class PanopticSegmentation(Task):
@@ -49,6 +49,12 @@ class PanopticSegmentation(Task):
 
         assert isinstance(options, EvalOptions)
         return evaluator_of(subject, data, options)
+
+    @property
+    def report(self) -> type[PanopticReport]:
+        from .report import PanopticReport
+
+        return PanopticReport
 
     @property
     def recipe(self) -> type[PanopticRecipe]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ...errors import DataError
+from ...files import printable
 from ...images.palettes import Color
 from ...images.rle import decode
 from .contact_sheet import chosen_images
@@ -18,7 +19,7 @@ from .pictures import contact_sheet
 from .report import Report
 
 OPACITY = 0.5
-LEAST_SIDE = 320  # small pictures are enlarged before boxes are drawn
+SIDE = 320  # of the pictures on the sheet, in pixels; boxes and names are drawn at this size
 
 
 def draw(report: Report[ObjectStatistics], split: str | None = None) -> Image.Image:
@@ -44,7 +45,7 @@ def draw(report: Report[ObjectStatistics], split: str | None = None) -> Image.Im
     entries = [(data.palette[label], f"{data.classes[label]}  {statistics.counts[label]}") for label in sorted(shown)]
     part = split.removeprefix(PANOPTIC)
     title = f"{report.data}  {part}  {statistics.total} images, {statistics.total_count} {statistics.what} in all"
-    return contact_sheet(tiles, entries, title=title)
+    return contact_sheet(tiles, entries, title=title, side=SIDE)
 
 
 def _objects(reader: ObjectReader, index: int, image: Image.Image) -> tuple[Image.Image, set[int]]:
@@ -90,12 +91,14 @@ def _image(pixels: np.ndarray) -> Image.Image:
 
 
 def _boxes(image: Image.Image, boxes: np.ndarray, names: Sequence[str], colors: Sequence[Color]) -> Image.Image:
-    factor = max(1, -(-LEAST_SIDE // max(image.size)))
-    large = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    pen = ImageDraw.Draw(large)
-    width = max(1, max(large.size) // 160)
+    factor = SIDE / max(image.size)
+    size = tuple(max(1, round(length * factor)) for length in image.size)
+    method = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
+    large = image.resize((size[0], size[1]), method)
+    pen, font = ImageDraw.Draw(large), ImageFont.load_default(12)
     for box, name, color in zip((boxes * factor).tolist(), names, colors, strict=True):
         left, top, right, bottom = box[0], box[1], max(box[2] - 1, box[0]), max(box[3] - 1, box[1])
-        pen.rectangle((left, top, right, bottom), outline=color, width=width)
-        pen.text((left + width + 1, top + width), name, fill=(255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0))
+        pen.rectangle((left, top, right, bottom), outline=color, width=2)
+        white, black = (255, 255, 255), (0, 0, 0)
+        pen.text((left + 4, top + 2), printable(name), fill=white, font=font, stroke_width=1, stroke_fill=black)
     return large
