@@ -1,7 +1,7 @@
 """D-FINE, the real-time detector, on the backbone's last three maps, with its options: pure data, stdlib only.
 
-Source: arXiv 2410.13842, table of hyperparameters; the sizes are those of its official configurations. It has no VAN
-backbone: which of its sizes goes with which VAN is ours, by the number of parameters.
+Source: arXiv 2410.13842 and its official configurations, whose sizes S, M, L and X these are. None has a VAN as
+backbone: which size goes with which VAN is ours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WHOLE = (
     *("encoder_channels", "encoder_feed_forward", "hidden_size", "feed_forward"),
     *("heads", "decoder_layers", "queries", "bins", "quality_hidden"),
 )
-_FRACTIONS = ("label_noise", "box_noise")
+_UNSIGNED = ("label_noise", "box_noise")
 _POSITIVE = ("depth_multiplier", "expansion", "regression_scale", "regression_limit")
 LEVELS = 3
 
@@ -77,14 +77,15 @@ class DFineConfig(DetectorConfig):
             most = 64 if name == "encoder_layers" else 2**16
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} is {getattr(self, name)!r:.80}; expected 0 to {most:,}")
-        for name in (*_FRACTIONS, *_POSITIVE):
+        for name in (*_UNSIGNED, *_POSITIVE):
             check_number(name, getattr(self, name), whole=False)
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected a positive number")
-        for name in _FRACTIONS:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+        if not 0 <= self.label_noise <= 1:
+            raise ConfigError(f"label_noise is {self.label_noise}; expected 0 to 1")
+        if self.box_noise < 0:
+            raise ConfigError(f"box_noise is {self.box_noise}; expected a number from 0")
         self._check_widths()
         self._check_maps()
 
@@ -98,7 +99,7 @@ class DFineConfig(DetectorConfig):
             )
         if round(self.expansion * self.encoder_channels // 2) < 1:
             raise ConfigError(f"expansion is {self.expansion}, which leaves no channels of {self.encoder_channels}")
-        if len(self.points) != LEVELS:
+        if not isinstance(self.points, tuple) or len(self.points) != LEVELS:
             raise ConfigError(f"points is {self.points}; expected {LEVELS} entries, one per map of the backbone")
         for count in self.points:
             check_number("points", count, whole=True)
@@ -111,9 +112,9 @@ class DFineConfig(DetectorConfig):
         steps = self.backbone.strides[2:]
         if steps != (2, 2):
             raise ConfigError(f"the backbone's last two strides are {steps}; D-FINE joins maps of strides 1 : 2 : 4")
-        coarsest = self.backbone.reductions[-1]
-        if self.min_size % coarsest:
-            raise ConfigError(f"min_size is {self.min_size}; expected a multiple of the backbone's stride, {coarsest}")
+        step = max(self.backbone.reductions[-1], self.size_divisor)
+        if self.min_size % step:
+            raise ConfigError(f"min_size is {self.min_size}; expected a multiple of {step}: squares are not padded")
         cells = self.cells(self.min_size, self.min_size)
         if self.queries > cells:
             raise ConfigError(

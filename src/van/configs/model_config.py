@@ -52,6 +52,8 @@ class ModelConfig:
     def graph_size(self) -> tuple[int, int] | None:
         """(height, width) of the images that an exported graph takes; None: any."""
         return None
+
+    @property
     def trial_size(self) -> tuple[int, int]:
         """Height and width of a small image that the model takes."""
         return 96, 96

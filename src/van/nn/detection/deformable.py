@@ -3,7 +3,8 @@
 Source: arXiv 2010.04159; here the values are not projected, as D-FINE has it (arXiv 2410.13842, appendix), and the
 number of places differs from map to map.
 
-Shapes: N images, A heads, D channels of a head, Q queries, P places of a head on all maps, p on one, HW pixels of all maps.
+Shapes: N images, A heads, D channels of a head, Q queries, HW pixels of all maps, P places of a head on all maps, p on
+one of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class DeformableAttention(nn.Module):
     sampling: how it reads between pixels: torch's grid_sample, or gathers and arithmetic, for engines that compile
     GridSample wrongly. The values are the same.
     """
+
+    num_points_scale: Tensor
 
     def __init__(self, hidden_size: int, heads: int, points: Sequence[int]) -> None:
         super().__init__()
@@ -73,12 +76,14 @@ class DeformableAttention(nn.Module):
 def _mix(
     values: Tensor, shapes: Sequence[tuple[int, int]], places: Tensor, weights: Tensor, points: list[int], read: Any
 ) -> Tensor:
-    """Values (N, HW, A, D) read at places (N, Q, A, P, 2), x, y in 0 … 1, mixed by weights (N, Q, A, P): (N, Q, A D)."""
+    """values (N, HW, A, D) read at places (N, Q, A, P, 2), mixed by weights (N, Q, A, P) -> (N, Q, A D)."""
     batch, _, heads, channels = values.shape
     maps = values.permute(0, 2, 3, 1).flatten(0, 1).split([height * width for height, width in shapes], -1)
     places = places.transpose(1, 2).flatten(0, 1)  # (N A, Q, P, 2)
     weights = weights.transpose(1, 2).flatten(0, 1)[:, None]  # (N A, 1, Q, P)
-    found = [read(x.unflatten(-1, shape), at) for x, shape, at in zip(maps, shapes, places.split(points, -2), strict=True)]
+    found = [
+        read(x.unflatten(-1, shape), at) for x, shape, at in zip(maps, shapes, places.split(points, -2), strict=True)
+    ]
     mixed = (torch.cat(found, -1) * weights).sum(-1)  # (N A, D, Q)
     return mixed.reshape(batch, heads * channels, -1).transpose(1, 2)
 

@@ -87,7 +87,7 @@ class DFine(ObjectModel):
         }
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """See ObjectModel.losses. In training mode with noisy copies of the true boxes, drawn from torch's generator."""
+        """See ObjectModel.losses. In training mode with noisy copies of the true boxes, from torch's generator."""
         truth = _truth(images, targets)
         maps = self._maps(images)
         chosen = self._choose(maps)
@@ -126,11 +126,13 @@ class DFine(ObjectModel):
         height, width = images.shape[-2:]
         step = self.backbone.config.reductions[-1]
         if height % step or width % step:
-            raise ConfigError(f"images of {height} x {width} pixels; D-FINE needs multiples of {step}: pad or resize them")
+            raise ConfigError(
+                f"images of {height} x {width} pixels; D-FINE needs multiples of {step}: pad or resize them"
+            )
         if (cells := self.config.cells(height, width)) < self.config.queries:
             raise ConfigError(
-                f"images of {height} x {width} pixels give {cells} places, fewer than the {self.config.queries} queries; "
-                "enlarge the images or lower `queries`"
+                f"images of {height} x {width} pixels give {cells} places, fewer than the {self.config.queries} "
+                "queries; enlarge the images or lower `queries`"
             )
 
     def _choose(self, maps: Sequence[Tensor]) -> Chosen:
@@ -144,7 +146,7 @@ class DFine(ObjectModel):
         return Chosen(content=content.detach(), boxes=boxes.detach(), logits=logits, proposals=boxes.sigmoid())
 
     def _decode(self, maps: Sequence[Tensor], content: Tensor, boxes: Tensor, mask: Tensor | None = None) -> Any:
-        """transformers' output of the decoder. boxes: (N, Q, 4) before the sigmoid; mask: (Q, Q), added to attention."""
+        """transformers' output. boxes: (N, Q, 4) before the sigmoid; mask: (Q, Q), added to self-attention."""
         return self.decoder(
             inputs_embeds=content,
             encoder_hidden_states=_flat(maps),
@@ -188,10 +190,9 @@ class DFine(ObjectModel):
         for name, part in self.named_children():
             for module in part.modules() if name != "backbone" else ():
                 reset(module, generator)
-        nn.init.xavier_uniform_(self.memory[0].weight, generator=generator)
-        for projection in (*self.input_projections, *self.memory_projections):
-            if isinstance(projection, nn.Sequential):
-                nn.init.xavier_uniform_(projection[0].weight, generator=generator)
+        for part in (self.memory, *self.input_projections, *self.memory_projections):
+            if isinstance(part, nn.Sequential):  # its first layer, before a norm
+                nn.init.xavier_uniform_(part[0].weight, generator=generator)  # type: ignore[arg-type]
         zero(self.proposal_boxes.layers[-1])
         self.decoder.up.fill_(self.config.regression_limit)
         self.decoder.reg_scale.fill_(self.config.regression_scale)
@@ -212,7 +213,7 @@ class DFine(ObjectModel):
         self.config = self.config.with_options(num_classes=num_classes)
         self.classes = self.palette = None
         like = self.proposal_classes.weight
-        place = {"device": like.device, "dtype": like.dtype}
+        place: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         hidden = self.config.hidden_size
         self.proposal_classes = nn.Linear(hidden, num_classes, **place)
         layers = range(self.config.decoder_layers)
@@ -312,7 +313,7 @@ def _truth(images: Tensor, targets: Sequence[Target]) -> Truth:
 
 @contextmanager
 def _all_layers(decoder: nn.Module) -> Iterator[None]:
-    """While this is open, the decoder gives the outputs of all its layers, which it otherwise does in training alone."""
+    """While this is open, the decoder gives what all its layers find, which it otherwise does in training alone."""
     before, decoder.training = decoder.training, True
     try:
         yield

@@ -43,8 +43,8 @@ class Truth:
 
     @property
     def counts(self) -> list[int]:
-        """True boxes of each image, up to the last that has one."""
-        return torch.bincount(self.images).tolist()
+        """True boxes of each image, up to the last with any."""
+        return torch.bincount(self.images, minlength=1).tolist()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +60,11 @@ class Predictions:
     boxes: Tensor
     corners: Tensor
     references: Tensor
+
+    @property
+    def queries(self) -> int:
+        """Queries of all images."""
+        return self.logits.shape[1] * self.logits.shape[2]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,32 +103,25 @@ def dfine_losses(found: Predictions, truth: Truth, offsets: Offsets, noisy: Nois
     """Weighted losses by name, summed over layers, normalised by the numbers of pairs in all processes."""
     each = match(found, truth)
     union = _union(each, found)
-    queries = found.logits.shape[1] * found.logits.shape[2]
-    boxes, pairs, others = _numbers(truth.boxes.new_tensor([len(truth.labels), len(union), queries - len(union)]))
+    # all processes join in one reduction, also those whose images have no boxes and so no noisy copies
+    rest = 0 if noisy is None else noisy.predictions.queries - len(noisy.pairs)
+    numbers = [len(truth.labels), len(union), found.queries - len(union), rest]
+    boxes, pairs, others, rests = mean_over_processes(truth.boxes.new_tensor(numbers)).unbind()
     balance = pairs.sqrt() / (pairs.sqrt() + others.sqrt())  # weight of matched queries in the distillation
     losses = {"vfl": _varifocal(found, truth, each) / boxes}
     losses |= _localised(found, truth, offsets, union, pairs, others, balance)
     if noisy is not None:
-        copies = boxes * noisy.groups
-        rest = noisy.predictions.logits.shape[1] * noisy.predictions.logits.shape[2] - len(noisy.pairs)
-        (rest,) = _numbers(truth.boxes.new_tensor([rest]))
-        same = [noisy.pairs] * len(noisy.predictions.logits)
-        extra = {"vfl": _varifocal(noisy.predictions, truth, same) / copies}
-        extra |= _localised(noisy.predictions, truth, offsets, noisy.pairs, copies, rest, balance)
+        copies, seen = boxes * noisy.groups, noisy.predictions
+        extra = {"vfl": _varifocal(seen, truth, [noisy.pairs] * len(seen.logits)) / copies}
+        extra |= _localised(seen, truth, offsets, noisy.pairs, copies, rests, balance)
         losses |= {f"denoising_{name}": value for name, value in extra.items()}
     return {name: value * WEIGHTS[name.removeprefix("denoising_")] for name, value in losses.items()}
-
-
-def _numbers(counts: Tensor) -> Sequence[Tensor]:
-    return mean_over_processes(counts).unbind()
 
 
 @torch.no_grad()
 def match(found: Predictions, truth: Truth) -> list[Pairs]:
     """For each of the S outputs the cheapest pairing of queries and true boxes within each image."""
-    sets, images, queries = found.logits.shape[:3]
     counts = truth.counts
-    counts += [0] * (images - len(counts))
     cost = _costs(found, truth).cpu()  # (S, Q, T)
     assign = _linear_sum_assignment()
     result = []
