@@ -83,7 +83,7 @@ class Mask2Former(ObjectModel):
         _reset(self.class_predictor, generator)
 
     def reset_classifier(self, num_classes: int, generator: torch.Generator | None = None) -> None:
-        """A fresh layer for `num_classes`, none of which is a thing or stuff by itself: the first ones stay things.
+        """A fresh layer for `num_classes`; the rest stays, and so does how many of the classes are things, if they can.
 
         Raises ConfigError for an impossible number.
         """
@@ -157,10 +157,10 @@ def _reset(module: nn.Module, generator: torch.Generator | None) -> None:
         module.reset_parameters()
 
 
-def _reset_attentions(pixel_decoder: nn.Module, transformer: nn.Module, generator: torch.Generator | None) -> None:
+def _reset_attentions(pixel_decoder: Any, transformer: Any, generator: torch.Generator | None) -> None:
     """Matrices of the layers and of the projections before them uniform (Xavier), levels N(0, 1).
 
-    Queries look along eight directions at first, a point further with each sample (arXiv 2010.04159, appendix A.4).
+    Each head samples along a direction of its own at first, one step further with each point (arXiv 2010.04159, A.4).
     """
     nn.init.normal_(pixel_decoder.level_embed, generator=generator)
     for projection in pixel_decoder.input_projections:
@@ -177,7 +177,7 @@ def _reset_attentions(pixel_decoder: nn.Module, transformer: nn.Module, generato
         _reset_sampling(layer.self_attn)
 
 
-def _reset_sampling(attention: nn.Module) -> None:
+def _reset_sampling(attention: Any) -> None:
     heads, levels, points = attention.n_heads, attention.n_levels, attention.n_points
     nn.init.zeros_(attention.sampling_offsets.weight)
     nn.init.zeros_(attention.attention_weights.weight)

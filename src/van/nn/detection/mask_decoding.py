@@ -83,7 +83,7 @@ def _merge(config: Mask2FormerConfig, classes: Tensor, masks: Tensor, size: Size
         return PanopticSegments(segment_ids=ids, labels=(), scores=())
     scores, labels = scores[kept], labels[kept]
     logits = _whole(config, masks[kept], size)
-    if output != tuple(logits.shape[1:]):
+    if tuple(output) != tuple(logits.shape[1:]):
         logits = F.interpolate(logits[None], output, mode="bilinear", align_corners=False)[0]
     found = logits.sigmoid()
     winner = (scores[:, None, None] * found).argmax(0)
