@@ -21,6 +21,7 @@ every_model = pytest.mark.parametrize("name", ALL_NAMES)
 with_torchvision = pytest.mark.parametrize("name", NAMES)
 
 
+@pytest.mark.promise("22")
 @every_model
 def test_a_file_gives_the_same_model_back(name, tmp_path):
     model = tiny(name)

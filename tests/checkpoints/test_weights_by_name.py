@@ -134,9 +134,12 @@ def test_a_models_name_alone_says_what_to_write():
         van.load("van_b0")
     with pytest.raises(CheckpointError, match=r"published weights have names of their own \(official/van_b0, "):
         van.load("VAN-Tiny")
-    with pytest.raises(CheckpointError, match="retinanet_van_b0 is a detector") as caught:
+    with pytest.raises(CheckpointError, match="'retinanet_van_b0' is a model's name") as caught:
         van.load("retinanet_van_b0")
     assert "pretrained" not in str(caught.value)
+    assert "van.create_model('retinanet_van_b0')" in str(caught.value)
+    with pytest.raises(ConfigError, match="no weights of mask_rcnn_van_b2"):
+        van.load("mask_rcnn_van_b2", pretrained=True)
     assert cli.main(["eval", "light_ham_van_b0", "--data", "scenes"]) == 2
 
 

@@ -257,3 +257,17 @@ def test_what_cannot_work_is_refused():
 def test_options_that_cannot_work_are_refused(make):
     with pytest.raises(ConfigError, match=r"expected|give both"):
         make()
+
+
+def test_crops_by_overlap_keep_objects_by_their_centre():
+    image, objects = scene()
+    transform, shares = ObjectTransform(**PLAIN, steps=(OverlapCrop(probability=1.0),), masks=True), []
+    for seed in range(60):
+        target = transform(image, objects, rng(seed))[1]
+        areas = dict(zip(objects.labels.tolist(), objects.areas.tolist(), strict=True))
+        shares += [
+            int(mask.sum()) / areas[label]
+            for label, mask in zip(target["labels"].tolist(), target["masks"], strict=True)
+        ]
+    assert min(shares) >= 0.25  # of a box whose centre is in the part
+    assert min(shares) < 1

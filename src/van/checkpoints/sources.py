@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..configs import published_weights as weights
+from ..configs.catalog import resolve
 from ..configs.published_weights import Weight
-from ..configs.segmenter import resolve
 from ..errors import CheckpointError, ConfigError, UnknownNameError, VanNotice
 from ..files import why_no_path
 

@@ -7,9 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from ..configs.backbone import VARIANTS
+from ..configs.catalog import OBJECT_MODELS
 from ..configs.segmenter import SEGMENTERS
 from ..tools.complexity_tables import (
     CONVENTIONS,
+    OBJECT_SIZE,
+    PUBLISHED_OBJECTS,
     PUBLISHED_SEGMENTERS,
     Alternative,
     Complexity,
@@ -86,6 +89,37 @@ def show_segmenter(name: str, *, size: Sequence[int], as_json: bool) -> None:
         table.add_row(what, f"{count / 1e9:.3f} G", theirs)
     print_table(table)
     print("convolutions and matrix products: no bias, norms, activations or resizing; the auxiliary head never runs.")
+
+
+def show_objects(name: str, *, size: Sequence[int], as_json: bool) -> None:
+    """One model that finds objects: its parts and its operations, next to what was published."""
+    from ..tools.object_complexity import describe_objects
+
+    pixels = sides(size or _usual_size(name))
+    cost, published = describe_objects(OBJECT_MODELS[name], size=pixels), PUBLISHED_OBJECTS.get(name)
+    if as_json:
+        row = None if published is None else asdict(published) | {"size": list(published.size)}
+        print(to_json({"name": name, "size": list(pixels), **asdict(cost), "published": row}))
+        return
+    table = _table(f"{name}, {_by(pixels)} pixels", ["what", "counted", "published"])
+    for part, parameters in cost.by_part.items():
+        table.add_row(f"parameters: {part}", f"{parameters:,}", "")
+    millions = "" if published is None else f"{published.parameters_m} M"
+    table.add_row("parameters", f"{cost.parameters:,}", millions, end_section=True)
+    table.add_row("multiply-adds of convolutions and linear layers", f"{cost.macs / 1e9:.3f} G", "")
+    table.add_row("multiply-adds of matrix products", f"{cost.matmul_macs / 1e9:.3f} G", "")
+    theirs = "" if published is None else f"{published.giga} G"
+    theirs += "" if published is None or published.size == pixels else f" at {_by(published.size)}"
+    table.add_row("multiply-adds as mmcv counts", f"{cost.mmcv / 1e9:.3f} G", theirs)
+    print_table(table)
+    print("multiply-adds: one per use of a weight; no norms, activations, resizing, pooling of boxes or suppression.")
+    print("as mmcv counts: 1 more per use of a bias, 2 per element of a BatchNorm or GroupNorm.")
+    print("box and mask heads of two stages: 1,000 proposals and 100 masks, as OpenMMLab's tool takes them.")
+
+
+def _usual_size(name: str) -> tuple[int, int]:
+    config = OBJECT_MODELS[name]
+    return (config.min_size, config.min_size) if config.stretched else OBJECT_SIZE
 
 
 def _classifier(name: str, size: Sequence[int]) -> Complexity:

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from ..configs.backbone import ALIASES, VARIANTS
-from ..configs.segmenter import ALIASES as SEGMENTER_ALIASES
-from ..configs.segmenter import METHODS, SEGMENTERS, resolve
+from ..configs.catalog import ALIASES, MODELS, OBJECT_MODELS, resolve
+from ..configs.segmenter import SEGMENTERS
 from ..errors import ConfigError, UnknownNameError
 from .output import say
 
@@ -28,7 +28,11 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--ema", action="store_true", help="checkpoint: use the averaged weights")
     parser.add_argument("--revision", help="checkpoint: branch, tag or commit of a hub id")
     parser.add_argument(
-        "--size", type=int, nargs="+", help="model: side of the image, or its H and W (default 224, segmenters 512)"
+        "--size",
+        nargs="+",
+        metavar="SIDE",
+        help="model: side of the image, or its H and W, also as HxW (default 224; segmenters 512; models that find "
+        "objects 1280x800, or the side they stretch to)",
     )
     parser.add_argument("--ablations", action="store_true", help="model: what the options of its attention cost")
     parser.add_argument("--ops", action="store_true", help="how this machine computes the primitives, and why")
@@ -41,7 +45,7 @@ def run(options: Any) -> None:
     elif options.target is None:
         from .costs import show_variants
 
-        show_variants(size=options.size or [224], as_json=options.json)
+        show_variants(size=_size(options) or [224], as_json=options.json)
     elif is_model_name(options.target):
         _model(resolve(options.target), options)
     else:
@@ -56,26 +60,41 @@ def is_model_name(target: str) -> bool:
         resolve(target)
     except UnknownNameError:
         if _looks_like_a_model(target):
-            known = [*VARIANTS, *SEGMENTERS, *ALIASES, *SEGMENTER_ALIASES]
-            raise UnknownNameError.of("model or file", target, known) from None
+            raise UnknownNameError.of("model or file", target, [*MODELS, *ALIASES]) from None
         return False
     return True
 
 
 def _looks_like_a_model(target: str) -> bool:
-    starts = ("van", *(f"{method}_van" for method in METHODS))
-    return target.startswith(starts) and not Path(target).suffix and "/" not in target
+    starts = tuple({name[: name.index("van") + 3] for name in MODELS})
+    key = target.lower().replace("-", "_")
+    return (
+        (key.startswith(starts) or re.search(r"_van_b\d", key) is not None)
+        and not Path(target).suffix
+        and "/" not in target
+    )
 
 
 def _model(name: str, options: Any) -> None:
-    from .costs import show_model, show_segmenter
+    from .costs import show_model, show_objects, show_segmenter
 
-    if name not in SEGMENTERS:
-        show_model(name, size=options.size or [224], with_ablations=options.ablations, as_json=options.json)
+    size, with_head = _size(options), name in SEGMENTERS or name in OBJECT_MODELS
+    if not with_head:
+        show_model(name, size=size or [224], with_ablations=options.ablations, as_json=options.json)
     elif options.ablations:
-        raise ConfigError(f"--ablations is for classifiers; {name} is a segmenter, try it with its backbone")
+        raise ConfigError(f"--ablations is for classifiers; {name} is a {MODELS[name].noun}, try it with its backbone")
+    elif name in SEGMENTERS:
+        show_segmenter(name, size=size or [512], as_json=options.json)
     else:
-        show_segmenter(name, size=options.size or [512], as_json=options.json)
+        show_objects(name, size=size, as_json=options.json)
+
+
+def _size(options: Any) -> list[int]:
+    """The sides in --size; [] without. Raises ConfigError for what is no whole numbers."""
+    words = [side for word in options.size or () for side in str(word).lower().split("x")]
+    if not all(word.isdecimal() for word in words):
+        raise ConfigError(f"--size is {' '.join(map(str, options.size))!r:.80}; expected 224, 1280 800 or 1280x800")
+    return [int(word) for word in words]
 
 
 def _ops(options: Any) -> None:

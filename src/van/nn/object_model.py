@@ -74,6 +74,10 @@ class ObjectModel(Model):
         """See Model.compared: the backbone's maps, since which boxes are kept may hang on the last bit of a score."""
         return self.backbone(images)
 
+    def counted(self, images: Tensor) -> object:
+        """Run what published tables count as the cost of an image; without values too, on the meta device."""
+        return self.raw(images)
+
     @abstractmethod
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses by name, scalars whose sum is minimised, normalised over the batches of all processes.

@@ -19,6 +19,8 @@ from ..errors import ConfigError
 COUNTED = Path(__file__).with_name("complexity.json")
 # Side in pixels of the images that the counts are of.
 CLASSIFIER_SIZE, SEGMENTER_SIZE = 224, 512
+# Height and width of the images that the paper's table of detectors counts; those of stretched images are their own.
+OBJECT_SIZE = (1280, 800)
 
 CONVENTIONS = (
     "multiply-adds: one per use of a weight in convolutions and linear layers; no biases, no norms.",
@@ -141,6 +143,27 @@ class SegmenterComplexity:
     macs: int
     matmul_macs: int
     torchprofile: int
+    mmcv: int
+
+
+# Model that finds objects -> row of the paper's table of detectors (arXiv 2202.09741).
+PUBLISHED_OBJECTS: dict[str, PublishedCost] = {
+    "mask_rcnn_van_b2": PublishedCost(parameters_m="46", giga="273", size=OBJECT_SIZE, convention="mmcv"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectComplexity:
+    """What a model that finds objects costs; operations for one image of the size asked for.
+
+    parameters: all; by_part: of backbone, pyramid, heads. macs: of convolutions and linear layers; matmul_macs: of
+    matrix products; mmcv: in the published convention.
+    """
+
+    parameters: int
+    by_part: dict[str, int]
+    macs: int
+    matmul_macs: int
     mmcv: int
 
 

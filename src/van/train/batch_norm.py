@@ -16,6 +16,8 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..nn.batch_norm import sync_on_cpu as sync_on_cpu
+
 RECALIBRATION_IMAGES = 4096
 
 _Norm = nn.modules.batchnorm._BatchNorm
@@ -88,45 +90,6 @@ def recalibrate(network: nn.Module, norms: Sequence[_Norm], batches: Any) -> Non
         run: Any = getattr(network, "raw", network)  # models that find objects are called with lists of images
         for images in batches:
             run(images.to(device))
-
-
-def sync_on_cpu(network: nn.Module) -> nn.Module:
-    """BatchNorms replaced by ones that normalise over all processes by gloo; torch's own does so on GPUs only."""
-    for name, child in list(network.named_children()):
-        if isinstance(child, nn.BatchNorm2d):
-            child.__class__ = _GlooBatchNorm
-        elif not isinstance(child, _Norm):
-            setattr(network, name, sync_on_cpu(child))
-    return network
-
-
-class _GlooBatchNorm(nn.BatchNorm2d):
-    """(N, C, H, W) normalised by mean and variance over all processes, whose images may differ in size."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        if not self.training or not dist.is_initialized():
-            return super().forward(input)
-        from torch.distributed.nn.functional import all_reduce
-
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        ranks = dist.get_world_size()
-        own = input.numel() // input.shape[1]
-        total = torch.tensor(own)
-        dist.all_reduce(total)
-        count = int(total)
-        share = own * ranks / count  # 1 where all hold equally many pixels
-        mean = all_reduce(share * input.mean((0, 2, 3))) / ranks  # (C,)
-        centred = input - mean[:, None, None]
-        variance = all_reduce(share * centred.square().mean((0, 2, 3))) / ranks  # (C,)
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
 def _norms(network: nn.Module) -> Iterator[tuple[str, _Norm]]:

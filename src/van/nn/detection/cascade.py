@@ -72,6 +72,11 @@ class CascadeHeads(nn.Module):
             proposals = _without_objects(moved(stage, deltas.detach(), sampled.boxes, sizes), sampled)
         return losses
 
+    def counted(self, features: Tensor, proposals: int, masks: int) -> None:
+        """See RoIHeads.counted."""
+        for stage in self._heads():
+            stage.counted(features, proposals, masks)
+
     def _heads(self) -> list[RoIHeads]:
         return list(self.stages)  # type: ignore[arg-type]
 

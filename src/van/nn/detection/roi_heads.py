@@ -146,6 +146,12 @@ class RoIHeads(TorchvisionRoIHeads):
         """(R, K + 1, m, m) float32."""
         return self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, sizes))).float()
 
+    def counted(self, features: Tensor, proposals: int, masks: int) -> None:
+        """Run the heads on so many pooled maps of no particular values, like `features` (N, C, h, w)."""
+        channels = features.shape[1]
+        self.box_predictor(self.box_head(features.new_empty(proposals, channels, BOX_SIDE, BOX_SIDE)))
+        self.mask_predictor(self.mask_head(features.new_empty(masks, channels, MASK_SIDE, MASK_SIDE)))
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Published initialisation: linear layers uniform with variance 1 / fan_in, masks N(0, 2 / fan_out)."""
         for module in self.box_head.modules():

@@ -5,7 +5,6 @@ Shapes: N images, C channels, H, W sides of the padded batch, h, w those of one 
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...configs.object_config import ObjectConfig
+from ...configs.older_detectors import present_key
 from ...errors import DataError, MissingExtraError
 from ..object_model import Detections, ObjectModel, Size, Target
-
-# Keys of version 0.1's detectors, which were torchvision's own -> ours.
-_OLDER = (
-    (r"backbone\.backbone\.", "backbone."),
-    (r"backbone\.fpn\.inner_blocks\.(\d+)\.0\.", r"pyramid.laterals.\1."),
-    (r"backbone\.fpn\.layer_blocks\.(\d+)\.0\.", r"pyramid.outputs.\1."),
-    (r"backbone\.fpn\.extra_blocks\.p6\.", "pyramid.extras.0."),
-    (r"backbone\.fpn\.extra_blocks\.p7\.", "pyramid.extras.1."),
-)
 
 
 def require_torchvision() -> None:
@@ -33,15 +24,6 @@ def require_torchvision() -> None:
         import torchvision  # noqa: F401
     except ImportError as error:
         raise MissingExtraError.of("torchvision", "detection", "for detectors") from error
-
-
-def present_key(key: str) -> str:
-    """The key of a tensor of a detector of version 0.1 as it is called now; any other key as it is."""
-    for pattern, replacement in _OLDER:
-        key, found = re.subn(f"^{pattern}", replacement, key)
-        if found:
-            break
-    return key
 
 
 class TorchvisionDetector(ObjectModel):
@@ -55,9 +37,7 @@ class TorchvisionDetector(ObjectModel):
         self.config = config
         self.register_load_state_dict_pre_hook(_rename_older)
 
-    def forward(  # type: ignore[override]
-        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
-    ) -> Any:
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
         """torchvision's call. Training: a dict of losses; eval: one dict of boxes, labels, scores (and masks) each.
 
         images: (in_chans, h, w) on the 0 … 1 scale, of any sizes; they are resized and normalised as the configuration
@@ -93,9 +73,8 @@ class TorchvisionDetector(ObjectModel):
 
 
 def _rename_older(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    older = {
-        key: prefix + present_key(key.removeprefix(prefix)) for key in state if key.startswith(f"{prefix}backbone.")
-    }
+    keys = [key for key in state if key.startswith(f"{prefix}backbone.")]
+    older = {key: prefix + present_key(key.removeprefix(prefix)) for key in keys}
     older = {key: present for key, present in older.items() if key != present}
     for key, present in older.items():
         state[present] = state.pop(key)
@@ -130,10 +109,8 @@ def _from_one(found: Detections) -> dict[str, Tensor]:
 
 def conv_like(old: nn.Conv2d, out_channels: int) -> nn.Conv2d:
     """A convolution of another width, on the same device, in the same precision; its weights are not initialised."""
-    weight = old.weight
-    new = nn.Conv2d(
-        old.in_channels, out_channels, old.kernel_size, padding=old.padding, device=weight.device, dtype=weight.dtype
-    )
+    side, like = old.kernel_size[0], old.weight
+    new = nn.Conv2d(old.in_channels, out_channels, side, padding=side // 2, device=like.device, dtype=like.dtype)
     return new.train(old.training)
 
 
