@@ -168,6 +168,7 @@ def test_without_a_validation_part_one_is_drawn(tmp_path, file):
         ({"bbox": [1, 2, float("nan"), 4]}, "has bbox [1, 2, nan, 4]"),
         ({"bbox": [1, 2, "3", 4]}, "has bbox [1, 2, '3', 4]"),
         ({"bbox": None}, "has bbox None"),
+        ({"bbox": [1e308, 0, 1e308, 1]}, "has bbox [1e+308, 0, 1e+308, 1]"),
         (
             {"bbox": [50, 2, 5, 5]},
             "annotation 5 has the bbox [50.0, 2.0, 5.0, 5.0] outside its image, 1.png of 40 x 30",

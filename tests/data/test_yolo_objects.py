@@ -134,7 +134,10 @@ def test_faulty_lines_are_named(tmp_path, line, says):
         ("train: images/train\nval: images/val\nnames: {0: cat, 2: dog}", "expected 0, 1, 2"),
         ("train: images/train\nval: images/val\nnames: [cat]\nnc: 2", "nc is 2, but names has 1"),
         ("train: images/train\nval: 5\nnames: [cat]", "val is 5; expected a folder of images"),
-        ("train: images/train\nval: images/nothing\nnames: [cat]", "nothing does not exist"),
+        (
+            "train: images/train\nval: images/nothing\nnames: [cat]",
+            r"nothing, which .*data\.yaml names, does not exist",
+        ),
         ("train: images/train\nval: images\n  names: [cat]", "parsing failed"),
     ],
 )

@@ -5,7 +5,6 @@ N images, K classes, n annotations.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .problems import Problems
 
 _EXPECTED = "an object with the lists images, annotations and categories, as COCO's instances_*.json"
 _LARGEST_ID = 2**63 - 1
+_LARGEST_NUMBER = 2**40
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -273,5 +273,5 @@ def is_id(value: object) -> TypeGuard[int | str]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value of a file is a finite number."""
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    """Whether a value of a file is a number that can count pixels."""
+    return (type(value) is int or type(value) is float) and abs(value) < _LARGEST_NUMBER  # false of NaN

@@ -68,10 +68,10 @@ def find_yolo(data: Path) -> YoloLayout | None:
     return YoloLayout(data, data, _classes_beside(data), places)
 
 
-def images_in(places: Sequence[Path]) -> list[Path]:
+def images_in(places: Sequence[Path], source: Path) -> list[Path]:
     """The images of folders, with what is in folders below, and of lists, in a fixed order, each once.
 
-    Raises DataError for a place that is not there.
+    source: what names the places. Raises DataError for one that is not there.
     """
     found: dict[Path, None] = {}
     for place in places:

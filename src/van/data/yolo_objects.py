@@ -159,7 +159,7 @@ class YoloObjects(TableObjects):
 
 
 def _existing(layout: YoloLayout, places: Sequence[Path], problems: Problems) -> list[Path]:
-    images = images_in(places)
+    images = images_in(places, layout.source)
     if not images:
         raise DataError(f"{', '.join(map(str, places))} of {layout.source} holds no images; expected some")
     listed = any(place.is_file() for place in places)  # others were found in their folders
