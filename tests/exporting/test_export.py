@@ -262,7 +262,7 @@ def test_wrong_sources_and_images_are_told(tmp_path):
         van.export(torch.nn.Linear(2, 2), tmp_path / "m.pt2")
     with pytest.raises(CheckpointError, match="missing"):
         van.export(tmp_path / "missing.safetensors", tmp_path / "m.pt2")
-    with pytest.raises(ConfigError, match="size belongs to classifiers, detectors, .*, which Segmenter is not"):
+    with pytest.raises(ConfigError, match=r"size belongs to classifiers, detectors, .*, which Segmenter is not"):
         van.export(segmenter(), tmp_path / "m.pt2", size=64)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):

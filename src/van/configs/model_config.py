@@ -14,7 +14,7 @@ class ModelConfig:
     task: what the model is for, "classification". noun: what it is called in messages, "classifier".
     output_layers: what depends on the classes, "head". statistics: how images are prepared where no file says:
     "official" or "imagenet" (`images.preprocess.RECORDS`).
-    output_axes: of what the network gives, N images and K classes first, "N, K, h, w"; "" where it gives several things.
+    output_axes: of what the network gives, N images and K classes first, "N, K, h, w"; "" where it gives several.
     not_exported: of a kind of model that no graph can hold: why, and what to do.
     draws_globally: whether building the model draws from torch's global generator more than its own parts do: the
     heads of other libraries do.

@@ -194,7 +194,10 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Model:
 
 def describe(model: Model, *, size: int | tuple[int, int] | None = None, options: Mapping[str, Any]) -> Description:
     """What the file will say about the network; raises ConfigError for a `size` where it means nothing."""
-    task, subject = task_of(model.config), Subject(config=model.config, metadata=model.metadata, name=type(model).__name__)
+    task, subject = (
+        task_of(model.config),
+        Subject(config=model.config, metadata=model.metadata, name=type(model).__name__),
+    )
     if size is not None:
         parse_options(task.predict_options, {"size": size}, task=task, name=subject.name)
         subject = task.sized(subject, size)

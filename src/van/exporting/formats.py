@@ -39,7 +39,7 @@ def write_onnx(program: Program, description: Description, path: Path) -> None:
 
 
 def onnx_model(program: Program) -> Any:
-    """The program as an onnx.ModelProto whose input is `images`, outputs as `output_names`; raises MissingExtraError."""
+    """The program as an onnx.ModelProto, its input `images`, outputs as `output_names`; raises MissingExtraError."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -73,7 +73,7 @@ def write_openvino(program: Program, description: Description, path: Path) -> No
 
 
 def openvino_model(program: Program) -> Any:
-    """The program as an openvino.Model whose input is `images`, outputs as `output_names`; raises MissingExtraError."""
+    """The program as an openvino.Model, its input `images`, outputs as `output_names`; raises MissingExtraError."""
     try:
         import openvino
     except ImportError as error:

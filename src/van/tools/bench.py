@@ -224,7 +224,9 @@ def _images(model: Model, batch: int, size: int | None) -> np.ndarray:
     """Random ones, from a fixed seed."""
     preprocess, only = model.metadata.preprocess, model.config.graph_size
     if only is not None and size not in (None, only[0]):
-        raise ConfigError(f"size is {size}, but this {model.config.noun} takes images of {only[0]} pixels; leave it out")
+        raise ConfigError(
+            f"size is {size}, but this {model.config.noun} takes images of {only[0]} pixels; leave it out"
+        )
     sides = only or ((size, size) if size else preprocess.size if preprocess is not None else (224, 224))
     shape = (batch, model.config.backbone.in_chans, *sides)
     return np.random.default_rng(0).standard_normal(shape, np.float32)

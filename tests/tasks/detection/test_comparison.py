@@ -29,7 +29,11 @@ def test_a_class_that_is_gone_is_another_answer():
 
 
 def test_maps_stay_in_their_places():
-    maps = {"logits_p3": np.array([[[[1.0, -1.0]]]]), "logits_p4": np.array([[[[-1.0]]]]), "deltas_p3": np.ones((1, 4, 1, 2))}
+    maps = {
+        "logits_p3": np.array([[[[1.0, -1.0]]]]),
+        "logits_p4": np.array([[[[-1.0]]]]),
+        "deltas_p3": np.ones((1, 4, 1, 2)),
+    }
     assert COMPARISON.aligned(maps, maps) is maps
     assert COMPARISON.decide(maps).tolist() == [True, False, False]
 

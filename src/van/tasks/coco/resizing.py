@@ -104,8 +104,8 @@ def sized(subject: Subject, size: int | tuple[int, int]) -> Subject:
     """A model as for images of another size; raises ConfigError for sizes that cannot be."""
     assert isinstance(subject.config, ObjectConfig)
     resizing = Resizing.of(subject.config, size)
-    sides = {"min_size": resizing.min_size, "max_size": resizing.max_size}
-    return replace(subject, config=replace(subject.config, **sides))
+    config = replace(subject.config, min_size=resizing.min_size, max_size=resizing.max_size)
+    return replace(subject, config=config)
 
 
 def _sides(config: ObjectConfig, size: int | Sequence[int]) -> tuple[int, int]:
