@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from gloo import over_two_processes
 from torch import nn
 
 import van
 from van.errors import ConfigError, UnknownNameError
-from van.nn.batch_norm import set_batch_norm
+from van.nn.batch_norm import set_batch_norm, sync_on_cpu
 
 SIZES = {"embed_dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2), "num_classes": 3}
 
@@ -67,3 +68,29 @@ def test_other_policies_and_models_are_refused():
         set_batch_norm(van.create_model("van_b0", **SIZES), "frosen")
     with pytest.raises(ConfigError, match=r"Linear has no van\.nn\.Backbone"):
         set_batch_norm(nn.Linear(1, 1), "frozen")
+
+
+def _normalised(rank):
+    """Outputs and gradient of synchronised norms on images of two sizes, and the running statistics."""
+    norm = sync_on_cpu(nn.Sequential(nn.BatchNorm2d(2)))
+    images = pictures()[rank].requires_grad_()
+    out = norm(images)
+    (out.sin().sum()).backward()
+    return out.detach(), images.grad, norm[0].running_mean, norm[0].running_var
+
+
+def pictures():
+    return [torch.randn(1, 2, side, 3, generator=torch.Generator().manual_seed(side)) + side for side in (2, 5)]
+
+
+@pytest.mark.long
+def test_images_of_processes_may_differ_in_size():
+    shares, norm = over_two_processes(_normalised), nn.BatchNorm2d(2)
+    whole = torch.cat(pictures(), 2).requires_grad_()  # one below the other: the same pixels
+    out = norm(whole)
+    (out.sin().sum()).backward()
+    for k, expected in enumerate((out.detach(), whole.grad)):
+        assert torch.allclose(torch.cat([share[k] for share in shares], 2), expected, atol=1e-5)
+    for share in shares:
+        assert torch.allclose(share[2], norm.running_mean)
+        assert torch.allclose(share[3], norm.running_var)

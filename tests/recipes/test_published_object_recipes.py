@@ -34,7 +34,8 @@ PLAIN = {
 OWN_STEPS = {"augment.zoom_out": 0.0, "augment.overlap_crop": 0.0, "augment.photometric": 0.0}
 MMDET = PLAIN | OWN_STEPS | {
     "optim.lr": 1e-4, "optim.weight_decay": 0.05, "optim.decayed": "everything", "optim.backbone_lr_scale": None,
-    "optim.clip_norm": None, "schedule.name": "multistep", "schedule.warmup_steps": 1000, "schedule.warmup_lr": 1e-7,
+    "optim.clip_norm": None, "data.group_shapes": True,
+    "schedule.name": "multistep", "schedule.warmup_steps": 1000, "schedule.warmup_lr": 1e-7,
     "augment.jitter": None, "augment.crop": None, "augment.off_epoch": None, "trainer.devices": 8,
     "trainer.batch_size": 2, "trainer.precision": "fp32", "trainer.ema_decay": None, "trainer.keep": "last",
     "model.drop_path_rate": 0.1,

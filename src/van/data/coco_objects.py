@@ -73,5 +73,9 @@ class CocoObjects(TableObjects):
     def files(self, index: int) -> tuple[Path, ...]:
         return self.images.path(int(self.chosen[index])), self.file.path
 
+    def sizes(self) -> np.ndarray | None:
+        sizes = self.file.images.sizes[self.chosen]
+        return sizes if sizes.all() else None
+
     def image_id(self, index: int) -> int | str:
         return self.file.images.ids[self.chosen[index]]

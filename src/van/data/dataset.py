@@ -108,6 +108,31 @@ class EpochSampler(Sampler[tuple[int, ...]]):
         self.epoch = epoch
 
 
+class GroupedSampler(EpochSampler):
+    """As EpochSampler, in chunks whose images are all of one group; what is left of the groups comes last, mixed.
+
+    groups: number of every image's group. chunk: images of a batch over all processes.
+    """
+
+    def __init__(
+        self, length: int, *, seed: int, groups: Sequence[int], chunk: int, labels: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(length, seed=seed, labels=labels)
+        self.groups, self.chunk = groups, chunk
+
+    def order(self, epoch: int) -> list[tuple[int, ...]]:
+        """All keys of an epoch."""
+        waiting: dict[int, list[tuple[int, ...]]] = {}
+        chunks: list[tuple[int, ...]] = []
+        for key in super().order(epoch):
+            group = waiting.setdefault(self.groups[key[1]], [])
+            group.append(key)
+            if len(group) == self.chunk:
+                chunks += group
+                group.clear()
+        return chunks + [key for group in waiting.values() for key in group]
+
+
 def _members(labels: Sequence[int]) -> list[Tensor]:
     """The indices of every class that has images."""
     every = torch.tensor(labels)

@@ -92,6 +92,10 @@ class ObjectData(LabelledData[Objects]):
         """(K,) int64: the classes of an image's objects, for layouts that know them without decoding the image."""
         return self.load(index)[1].labels
 
+    def sizes(self) -> np.ndarray | None:
+        """(N, 2): height and width of every image as its annotations have them; None for layouts that do not."""
+        return None
+
     def class_counts(self) -> Sequence[int]:
         """Objects of each class in the whole split."""
         raise NotImplementedError

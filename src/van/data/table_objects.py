@@ -78,6 +78,9 @@ class TableObjects(ObjectData):
     def root(self) -> Path | None:
         return self._root
 
+    def labels(self, index: int) -> np.ndarray:
+        return self.table.labels[self.table.rows(int(self.chosen[index]))].astype(np.int64)
+
     def class_counts(self) -> tuple[int, ...]:
         return self._class_counts
 

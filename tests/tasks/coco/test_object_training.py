@@ -1,10 +1,12 @@
 """What training of models that find objects makes of images, networks and parameters."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_objects import slim_objects
+from tiny_objects import make_objects, slim_objects
 from tiny_training import training_of
 
 import van
@@ -267,6 +269,33 @@ def test_a_class_counts_for_its_rarest_object():
     drawn = [found[index] for index in keys]
     frequencies = [drawn.count(label) for label in set(found)]
     assert max(frequencies) - min(frequencies) <= 1
+
+
+def test_batches_of_one_shape(tmp_path):
+    root = make_objects(tmp_path / "data", train=8, val=2)
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    for number, image in enumerate(content["images"]):
+        image["height"] = 32 if number % 3 else 40
+    file.write_text(json.dumps(content))
+    recipe = slim_objects("retinanet_digits", root, "x", **{"data.group_shapes": True, "trainer.devices": 2,
+                                                           "trainer.batch_size": 1})  # fmt: skip
+    training = training_of(recipe)
+    train, _ = training.open_data()
+    share = training.sampler(train)
+    chunks = []
+    for epoch in range(4):
+        share.set_epoch(epoch)
+        keys = [key[1] for key in share.sampler]
+        assert sorted(keys) == list(range(8))
+        chunks.append([{index % 3 == 0 for index in keys[at : at + 2]} for at in range(0, 6, 2)])
+    assert all(len(shapes) == 1 for epoch in chunks for shapes in epoch)
+    assert len({str(epoch) for epoch in chunks}) > 1
+    for image in content["images"]:
+        del image["height"]
+    file.write_text(json.dumps(content))
+    with pytest.warns(VanNotice, match=r"data\.group_shapes has no effect"):
+        training.sampler(training.open_data()[0])
 
 
 def test_losses_are_weighted_by_name():

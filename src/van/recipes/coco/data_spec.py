@@ -48,10 +48,14 @@ class SampledDataSpec(ObjectDataSpec):
 
     sampling: "shuffled" uses every image once in an epoch; "balanced" draws each class equally often, an image counting
     for the rarest class in it.
+    group_shapes: the images of a batch are all wide or all tall, so that less of it is padding.
     """
 
     sampling: str = "shuffled"
+    group_shapes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("data.sampling", self.sampling, SAMPLING)
+        if self.group_shapes and self.embedded:
+            raise ConfigError("data.group_shapes has no effect on the digit scenes, which are squares; leave it out")

@@ -3,12 +3,13 @@
 Published by LSKA (arXiv 2309.01439, mmdetection/configs/van of its code), which trained VAN's family on COCO: AdamW
 1e-4, betas 0.9 and 0.999, weight decay 0.05 on everything, drop path 0.1, BatchNorm trained in the backbone
 (norm_eval=False), linear warm-up of 1,000 iterations from a thousandth of the rate, 12 epochs with steps at 8 and 11,
-eight GPUs with two images each, images of 1333 x 800, mirrored half the time. VAN's own configurations were never
-published; the paper names schedule 1x, and for B2 36 epochs with multi-scale training.
+eight GPUs with two images each, both wide or both tall, images of 1333 x 800, mirrored half the time. VAN's own
+configurations were never published; the paper names schedule 1x, and for B2 36 epochs with multi-scale training.
 Published with the longer schedule (mmdetection's 3x, which Swin and ConvNeXt use with AdamW): 36 epochs with steps at
 27 and 33, short sides of 480 … 800 in steps of 32, long ones at most 1333.
-Ours: everything that a configuration of VAN could have said otherwise: that LSKA's holds for it, drop path 0.1 for all
-sizes, and the 3x schedule with LSKA's optimizer. Resizing, sampling and losses are those of the heads' libraries.
+Ours: that LSKA's settings hold for VAN too, drop path 0.1 for all sizes, and the 3x schedule with LSKA's optimizer.
+Images without objects are trained on too (mmdetection leaves them out); resizing, the drawing of samples and losses are
+those of the heads' libraries.
 """
 
 from __future__ import annotations

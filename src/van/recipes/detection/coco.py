@@ -20,7 +20,7 @@ from typing import Any
 from ..coco.augment_spec import ObjectAugmentSpec
 from ..coco.schedules import DROP_PATH, STORY, WEIGHTS, lska_optim, schedule_1x, schedule_3x
 from ..coco.training_spec import ObjectOptimSpec, ObjectScheduleSpec
-from .spec import DetectionRecipe, DetectionTrainerSpec, DetectorModelSpec
+from .spec import DetectionDataSpec, DetectionRecipe, DetectionTrainerSpec, DetectorModelSpec
 
 # AP in percent. Source: arXiv 2202.09741, tables of RetinaNet (1x) and of B2 with other heads (36 epochs).
 RETINANET = {"b0": 38.8, "b1": 42.3, "b2": 44.9, "b3": 47.5}
@@ -37,6 +37,7 @@ def _published(
         return DetectionRecipe(
             name=name,
             model=DetectorModelSpec(name=network, drop_path_rate=DROP_PATH),
+            data=DetectionDataSpec(group_shapes=True),
             optim=lska_optim(),
             trainer=DetectionTrainerSpec(epochs=epochs, devices=8, batch_size=2, keep="last"),
             **schedule(),

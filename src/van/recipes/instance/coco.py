@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..coco.schedules import DROP_PATH, STORY, WEIGHTS, lska_optim, schedule_1x, schedule_3x
-from .spec import InstanceModelSpec, InstanceRecipe, InstanceTrainerSpec
+from .spec import InstanceDataSpec, InstanceModelSpec, InstanceRecipe, InstanceTrainerSpec
 
 # AP in percent. Source: arXiv 2202.09741, tables of Mask R-CNN (1x) and of B2 with other heads (36 epochs).
 MASK_RCNN = {"b0": "40.2 box AP, 37.6 mask AP", "b1": "42.6 box AP, 38.9 mask AP", "b2": "46.4 box AP, 41.8 mask AP",
@@ -28,6 +28,7 @@ def _published(
         return InstanceRecipe(
             name=name,
             model=InstanceModelSpec(name=f"{method}_van_{size}", drop_path_rate=DROP_PATH),
+            data=InstanceDataSpec(group_shapes=True),
             optim=lska_optim(),
             trainer=InstanceTrainerSpec(epochs=epochs, devices=8, batch_size=2, keep="last"),
             **schedule(),

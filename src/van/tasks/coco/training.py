@@ -10,15 +10,17 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, cast
 
+import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
-from ...data.dataset import EpochSampler, ProcessShare
+from ...data.dataset import EpochSampler, GroupedSampler, ProcessShare
 from ...data.infinite_sampler import spread
 from ...data.objects import ObjectData, PanopticData
 from ...errors import ConfigError, DataError, UnknownNameError, VanNotice
 from ...nn import Model
 from ...nn.object_model import ObjectModel, Target
+from ...recipes.coco.data_spec import SampledDataSpec
 from ...recipes.coco.recipe import ObjectRecipe
 from ...recipes.coco.training_spec import BOX_SCORES
 from ..parameter_groups import grouped_by_layer
@@ -141,9 +143,27 @@ class ObjectsTraining(ObjectTraining[R]):
     """Training of a model that finds objects one by one: boxes, and masks where it has them."""
 
     def sampler(self, train: TrainingData) -> Sampler[Key]:
-        balanced = getattr(self.recipe.data, "sampling", None) == "balanced"
-        labels = rarest_classes(cast(ObjectData, train)) if balanced else None
-        return ProcessShare(EpochSampler(len(train), seed=self.recipe.trainer.seed, labels=labels))
+        spec, data = self.recipe.data, cast(ObjectData, train)
+        assert isinstance(spec, SampledDataSpec)
+        labels = rarest_classes(data) if spec.sampling == "balanced" else None
+        options: dict[str, Any] = {"seed": self.recipe.trainer.seed, "labels": labels}
+        if (sizes := self._sizes(data)) is None:
+            return ProcessShare(EpochSampler(len(train), **options))
+        tall = (sizes[:, 0] > sizes[:, 1]).tolist()
+        chunk = self.recipe.trainer.batch_size * self.recipe.trainer.devices
+        return ProcessShare(GroupedSampler(len(train), groups=tall, chunk=chunk, **options))
+
+    def _sizes(self, data: ObjectData) -> np.ndarray | None:
+        """Of every image, where batches are to be of one shape; None: any images make a batch."""
+        if not cast(SampledDataSpec, self.recipe.data).group_shapes:
+            return None
+        if (sizes := data.sizes()) is None:
+            warnings.warn(
+                f"data.group_shapes has no effect: {self.recipe.data.path} does not hold the sizes of its images",
+                VanNotice,
+                stacklevel=5,
+            )
+        return sizes
 
     def validator(self, val: TrainingData, network: Model) -> Validator:
         data = cast(ObjectData, val)
