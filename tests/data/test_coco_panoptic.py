@@ -138,10 +138,10 @@ def test_objects_and_segments_lie_side_by_side(tmp_path):
 
 def test_the_other_kind_is_named(tmp_path):
     with pytest.raises(
-        DataError, match="holds annotations of objects, none of panoptic; expected annotations/panoptic"
+        DataError, match="holds annotations of objects, none of panoptic segments; expected annotations/panoptic"
     ):
         open_panoptic(coco(tmp_path / "a"), "val")
-    with pytest.raises(DataError, match="holds annotations of panoptic, none of objects"):
+    with pytest.raises(DataError, match="holds annotations of panoptic segments, none of objects"):
         open_objects(panoptic(tmp_path / "b"), "val")
 
 

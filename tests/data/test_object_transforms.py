@@ -17,7 +17,7 @@ from van.data.object_steps import (
     Stretch,
     ZoomOut,
 )
-from van.data.object_transforms import ObjectExample, ObjectTransform, PanopticExample, boxes_around
+from van.data.object_transforms import ObjectTransform, boxes_around
 from van.data.objects import Objects, Panoptic, Segment
 from van.errors import ConfigError, DataError
 
@@ -123,15 +123,6 @@ def test_the_generator_decides_and_global_ones_are_left_alone():
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1]["boxes"], again[1]["boxes"])
     assert first[0].shape != other[0].shape or not torch.equal(first[0], other[0])
-
-
-def test_examples_are_drawn_from_seed_and_key():
-    transform = ObjectTransform(steps=(RandomSizeCrop(smallest=8, largest=40), Photometric()))
-    for made, (image, truth) in ((ObjectExample, scene()), (PanopticExample, segments())):
-        one = made(transform, seed=5)(image, truth, (1, 2))
-        assert torch.equal(one[0], made(transform, seed=5)(image, truth, (1, 2))[0])
-        for other in (made(transform, seed=5)(image, truth, (1, 3)), made(transform, seed=6)(image, truth, (1, 2))):
-            assert one[0].shape != other[0].shape or not torch.equal(one[0], other[0])
 
 
 def test_images_are_normalised_and_padded_with_the_mean_colour():

@@ -18,10 +18,10 @@ from ..errors import DataError
 from .json_stream import mentions
 from .split_folders import PARTS, folder_of, split_folder
 
-Kind = Literal["objects", "panoptic"]
+Kind = Literal["objects", "segments"]
 # Words in the names of COCO's other files.
 _OTHERS = frozenset(("captions", "keypoints", "stuff", "info", "results"))
-_MARKS: Mapping[Kind, str] = {"objects": "instances", "panoptic": "panoptic"}
+_MARKS: Mapping[Kind, str] = {"objects": "instances", "segments": "panoptic"}
 _RANKS = {name: (split, rank) for split, ranks in PARTS.items() for rank, names in enumerate(ranks) for name in names}
 _PART = re.compile("(?<![a-z])(?:" + "|".join(sorted(_RANKS, key=len, reverse=True)) + ")(?![a-z])")
 
@@ -91,7 +91,7 @@ def _kind_at(path: Path, size: int, changed_ns: int) -> Kind | None:
             return kind
     if not mentions(path, "annotations", "images"):
         return None
-    return "panoptic" if mentions(path, "segments_info") else "objects"
+    return "segments" if mentions(path, "segments_info") else "objects"
 
 
 def kind_of(path: Path) -> Kind | None:

@@ -91,9 +91,9 @@ def open_panoptic(
     if str(data) == "scenes":
         return ScenePanoptic(_scenes(split, scene_size, seed))
     options = _Options(seed=seed, val_fraction=val_fraction, strict=strict, exif=exif)
-    files = annotation_files(Path(data), "panoptic")
+    files = annotation_files(Path(data), "segments")
     if files is None:
-        raise DataError(_nothing(Path(data), "panoptic", _PANOPTIC))
+        raise DataError(_nothing(Path(data), "segments", _PANOPTIC))
     path, drawn = files.of(split)
     file = read_panoptic(path, strict=strict)
     if not len(file.images):
@@ -117,7 +117,7 @@ def described_labels(data: str | Path) -> bool:
 
 def holds_panoptic(data: str | Path) -> bool:
     """Whether a data set in files holds panoptic segments."""
-    return annotation_files(Path(data), "panoptic") is not None
+    return annotation_files(Path(data), "segments") is not None
 
 
 def splits_of(data: str | Path, kind: Kind) -> tuple[str, ...]:
@@ -189,9 +189,10 @@ def _check(data: str | Path, split: str) -> None:
 
 
 def _nothing(data: Path, what: Kind, expected: str) -> str:
-    other: Kind = "panoptic" if what == "objects" else "objects"
+    other: Kind = "segments" if what == "objects" else "objects"
+    words: dict[Kind, str] = {"objects": "objects", "segments": "panoptic segments"}
     if not data.exists():
-        return f"{data} does not exist; expected a data set of {what} in a folder, one of its files, or 'scenes'"
+        return f"{data} does not exist; expected a data set of {words[what]} in a folder, one of its files, or 'scenes'"
     if annotation_files(data, other) is not None:
-        return f"{data} holds annotations of {other}, none of {what}; expected {expected}"
-    return f"{data} holds no annotations of {what} in a known layout; expected {expected}"
+        return f"{data} holds annotations of {words[other]}, none of {words[what]}; expected {expected}"
+    return f"{data} holds no annotations of {words[what]} in a known layout; expected {expected}"

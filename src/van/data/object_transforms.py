@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from ..images.preprocess import to_color
-from .joint import generator
 from .object_steps import Example, Size, Step, torchvision
 from .objects import Objects, Panoptic
 
@@ -157,23 +156,3 @@ def boxes_around(masks: Tensor) -> Tensor:
         edges += [first, torch.where(there.any(1), last, 0)]
     left, right, top, bottom = edges
     return torch.stack((left, top, right, bottom), 1).to(torch.float32)
-
-
-class ObjectExample:
-    """An augmented image with its objects, drawn from (seed, key)."""
-
-    def __init__(self, transform: ObjectTransform, *, seed: int) -> None:
-        self.transform, self.seed = transform, seed
-
-    def __call__(self, image: Image.Image, objects: Objects, key: tuple[int, ...]) -> tuple[Tensor, ObjectTarget]:
-        return self.transform(image, objects, generator(self.seed, *key))
-
-
-class PanopticExample:
-    """An augmented image with its segments, drawn from (seed, key)."""
-
-    def __init__(self, transform: ObjectTransform, *, seed: int) -> None:
-        self.transform, self.seed = transform, seed
-
-    def __call__(self, image: Image.Image, panoptic: Panoptic, key: tuple[int, ...]) -> tuple[Tensor, ObjectTarget]:
-        return self.transform.panoptic(image, panoptic, generator(self.seed, *key))

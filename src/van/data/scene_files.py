@@ -92,15 +92,15 @@ def _write_split(folder: Path, scenes: Scenes) -> Iterator[int]:
         instances += _instances(found, objects.categories)
         segments.append({"image_id": truth.image_id, "file_name": name, "segments_info": _segments(truth, panoptic)})
         yield index
-    for kind, records, categories in (
-        ("instances", instances, objects.categories),
-        ("panoptic", segments, panoptic.categories),
+    for kind, records, categories, colors in (
+        ("instances", instances, objects.categories, objects.palette),
+        ("panoptic", segments, panoptic.categories, panoptic.palette),
     ):
         content = {
             "info": {"description": f"Digit scenes of {scenes.size} x {scenes.size} pixels, seed {scenes.seed}"},
             "images": images,
             "annotations": records,
-            "categories": _categories(categories, kind == "panoptic", panoptic.palette),
+            "categories": _categories(categories, colors),
         }
         (folder / "annotations" / f"{kind}_{part}.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -139,12 +139,18 @@ def _segments(panoptic: Panoptic, data: ScenePanoptic) -> Records:
     return found
 
 
-def _categories(categories: Categories, panoptic: bool, palette: Sequence[Color]) -> Records:
-    found: Records = []
-    for id_, name, thing, color in zip(categories.ids, categories.names, categories.things, palette, strict=False):
-        more = {"isthing": int(thing), "color": list(color)} if panoptic else {"color": list(color)}
-        found.append({"id": id_, "name": name, "supercategory": "digit" if thing else "ground", **more})
-    return found
+def _categories(categories: Categories, palette: Sequence[Color]) -> Records:
+    rows = zip(categories.ids, categories.names, categories.things, palette, strict=True)
+    return [
+        {
+            "id": id_,
+            "name": name,
+            "supercategory": "digit" if thing else "ground",
+            "isthing": int(thing),
+            "color": list(color),
+        }
+        for id_, name, thing, color in rows
+    ]
 
 
 def _map_image(panoptic: Panoptic) -> Image.Image:

@@ -84,7 +84,8 @@ def images_in(places: Sequence[Path], source: Path) -> list[Path]:
             found |= dict.fromkeys(place.parent / line for line in lines if line)
         else:
             raise DataError(
-                f"{place} does not exist; expected a folder of images, or a text file with one image a line"
+                f"{place}, which {source} names, does not exist; expected a folder of images, or a text file with one "
+                "image a line"
             )
     return list(found)
 

@@ -76,17 +76,17 @@ class ObjectFiles(OpenedData):
         self.closed: dict[str, str] = {}
         failed: list[DataError] = []
         there: set[str] = set()
-        kinds: list[Kind] = ["objects"] * bool(layout) + ["panoptic"] * panoptic  # type: ignore[assignment]
+        kinds: list[Kind] = ["objects"] * bool(layout) + ["segments"] * panoptic  # type: ignore[assignment]
         self.drawn = any(is_drawn(data, kind) for kind in kinds)
         for kind in kinds:
-            prefix = PANOPTIC if kind == "panoptic" and layout else ""
+            prefix = PANOPTIC if kind == "segments" and layout else ""
             own = splits_of(data, kind)
             there |= set(own)
             for split in own:
                 if splits is not None and split not in splits:
                     continue
                 try:
-                    self.readers[prefix + split] = opened(data, prefix + split, panoptic=kind == "panoptic")
+                    self.readers[prefix + split] = opened(data, prefix + split, panoptic=kind == "segments")
                 except DataError as error:
                     failed.append(error)
                     self.closed[prefix + split] = str(error)
