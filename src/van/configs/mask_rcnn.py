@@ -72,6 +72,8 @@ class CascadeMaskRCNNConfig(MaskRCNNConfig):
     stage_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
 
     def __post_init__(self) -> None:
+        if isinstance(self.stage_ious, list):
+            object.__setattr__(self, "stage_ious", tuple(self.stage_ious))
         super().__post_init__()
         if not isinstance(self.stage_ious, tuple) or not 1 <= len(self.stage_ious) <= _MOST_STAGES:
             raise ConfigError(f"stage_ious is {self.stage_ious!r:.80}; expected 1 to {_MOST_STAGES} overlaps")

@@ -6,6 +6,7 @@ The network runs once on tensors without values, so nothing is computed and no m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +47,7 @@ def describe_objects(config: ObjectConfig, *, size: int | Sequence[int]) -> Obje
         raise ConfigError(f"size is {pixels[0]} x {pixels[1]}; expected multiples of {step}, as {padded}")
     # attention by its two products: what a fused one does is not counted everywhere
     with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH), ops.without_kernels():
-        model = build(config).eval()
-        assert isinstance(model, ObjectModel)
+        model = cast(ObjectModel, build(config).eval())
         operations = count_operations(_Counted(model), torch.empty(1, config.backbone.in_chans, *pixels))
     by_part = {name: sum(tensor.numel() for tensor in part.parameters()) for name, part in model.named_children()}
     return ObjectComplexity(

@@ -68,15 +68,17 @@ class TestByStatistics:
     @pytest.mark.parametrize("seed", range(4))
     def test_agrees_with_the_algorithm_in_loops(self, seed):
         generator = torch.Generator().manual_seed(seed)
-        levels = [
-            torch.tensor(
-                [[x - s / 2, y - s / 2, x + s / 2, y + s / 2] for y in range(0, 64, s) for x in range(0, 64, s)]
-            )
-            for s in (8, 16, 32)
-        ]
+        levels = [grid(side) for side in (8, 16, 32)]
         corner = torch.rand(5, 2, generator=generator) * 40
         boxes = torch.cat([corner, corner + 4 + torch.rand(5, 2, generator=generator) * 20], 1)
-        assert by_statistics([level.float() for level in levels], boxes).tolist() == in_loops(levels, boxes.tolist())
+        assert by_statistics(levels, boxes).tolist() == in_loops(levels, boxes.tolist())
+
+
+def grid(side):
+    """Anchors as wide as they are apart, in an image of 64 x 64."""
+    places = [(x, y) for y in range(0, 64, side) for x in range(0, 64, side)]
+    half = side / 2
+    return torch.tensor([[x - half, y - half, x + half, y + half] for x, y in places])
 
 
 def in_loops(levels, boxes, nearest=9):

@@ -129,6 +129,10 @@ def test_with_one_stage_it_is_mask_r_cnn():
         torch.testing.assert_close(renamed[key], value)
 
 
+def test_overlaps_may_be_a_list():
+    assert MASK_RCNNS[NAME].with_options(stage_ious=[0.5, 0.6]).stage_ious == (0.5, 0.6)
+
+
 def test_a_training_call_is_torchvisions():
     losses = tiny(NAME).train()([noise(3, 50, 60)], objects(1, (50, 60)))
     assert all(loss.isfinite() for loss in losses.values())

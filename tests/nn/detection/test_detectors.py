@@ -161,8 +161,20 @@ def test_targets_without_sense_are_refused_in_training(name):
         model([noise(3, 64, 80)], flat)
     with pytest.raises(DataError, match="2 images got 1 targets"):
         model([noise(3, 64, 80)] * 2, objects(1))
-    with pytest.raises(DataError, match="got none targets"):
+    with pytest.raises(DataError, match="got no targets"):
         model([noise(3, 64, 80)])
+    with pytest.raises(DataError, match="2 images got 1 targets"):
+        model.losses(noise(2, 3, 64, 96), targets(1))
+    unlabelled = [{key: value for key, value in targets(1)[0].items() if key != "labels"}]
+    with pytest.raises(DataError, match="the target of image 0 has no labels"):
+        model.losses(noise(1, 3, 64, 96), unlabelled)
+
+
+@every_model
+@pytest.mark.parametrize("images", [[], [torch.rand(1, 64, 64)], torch.rand(3, 64, 64)], ids=["none", "grey", "bare"])
+def test_what_are_no_images_is_refused(name, images):
+    with pytest.raises(ConfigError, match=r"no images|an image has shape"):
+        tiny(name)(images)
 
 
 @every_model

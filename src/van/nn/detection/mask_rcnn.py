@@ -19,7 +19,7 @@ from ...errors import ConfigError
 from ..backbone import Backbone
 from ..object_model import Detections, Size, Target, detections
 from .pyramid import FeaturePyramid
-from .torchvision_call import TorchvisionDetector
+from .torchvision_call import TorchvisionDetector, require_one_target_each
 
 COUNTED_PROPOSALS, COUNTED_MASKS = 1000, 100
 
@@ -45,6 +45,7 @@ class MaskRCNN(TorchvisionDetector):
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """See ObjectModel.losses: those of the proposals and of the heads, by torchvision's names."""
+        require_one_target_each(targets, len(images), "size", "boxes", "labels", "masks")
         features, sizes = self.features(images), [target["size"] for target in targets]
         from_one = [{**target, "boxes": target["boxes"].float(), "labels": target["labels"] + 1} for target in targets]
         batch = _image_list(images, sizes)

@@ -31,7 +31,7 @@ from .one_stage_losses import (
     quality_focal_loss,
 )
 from .pyramid import FeaturePyramid
-from .torchvision_call import TorchvisionDetector, conv_like, draw_normal, reordered
+from .torchvision_call import TorchvisionDetector, conv_like, draw_normal, reordered, require_one_target_each
 
 STAGES = (1, 2, 3)  # whose maps the pyramid takes
 PRIOR = 0.01  # probability that the classifier starts with
@@ -101,6 +101,7 @@ class RetinaNet(TorchvisionDetector):
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """See ObjectModel.losses: "classification", "bbox_regression"; ATSS also "centerness", GFL "distribution"."""
+        require_one_target_each(targets, len(images), "boxes", "labels")
         maps = self.maps(images)
         size = (images.shape[-2], images.shape[-1])
         levels = anchors_of(self.anchor_generator, maps["logits"], size)

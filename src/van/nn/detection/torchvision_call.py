@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...configs.object_config import ObjectConfig
 from ...configs.older_detectors import present_key
-from ...errors import DataError, MissingExtraError
+from ...errors import ConfigError, DataError, MissingExtraError
 from ..object_model import Detections, ObjectModel, Size, Target
 
 
@@ -43,8 +43,10 @@ class TorchvisionDetector(ObjectModel):
         images: (in_chans, h, w) on the 0 … 1 scale, of any sizes; they are resized and normalised as the configuration
         says. targets: per image `boxes` (K, 4), corners x, y, x, y in pixels, `labels` (K,) from 1, and where the model
         finds masks `masks` (K, h, w). The results are alike, masks (K, 1, h, w) as probabilities.
-        Raises DataError in training for missing targets and for boxes without area.
+        Raises ConfigError for what are no such images, DataError in training for missing targets and for boxes without
+        area.
         """
+        _require_images(images, self.config.backbone.in_chans)
         if self.training:
             _require_targets(targets, len(images))
         transform = self._transform()
@@ -82,10 +84,30 @@ def _rename_older(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: A
         model.adapt_older(state, prefix)
 
 
+def _require_images(images: Sequence[Tensor], channels: int) -> None:
+    if not len(images):
+        raise ConfigError("there are no images; expected a list of one or more")
+    for image in images:
+        if image.ndim != 3 or image.shape[0] != channels:
+            raise ConfigError(
+                f"an image has shape {tuple(image.shape)}; this model takes a list of ({channels}, H, W): [image] is "
+                "one of one image"
+            )
+
+
+def require_one_target_each(targets: Sequence[Any], images: int, *names: str) -> None:
+    """Raise DataError unless there is a target for every image, and each has the entries of these names."""
+    if len(targets) != images:
+        raise DataError(f"training on {images} images got {len(targets)} targets; expected one per image")
+    for i, target in enumerate(targets):
+        if missing := [name for name in names if name not in target]:
+            raise DataError(f"the target of image {i} has no {' and no '.join(missing)}")
+
+
 def _require_targets(targets: Sequence[Mapping[str, Tensor]] | None, images: int) -> None:
-    if targets is None or len(targets) != images:
-        given = "none" if targets is None else len(targets)
-        raise DataError(f"training on {images} images got {given} targets; expected one per image")
+    if targets is None:
+        raise DataError(f"training on {images} images got no targets; expected one per image")
+    require_one_target_each(targets, images, "boxes", "labels")
     for i, target in enumerate(targets):
         boxes = target["boxes"]
         if boxes.ndim != 2 or boxes.shape[-1] != 4:
