@@ -155,6 +155,7 @@ def test_without_a_validation_part_one_is_drawn(tmp_path):
         image(tmp_path / f"images/{id_}.png")
     train, val = (open_panoptic(tmp_path, part, val_fraction=0.2) for part in ("train", "val"))
     assert (len(train), len(val)) == (8, 2)
+    assert train.file is val.file  # read once
     assert not {train.key(index) for index in range(8)} & {val.key(index) for index in range(2)}
     with pytest.warns(VanNotice, match="names no validation data"):
         open_panoptic(tmp_path / "panoptic.json", "val")

@@ -309,3 +309,14 @@ def test_options_of_writing_are_checked(tmp_path, capsys, arguments, says):
     assert main(["doctor", *(each.format(folder=tmp_path) for each in arguments)]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_one_file_for_both_parts_is_reported_once(tmp_path):
+    values = content([annotation(1), annotation(9, category=4)], images=10)
+    root = coco(tmp_path, values, file="data.json", folder=".")
+    (root / "7.png").unlink()
+    for _ in range(2):  # what one reading found is not added to the next one's
+        report = examine(root)
+        assert sum(each.troubles["unknown_category"] for each in report.splits.values()) == 1
+        assert sum(each.troubles["missing_image"] for each in report.splits.values()) == 1
+    assert examine(root, ["val"]).splits["val"].troubles["unknown_category"] == 1

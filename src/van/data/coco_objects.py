@@ -12,6 +12,7 @@ from .coco_file import CocoFile
 from .image_files import ImageFiles
 from .object_table import mask_of, objects_of
 from .objects import Objects
+from .problems import Problems
 from .table_objects import TableObjects
 
 
@@ -28,6 +29,7 @@ class CocoObjects(TableObjects):
         split: str,
         chosen: np.ndarray,
         root: Path,
+        problems: Problems,
         *,
         need_masks: bool = False,
     ) -> None:
@@ -39,7 +41,7 @@ class CocoObjects(TableObjects):
             split,
             root=root,
             source=file.path,
-            problems=file.problems,
+            problems=problems,
             need_masks=need_masks,
         )
 

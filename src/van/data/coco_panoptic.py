@@ -13,19 +13,27 @@ from .coco_panoptic_file import PanopticFile
 from .fingerprint import ANNOTATIONS, Fingerprint, fingerprint
 from .image_files import ImageFiles
 from .objects import Panoptic, PanopticData, Segment
+from .problems import Problems
 
 
 class CocoPanoptic(PanopticData):
     """The images of one split.
 
     file: what its JSON file holds; images: files of all its images; maps: the folder of their maps; chosen: places of
-    the split's images among them.
+    the split's images among them; problems: what was passed over.
     """
 
     def __init__(
-        self, file: PanopticFile, images: ImageFiles, maps: Path, split: str, chosen: np.ndarray, root: Path
+        self,
+        file: PanopticFile,
+        images: ImageFiles,
+        maps: Path,
+        split: str,
+        chosen: np.ndarray,
+        root: Path,
+        problems: Problems,
     ) -> None:
-        self.file, self.images, self.maps, self.chosen = file, images, maps, chosen
+        self.file, self.images, self.maps, self.chosen, self.problems = file, images, maps, chosen, problems
         self.split, self._root = split, root
         self.categories, self.classes, self.palette = file.categories, file.categories.names, file.palette
 

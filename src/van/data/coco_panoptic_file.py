@@ -9,11 +9,12 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from ..images.palettes import Color
-from .coco_file import CategoryReader, ImageReader, ImageRecords, check_keys, is_id, is_number, is_whole
+from .coco_file import CategoryReader, ImageReader, ImageRecords, check_keys, file_state, is_id, is_number, is_whole
 from .json_stream import read_lists
 from .objects import Categories
 from .problems import Problems
@@ -59,11 +60,22 @@ class PanopticFile:
     problems: Problems
 
 
+_IN_USE: WeakValueDictionary[tuple[str | int | bool, ...], PanopticFile] = WeakValueDictionary()
+
+
 def read_panoptic(path: Path, *, strict: bool = True) -> PanopticFile:
     """Classes by category id, things before stuff; images in the order of the file.
 
+    A file that is in use already, as of the other split, is not read again.
     strict: False passes over records that cannot be used and counts them. Raises DataError as `read_coco` does.
     """
+    key = (str(path.absolute()), *file_state(path), strict)
+    if (file := _IN_USE.get(key)) is None:
+        file = _IN_USE[key] = _read(path, strict)
+    return file
+
+
+def _read(path: Path, strict: bool) -> PanopticFile:
     problems = Problems(strict=strict)
     images, categories, reader = ImageReader(path, problems), CategoryReader(path), _AnnotationReader(path, problems)
     found = read_lists(

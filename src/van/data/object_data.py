@@ -98,8 +98,9 @@ def open_panoptic(
     file = read_panoptic(path, strict=strict)
     if not len(file.images):
         raise DataError(f"{path} has no image with an annotation; expected at least one")
-    images, chosen = _images(path, files.root, split, file.images, drawn, file.problems, options)
-    return CocoPanoptic(file, images, map_folder(path, files.root, file.maps), split, chosen, files.root)
+    problems = file.problems.copy()
+    images, chosen = _images(path, files.root, split, file.images, drawn, problems, options)
+    return CocoPanoptic(file, images, map_folder(path, files.root, file.maps), split, chosen, files.root, problems)
 
 
 def layout_name(data: str | Path) -> str:
@@ -140,8 +141,9 @@ def _parts(data: str | Path, kind: Kind) -> set[str]:
 def _open_coco(files: AnnotationFiles, split: str, options: _Options, need_masks: bool) -> CocoObjects:
     path, drawn = files.of(split)
     file = read_coco(path, strict=options.strict)
-    images, chosen = _images(path, files.root, split, file.images, drawn, file.problems, options)
-    return CocoObjects(file, images, split, chosen, files.root, need_masks=need_masks)
+    problems = file.problems.copy()
+    images, chosen = _images(path, files.root, split, file.images, drawn, problems, options)
+    return CocoObjects(file, images, split, chosen, files.root, problems, need_masks=need_masks)
 
 
 def _open_yolo(layout: YoloLayout, split: str, options: _Options, need_masks: bool) -> YoloObjects:

@@ -208,7 +208,9 @@ class OverlapCrop(Step):
         _check_range("aspect", self.aspect, lowest=0)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        if rng.random() >= self.probability or example.kept is None or not len(example.kept):
+        if example.kept is None:
+            raise ConfigError("OverlapCrop chooses parts by objects, which a map of segments has not; use FixedCrop")
+        if rng.random() >= self.probability or not len(example.kept):
             return example
         while (overlap := OVERLAPS[int(rng.integers(len(OVERLAPS)))]) < 1:
             for _ in range(CROP_TRIES):

@@ -20,6 +20,13 @@ class Problems:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
 
+    def copy(self) -> Problems:
+        """The same so far; what is added to one is not added to the other."""
+        found = Problems(strict=self.strict)
+        found.counts = self.counts.copy()
+        found.examples = {kind: [*texts] for kind, texts in self.examples.items()}
+        return found
+
     def add(self, kind: str, text: str) -> None:
         """Take in a problem; raises DataError with its text where reading is strict."""
         if self.strict:

@@ -15,6 +15,7 @@ from PIL import Image
 from ...data.coco_layout import Kind
 from ...data.coco_panoptic import CocoPanoptic
 from ...data.object_data import SPLITS, holds_panoptic, is_drawn, layout_name, open_objects, open_panoptic, splits_of
+from ...data.problems import Problems
 from ...data.table_objects import TableObjects
 from ...errors import ConfigError, DataError
 from .duplicates import across, digest_of
@@ -73,38 +74,42 @@ class ObjectFiles(OpenedData):
         layout, panoptic = layout_name(data), holds_panoptic(data)
         self.layout = " and ".join([layout] * bool(layout) + ["COCO panoptic segments"] * panoptic)
         self.readers: dict[str, ObjectReader | SegmentReader] = {}
-        self.closed: dict[str, str] = {}
-        failed: list[DataError] = []
-        there: set[str] = set()
+        self.closed: dict[str, DataError] = {}
         kinds: list[Kind] = ["objects"] * bool(layout) + ["segments"] * panoptic  # type: ignore[assignment]
-        self.drawn = any(is_drawn(data, kind) for kind in kinds)
+        there = list(dict.fromkeys(split for kind in kinds for split in splits_of(data, kind)))
+        if absent := [split for split in splits or () if split not in there]:
+            raise ConfigError(f"{data} has no {absent[0]!r} part; it has: {', '.join(there)}")
         for kind in kinds:
-            prefix = PANOPTIC if kind == "segments" and layout else ""
-            own = splits_of(data, kind)
-            there |= set(own)
-            for split in own:
-                if splits is not None and split not in splits:
-                    continue
-                try:
-                    self.readers[prefix + split] = opened(data, prefix + split, panoptic=kind == "segments")
-                except DataError as error:
-                    failed.append(error)
-                    self.closed[prefix + split] = str(error)
-        if splits is not None and not set(splits) <= there:
-            raise ConfigError(f"{data} has no {splits[0]!r} part; it has: {', '.join(sorted(there))}")
+            own = [split for split in splits_of(data, kind) if splits is None or split in splits]
+            self._open(kind, own, PANOPTIC if kind == "segments" and layout else "")
         if not self.readers:
-            raise failed[0]
+            raise next(iter(self.closed.values()))
+        self.drawn = any(is_drawn(data, kind) for kind in kinds)
         self.missing = () if splits else tuple(split for split in SPLITS if split not in there)
+
+    def _open(self, kind: Kind, splits: Sequence[str], prefix: str) -> None:
+        """Readers of the parts that can be opened; where both are of one file, its problems are said once."""
+        of_the_file = True
+        for split in splits:
+            name = prefix + split
+            try:
+                self.readers[name] = opened(self.data, name, panoptic=kind == "segments")
+            except DataError as error:
+                self.closed[name] = error
+            else:
+                self.readers[name].note_problems(of_the_file=of_the_file)
+                of_the_file = not is_drawn(self.data, kind)
 
     def report(self) -> ObjectReport:
         """Objects per class and the conclusions."""
         splits = {split: reader.statistics for split, reader in self.readers.items()}
+        closed = {split: str(error) for split, error in self.closed.items()}
         return ObjectReport(
             data=self.data,
             layout=self.layout,
             classes=tuple(dict.fromkeys(name for each in splits.values() for name in each.classes)),
             splits=splits,
-            findings=findings(splits, closed=self.closed, missing=self.missing, drawn=self.drawn),
+            findings=findings(splits, closed=closed, missing=self.missing, drawn=self.drawn),
             missing=self.missing,
         )
 
@@ -129,7 +134,13 @@ class ObjectReader(SplitReader[AnnotatedImage]):
     def __init__(self, data: TableObjects) -> None:
         self.data = data
         self.statistics = ObjectStatistics(total=len(data), what="objects", classes=data.classes, masks=data.has_masks)
-        _note_problems(self.statistics, data.problems.counts, data.problems.examples)
+
+    def note_problems(self, *, of_the_file: bool) -> None:
+        """Take in what was passed over when the data were opened.
+
+        of_the_file: also what concerns the whole file, which is said once where both parts are drawn from it.
+        """
+        _note(self.statistics, self.data.problems, of_the_file=of_the_file)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -164,7 +175,13 @@ class SegmentReader(SplitReader[AnnotatedImage]):
     def __init__(self, data: CocoPanoptic) -> None:
         self.data = data
         self.statistics = ObjectStatistics(total=len(data), what="segments", classes=data.classes)
-        _note_problems(self.statistics, data.file.problems.counts, data.file.problems.examples)
+
+    def note_problems(self, *, of_the_file: bool) -> None:
+        """Take in what was passed over when the data were opened.
+
+        of_the_file: also what concerns the whole file, which is said once where both parts are drawn from it.
+        """
+        _note(self.statistics, self.data.problems, of_the_file=of_the_file)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -206,7 +223,9 @@ def _image(data: TableObjects | CocoPanoptic, index: int) -> tuple[Image.Image |
         return None, str(error)
 
 
-def _note_problems(statistics: ObjectStatistics, counts: dict[str, int], examples: dict[str, list[str]]) -> None:
-    for kind, count in counts.items():
-        for place, text in enumerate(examples[kind]):
-            statistics.note(kind, text, times=count - len(examples[kind]) + 1 if place == 0 else 1)
+def _note(statistics: ObjectStatistics, problems: Problems, *, of_the_file: bool) -> None:
+    for kind, count in problems.counts.items():
+        if not of_the_file and kind != "missing_image":
+            continue
+        for place, text in enumerate(problems.examples[kind]):
+            statistics.note(kind, text, times=count - len(problems.examples[kind]) + 1 if place == 0 else 1)
