@@ -6,6 +6,7 @@ from PIL import Image
 
 from van.errors import ConfigError, DataError, UnknownNameError
 from van.images import label_maps as masks
+from van.images.label_maps import bright_palette
 
 PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
 MASK = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
@@ -127,3 +128,10 @@ def test_submissions(tmp_path):
         masks.submission_values(np.array([[19]]), "cityscapes")
     with pytest.raises(UnknownNameError, match="did you mean 'ade20k'"):
         masks.submission_values(mask, "ade2k")
+
+
+def test_bright_colours_are_all_different_and_none_is_dark():
+    colours = bright_palette(133)
+    assert len(set(colours)) == 133
+    assert min(max(colour) for colour in colours) >= 200
+    assert bright_palette(10) == colours[:10]

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from ..errors import DataError
-from ..images.label_maps import default_palette
+from ..images.label_maps import bright_palette
 from ..images.palettes import Color
 from .json_stream import read_lists
 from .object_table import ObjectTable, TableBuilder
@@ -169,7 +169,7 @@ class CategoryReader:
         ids = sorted(self.found, key=lambda id_: (things_first and not self.found[id_][1], id_))
         rows = [self.found[id_] for id_ in ids]
         colors = [color for _, _, color in rows if color is not None]
-        palette = tuple(colors) if len(colors) == len(rows) else default_palette(len(rows) + 1)[1:]
+        palette = tuple(colors) if len(colors) == len(rows) else bright_palette(len(rows))
         things = tuple(thing or not things_first for _, thing, _ in rows)
         return Categories(ids=tuple(ids), names=tuple(name for name, _, _ in rows), things=things), palette
 

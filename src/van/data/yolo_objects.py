@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from ..images.label_maps import default_palette
+from ..images.label_maps import bright_palette
 from ..images.preprocess import read_image, to_color
 from ..images.rle import Rle, decode, from_polygons
 from .object_table import ObjectTable, TableBuilder
@@ -89,7 +89,7 @@ class YoloObjects(TableObjects):
     ) -> None:
         names = files.layout.classes
         self.yolo, self.exif = files, exif
-        self.classes, self.palette = names, default_palette(len(names) + 1)[1:]
+        self.classes, self.palette = names, bright_palette(len(names))
         self.categories = Categories(ids=tuple(range(len(names))), names=names, things=(True,) * len(names))
         super().__init__(
             files.table,

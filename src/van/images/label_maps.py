@@ -8,6 +8,7 @@ Shapes: H height, W width, K classes.
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -40,6 +41,16 @@ def default_palette(num_classes: int) -> tuple[Colour, ...]:
         for bit in range(24):
             channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
         colours.append((channels[0], channels[1], channels[2]))
+    return tuple(colours)
+
+
+def bright_palette(count: int) -> tuple[Colour, ...]:
+    """Colours for lines and names over photographs, without dark ones: hues a golden section apart."""
+    colours = []
+    for index in range(count):
+        shade = (1.0, 0.8, 0.9)[index % 3]
+        red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, (0.9, 0.65)[index % 2], shade)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
     return tuple(colours)
 
 

@@ -41,7 +41,7 @@ def test_scores_classes_and_worst_images(task, shown):
     parts, metric, own = reported(task)
     scores = metric.compute()
     assert list(parts.headline) == shown
-    assert parts.headline[shown[0]] == f"{scores[shown[0]]:.1%}"
+    assert parts.headline[shown[0]] == f"{scores[shown[0]]:.2%}"
     (section,) = parts.sections
     assert [row[0].text for row in section.table.rows] == list(metric.classes)
     assert all(len(row) == len(section.table.columns) for row in section.table.rows)

@@ -56,7 +56,12 @@ class ObjectOptions(SizeOptions):
         OWN, "join what is found at these scales: 0.75,1,1.25", parse=_scales, group=OBJECTS
     )
     flip: bool | Own = option(OWN, "join with what is found in mirrored views", kind=bool, group=OBJECTS)
-    score_threshold: float | None = option(None, "leave out less sure objects, 0 … 1", kind=float, group=OBJECTS)
+    score_threshold: float | None = option(
+        None,
+        "leave out less sure objects, 0 … 1; pictures show those from 0.3 unless it is given",
+        kind=float,
+        group=OBJECTS,
+    )
     max_detections: int | None = option(None, "most objects of an image", kind=int, group=OBJECTS)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...configs.object_config import ObjectConfig
 from ...errors import DataError
-from ...images.label_maps import Palette, default_palette
+from ...images.label_maps import Palette, bright_palette
 from ...images.preprocess import to_color
 from ...images.rle import Rle
 from ...images.sources import ImageSource
@@ -219,5 +219,5 @@ def opacity_of(options: object) -> float:
 
 
 def palette_of(subject: Subject) -> Palette:
-    """The model's colours, else some that stay apart, without black."""
-    return subject.metadata.palette or default_palette(subject.num_classes + 1)[1:]
+    """The model's colours, else some that stay apart."""
+    return subject.metadata.palette or bright_palette(subject.num_classes)

@@ -80,7 +80,7 @@ class ObjectReport:
         shown = [f"{PREFIXES[kind]}{name}" for kind in found for name in ("AP", "AP50", "AP75")]
         table = class_table(self.metric.rows(found), self.data, [*shown, "objects", "detections"])
         return ReportParts(
-            headline={name: share(scores[name]) for name in shown},
+            headline={name: share(scores[name], digits=2) for name in shown},
             sections=(Section(title="Classes", table=table),),
             examples_title=f"Images with most mistakes (detections from {SHOWN_FROM:.0%})",
             examples=tuple(example for _, example in self._worst),
@@ -101,9 +101,9 @@ def class_table(rows: list[dict[str, Any]], data: ObjectData | Any, columns: lis
     return Table(columns=("class", *columns), rows=cells)
 
 
-def share(value: float) -> str:
+def share(value: float, digits: int = 1) -> str:
     """A score in percent."""
-    return "–" if np.isnan(value) else f"{value:.1%}"
+    return "–" if np.isnan(value) else f"{value:.{digits}%}"
 
 
 def _facts(found: Mistakes) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class PanopticReport:
         scores = self.metric.compute()
         columns = ["PQ", "SQ", "RQ", "matched", "wrong", "missed"]
         return ReportParts(
-            headline={name: share(scores[name]) for name in ("PQ", "PQ_things", "PQ_stuff")},
+            headline={name: share(scores[name], digits=2) for name in ("PQ", "PQ_things", "PQ_stuff")},
             sections=(Section(title="Classes", table=class_table(self.metric.table(), self.data, columns)),),
             examples_title="Worst-segmented images",
             examples=tuple(example for _, example in self._worst),
