@@ -98,10 +98,11 @@ class TestPanoptic:
         assert found.segment_ids[:, :12].unique().tolist() == [0]
         assert found.segment_ids[:, 12:].unique().tolist() == [1]
 
-    def test_stuff_of_one_class_is_one_segment_and_things_are_many(self):
-        stuff, thing = [0.02, 0.03, 0.9, 0.05], [0.03, 0.9, 0.02, 0.05]
-        surer = [0.01, 0.01, 0.95, 0.03]
-        outputs = raw((stuff, FIRST, FIRST), (thing, FIRST, SECOND), (surer, SECOND, FIRST), (thing, SECOND, SECOND))
+    @pytest.mark.parametrize("sure", [(0.95, 0.9), (0.9, 0.95)])
+    def test_stuff_of_one_class_is_one_segment_as_sure_as_its_surest_part_and_things_are_many(self, sure):
+        one, two = ([0.01, 0.01, score, 0.98 - score] for score in sure)
+        thing = [0.03, 0.9, 0.02, 0.05]
+        outputs = raw((one, FIRST, FIRST), (thing, FIRST, SECOND), (two, SECOND, FIRST), (thing, SECOND, SECOND))
         found = self.segments(panoptic_config(), outputs)
         assert found.labels == (2, 1, 1)
         assert found.scores == pytest.approx((0.95, 0.9, 0.9))

@@ -59,6 +59,14 @@ def test_queries_are_matched_with_the_segments_they_resemble():
     assert pairs == [{0: 2, 1: 0}, {0: 0, 1: 1}]
 
 
+@pytest.mark.parametrize(("weight", "closest"), [("class_weight", 0), ("mask_weight", 1), ("dice_weight", 1)])
+def test_class_mask_and_dice_each_are_a_cost_of_a_match(weight, closest):
+    only = {"class_weight": 0, "mask_weight": 0, "dice_weight": 0, weight: 1}
+    queries = output((0, RIGHT, 4), (1, LEFT, 2), (1, slice(0, 8), 1))
+    ((rows, _),) = criterion(**only).match([queries], [target(LEFT)])
+    assert rows.tolist() == [closest]
+
+
 def test_matches_count_queries_and_segments_through_the_batch():
     classes, masks = output((0, LEFT, 4), (1, RIGHT, 4))
     batch = [(classes.repeat(3, 1, 1), masks.repeat(3, 1, 1, 1))]
