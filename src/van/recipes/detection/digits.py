@@ -11,8 +11,8 @@ def retinanet_digits() -> DetectionRecipe:
     """A small RetinaNet from scratch on the digit scenes: detection end to end on a CPU, no download.
 
     Command: van train retinanet_digits
-    Hardware: two CPU cores, of which it uses one. Time: 4 minutes of CPU. Expected: 0.9 AP50 on the 400 held-out
-    scenes.
+    Hardware: two CPU cores, of which it uses one. Time: 4 minutes of CPU. Expected: 0.93 AP50, 0.71 AP on
+    the 400 held-out scenes.
     Published: nothing of it. Ours: everything; the finest map has a stride of 4 and anchors of 20 … 32 pixels, which
     are the sides of the digits, and the heads have two convolutions instead of four.
     """
