@@ -235,3 +235,25 @@ def test_a_frozen_backbone_gets_no_gradient_and_the_rest_does(name):
 def test_running_in_training_mode_is_refused():
     with pytest.raises(ConfigError, match=r"in training mode; call eval\(\) first"):
         tiny("mask_rcnn_van_b0").train().raw(noise(1, 3, 64, 64))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["retinanet_van_b0", "gfl_van_b0"])
+def test_raw_outputs_of_one_stage_are_a_graph_with_free_sizes(name):
+    """From 129 pixels on: the coarsest map has more than one place then."""
+    from torch.export import Dim
+
+    from van import ops
+
+    model = tiny(name)
+    raw = torch.nn.Module()
+    raw.model = model
+    raw.forward = model.raw
+    with ops.without_kernels():
+        program = torch.export.export(
+            raw, (noise(2, 3, 384, 512),), dynamic_shapes=({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
+        )
+        for size in ((1, 3, 160, 288), (3, 3, 256, 160)):
+            expected = model.raw(noise(*size))
+            for key, value in program.module()(noise(*size)).items():
+                torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-5)
