@@ -228,9 +228,9 @@ def test_names_make_models_of_the_published_sizes():
 
 def test_mixed_precision_places_boxes_to_a_fraction_of_a_pixel():
     model = tiny_dfine(decoder_layers=1).eval()
-    corners = torch.randn(1, 12, 36, generator=torch.Generator().manual_seed(0))
-    values = model._offsets().values
-    exact = model.decoder.integral(corners, values)
+    corners = torch.randn(1, 12, 36, generator=torch.Generator().manual_seed(0)).bfloat16()
+    values = torch.linspace(-1, 1, 9)
+    exact = model.decoder.integral(corners.float(), values)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(model.decoder.integral(corners, values), exact)
 
