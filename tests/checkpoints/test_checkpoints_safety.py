@@ -1,10 +1,14 @@
 """Files that are broken, hostile or something else: one line, nothing run."""
 
+import argparse
 import json
 import pickle
+import pickletools
 import struct
 import sys
 import types
+import zipfile
+from collections import OrderedDict
 
 import numpy as np
 import published
@@ -28,6 +32,57 @@ class Hostile:
         import os
 
         return os.system, (self.command,)
+
+
+# What the hub lists for the authors' files, and nothing else ("Detected Pickle imports (5)").
+HUB_IMPORTS = {
+    "collections.OrderedDict",
+    "argparse.Namespace",
+    "torch.LongStorage",
+    "torch.FloatStorage",
+    "torch._utils._rebuild_tensor_v2",
+}
+
+
+def imports_of(path):
+    """Names that the pickle in a zip of torch asks for; nothing is run."""
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+        operations = pickletools.genops(archive.read(name))
+    return {argument.replace(" ", ".") for operation, argument, _ in operations if operation.name == "GLOBAL"}
+
+
+def hub_file(path, **more):
+    """As timm's saver wrote the authors' files: weights, counters, optimizer and options of the run."""
+    weights = published.tensors(theirs(keys.OFFICIAL))
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in weights if key.endswith("num_batches_tracked")}
+    moments = {"step": 5, "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}
+    torch.save(
+        {
+            "epoch": 309,
+            "arch": "van_tiny",
+            "state_dict": OrderedDict(weights | counters),
+            "optimizer": {"state": {0: moments}, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999)}]},
+            "version": 2,
+            "args": argparse.Namespace(model="van_tiny", lr=1e-3, aa="rand-m9-mstd0.5-inc1"),
+            "metric": 75.4,
+            **more,
+        },
+        path,
+    )
+    return path
+
+
+def test_the_five_imports_that_the_hub_lists_for_the_authors_files(tmp_path):
+    path = hub_file(tmp_path / "van_tiny_754.pth.tar")
+    assert imports_of(path) == HUB_IMPORTS
+    found = checkpoints.read(path)
+    assert found.format == "official"
+    assert van.load(path).num_classes == found.num_classes
+    path = hub_file(tmp_path / "more.pth.tar", amp_scaler=Hostile("true"))
+    assert len(imports_of(path) - HUB_IMPORTS) == 1
+    with pytest.raises(UnsafeFileError, match="nothing was run"):
+        van.load(path)
 
 
 def hostile_files(folder):

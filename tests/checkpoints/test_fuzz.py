@@ -50,6 +50,9 @@ def desk(tmp_path_factory):
         van.save(model, folder / "van.safetensors")
         van.save(model, folder / "official.pth", format="official")
         van.save(model, folder / "keras.weights.h5", format="keras")
+        van.save(model, folder / "tfvan.h5", format="tfvan")
+        van.save(model, folder / "paddle.pdparams", format="paddle")
+        van.save(model, folder / "flax.weights", format="flax")
         van.save(model, folder / "hub", format="transformers")
         van.save(segmenter, folder / "mmseg.pth", format="mmseg")
     tree = torch.load(folder / "official.pth", weights_only=False)
@@ -69,8 +72,12 @@ def use(path):
     van.load(path)
 
 
+FILES = ("official.pth", "legacy.pth", "mmseg.pth", "van.safetensors", "keras.weights.h5")
+PORTS = ("tfvan.h5", "paddle.pdparams", "flax.weights")
+
+
 @rounds(20)
-@pytest.mark.parametrize("name", ["official.pth", "legacy.pth", "mmseg.pth", "van.safetensors", "keras.weights.h5"])
+@pytest.mark.parametrize("name", [*FILES, *PORTS])
 def test_checkpoint_files(desk, tmp_path, name, count):
     whole, path = (desk / name).read_bytes(), tmp_path / name
     for number in range(count):

@@ -389,7 +389,7 @@ def test_broadcast_bases_are_saved(tmp_path):
     assert tuple(van.load(tmp_path / "x.safetensors").head.hamburger.ham.bases.shape) == (32, 4)
 
 
-@pytest.mark.parametrize("to", ["official", "mmpretrain", "transformers", "keras"])
+@pytest.mark.parametrize("to", ["official", "mmpretrain", "transformers", "keras", "tfvan", "paddle", "flax"])
 def test_formats_without_a_place_for_heads(tmp_path, to):
     with pytest.raises(CheckpointError, match=f"the format {to} can hold only the backbone .*; use van or mmseg"):
         van.save(network("upernet"), tmp_path / "x", format=to)

@@ -15,6 +15,7 @@ import published
 import pytest
 import torch
 from networks import lived_in
+from publishers import plain, publishers
 
 import van
 from van import checkpoints, cli
@@ -66,12 +67,13 @@ def table(server, content, monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "WEIGHTS", changed)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("VAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody answers: no link of the table is followed
     monkeypatch.chdir(tmp_path)
     return tmp_path / "cache"
 
 
-def place(folder):
-    return folder / weights.by_name(ROW).filename
+def place(folder, name=ROW):
+    return folder / weights.by_name(name).filename
 
 
 @pytest.mark.promise("20")
@@ -116,7 +118,7 @@ def test_which_weights_stand_for_a_model(model, row):
 
 @pytest.mark.promise("20")
 def test_models_without_weights_of_their_own():
-    with pytest.raises(ConfigError, match=r"no weights of van_b5 .*others have names: openmmlab/van_b5_in21k$"):
+    with pytest.raises(ConfigError, match=r"no weights of van_b5 .*others have names: openmmlab/van_b5_in21k, .*_22k$"):
         van.load("van_b5", pretrained=True)
     with pytest.raises(ConfigError, match=r"no weights of van_b6_480 for ImageNet-1K or ADE20K were published$"):
         van.load("van_b6_480", pretrained=True)
@@ -222,12 +224,27 @@ def test_another_file_than_the_published_one(table, server, content):
 
 
 @pytest.mark.promise("20")
-def test_files_that_want_a_browser_or_have_no_link(table):
-    with (
-        pytest.warns(VanNotice),
-        pytest.raises(CheckpointError, match=r"page requires a browser\); download https://drive"),
-    ):
-        van.load("light_ham_van_b0", pretrained=True)
+def test_files_behind_google_drives_page(table, content, monkeypatch):
+    name = "segmentation/light_ham_van_b0"
+    link = plain(weights.by_name(name).url)
+    rows = tuple(replace(row, url=link) if row.name == name else row for row in weights.WEIGHTS)
+    monkeypatch.setattr(weights, "WEIGHTS", rows)
+    with publishers() as server:
+        for variable, value in server.environment.items():
+            monkeypatch.setenv(variable, value)
+        page = "drive.google.com/uc?export=download&id=1MkjNxqOuoVtt58jIKY-11B6TfDrdH1sX"
+        server.serve(page, b"<title>Google Drive - Quota exceeded</title>", kind="text/html")
+        with pytest.warns(VanNotice), pytest.raises(CheckpointError, match=r"Quota exceeded.*save it as") as caught:
+            van.load("light_ham_van_b0", pretrained=True)
+        assert f"download {link} yourself" in str(caught.value)
+        assert not list(table.iterdir())
+        server.drive("1MkjNxqOuoVtt58jIKY-11B6TfDrdH1sX", content)
+        with pytest.warns(VanNotice, match=f"light_ham_van_b0: the published weights {name}"):
+            assert van.load("light_ham_van_b0", pretrained=True).num_classes == 1000  # of what lies there
+
+
+@pytest.mark.promise("20")
+def test_rows_without_a_link(table):
     with (
         pytest.warns(VanNotice),
         pytest.raises(CheckpointError, match=r"no link was published.*load a file that you have"),
@@ -237,17 +254,18 @@ def test_files_that_want_a_browser_or_have_no_link(table):
 
 @pytest.mark.promise("20")
 def test_rows_of_the_hub_come_through_its_client(table, monkeypatch, tmp_path):
-    asked = []
+    asked, commit = [], weights.by_name("official/van_b0").revision
 
-    def download(repo, **options):
-        asked.append(repo)
+    def download(repo, *, revision, **options):
+        asked.append((repo, revision))
         van.save(van.create_model("van_b0", seed=0), tmp_path / "x.pth.tar", format="official")
         return tmp_path / "x.pth.tar"
 
     monkeypatch.setattr(hub, "download", download)
     with pytest.warns(VanNotice, match="official/van_b0 from hub:Visual-Attention-Network/VAN-Tiny-original"):
         model = van.load("van_b0", pretrained=True)
-    assert asked == ["Visual-Attention-Network/VAN-Tiny-original"]
+    assert asked == [("Visual-Attention-Network/VAN-Tiny-original", commit)]
+    assert model.provenance["revision"] == commit
     assert model.provenance["source"] == "hub:Visual-Attention-Network/VAN-Tiny-original/van_tiny_754.pth.tar"
 
     def unreachable(repo, **options):
@@ -256,9 +274,42 @@ def test_rows_of_the_hub_come_through_its_client(table, monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "download", unreachable)
     with pytest.warns(VanNotice), pytest.raises(CheckpointError) as caught:
         van.load("van_b0", pretrained=True)
-    link = "https://huggingface.co/Visual-Attention-Network/VAN-Tiny-original/resolve/main/van_tiny_754.pth.tar"
-    for part in (link, "drive.google.com", str(table / "van_tiny_754.pth.tar"), "sha256 was not published"):
+    link = f"https://huggingface.co/Visual-Attention-Network/VAN-Tiny-original/resolve/{commit}/van_tiny_754.pth.tar"
+    for part in (
+        link,
+        "the hub cannot be reached",
+        "drive.google.com",
+        str(table / "van_tiny_754.pth.tar"),
+        "sha256 was not published",
+    ):
         assert part in str(caught.value)
+
+
+@pytest.mark.promise("20")
+def test_where_the_hub_fails_the_mirrors_are_asked_in_their_order(table, content, monkeypatch):
+    row = weights.by_name("official/van_b0")
+    rows = tuple(replace(r, mirrors=tuple(map(plain, r.mirrors))) if r is row else r for r in weights.WEIGHTS)
+    monkeypatch.setattr(weights, "WEIGHTS", rows)
+
+    def unreachable(repo, **options):
+        raise CheckpointError("the hub cannot be reached")
+
+    monkeypatch.setattr(hub, "download", unreachable)
+    with publishers() as server:
+        for variable, value in server.environment.items():
+            monkeypatch.setenv(variable, value)
+        server.serve(row.mirrors[1], redirect="http://cloud.tsinghua.edu.cn/seafhttp/files/1/van_tiny_754.pth.tar")
+        server.serve("http://cloud.tsinghua.edu.cn/seafhttp/files/1/van_tiny_754.pth.tar", content)
+        with (
+            pytest.warns(VanNotice, match="the published weights"),
+            pytest.warns(VanNotice, match=r"comes from http://cloud\.tsinghua.*hub cannot be reached; .*drive.*404"),
+        ):
+            assert van.load("official/van_b0").num_classes == 1000
+    assert [file.name for file in table.iterdir()] == ["van_tiny_754.pth.tar"]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    place(table, row.name).unlink()
+    with pytest.warns(VanNotice), pytest.raises(CheckpointError, match=r"not available \(the hub cannot be reached\)"):
+        van.load("official/van_b0")
 
 
 # The command line

@@ -95,7 +95,7 @@ def test_every_attention_is_the_torch_models(tmp_path, attention, data_format):
     near(run(VAN(weights=tmp_path / "a.weights.h5", data_format=data_format), x), want)
 
 
-@pytest.mark.parametrize("format", ["van", "official", "mmpretrain", "mmseg", "transformers", "keras"])
+@pytest.mark.parametrize("format", checkpoints.FORMATS)
 @pytest.mark.filterwarnings("ignore::van.errors.VanNotice")
 def test_every_format_gives_the_same_logits_and_is_written_again(tmp_path, format):  # noqa: A002
     name = {"van": "a.safetensors", "keras": "a.weights.h5", "transformers": "folder"}.get(format, "a.pth")

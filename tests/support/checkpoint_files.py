@@ -21,6 +21,7 @@ CLASSES = ("ant", "bee", "cat", "dog", "eel")
 PREPROCESS = Preprocess(size=(160, 160), crop_pct=0.875, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3))
 
 SUFFIX = {"van": ".safetensors", "official": ".pth.tar", "transformers": "", "keras": ".weights.h5"}
+SUFFIX |= {"tfvan": ".h5", "paddle": ".pdparams", "flax": ".weights"}
 
 
 def arrays_of(config, seed=0):

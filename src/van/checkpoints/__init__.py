@@ -23,7 +23,10 @@ __all__ = ["FORMATS", "Checkpoint", "Content", "Info", "read", "summarize", "wri
 # Format -> module, in the order in which their `detect` is called.
 FORMATS = {
     "van": "native",
+    "tfvan": "tfvan",
     "keras": "keras",
+    "paddle": "paddle",
+    "flax": "flax",
     "transformers": "transformers",
     "mmpretrain": "mmpretrain",
     "mmseg": "mmseg",

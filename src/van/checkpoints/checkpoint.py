@@ -26,7 +26,7 @@ class Checkpoint:
     arrays: canonical key (that of the module's `state_dict()`) -> array, BatchNorm's counters included; always exactly
         `layout.shapes(config)`, but for the Hamburger's bases, which may be absent.
     config: of the model; a classifier's with `num_classes` 0 for a bare backbone.
-    format: "van", "official", "mmpretrain", "mmseg", "transformers" or "keras".
+    format: "van", "official", "mmpretrain", "mmseg", "transformers", "keras", "tfvan", "paddle" or "flax".
     classes: class names in head order; None when unknown. preprocess: None when unknown.
     palette: one (R, G, B) per class of a segmenter; None when unknown.
     provenance: plain JSON-ready values: source file, format, licence, scores, …
@@ -103,9 +103,9 @@ class Content:
     """A file or folder that was opened, before its format is known.
 
     path: of the file, or of the folder that was given.
-    container: "torch" (a pickle), "safetensors" or "hdf5".
-    tree: torch: the unpickled object with tensors as arrays; safetensors: key -> array; hdf5: what `h5py.File` opens,
-        a path or the bytes of a file.
+    container: "torch" (a pickle), "safetensors", "hdf5", "pickle" (of numpy arrays) or "msgpack".
+    tree: torch, pickle: the unpickled object with tensors as arrays; safetensors: key -> array; hdf5: what `h5py.File`
+        opens, a path or the bytes of a file; msgpack: nested maps of arrays.
     metadata: safetensors: the header's strings; hdf5 in a .keras archive: {"config": its config.json}.
     beside: "config" and "preprocessor": config.json and preprocessor_config.json beside the weights.
     notes: what opening it had to decide.

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..files import atomic_output, read_json, why_no_file, why_no_path, write_file
-from . import folders
+from . import folders, msgpack, pickled_arrays
 from .checkpoint import Arrays, Content
 from .widened import Widened, bfloat16_note
 
@@ -53,6 +53,12 @@ def _open_file(path: Path) -> Content:
     if container == "safetensors":
         arrays, metadata, notes = read_safetensors(path)
         return Content(path=path, container=container, tree=arrays, metadata=metadata, notes=notes)
+    if container == "pickle":
+        return Content(path=path, container=container, tree=pickled_arrays.read(path))
+    if container == "msgpack":
+        tree, widened = msgpack.read(path.read_bytes())
+        kept = (bfloat16_note(widened),) if widened else ()
+        return Content(path=path, container=container, tree=tree, notes=kept)
     from . import torch_pickle
 
     tree, notes = torch_pickle.read(path)
@@ -67,7 +73,10 @@ def is_weights(path: Path) -> bool:
 
 
 def container_of(path: Path) -> str:
-    """'torch', 'safetensors', 'hdf5' or 'keras', from the first bytes; raises CheckpointError for anything else."""
+    """'torch', 'safetensors', 'hdf5', 'keras', 'pickle' or 'msgpack', from the first bytes.
+
+    Raises CheckpointError for anything else.
+    """
     if reason := why_no_file(path):
         if reason == "does not exist":
             raise CheckpointError(f"no such file or folder: {path}")
@@ -90,15 +99,17 @@ def container_of(path: Path) -> str:
         return "safetensors"
     if head.startswith(b"PK"):
         return _zip_container(path)
-    if head.startswith(b"\x80"):  # a bare pickle, as torch wrote before 1.6
-        return "torch"
+    if head.startswith(b"\x80"):  # a bare pickle, as torch wrote before 1.6, and PaddlePaddle does
+        return "pickle" if pickled_arrays.starts_like(head) else "torch"
+    if msgpack.starts_like(head):
+        return "msgpack"
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a git-lfs pointer, not the weights; run git lfs pull")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise CheckpointError(f"{path} is a web page, not the weights; the download failed")
     if head[257:262] == b"ustar":
         raise CheckpointError(f"{path} is a tar archive; unpack it, and use the checkpoint in it")
-    raise CheckpointError(f"{path} is not a checkpoint: expected a torch, safetensors or HDF5 file")
+    raise CheckpointError(f"{path} is not a checkpoint: expected a torch, safetensors, HDF5, PaddlePaddle or Flax file")
 
 
 def _zip_container(path: Path) -> str:

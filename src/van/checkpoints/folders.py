@@ -25,7 +25,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5", ".hdf5", ".keras")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".pdparams", ".weights")
 RECIPE = "recipe.yaml"  # is in every folder of a training
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
 KERAS_WEIGHTS, KERAS_METADATA = "model.weights.h5", "metadata.json"

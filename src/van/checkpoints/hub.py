@@ -1,4 +1,4 @@
-"""Hub ids and links in, local files out: the one module that uses the network.
+"""Hub ids and published weights in, local files out; all that uses the network, with `transfer` for plain links.
 
 A repository is recognised by what lies in it: transformers' layout (config.json beside the weights), the authors'
 `*-original` layout (one `.pth.tar`), or one file of any other format that `van.load` reads.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import hashlib
 import os
 import re
 import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -24,14 +22,15 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 
 from ..configs.published_weights import WEIGHTS, Weight, by_hub_id
 from ..errors import CheckpointError, ConfigError, VanNotice
-from ..files import atomic_output, cache_folder
+from ..files import cache_folder
 from . import folders
+from .transfer import Fetched, Progress, WrongFileError, check_sha256, fetch, fetch_first, one_line
 
 # Endings that make `folder/name` a path, whether or not the file exists.
 # fmt: off
 FILE_ENDINGS = (
     ".pth", ".pt", ".tar", ".bin", ".ckpt", ".safetensors", ".h5", ".hdf5", ".keras", ".onnx", ".xml",
-    ".json", ".yaml", ".yml", ".zip", ".npz", ".pkl",
+    ".pdparams", ".weights", ".json", ".yaml", ".yml", ".zip", ".npz", ".pkl",
 )
 # fmt: on
 # Weights of transformers' layout, the preferred ones first; an index names the shards.
@@ -43,8 +42,7 @@ PREFIXES = ("hf-hub:", "hf_hub:", "hf://")
 SITES = r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/"
 
 SHOWN = 10  # file names that an error lists
-LOOK_UP_TIMEOUT_S, DOWNLOAD_TIMEOUT_S = 15, 60  # without a byte
-
+LOOK_UP_TIMEOUT_S = 15  # without a byte
 
 _NO_MODELS = ("datasets/", "spaces/", "docs/", "models/")
 _ID = r"\w[\w.-]*/\w[\w.-]*"
@@ -159,35 +157,54 @@ def fetch_weight(row: Weight) -> Path:
     """The file of a published weight, or its folder in transformers' layout; downloaded unless it is on this machine.
 
     A file that the user saved at `place_of(row)` is used. With HF_HUB_OFFLINE nothing is downloaded.
-    Raises CheckpointError, which names the link, the hash and the place, for what cannot be had or has another hash.
+    Warns with VanNotice where a mirror had to give it. Raises CheckpointError, which names the link, the hash and the
+    place, for what cannot be had or has another hash.
     """
-    place = place_of(row)
+    fetched = fetch_published(row)
+    if fetched.failures:
+        warnings.warn(f"{row.name} comes from {fetched.link}: {'; '.join(fetched.failures)}", VanNotice, stacklevel=5)
+    return fetched.path
+
+
+def fetch_published(
+    row: Weight, cache: Path | None = None, *, keep_wrong: bool = False, progress: Progress | None = None
+) -> Fetched:
+    """As `fetch_weight`, with the link that gave the file: the publisher's own first, then the mirrors in their order.
+
+    cache: folder for all downloads; None: the hub's cache, and `van.files.cache_folder()` for plain links.
+    keep_wrong, progress: of plain links, as in `transfer.fetch`.
+    Raises CheckpointError as `fetch_weight` does; WrongFileError for a file with another hash.
+    """
+    place, failures = place_of(row, cache), []
     if place.exists():
         if place.is_file():
-            _check_sha256(place, row.sha256)
-        return place
+            check_sha256(place, row.sha256)
+        return Fetched(path=place)
+    links = [] if constants.HF_HUB_OFFLINE else [link for link in (row.url, *row.mirrors) if link is not None]
+    if row.repo is not None:
+        try:
+            return Fetched(path=download(row.repo, revision=row.revision, cache=cache), link=row.link)
+        except CheckpointError as error:
+            failures.append(str(error))
     try:
-        if row.repo is not None:
-            return download(row.repo)
-        if row.kind == "url" and row.url is not None and not constants.HF_HUB_OFFLINE:
-            return fetch_url(row.url, place, sha256=row.sha256)
-        reason = {"google-drive": "the page requires a browser", "unlinked": "no link was published"}.get(
-            row.kind, "offline"
-        )
+        if links:
+            return fetch_first(
+                links, place, sha256=row.sha256, keep_wrong=keep_wrong, progress=progress, failures=failures
+            )
+        reason = "; ".join(failures) or ("no link was published" if row.kind == "unlinked" else "offline")
+    except WrongFileError:
+        raise
     except CheckpointError as error:
         reason = str(error)
     raise CheckpointError(f"{row.name} is not available ({reason}); {_manual_download(row, place)}")
 
 
 def _manual_download(row: Weight, place: Path) -> str:
-    link = row.url
-    if row.repo is not None:
-        link = f"https://huggingface.co/{row.repo}" + (f"/resolve/main/{row.filename}" if row.filename else "")
-    if link is None:
+    if row.link is None:
         return "load a file that you have by its path"
     mirrors = f" (or {', '.join(row.mirrors)})" if row.mirrors else ""
     known = f"its sha256 begins with {row.sha256}" if row.sha256 else "its sha256 was not published"
-    return f"download {link}{mirrors} yourself and save it as {place}; {known}"
+    return f"download {row.link}{mirrors} yourself and save it as {place}; {known}"
 
 
 def fetch_url(url: str, target: str | Path, *, sha256: str | None = None) -> Path:
@@ -195,35 +212,7 @@ def fetch_url(url: str, target: str | Path, *, sha256: str | None = None) -> Pat
 
     sha256: of the file, or its first digits. Raises CheckpointError when the download fails, or brings another file.
     """
-    target = Path(target)
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    request = urllib.request.Request(url, headers={"User-Agent": "visual-attention-network"})
-    try:
-        with atomic_output(target, error=None) as part:
-            with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as reply, part.open("wb") as file:
-                expected, got = reply.headers.get("Content-Length"), 0
-                while block := reply.read(1 << 20):
-                    got += file.write(block)
-            if expected is not None and got != int(expected):
-                raise OSError(f"{got} of {expected} bytes arrived")
-            _check_sha256(part, sha256)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"download of {url} failed: {_line(error)}; try again, or download it yourself"
-        ) from error
-    return target
-
-
-def _check_sha256(path: Path, wanted: str | None) -> None:
-    """Raise CheckpointError unless a file has a hash that begins so."""
-    if not wanted:
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(wanted):
-        raise CheckpointError(f"{path.name} is not the published file: its sha256 is {found}, not {wanted}…; delete it")
+    return fetch(url, Path(target), sha256=sha256)
 
 
 class _UnreachableError(Exception):
@@ -250,7 +239,7 @@ def _remote_names(source: str, revision: str | None) -> list[str]:
             f"{source!r} on the hub has no revision {revision!r}; give a branch, tag or commit of it"
         ) from error
     except Exception as error:  # whatever the HTTP library of this huggingface_hub raises without a connection
-        raise _UnreachableError(_line(error)) from error
+        raise _UnreachableError(one_line(error)) from error
 
 
 def _cached(source: str, revision: str | None, cache: str | Path | None, why: str) -> Path:
@@ -317,7 +306,7 @@ def _fetch(source: str, revision: str | None, wanted: list[str], cache: str | Pa
             huggingface_hub.snapshot_download(source, revision=revision, cache_dir=cache, allow_patterns=wanted)
         )
     except Exception as error:  # as above
-        raise CheckpointError(f"download of {source!r} failed: {_line(error)}; try again") from error
+        raise CheckpointError(f"download of {source!r} failed: {one_line(error)}; try again") from error
 
 
 def _require_shards(source: str, folder: Path, wanted: list[str]) -> None:
@@ -335,8 +324,3 @@ def _require_shards(source: str, folder: Path, wanted: list[str]) -> None:
 def _listed(names: list[str]) -> str:
     more = f", … ({len(names) - SHOWN} more)" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

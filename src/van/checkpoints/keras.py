@@ -19,11 +19,9 @@ Sources: EMalagoli92/VAN-Classification-TensorFlow; keras/src/saving of Keras 3.
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,14 +29,13 @@ from typing import Any
 import numpy as np
 
 from ..configs.backbone import VanConfig
-from ..errors import CheckpointError, MissingExtraError
+from ..errors import CheckpointError
 from ..files import atomic_output, parse_json, read_json
 from ..images.preprocess import OFFICIAL
-from . import checked, folders, hdf5, keys, layout
+from . import checked, folders, hdf5, keras_layers, keys, layout
 from .checkpoint import Arrays, Checkpoint, Content
-from .damage import one_line
 from .files import bfloat16_note
-from .limits import ReadBack, beyond_original, extra_tensors
+from .limits import ReadBack, beyond_original, extra_tensors, no_counters
 from .reading import RECORD, ParsedCheckpoint, assemble, describe
 
 LINEAGE = {"layer_norm_eps": 1e-6}
@@ -48,8 +45,6 @@ _ARCHITECTURE = {"embed_dims", "depths", "mlp_ratios", "layer_norm_eps"}  # what
 CLASSES = {"patch_embed": "patch_embed", "block": "block", "norm": "layer_normalization", "head": "dense"}
 LEAVES = ("weight", "bias", "running_mean", "running_var")  # in the order of Keras's variables
 _DEPTHWISE = r".*\.(near|far|depthwise)\.weight"
-# Not weights: what a compiled model saves beside them, and the random state of dropout.
-_NOT_WEIGHTS = re.compile(r"(.*/)?(optimizer|optimizer_weights|seed_generator)/")
 
 
 def detect(content: Content) -> bool:
@@ -61,7 +56,7 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     """See checkpoint.Format."""
     if ema:
         raise CheckpointError(f"{content.path} holds no averaged weights (Keras files never do); leave ema out")
-    with _opened(content) as file:
+    with keras_layers.opened(content) as file:
         found = _found(file, content.path)
     if content.metadata:
         _apply_model(found, content.metadata["config"])
@@ -76,11 +71,10 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
 
 def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     """Write Keras 3's `.weights.h5`; see checkpoint.Format."""
-    h5py = _h5py()
+    h5py = keras_layers.h5py()
     config = checkpoint.classifier
-    counters = {key: int(array) for key, array in checkpoint.arrays.items() if key.endswith(COUNTER) and array}
     with atomic_output(path, error=CheckpointError) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs[RECORD] = json.dumps({**describe(checkpoint), "counters": counters})
+        file.attrs[RECORD] = json.dumps(describe(checkpoint, counters=True))
         _named(file, "", checkpoint.name)
         groups: dict[str, str] = {}
         for key in layout.shapes(config):
@@ -93,8 +87,7 @@ def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     lost: list[str] = []
     if not path.name.endswith(".weights.h5"):
         lost.append(ReadBack(f"the name {path.name}: Keras loads names that end in .weights.h5"))
-    if counters:
-        lost.append(ReadBack(f"{len(counters)} BatchNorm counters ({COUNTER}): Keras has none"))
+    lost += no_counters(checkpoint, "Keras")
     who = "a Keras model of the published design"
     lost += beyond_original(checkpoint, who, "patch_sizes", "strides", layer_norm_eps=LINEAGE["layer_norm_eps"])
     return lost + extra_tensors(checkpoint)
@@ -142,46 +135,19 @@ class Keras3Table(keys.KeyTable):
         return f"{module}/vars/{LEAVES.index(leaf)}" if leaf in LEAVES else f"{module}/{leaf}"
 
 
-def _one_level(rows: tuple[tuple[str, str, bool], ...]) -> tuple[tuple[str, str, bool], ...]:
-    """The official rows without the inner level of the depthwise convolution."""
-    return tuple((ours, theirs.replace("dwconv.dwconv", "dwconv"), leaf) for ours, theirs, leaf in rows)
-
-
 PORT = PortTable(keys.OFFICIAL.rows)
-KERAS_3 = Keras3Table(_one_level(keys.OFFICIAL.rows))
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError.of("h5py", "keras", "to read and write Keras .h5 files") from error
-    return h5py
-
-
-@contextmanager
-def _opened(content: Content) -> Iterator[Any]:
-    """The file, with whatever h5py raises about a broken one on one line."""
-    h5py, path = _h5py(), content.path
-    try:
-        with h5py.File(content.tree, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or corrupt ({one_line(error)}); download or save it again"
-        ) from error
+KERAS_3 = Keras3Table(keys.ONE_LEVEL.rows)
 
 
 def _found(file: Any, path: Path) -> ParsedCheckpoint:
-    datasets = _datasets(file)
+    datasets = keras_layers.datasets(file)
     record = _record(file)
     state: dict[str, Any]
     table: keys.KeyTable
-    port = next((root for root in ("", "model_weights") if _has_attribute(file, root, "layer_names")), None)
-    if str(file.attrs.get("keras_version", "")).startswith("3") and port is not None:
-        raise CheckpointError(f"{path} is a model in the legacy form of Keras 3; save it as .keras or .weights.h5")
-    if port is not None:
-        state, table, kind = _read_port(file, port, datasets), PORT, "the TensorFlow port's .h5"
+    layers = keras_layers.layers_of(file)
+    if layers is not None:
+        state = keras_layers.read(file, layers, datasets, _normalised)
+        table, kind = PORT, "the TensorFlow port's .h5"
     elif any(re.match(r"(.*/)?layers/", name) for name in datasets):
         state, table, kind = _read_keras_3(file, datasets), KERAS_3, "Keras 3's .weights.h5"
     else:
@@ -231,8 +197,9 @@ def _add_preset_head(found: ParsedCheckpoint, content: Content) -> None:
     task, weights = (content.path.with_name(name) for name in folders.PRESET_TASK)
     if content.path.name != folders.KERAS_WEIGHTS or not (task.is_file() and weights.is_file()):
         return
-    with _opened(replace(content, path=weights, tree=weights)) as file:
-        head = {key: _to_ours(found.table, key, each) for key, each in _read_keras_3(file, _datasets(file)).items()}
+    with keras_layers.opened(replace(content, path=weights, tree=weights)) as file:
+        parts = _read_keras_3(file, keras_layers.datasets(file))
+        head = {key: _to_ours(found.table, key, each) for key, each in parts.items()}
     try:
         stated = next(_models_in(read_json(task)), None)
         if stated is None:
@@ -266,46 +233,6 @@ def _record(file: Any) -> Any:
         return parse_json(hdf5.attribute(file, RECORD))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{file.filename}: its attribute {RECORD!r} is not valid JSON: {error}") from error
-
-
-def _datasets(file: Any) -> dict[str, Any]:
-    """Path -> data set of weights."""
-    found = hdf5.datasets(file)
-    return {name: node for name, node in found.items() if not _NOT_WEIGHTS.match(name)}
-
-
-def _has_attribute(file: Any, group: str, name: str) -> bool:
-    return (not group or group in file) and bool({name, f"{name}0"} & set((file[group] if group else file).attrs))
-
-
-def _attribute(group: Any, name: str) -> list[str]:
-    """A list of strings, which Keras 2 cuts into `name0`, `name1`, … when it is long."""
-    cut = itertools.takewhile(lambda part: part in group.attrs, (f"{name}{k}" for k in itertools.count()))
-    parts = [name] if name in group.attrs else list(cut)
-    values = [value for part in parts for value in hdf5.attribute(group, part)]
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
-
-
-def _read_port(file: Any, root: str, datasets: dict[str, Any]) -> dict[str, Any]:
-    """Normalised weight name -> data set; one without a name or a name without a data set raises."""
-    prefix = f"{root}/" if root else ""
-    home = file[root] if root else file
-    left, state = {name for name in datasets if name.startswith(prefix)}, {}
-    layers = _attribute(home, "layer_names")
-    for layer in [*layers, *(name for name in ("top_level_model_weights",) if name in home and name not in layers)]:
-        for weight in _attribute(home[layer], "weight_names"):
-            path, key = f"{prefix}{layer}/{weight}", _normalised(weight)
-            if path not in datasets:
-                raise CheckpointError(f"{file.filename} names the weight {weight!r} but has no data for it")
-            if key in state:
-                raise CheckpointError(f"{file.filename} holds {key!r} twice, under two spellings")
-            left.discard(path)
-            state[key] = datasets[path]
-    if left:
-        raise CheckpointError(
-            f"{file.filename} holds {len(left)} data sets that belong to no layer: {layout.listed(sorted(left))}"
-        )
-    return state
 
 
 def _normalised(weight: str) -> str:

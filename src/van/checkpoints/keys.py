@@ -114,3 +114,5 @@ TRANSFORMERS = _column("transformers")
 # Segmenters' backbones; mmsegmentation 1.x lost the inner level of the depthwise convolution.
 MMSEG = _column("official", prefix="backbone.")
 MMSEG_1 = _column("official", prefix="backbone.", **{"feed_forward.depthwise": "mlp.dwconv"})
+# The official names with that one level, as several ports have them.
+ONE_LEVEL = _column("official", **{"feed_forward.depthwise": "mlp.dwconv"})

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from ..configs.backbone import VanConfig
 from .checkpoint import Checkpoint
+from .reading import COUNTER, counters_of
 
 
 class ReadBack(str):
@@ -31,6 +32,12 @@ def beyond_original(checkpoint: Checkpoint, who: str, *built_in: str, layer_norm
     if layer_norm_eps is not None and config.layer_norm_eps != layer_norm_eps:
         lost.append(ReadBack(f"layer_norm_eps={config.layer_norm_eps:g}: {who} assumes {layer_norm_eps:g}"))
     return lost
+
+
+def no_counters(checkpoint: Checkpoint, who: str) -> list[str]:
+    """A sentence on the BatchNorm counters, which only van's record in the file holds."""
+    counters = counters_of(checkpoint)
+    return [ReadBack(f"{len(counters)} BatchNorm counters ({COUNTER}): {who} has none")] if counters else []
 
 
 def extra_tensors(checkpoint: Checkpoint, known: Collection[str] = ()) -> list[str]:

@@ -3,7 +3,8 @@
 LayerNorm's epsilon and the strides come from the configuration in `meta`, else from the kind of head: files of
 2022-03 (backbones `van_tiny` …; Ham, HamNet, Semantic FPN) have 1e-6, those of 2022-07 and of mmsegmentation 1.x
 (backbone `VAN`; UperNet) 1e-5. The rank of a Hamburger is `MD_R` of that configuration; see `head_layout.config_of`.
-Sources: VAN-Segmentation at both dates; mmsegmentation 1.x `projects/van`.
+mmsegmentation 1.x also published the backbones that its segmenters start from: the same keys without `backbone.`.
+Sources: VAN-Segmentation at both dates; mmsegmentation 1.x `projects/van`, and files that it wrote.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..images.preprocess import IMAGENET
-from . import head_keys, openmmlab
+from . import head_keys, keys, openmmlab
 from .checkpoint import Arrays, Checkpoint, Content
 from .limits import beyond_original
 from .python_config import at
@@ -25,20 +26,31 @@ from .reading import RECORD, ParsedCheckpoint, any_key, assemble, majority_match
 
 _KEYS = r"backbone\.(patch_embed\d+\.proj|block\d+\.\d+)\."
 HEADS = r"(neck|decode_head|auxiliary_head)\."
-_INNER = r"backbone\.block\d+\.\d+\.mlp\.dwconv\.dwconv\."
-_NO_INNER = r"backbone\.block\d+\.\d+\.mlp\.dwconv\.(weight|bias)"
+_BACKBONE_KEYS = r"(patch_embed\d+\.proj|block\d+\.\d+)\."
+_INNER = r"(backbone\.)?block\d+\.\d+\.mlp\.dwconv\.dwconv\."
+_NO_INNER = r"(backbone\.)?block\d+\.\d+\.mlp\.dwconv\.(weight|bias)"
 HAMNET_STRIDES = (4, 2, 1, 1)
 
 # Key of the provenance for the generation of the file's keys, in which it is written again.
-GENERATION, VERSION_1 = "key_generation", "mmseg 1.x"
+GENERATION, VERSION_1, BACKBONE_1 = "key_generation", "mmseg 1.x", "mmseg 1.x backbone"
+LAYOUTS = {VERSION_1: "mmsegmentation 1.x projects/van", BACKBONE_1: "mmsegmentation 1.x projects/van, a backbone file"}
 
 
 def detect(content: Content) -> bool:
-    """Official keys under `backbone.`."""
+    """Official keys under `backbone.`, or those of a backbone file."""
     if not isinstance(content.tree, Mapping):
         return False
     state = openmmlab.state_of(content)
-    return majority_match({key: None for key in state if not re.match(HEADS, key)}, _KEYS)
+    return majority_match({key: None for key in state if not re.match(HEADS, key)}, _KEYS) or _is_backbone(state)
+
+
+def _is_backbone(state: Mapping[str, Any]) -> bool:
+    """Whether the keys are those of a backbone file, which differ from the official ones in a level alone."""
+    return majority_match(state, _BACKBONE_KEYS) and _is_version_1(state)
+
+
+def _is_version_1(state: Mapping[str, Any]) -> bool:
+    return any_key(state, _NO_INNER) and not any_key(state, _INNER)
 
 
 def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint:
@@ -48,12 +60,12 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     state, meta = openmmlab.state_of(content), openmmlab.meta_of(content)
     heads = {key: array for key, array in state.items() if re.match(HEADS, key)}
     method = head_keys.method_of(heads, ours=False)
-    version_1 = any_key(state, _NO_INNER) and not any_key(state, _INNER)
+    version_1, alone = _is_version_1(state), _is_backbone(state)
     config = openmmlab.config_of(meta)
     found = ParsedCheckpoint(
         format="mmseg",
         state={key: value for key, value in state.items() if method is not None or key not in heads},
-        table=head_keys.mmseg(method, version_1=version_1),
+        table=keys.ONE_LEVEL if alone else head_keys.mmseg(method, version_1=version_1),
         lineage=_lineage(method, version_1),
         metadata=_config_fields(config),
         head=_head_fields(config) if method is not None else {},
@@ -61,7 +73,8 @@ def read(content: Content, *, ema: bool, known: Mapping[str, Any]) -> Checkpoint
     )
     found.provenance = openmmlab.provenance_of(content, "mmseg", meta)
     if version_1:
-        found.provenance[GENERATION] = VERSION_1
+        found.provenance[GENERATION] = BACKBONE_1 if alone else VERSION_1
+        found.provenance["layout"] = LAYOUTS[found.provenance[GENERATION]]
     if method is not None:
         found.classes, found.palette = openmmlab.classes_of(meta), openmmlab.palette_of(meta)
     elif heads:
@@ -113,8 +126,9 @@ def write(checkpoint: Checkpoint, path: Path) -> list[str]:
     left = (head_keys.BASES,) if method is not None else ("head.weight", "head.bias")
     arrays: Arrays = {key: array for key, array in checkpoint.arrays.items() if key not in left}
     without = checkpoint if method is not None else _headless(checkpoint)
-    version_1 = checkpoint.provenance.get(GENERATION) == VERSION_1
-    table = head_keys.mmseg(method, version_1=version_1)
+    generation = checkpoint.provenance.get(GENERATION)
+    alone = generation == BACKBONE_1 and method is None
+    table = keys.ONE_LEVEL if alone else head_keys.mmseg(method, version_1=generation in LAYOUTS)
     openmmlab.write(without, path, table, arrays, checkpoint.extra if checkpoint.format == "mmseg" else {})
     lost = beyond_original(checkpoint, "mmsegmentation's code", "patch_sizes")
     if method is None and checkpoint.num_classes:

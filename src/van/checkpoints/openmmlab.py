@@ -14,6 +14,8 @@ from .checkpoint import Arrays, Checkpoint, Content, Palette
 from .keys import KeyTable
 from .reading import RECORD, describe, names, states_of
 
+VERSIONS = ("mmseg_version", "mmcls_version", "mmpretrain_version", "mmengine_version")
+
 
 def state_of(content: Content) -> dict[str, Any]:
     """The weights' entry, or the file itself when it is bare."""
@@ -49,7 +51,7 @@ def _dataset(meta: Mapping[str, Any], name: str) -> Any:
 def provenance_of(content: Content, format: str, meta: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
     """Where the file comes from, as far as `meta` states it."""
     stated: dict[str, Any] = {"source": content.path.name, "format": format}
-    for name in ("mmseg_version", "mmcls_version", "mmpretrain_version", "exp_name", "epoch", "iter"):
+    for name in (*VERSIONS, "exp_name", "experiment_name", "epoch", "iter"):
         if isinstance(meta.get(name), str | int | float):
             stated[name] = meta[name]
     return stated

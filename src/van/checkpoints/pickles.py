@@ -10,12 +10,27 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
-MOST_BYTES = 2**26  # of one pickle; those of published files have some hundred kilobytes
-MOST_WORK = 2**26  # characters, and 64 per element, handed to calls, so that none repeats a large value for ever
+from ..errors import UnsafeFileError
+
 MOST_VALUES = 5_000_000  # of the expanded tree, where shared values count wherever they appear
 DEEPEST = 100
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one pickle may take.
+
+    bytes: of the pickle; those of torch's files have some hundred kilobytes, the tensors lie outside.
+    work: characters, and 64 per element, handed to calls, so that none repeats a large value for ever.
+    """
+
+    bytes: int = 2**26
+    work: int = 2**26
+
 
 Call = Callable[..., Any]
 _KEYS = (str, bytes, int, float, bool, type(None))
@@ -41,16 +56,27 @@ class Refused(Exception):  # noqa: N818
     """Carries the full name that is not in the caller's table."""
 
 
-class Stream:
-    """A file for one pickle: reads no more than MOST_BYTES, whatever lengths the pickle declares."""
+def refusal(path: Path, refused: Refused) -> UnsafeFileError:
+    """The error for a file with a name that is not on the list."""
+    name = str(refused)[:200]
+    hint = "it pickles a whole module; " if name.startswith("torch.nn.") else ""
+    return UnsafeFileError(
+        f"{path} needs {name!r} to be unpickled, which is not on the list of harmless names; nothing was "
+        f"run; {hint}if you trust its source, save its state_dict alone, where that code is installed, and load "
+        "that"
+    )
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._left = file, MOST_BYTES
+
+class Stream:
+    """A file for one pickle: reads no more bytes than it may have, whatever lengths the pickle declares."""
+
+    def __init__(self, file: IO[bytes], most_bytes: int) -> None:
+        self._file, self._most, self._left = file, most_bytes, most_bytes
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes."""
         if size > self._left:
-            raise ValueError(f"its pickle declares more than {MOST_BYTES:,} bytes")
+            raise ValueError(f"its pickle declares more than {self._most:,} bytes")
         self._left -= size
         return self._file.read(size)
 
@@ -61,15 +87,23 @@ class Stream:
         return line
 
 
-def load(file: IO[bytes], names: Callable[[str], Call | None], persistent: Callable[[Any], Any]) -> Any:
+_USUAL = Limits()
+
+
+def load(
+    file: IO[bytes],
+    names: Callable[[str], Call | None],
+    persistent: Callable[[Any], Any],
+    limits: Limits = _USUAL,
+) -> Any:
     """The value of one pickle at the position of `file`, which is behind it afterwards.
 
     names: full name ("collections.OrderedDict") -> what is called in its place; None: refused. persistent: gives the
     value of a persistent id.
     Raises Refused for a name that is not offered, ValueError for a pickle that is damaged or too large.
     """
-    machine = _Machine(names, persistent)
-    for opcode, argument, _ in pickletools.genops(Stream(file)):  # type: ignore[arg-type]
+    machine = _Machine(names, persistent, limits.work)
+    for opcode, argument, _ in pickletools.genops(Stream(file, limits.bytes)):  # type: ignore[arg-type]
         if opcode.name == "STOP":
             break
         operation = _OPERATIONS.get(opcode.name)
@@ -84,8 +118,8 @@ def load(file: IO[bytes], names: Callable[[str], Call | None], persistent: Calla
 class _Machine:
     """The stack, the memo, and what pickles do with them."""
 
-    def __init__(self, names: Callable[[str], Call | None], persistent: Callable[[Any], Any]) -> None:
-        self.names, self.persistent = names, persistent
+    def __init__(self, names: Callable[[str], Call | None], persistent: Callable[[Any], Any], most_work: int) -> None:
+        self.names, self.persistent, self.most_work = names, persistent, most_work
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.work = 0
@@ -140,7 +174,7 @@ class _Machine:
         each = values if isinstance(values, tuple) else (values,)
         self.work += sum(len(value) for value in each if isinstance(value, str | bytes))
         self.work += 64 * sum(len(value) for value in each if isinstance(value, list | tuple | dict))  # slower to copy
-        if self.work > MOST_WORK:
+        if self.work > self.most_work:
             raise ValueError("its pickle repeats large values")
 
     def call_with_names(self) -> None:

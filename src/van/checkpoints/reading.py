@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..configs.head_config import HeadConfig, from_record
 from ..configs.metadata import Palette
 from ..configs.model_config import BACKBONE, ModelConfig
 from ..errors import CheckpointError, VanError
+from ..files import parse_json
 from ..images.preprocess import IMAGENET, RECORDS, Preprocess
 from . import checked, head_layout, layout
 from .checkpoint import Arrays, Checkpoint, Content
@@ -41,6 +43,7 @@ class ParsedCheckpoint:
     the configuration.
     record: our own description, where we wrote the file; it overrules all of the above.
     extra: arrays that belong to no network of ours.
+    counters: of the BatchNorms, from our record, for a file whose format has none; those that it leaves out are 0.
     """
 
     format: str
@@ -58,22 +61,43 @@ class ParsedCheckpoint:
     record: Any = None
     notes: list[str] = field(default_factory=list)
     extra: Arrays = field(default_factory=dict)
+    counters: dict[str, int] | None = None
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Our record of a checkpoint: plain JSON-ready values that any format can carry along."""
-    palette: dict[str, Any] = {}
+def describe(checkpoint: Checkpoint, *, counters: bool = False) -> dict[str, Any]:
+    """Our record of a checkpoint: plain JSON-ready values that any format can carry along.
+
+    counters: with the BatchNorm counters that are not 0, for formats without a place for them.
+    """
+    more: dict[str, Any] = {}
     if checkpoint.palette is not None:
-        palette = {"palette": [list(color) for color in checkpoint.palette]}
+        more["palette"] = [list(color) for color in checkpoint.palette]
+    if counters:
+        more["counters"] = counters_of(checkpoint)
     return {
         "version": 1,
         "name": checkpoint.name,
         **checkpoint.config.to_record(),
-        **palette,
+        **more,
         "classes": list(checkpoint.classes) if checkpoint.classes is not None else None,
         "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess is not None else None,
         "provenance": dict(checkpoint.provenance),
     }
+
+
+def counters_of(checkpoint: Checkpoint) -> dict[str, int]:
+    """The BatchNorm counters that are not 0, by key."""
+    return {key: int(array) for key, array in checkpoint.arrays.items() if key.endswith(COUNTER) and array}
+
+
+def parse_record(text: Any, path: Path) -> Any:
+    """Our record from its JSON text; None for nothing. Raises CheckpointError for any other text."""
+    if text is None:
+        return None
+    try:
+        return parse_json(text)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: its entry {RECORD!r} is not valid JSON: {error}") from error
 
 
 def apply_record(found: ParsedCheckpoint, record: Any) -> None:
@@ -90,6 +114,8 @@ def apply_record(found: ParsedCheckpoint, record: Any) -> None:
         if record.get("preprocess") is not None:
             found.preprocess = Preprocess.from_dict(record["preprocess"])
         found.provenance = checked.provenance(record.get("provenance") or {}) or found.provenance
+        if "counters" in record:
+            found.counters = checked.counters(record["counters"])
     except (VanError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the file's van record cannot be used: {error!s}") from error
 
@@ -99,7 +125,7 @@ def assemble(found: ParsedCheckpoint, content: Content, known: Mapping[str, Any]
     if found.record is not None:
         apply_record(found, found.record)
     arrays = translate(found.state, found.table, keep_unknown=_has_own_kind(found.declared))
-    counted = _count(arrays)
+    counted = _count(arrays, found.counters)
     config, origins = _settle(found, arrays, known)
     want = layout.shapes(config)
     layout.check(arrays, want, optional=(BASES,), spell=lambda key: _spelled(key, found.table), what=str(content.path))
@@ -152,8 +178,8 @@ def _without_auxiliary(found: ParsedCheckpoint, config: ModelConfig) -> list[str
     return ["the file has no auxiliary head, so the network has none; this matters for training only"]
 
 
-def _count(arrays: Arrays) -> list[str]:
-    """Give BatchNorms their counters, 0, in a file without any, as old and foreign files are; returns a note."""
+def _count(arrays: Arrays, recorded: Mapping[str, int] | None) -> list[str]:
+    """Give BatchNorms their counters, recorded or 0, in a file without any, as foreign files are; returns a note."""
     present = [key for key in arrays if key.endswith(COUNTER)]
     for key in present:
         if arrays[key].dtype.kind in "iu":
@@ -163,6 +189,9 @@ def _count(arrays: Arrays) -> list[str]:
     counted = layout.with_counters(arrays)
     missing = len(counted) - len(arrays)
     arrays |= counted
+    if recorded is not None:
+        arrays |= {key: np.array(count, np.int64) for key, count in recorded.items()}
+        return []
     return [f"the file has no {COUNTER}; {missing} counters of BatchNorm start at 0"] if missing else []
 
 

@@ -44,7 +44,8 @@ def find(source: str | Path, *, revision: str | None = None, pretrained: bool = 
         from . import hub  # the hub's client is slow to import, and a path needs none
 
         warnings.warn(f"{source}: {_about(row)}", VanNotice, stacklevel=4)
-        return Found(path=hub.fetch_weight(row), facts={"source": row.source}, row=row)
+        facts = {"source": row.source} | ({"revision": row.revision} if row.revision else {})
+        return Found(path=hub.fetch_weight(row), facts=facts, row=row)
     if not there and row is None:
         from . import hub
 

@@ -139,14 +139,16 @@ class _NumpyType(Stateful):
             self.dtype = self.dtype.newbyteorder(order)
 
 
-class Encoded:
+class Encoded(str):
     """Bytes that protocol 2 spells as a text: `_codecs.encode(text, "latin1")`."""
 
-    def __init__(self, text: object = "", *_: object) -> None:
-        self.text = text if isinstance(text, str) else ""
+    __slots__ = ()
+
+    def __new__(cls, text: object = "", *_: object) -> Encoded:
+        return super().__new__(cls, text if isinstance(text, str) else "")
 
     def __bytes__(self) -> bytes:
-        return self.text.encode("latin1")
+        return self.encode("latin1")
 
 
 def _scalar(kind: object, data: object = b"", *_: object) -> Any:

@@ -20,10 +20,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import CheckpointError, UnsafeFileError
+from ..errors import CheckpointError
 from ..files import atomic_output
 from .damage import growth_limit
-from .pickles import Inert, Refused, load
+from .pickles import Inert, Refused, load, refusal
 from .torch_names import Array, Encoded, Storage, Tensor, offered, storage_of
 from .widened import bfloat16_note
 
@@ -44,13 +44,7 @@ def read(path: Path) -> tuple[Any, tuple[str, ...]]:
             filled = _Filled(storages, limit_bytes=growth_limit(path.stat().st_size))
             tree = filled.value(tree)
     except Refused as refused:
-        name = str(refused)[:200]
-        hint = "it pickles a whole module; " if name.startswith("torch.nn.") else ""
-        raise UnsafeFileError(
-            f"{path} needs {name!r} to be unpickled, which is not on the list of harmless names; nothing was "
-            f"run; {hint}if you trust its source, save its state_dict alone, where that code is installed, and load "
-            "that"
-        ) from None
+        raise refusal(path, refused) from None
     return tree, (bfloat16_note(filled.widened),) if filled.widened else ()
 
 

@@ -78,7 +78,9 @@ def _local(source: str | Path) -> Path:
         return _downloaded(row)
     from ..checkpoints import hub  # slow to import, and a path needs none
 
-    name = row.repo if row is not None and row.repo else str(source).removeprefix("hf://")
+    if row is not None and row.repo is not None:
+        return hub.download(row.repo, revision=row.revision)
+    name = str(source).removeprefix("hf://")
     return hub.download(name) if hub.is_hub_id(name) else Path(source)
 
 

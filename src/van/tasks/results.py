@@ -27,6 +27,10 @@ class Output(ABC):
     def draw(self) -> Image.Image:
         """The image with the result on it, RGB; raises DataError where the image cannot be read again."""
 
+    def leading(self) -> tuple[str, int, float] | None:
+        """The class that stands out, as (name, number, score 0 … 1); None for a task without such a class."""
+        return None
+
     def save(self, folder: Path, stem: str) -> dict[str, Json]:
         """Write the files of the result, named after `stem`, and give the entry for a table of results."""
         path = folder / f"{stem}.png"

@@ -41,6 +41,10 @@ class Prediction(Output):
         """Softmax of the likeliest class, 0 … 1."""
         return self.top[0][2]
 
+    def leading(self) -> tuple[str, int, float]:
+        """The likeliest class and its probability."""
+        return self.top[0]
+
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values."""
         top = [{"label": label, "index": index, "probability": probability} for label, index, probability in self.top]

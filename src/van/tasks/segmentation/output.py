@@ -39,6 +39,10 @@ class MaskPrediction(Output):
         order = np.argsort(-counts, kind="stable")
         return tuple((self.classes[numbers[i]], int(numbers[i]), float(counts[i] / self.mask.size)) for i in order)
 
+    def leading(self) -> tuple[str, int, float]:
+        """The class with the most pixels, and its share of them."""
+        return self.shares[0]
+
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values; the mask and the picture are not among them."""
         classes = [{"class": label, "index": number, "share": share} for label, number, share in self.shares]
