@@ -38,7 +38,7 @@ def test_objects_are_as_annotated(tmp_path):
     assert image_.mode == "RGB"
     assert objects.size == SIZE
     assert objects.boxes.tolist() == [[4, 5, 14, 17], [20.25, 3.5, 28.25, 10.25]]
-    assert (objects.boxes.dtype, objects.labels.dtype, objects.ids.dtype) == (np.float32, np.int64, np.int64)
+    assert (objects.boxes.dtype, objects.labels.dtype, objects.ids.dtype) == (np.float64, np.int64, np.int64)
     assert objects.labels.tolist() == [0, 2]
     assert objects.areas.tolist() == [120, 54]
     assert objects.ids.tolist() == [0, 12]

@@ -17,14 +17,14 @@ def made_objects(
     image_id, boxes: Sequence[Sequence[float]], labels: Sequence[int], *, size=SIZE, crowd=None, areas=None, ids=None
 ) -> Objects:
     """Objects whose masks are the ellipses in their boxes."""
-    corners = np.array(boxes, np.float32).reshape(-1, 4)
+    corners = np.array(boxes, np.float64).reshape(-1, 4)
     masks = ellipses(corners, size)
     return Objects(
         size=size,
         image_id=image_id,
         boxes=corners,
         labels=np.array(labels, np.int64),
-        areas=masks.sum((1, 2)).astype(np.float32) if areas is None else np.array(areas, np.float32),
+        areas=masks.sum((1, 2)).astype(np.float64) if areas is None else np.array(areas, np.float64),
         crowd=np.zeros(len(labels), bool) if crowd is None else np.array(crowd, bool),
         ids=np.arange(len(labels)) if ids is None else np.array(ids, np.int64),
         read_masks=partial(ellipses, corners, size),

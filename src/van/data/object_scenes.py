@@ -41,9 +41,9 @@ class SceneObjects(ObjectData):
         return scene.image, Objects(
             size=scene.instances.shape,
             image_id=self.image_id(index),
-            boxes=np.array([each.box for each in digits], np.float32).reshape(-1, 4),
+            boxes=np.array([each.box for each in digits], np.float64).reshape(-1, 4),
             labels=np.array([each.label - 1 for each in digits], np.int64),
-            areas=np.array([each.area for each in digits], np.float32),
+            areas=np.array([each.area for each in digits], np.float64),
             crowd=np.zeros(len(digits), bool),
             ids=np.array([self.image_id(index) * _PER_IMAGE + each.id for each in digits], np.int64),
             read_masks=lambda: _masks(scene),

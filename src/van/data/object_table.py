@@ -119,9 +119,9 @@ def objects_of(
     return Objects(
         size=size,
         image_id=image_id,
-        boxes=table.boxes[rows].astype(np.float32),
+        boxes=table.boxes[rows],
         labels=table.labels[rows].astype(np.int64),
-        areas=table.areas[rows].astype(np.float32),
+        areas=table.areas[rows],
         crowd=table.crowd[rows],
         ids=table.ids[rows],
         read_masks=_reader(table, rows, size, source) if masks else None,

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ..images.palettes import Color
+from ..images.rle import decode, encode
 from .labelled import LabelledData
 
 
@@ -19,8 +22,8 @@ class Objects:
     """The objects of an image, in the order of the annotations.
 
     size: (H, W). image_id: what the data set calls the image in its files.
-    boxes: (K, 4) float32, left, top, right, bottom in pixels, right and bottom excluded (COCO: x, y, x + w, y + h).
-    labels: (K,) int64, index into the data set's `classes`. areas: (K,) float32, pixels, as annotated.
+    boxes: (K, 4) float64, left, top, right, bottom in pixels, right and bottom excluded (COCO: x, y, x + w, y + h).
+    labels: (K,) int64, index into the data set's `classes`. areas: (K,) float64, pixels, as annotated.
     crowd: (K,) bool: regions of many objects, which scores neither ask for nor punish. ids: (K,) int64.
     read_masks: gives (K, H, W) uint8; None where the data has boxes only.
     """
@@ -36,6 +39,13 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To another process go the masks themselves, as run lengths, not the file's table that they are read from."""
+        state = dict(vars(self))
+        if self.read_masks is not None:
+            state["read_masks"] = partial(decode, encode(self.read_masks()), self.size)
+        return state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,9 +110,9 @@ class YoloObjects(TableObjects):
         return Objects(
             size=size,
             image_id=self.image_id(index),
-            boxes=(self.table.boxes[rows] * (width, height, width, height)).astype(np.float32),
+            boxes=self.table.boxes[rows] * (width, height, width, height),
             labels=self.table.labels[rows].astype(np.int64),
-            areas=(self.table.areas[rows] * (width * height)).astype(np.float32),
+            areas=self.table.areas[rows] * (width * height),
             crowd=self.table.crowd[rows],
             ids=self.table.ids[rows],
             read_masks=self._reader(rows, size) if self.has_masks else None,

@@ -169,3 +169,14 @@ def test_masks_of_data_with_boxes_only_are_refused():
 def test_annotations_of_another_size_are_refused():
     with pytest.raises(DataError, match="image 0: the image has 192 x 256 pixels"):
         counted([(made_objects(5, [], [], size=(10, 10)), made_found([], [], []))])
+
+
+def test_annotations_are_not_rounded():
+    """The overlap is 0.4999996, which numbers of 32 bits would make 0.5; the area is above 32^2 by as little."""
+    size = (64, 1000)
+    truth = made_objects(1, [[925.05, 10, 925.05 + 55.49, 50]], [0], areas=[1024.00001], size=size)
+    found = made_found([[925.0499877929688, 10, 952.7949829101562, 50]], [0], [0.9], size=size)
+    scores = counted([(truth, found)]).compute()
+    assert scores["AP50"] == 0
+    assert math.isnan(scores["APs"])
+    assert scores["APm"] == 0
