@@ -1,8 +1,9 @@
-"""Train or fine-tune a classifier or a segmenter by a recipe; every setting can be overridden.
+"""Train or fine-tune a model by a recipe; every setting can be overridden.
 
 van train digits_van_b0
 van train finetune --checkpoint van_tiny_754.pth.tar --data FOLDER
 van train finetune --config mine.yaml --lr 5e-5 --augment.mixup 0.8 --print_config
+van train retinanet_digits
 van train light_ham_van_b0 --preset small_gpu --checkpoint van_tiny_754.pth.tar --data ADE20K
 van train --resume runs/finetune-20260101-120000
 """

@@ -41,7 +41,7 @@ def help_text(recipe: AnyRecipe, topic: str | None, presets: Sequence[str], *, n
     called = recipe.name if named else "RECIPE"
     story = inspect.getdoc(RECIPES[recipe.name]) if named and recipe.name in RECIPES else None
     lines = [f"usage: van train {called} [--SHORT VALUE …] [--SECTION.SETTING VALUE …] [--config FILE]", ""]
-    lines += [story or "Train or fine-tune a classifier or a segmenter by a recipe; van train lists the recipes.", ""]
+    lines += [story or "Train or fine-tune a model by a recipe; van train lists the recipes.", ""]
     lines += ["options that are changed most, and the settings they are short for:"]
     lines += _frequent(recipe)
     lines += ["", "sections of settings:"]

@@ -44,7 +44,7 @@ def mask2former_digits() -> PanopticRecipe:
         optim=ObjectOptimSpec(lr=1.5e-3, weight_decay=0.05, clip_norm=20.0),
         schedule=ObjectScheduleSpec(name="poly", power=1.0, milestones=None, warmup_steps=150, min_lr=0.0),
         trainer=PanopticTrainerSpec(
-            epochs=5,
+            epochs=6,
             batch_size=16,
             ema_decay=0.99,
             channels_last=True,
