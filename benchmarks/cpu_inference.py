@@ -166,7 +166,8 @@ class _Worker:
 
     def logits(self, kind: str, batch: int, size: int) -> list[float]:
         """All logits of the images that the batch and size stand for."""
-        return self.networks[kind](_images(batch, size)).ravel().tolist()
+        found = self.networks[kind](_images(batch, size))
+        return (found["logits"] if isinstance(found, dict) else found).ravel().tolist()
 
     def time(self, kind: str, batch: int, size: int) -> float:
         """Milliseconds per batch, the best of a burst."""

@@ -1,5 +1,7 @@
 """Digit scenes as objects and as panoptic segments, with the truth of the scene itself."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,12 @@ def test_options_reach_the_scenes(opening):
         opening("scenes", "test")
     with pytest.raises(DataError, match="empty path"):
         opening("", "val")
+
+
+def test_objects_go_to_other_processes_with_their_masks():
+    objects = open_objects("scenes").load(0)[1]
+    again = pickle.loads(pickle.dumps(objects))
+    assert np.array_equal(again.read_masks(), objects.read_masks())
+    assert np.array_equal(again.boxes, objects.boxes)
+    assert again.image_id == objects.image_id
+    assert len(pickle.dumps(objects)) < 5000

@@ -253,7 +253,8 @@ def test_figures():
     want = [np.array([[3.0, 4.0]])]
     assert sqnr_db([np.array([[3.0, 4.5]])], want) == pytest.approx(20.0)
     assert sqnr_db(want, want) == pytest.approx(200.0)
-    assert Comparison().agreement([np.array([[1, 2], [2, 1]])], [np.array([[0, 9], [0, 9]])]) == 0.5
+    got, other = ({"logits": np.array(rows)} for rows in ([[1, 2], [2, 1]], [[0, 9], [0, 9]]))
+    assert Comparison().agreement([got], [other]) == 0.5
     pairs = [({"a": want[0] * 1.1}, {"a": want[0]}), ({"a": want[0] * 0.9}, {"a": want[0]})]
     (only,) = layer_errors(pairs, ["b"])
     assert (only.layer, only.int8) == ("a", False)

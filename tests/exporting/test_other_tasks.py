@@ -72,10 +72,11 @@ class TagProcessor(Processor):
 @dataclass(frozen=True)
 class Signs(Comparison):
     def decide(self, raw):
-        return raw > 0
+        return raw["logits"] > 0
 
     def measure(self, got, want):
-        return {"both": float(np.mean([((a > 0) & (b > 0)).mean() for a, b in zip(got, want, strict=True)]))}
+        pairs = [(self.decide(a), self.decide(b)) for a, b in zip(got, want, strict=True)]
+        return {"both": float(np.mean([(a & b).mean() for a, b in pairs]))}
 
 
 @dataclass(frozen=True)

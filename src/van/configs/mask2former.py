@@ -35,6 +35,11 @@ class Mask2FormerFields(ObjectConfig):
     least sure, out of `oversample_ratio` times as many random ones.
     """
 
+    not_exported: ClassVar[str] = (
+        "graphs of its masked attention are not offered by this package; run the checkpoint itself, or export a "
+        "segmenter such as light_ham_van_b0"
+    )
+
     queries: int = 100
     hidden_size: int = 256
     mask_size: int = 256

@@ -31,6 +31,10 @@ class MaskRCNNConfig(InstanceSegmenterConfig):
 
     section: ClassVar[str] = "mask_rcnn"
     prefix: ClassVar[str] = "mask_rcnn"
+    not_exported: ClassVar[str] = (
+        "how many objects its later layers see depends on what the earlier ones find, which no exported graph of this "
+        "package can hold; run the checkpoint itself, or export a retinanet, atss, gfl or dfine model"
+    )
     selects: ClassVar[bool] = True
 
     channels: int = 256

@@ -14,7 +14,8 @@ class ModelConfig:
     task: what the model is for, "classification". noun: what it is called in messages, "classifier".
     output_layers: what depends on the classes, "head". statistics: how images are prepared where no file says:
     "official" or "imagenet" (`images.preprocess.RECORDS`).
-    output_axes: of what the network gives, N images and K classes first, "N, K, h, w".
+    output_axes: of what the network gives, N images and K classes first, "N, K, h, w"; "" where it gives several.
+    not_exported: of a kind of model that no graph can hold: why, and what to do.
     draws_globally: whether building the model draws from torch's global generator more than its own parts do: the
     heads of other libraries do.
     fixed_size_graphs: whether OpenVINO may compile a graph of its own for the sizes that images have, which is faster.
@@ -34,6 +35,7 @@ class ModelConfig:
     pipeline_tag: ClassVar[str] = "image-feature-extraction"
     draws_globally: ClassVar[bool] = False
     fixed_size_graphs: ClassVar[bool] = False
+    not_exported: ClassVar[str] = ""
 
     if TYPE_CHECKING:
         num_classes: int
@@ -45,6 +47,11 @@ class ModelConfig:
 
         @property
         def method(self) -> str: ...
+
+    @property
+    def graph_size(self) -> tuple[int, int] | None:
+        """(height, width) of the images that an exported graph takes; None: any."""
+        return None
 
     @property
     def trial_size(self) -> tuple[int, int]:

@@ -40,6 +40,7 @@ class ObjectConfig(HeadConfig):
     stretched: ClassVar[bool] = False
     selects: ClassVar[bool] = False
     statistics: ClassVar[str] = "imagenet"
+    output_axes: ClassVar[str] = ""
     draws_globally: ClassVar[bool] = True
 
     backbone: VanConfig
@@ -69,6 +70,12 @@ class ObjectConfig(HeadConfig):
         check_number("score_threshold", self.score_threshold, whole=False)
         if not 0 <= self.score_threshold < 1:
             raise ConfigError(f"score_threshold is {self.score_threshold}; expected a probability in [0, 1)")
+
+    @property
+    def graph_size(self) -> tuple[int, int] | None:
+        """See ModelConfig: the square that images are stretched to, up to a multiple of `size_divisor`."""
+        side = -(-self.min_size // self.size_divisor) * self.size_divisor
+        return (side, side) if self.stretched else None
 
     @property
     def size_fields(self) -> tuple[str, ...]:

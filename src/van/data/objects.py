@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ..images.palettes import Color
+from ..images.rle import decode, encode
 from .labelled import LabelledData
 
 
@@ -36,6 +39,13 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To another process go the masks themselves, as run lengths, not the file's table that they are read from."""
+        state = dict(vars(self))
+        if self.read_masks is not None:
+            state["read_masks"] = partial(decode, encode(self.read_masks()), self.size)
+        return state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from ..inference.engines.exported import SUFFIXES, open_exported
 from ..nn.model import Model
 from ..tasks import TASKS, parse_options, task_of
 from ..tasks.base import Subject
-from ..tasks.comparison import Comparison
+from ..tasks.comparison import Comparison, RawOutputs
 from .formats import WRITERS, Program
 from .graph import OUTPUT, prepared, trace
 from .parity import AGREEMENT, TOLERANCE, Parity, Run, check_limits, compare, random_batches
-from .sample_images import Images, named_batches, named_images, processor_of
+from .sample_images import Images, named_batches, named_images, processor_of, takes_images
 
 FORMATS = tuple(WRITERS)
 SIZE = (128, 160)  # of random images for networks whose images have no size in common
@@ -89,13 +89,14 @@ def export(
 ) -> Export:
     """Write a model for ONNX Runtime, OpenVINO or torch.export, after proof that it computes the same.
 
-    The graph takes any batch and image size and starts from the folded network of plain operators; everything that
+    The graph takes any batch and image size (of detectors that stretch images: one size, see `config.graph_size`) and
+    starts from the folded network of plain operators; everything that
     `van.Predictor` and `van eval` need (preprocessing, classes, palette, provenance) is inside the file.
 
     source: what `van.load` takes, or a model. ema: the averaged weights of a file that holds both.
     path: ends in .onnx, .xml (with the weights in a .bin file beside it) or .pt2; format: "onnx", "openvino" or
     "torch" for a path without such an end, which it then gets.
-    size: pixels that images are brought to, of models with one size for all; None: the checkpoint's own.
+    size: pixels that images are brought to, as the task's option of this name; None: the checkpoint's own.
     fold: BatchNorm and layer scales go into the convolutions, exactly. dilation_free: dilated convolutions as dense
     ones, for accelerators without dilation.
     tolerance: the largest difference of a logit that passes, as a part of the largest logit; agreement: the share of
@@ -112,7 +113,8 @@ def export(
     options = {"fold": fold, "dilation_free": dilation_free, "precision": "fp32"}
     description = describe(model, size=size, options=options)
     shown = list(batches(description, images))
-    program = trace(prepared(model, fold=fold, dilation_free=dilation_free), description.in_chans)
+    network_ = prepared(model, fold=fold, dilation_free=dilation_free)
+    program = trace(network_, description.in_chans, description.config.graph_size)
     with atomic_outputs(*files_of(target)) as (*_, file):
         _write(program, description, file, kind)
         parity = compare(
@@ -185,29 +187,33 @@ def network(source: str | Path | nn.Module, *, ema: bool = False) -> Model:
     if not source.num_classes:
         layers = source.config.output_layers
         raise ConfigError(f"{name} has no {layers} (num_classes is 0); expected a model with an output to compare")
+    if source.config.not_exported:
+        raise ConfigError(f"{name} ({source.config.method}) cannot be exported: {source.config.not_exported}")
     return source
 
 
 def describe(model: Model, *, size: int | tuple[int, int] | None = None, options: Mapping[str, Any]) -> Description:
     """What the file will say about the network; raises ConfigError for a `size` where it means nothing."""
-    config, metadata, name = model.config, model.metadata, type(model).__name__
-    task = task_of(config)
+    task, subject = (
+        task_of(model.config),
+        Subject(config=model.config, metadata=model.metadata, name=type(model).__name__),
+    )
     if size is not None:
-        parse_options(task.predict_options, {"size": size}, task=task, name=name)
-        if metadata.preprocess is None:
-            raise ConfigError(f"size is of the preprocessing of images, which {name} has none of; leave it out")
-        metadata = replace(metadata, preprocess=metadata.preprocess.with_overrides(size=size))
-    own = task.exported(Subject(config=config, metadata=metadata, name=name))
-    return Description(config=config, metadata=metadata, options=dict(options), version=__version__, **own)
+        parse_options(task.predict_options, {"size": size}, task=task, name=subject.name)
+        subject = task.sized(subject, size)
+    own, options = task.exported(subject), dict(options)
+    return Description(config=subject.config, metadata=subject.metadata, options=options, version=__version__, **own)
 
 
 def batches(description: Description, images: Images | None = None) -> Iterator[tuple[str, np.ndarray]]:
     """What is compared: named batches (N, C, H, W), random ones of even, odd and tiny sizes, then real ones."""
-    preprocess = description.preprocess
-    height, width = preprocess.size if preprocess is not None and _has_one_size(description) else SIZE
+    preprocess, only = description.preprocess, description.config.graph_size
+    height, width = preprocess.size if preprocess is not None and _has_one_size(description) else only or SIZE
     sizes = [(1, height, width), (3, height // 2 | 1, width * 3 // 4 | 1), (2, 29, 45)]
+    if only is not None:
+        sizes = [(batch, *only) for batch, *_ in sizes]
     yield from random_batches(sizes, description.in_chans)
-    if preprocess is not None:
+    if takes_images(description):
         yield from named_batches(named_images(images), processor_of(description))
     elif images is not None:
         raise ConfigError(f"no network of {description.in_chans} channels takes images; leave them out")
@@ -219,20 +225,25 @@ def _has_one_size(description: Description) -> bool:
 
 
 def runner(path: Path) -> Run:
-    """The engine of a file that was just exported: (N, C, H, W) -> its output."""
-    engine = open_exported(path, trust=True)
-    return lambda images: engine.run(images)[OUTPUT]
+    """The engine of a file that was just exported."""
+    return open_exported(path, trust=True).run
 
 
 def reference(model: Model) -> Run:
-    """The network itself, on the library's convolutions: (N, C, H, W) -> what `Model.raw` gives."""
+    """The network itself, on the library's convolutions: what `Model.raw` gives."""
     original = copy.deepcopy(model).float().cpu().eval()
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> RawOutputs:
         with torch.inference_mode(), ops.without_kernels():
-            return original.raw(torch.from_numpy(images)).numpy()
+            return by_name(original.raw(torch.from_numpy(images)))
 
     return run
+
+
+def by_name(raw: torch.Tensor | Mapping[str, torch.Tensor]) -> RawOutputs:
+    """What `Model.raw` gives, by name, on the host."""
+    named = {OUTPUT: raw} if isinstance(raw, torch.Tensor) else raw
+    return {name: output.cpu().numpy() for name, output in named.items()}
 
 
 def files_of(path: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from ..errors import ConfigError, MissingExtraError
 from ..inference.description import KEY, Description
 from ..inference.engines.openvino_engine import checksum
 from ..inference.engines.records import DESCRIPTION, EXTRA_FILE, WEIGHTS
-from .graph import INPUT, OUTPUT
+from .graph import INPUT, output_names
 
 Program = torch.export.ExportedProgram
 AXES = {0: "batch", 2: "height", 3: "width"}  # free sizes of the images
@@ -39,14 +39,15 @@ def write_onnx(program: Program, description: Description, path: Path) -> None:
 
 
 def onnx_model(program: Program) -> Any:
-    """The program as an onnx.ModelProto whose input is `images`, output `logits`; raises MissingExtraError."""
+    """The program as an onnx.ModelProto, its input `images`, outputs as `output_names`; raises MissingExtraError."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError.of(error.name or "onnx", "export", "to export to ONNX") from error
     with quiet():
-        made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False)
+        names = output_names(program)
+        made = torch.onnx.export(program, input_names=[INPUT], output_names=names, dynamo=True, verbose=False)
     assert made is not None  # it is without a file name
     proto = made.model_proto
     _name_axes(proto.graph)
@@ -72,7 +73,7 @@ def write_openvino(program: Program, description: Description, path: Path) -> No
 
 
 def openvino_model(program: Program) -> Any:
-    """The program as an openvino.Model whose input is `images`, output `logits`; raises MissingExtraError."""
+    """The program as an openvino.Model, its input `images`, outputs as `output_names`; raises MissingExtraError."""
     try:
         import openvino
     except ImportError as error:
@@ -80,10 +81,12 @@ def openvino_model(program: Program) -> Any:
     with quiet():
         model = openvino.convert_model(program)
     model.input(0).set_names({INPUT})
-    model.output(0).set_names({OUTPUT})
+    for output, name in zip(model.outputs, output_names(program), strict=True):
+        output.set_names({name})
     model.get_parameters()[0].set_layout(openvino.Layout("NCHW"))  # the names that it has for axes
-    if layout := LAYOUTS.get(len(model.output(0).partial_shape)):
-        model.get_results()[0].set_layout(openvino.Layout(layout))
+    for output, result in zip(model.outputs, model.get_results(), strict=True):
+        if layout := LAYOUTS.get(len(output.partial_shape)):
+            result.set_layout(openvino.Layout(layout))
     return model
 
 

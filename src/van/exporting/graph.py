@@ -1,10 +1,10 @@
-"""From a network to a program with free batch and size, ready to be written in any format."""
+"""From a network to a program with free batch and, where it can be, free size, ready to be written in any format."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from ..nn.fold import is_folded
 from ..nn.model import Model
 from .dilation import without_dilation
 
-INPUT, OUTPUT = "images", "logits"
+INPUT, OUTPUT = "images", "logits"  # OUTPUT: of a network that gives a single one
 EXAMPLE = (2, 96, 64)  # batch, H, W of the traced images: all different, none 1
 
 
@@ -33,8 +33,8 @@ class Raw(nn.Module):
         self.noun: str = model.config.noun
         self.add_module(self.noun, model)
 
-    def forward(self, images: Tensor) -> Tensor:
-        output: Tensor = getattr(self, self.noun).raw(images)
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        output: Tensor | dict[str, Tensor] = getattr(self, self.noun).raw(images)
         return output
 
 
@@ -53,23 +53,31 @@ def prepared(model: Model, *, fold: bool = True, dilation_free: bool = False) ->
     return network if type(model).raw is Model.raw else Raw(cast(Model, network))
 
 
-def trace(network: nn.Module, in_chans: int) -> torch.export.ExportedProgram:
+def trace(network: nn.Module, in_chans: int, size: tuple[int, int] | None = None) -> torch.export.ExportedProgram:
     """The program of a prepared network: (N, in_chans, H, W) -> raw output with N, H and W free from 1 on.
 
-    Raises VanError for a network that cannot be traced so.
+    size: the only (H, W) that the program takes; N stays free. Raises VanError for a network that cannot be traced so.
     """
     free = torch.export.Dim.DYNAMIC
-    batch, height, width = EXAMPLE
+    batch, height, width = EXAMPLE if size is None else (EXAMPLE[0], *size)
     images = torch.zeros(batch, in_chans, height, width)
+    axes = {0: free} if size is not None else {0: free, 2: free, 3: free}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, about itself
-            program = torch.export.export(network, (images,), dynamic_shapes=({0: free, 2: free, 3: free},))
+            program = torch.export.export(network, (images,), dynamic_shapes=(axes,))
     except Exception as error:  # of many types
         reason = " ".join(str(error).split())[:300]
-        raise VanError(f"the network cannot be traced with free sizes: {reason}") from error
+        free_axes = "free sizes" if size is None else "a free batch"
+        raise VanError(f"the network cannot be traced with {free_axes}: {reason}") from error
     for symbol in program.range_constraints:
         # Tracing takes maps of one pixel for a case of their own, because their memory layout is ambiguous. No value
         # depends on that: the graph has no branches, and the gate runs such sizes.
         program.range_constraints[symbol] = ValueRanges(1, int_oo)
     return program
+
+
+def output_names(program: torch.export.ExportedProgram) -> list[str]:
+    """Names of a program's outputs, in their order."""
+    spec: Any = program.call_spec.out_spec
+    return list(spec.context) if spec is not None and spec.type is dict else [OUTPUT]

@@ -20,12 +20,12 @@ from ..inference.evaluate import evaluate
 from ..ops.timing import burst_ms, in_turn, summary
 from ..tasks import task_of
 from ..tasks.base import Evaluation
-from ..tasks.comparison import Comparison
+from ..tasks.comparison import Comparison, RawOutputs, values
 from .exporter import describe, destination, files_of, network, runner
 from .graph import prepared, trace
 from .int8_onnx import OnnxInt8
 from .int8_openvino import OpenVinoInt8
-from .int8_report import LayerError, Loss, Report, layer_errors, logits_of, sqnr_db
+from .int8_report import LayerError, Loss, Report, layer_errors, outputs_of, sqnr_db
 from .sample_images import Images, calibration_images, validation_images
 
 QUANTIZERS: dict[str, type[OnnxInt8] | type[OpenVinoInt8]] = {"onnx": OnnxInt8, "openvino": OpenVinoInt8}
@@ -97,7 +97,7 @@ def quantize(
     _check(kind, max_drop)
     images = calibration_images(calibration, description, samples)
     trial = _Trial(
-        quantizer=QUANTIZERS[kind](trace(prepared(model), description.in_chans)),
+        quantizer=QUANTIZERS[kind](trace(prepared(model), description.in_chans, description.config.graph_size)),
         description=description,
         images=images,
         compared=images if validation is None else validation_images(validation, description, samples),
@@ -143,7 +143,7 @@ class _Trial:
         fp32, layers = self.fp32(file), list(self.quantizer.layers)
         options = _OPTIONS | {"precision": "fp32"}
         self.quantizer.write(self.quantizer.graph, replace(self.description, options=options), fp32)
-        want = logits_of(runner(fp32), self.compared)
+        want = outputs_of(runner(fp32), self.compared)
         evaluated = self._evaluated(fp32)
         kept, count = set[str](), 1
         while True:
@@ -179,13 +179,13 @@ class _Trial:
         """What counts as the same result for the network's task."""
         return task_of(self.description.config).comparison
 
-    def _loss(self, file: Path, want: Sequence[np.ndarray], fp32: Evaluation | None) -> Loss:
-        got = logits_of(runner(file), self.compared)
+    def _loss(self, file: Path, want: Sequence[RawOutputs], fp32: Evaluation | None) -> Loss:
+        got = outputs_of(runner(file), self.compared)
         same, int8 = self.comparison.agreement(got, want), self._evaluated(file)
         perfect = 1.0 if int8 is None else int8.perfect
         return Loss(
             agreement=same,
-            sqnr_db=sqnr_db(got, want),
+            sqnr_db=sqnr_db([values(each) for each in got], [values(each) for each in want]),
             key=self.comparison.score,
             score=None if int8 is None else int8.score,
             fp32_score=None if fp32 is None else fp32.score,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..tasks.comparison import RawOutputs
 from .parity import Run
 
 
@@ -145,6 +146,6 @@ def _decibels(signal: float, noise: float) -> float:
     return float(10 * np.log10(max(signal, 1e-300) / max(noise, signal * 1e-20, 1e-300)))
 
 
-def logits_of(run: Run, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The logits of every image, (1, C, H, W) each."""
+def outputs_of(run: Run, images: Sequence[np.ndarray]) -> list[RawOutputs]:
+    """The outputs of every image, (1, C, H, W) each."""
     return [run(image) for image in images]

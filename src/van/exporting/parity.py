@@ -1,20 +1,20 @@
 """Does a file compute what the network computes? Random images of several sizes, and real ones.
 
-Shapes: N batch, C channels, H height, W width, K classes; logits (N, K, …).
+Shapes: N batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, VanError
-from ..tasks.comparison import Comparison
+from ..tasks.comparison import Comparison, RawOutputs
 
-Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> logits
+Run = Callable[[np.ndarray], RawOutputs]  # (N, C, H, W) float32 -> outputs by name
 
 TOLERANCE = 1e-4  # float32's rounding in a deep network, with room: as in van.optimize
 AGREEMENT = 0.99
@@ -24,7 +24,8 @@ AGREEMENT = 0.99
 class Case:
     """One batch through both.
 
-    shape: (N, C, H, W). max_error, mean_error: of the logits, as parts of the largest one of the original.
+    shape: (N, C, H, W). max_error, mean_error: of the outputs, as parts of the largest number of the original's output
+    of that name; of several outputs the worst.
     agreement: share of the decisions, one per image or per pixel, that are the same; votes: how many there are.
     """
 
@@ -70,7 +71,7 @@ class Parity:
         if self.max_error > self.tolerance:
             worst = max(self.cases, key=lambda case: case.max_error)
             raise VanError(
-                f"{what} differs from the network by {worst.max_error:.2g} of the largest logit on {worst.name};"
+                f"{what} differs from the network by {worst.max_error:.2g} of the largest output on {worst.name};"
                 f" expected at most {self.tolerance:g}; nothing was written: raise --tolerance if that is good enough"
             )
         if self.agreement < self.minimal_agreement:
@@ -97,7 +98,7 @@ def compare(
     """Both on every named batch (N, C, H, W); nothing is raised for a difference, see `Parity.check`.
 
     comparison: what the networks decide; None: the likeliest class everywhere.
-    Raises VanError when the reference's own logits are not finite or the shapes differ.
+    Raises VanError when the reference's own outputs are not finite or the shapes differ.
     """
     check_limits(tolerance, minimal_agreement)
     compared = comparison or Comparison()
@@ -113,22 +114,36 @@ def check_limits(tolerance: float, agreement: float) -> None:
         raise ConfigError(f"agreement is {agreement}; expected a share from 0 to 1, e.g. {AGREEMENT}")
 
 
-def _case(name: str, images: np.ndarray, got: np.ndarray, want: np.ndarray, comparison: Comparison) -> Case:
-    if not np.isfinite(want).all():
-        raise VanError(f"the network's own logits are not finite on {name}; nothing can be compared with them")
-    if got.shape != want.shape:
-        raise VanError(f"{name}: the exported network gives shape {got.shape}, the original {want.shape}")
-    difference = np.abs(got.astype(np.float64) - want)
-    largest = max(float(np.abs(want).max()), 1e-30)
+def _case(name: str, images: np.ndarray, got: RawOutputs, want: RawOutputs, comparison: Comparison) -> Case:
+    for output, values in want.items():
+        if not np.isfinite(values).all():
+            raise VanError(f"the network's own {output} are not finite on {name}; nothing can be compared with them")
+    shapes, expected = ({key: value.shape for key, value in each.items()} for each in (got, want))
+    if shapes != expected:
+        raise VanError(f"{name}: the exported network gives {_shown(shapes)}, the original {_shown(expected)}")
+    got = comparison.aligned(got, want)
+    errors = [_errors(got[output], want[output]) for output in want]
     same = comparison.decide(got) == comparison.decide(want)
     return Case(
         name=name,
         shape=images.shape,
-        max_error=float(difference.max()) / largest if np.isfinite(got).all() else float("inf"),
-        mean_error=float(difference.mean()) / largest if np.isfinite(got).all() else float("inf"),
+        max_error=max(most for most, _ in errors),
+        mean_error=max(mean for _, mean in errors),
         agreement=float(same.mean()),
         votes=same.size,
     )
+
+
+def _errors(got: np.ndarray, want: np.ndarray) -> tuple[float, float]:
+    """The largest and the mean difference, as parts of the largest number that was wanted."""
+    if not np.isfinite(got).all():
+        return float("inf"), float("inf")
+    difference = np.abs(got.astype(np.float64) - want) / max(float(np.abs(want).max()), 1e-30)
+    return float(difference.max()), float(difference.mean())
+
+
+def _shown(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
 
 
 def random_batches(sizes: Sequence[tuple[int, int, int]], in_chans: int) -> Iterable[tuple[str, np.ndarray]]:

@@ -38,6 +38,11 @@ def processor_of(description: Description) -> Processor[Any, Any]:
     return task.processor(description.subject, task.predict_options())
 
 
+def takes_images(description: Description) -> bool:
+    """Whether the network can be run on images."""
+    return task_of(description.config).takes_images(description.subject)
+
+
 # ---- to compare on
 
 
@@ -94,7 +99,7 @@ def calibration_images(data: Images, description: Description, count: int) -> li
     """
     if count < 1:
         raise ConfigError(f"samples is {count}; expected at least 1")
-    if description.preprocess is None:
+    if not takes_images(description):
         raise ConfigError(f"int8 is calibrated on images, which no network of {description.in_chans} channels takes")
     processor = processor_of(description)
     return [_input(image, processor) for image in _unlabelled(data, count)]

@@ -115,6 +115,8 @@ class Description:
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) in reading order, for people."""
         backbone, chosen = self.config.backbone, self.options
+        only = self.config.graph_size
+        size = "size" if only is None else f"{only[0]} x {only[1]} pixels"
         named = f"{self.num_classes}, their names unknown"
         if self.classes:
             named = f"{self.num_classes}: {', '.join(self.classes[:5])}{', …' if self.num_classes > 5 else ''}"
@@ -126,7 +128,7 @@ class Description:
             ("model", f"{self.name}: widths {backbone.embed_dims}, depths {backbone.depths}"),
             ("task", self.task),
             ("classes", named),
-            ("input", f"{self.in_chans} channels, any batch and size"),
+            ("input", f"{self.in_chans} channels, any batch and {size}"),
             ("precision", ", ".join([str(chosen.get("precision", "fp32")), *how])),
             ("preprocessing", shown(self.preprocess)),
             *([("inference", str(dict(self.inference)))] if self.inference else []),

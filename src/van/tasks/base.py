@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -341,6 +341,21 @@ class Task(ABC):
     def network(self, model: nn.Module, subject: Subject, options: object) -> nn.Module:
         """What to run of a model, by the options with `network`."""
         return model
+
+    def takes_images(self, subject: Subject) -> bool:
+        """Whether images can be made inputs of a model."""
+        return subject.metadata.preprocess is not None
+
+    def sized(self, subject: Subject, size: int | tuple[int, int]) -> Subject:
+        """A model as for images of another size, which is the option `size` of prediction.
+
+        Raises ConfigError for a size that cannot be, and where it means nothing.
+        """
+        preprocess = subject.metadata.preprocess
+        if preprocess is None:
+            raise ConfigError(f"size is of the preprocessing of images, which {subject.name} has none of; leave it out")
+        metadata = replace(subject.metadata, preprocess=preprocess.with_overrides(size=size))
+        return replace(subject, metadata=metadata)
 
     def exported(self, subject: Subject) -> dict[str, Json]:
         """What an exported file holds besides configuration and metadata: `inference`, how images become inputs by this

@@ -10,6 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+RawOutputs = Mapping[str, np.ndarray]  # what a network gives for a batch, by name: a single output is "logits"
+
+
+def values(outputs: RawOutputs) -> np.ndarray:
+    """All numbers of the outputs, in the order of their names."""
+    return np.concatenate([outputs[name].ravel() for name in sorted(outputs)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -26,15 +33,19 @@ class Comparison:
     unit: str = "images"
     figures: Mapping[str, str] = field(default_factory=dict)
 
-    def decide(self, raw: np.ndarray) -> np.ndarray:
-        """The likeliest class everywhere: (N, K, …) -> (N, …)."""
-        return raw.argmax(1)
+    def aligned(self, got: RawOutputs, want: RawOutputs) -> RawOutputs:
+        """`got` in the order of `want`, for outputs whose order means nothing."""
+        return got
 
-    def agreement(self, got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
+    def decide(self, raw: RawOutputs) -> np.ndarray:
+        """The likeliest class everywhere: logits (N, K, …) -> (N, …)."""
+        return raw["logits"].argmax(1)
+
+    def agreement(self, got: Sequence[RawOutputs], want: Sequence[RawOutputs]) -> float:
         """Share of the decisions, 0 … 1, that are the same in two lists of raw outputs."""
-        same = [(self.decide(a) == self.decide(b)).ravel() for a, b in zip(got, want, strict=True)]
-        return float(np.concatenate(same).mean())
+        pairs = [(self.decide(self.aligned(a, b)), self.decide(b)) for a, b in zip(got, want, strict=True)]
+        return float(np.concatenate([(a == b).ravel() for a, b in pairs]).mean())
 
-    def measure(self, got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> dict[str, float]:
+    def measure(self, got: Sequence[RawOutputs], want: Sequence[RawOutputs]) -> dict[str, float]:
         """The further figures of two lists of raw outputs by their keys, `want` taken for the truth."""
         return {}

@@ -22,17 +22,17 @@ from torch import nn
 from .. import models, ops
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..exporting import export, network, reference
-from ..exporting.graph import OUTPUT
+from ..exporting.exporter import by_name
 from ..exporting.int8 import quantize
 from ..exporting.int8_report import sqnr_db
+from ..exporting.parity import Run
 from ..exporting.sample_images import Images, named_images
 from ..inference.engines.exported import open_exported
 from ..nn.dtypes import in_float32
 from ..nn.layers import PointwiseConv2d
 from ..nn.model import Model
 from ..ops.timing import burst_ms, in_turn, summary
-
-Run = Callable[[np.ndarray], np.ndarray]  # (N, C, H, W) float32 -> logits
+from ..tasks.comparison import RawOutputs, values
 
 TORCH_FORMS = ("eager", "optimised", "compiled")
 # form -> suffix of its file
@@ -152,15 +152,15 @@ def networks(
             data = calibration if calibration is not None else [image for _, image in named_images(None)]
             quantize(model, file, calibration=data, max_drop=1.0)  # its speed is measured; its scores need a data set
         engine = open_exported(file, trust=True)  # written a moment ago
-        made[form] = lambda images, engine=engine: engine.run(images)[OUTPUT]  # type: ignore[misc]
+        made[form] = engine.run
     return made
 
 
 def check(runs: Mapping[str, Run], original: Run, images: np.ndarray) -> dict[str, float]:
     """Signal to noise of the int8 forms' logits, in decibels; raises VanError when a float32 form's differ."""
-    want, noise = original(images), {}
+    want, noise = values(original(images)), {}
     for form, run in runs.items():
-        got = run(images)
+        got = values(run(images))
         if form in INT8_FORMS:
             noise[form] = sqnr_db([got], [want])
             continue
@@ -206,11 +206,11 @@ def _torch_form(model: Model, form: str, images: np.ndarray) -> Run:
     if form != "eager":
         ready = models.optimize(model, example=torch.from_numpy(images), compile=form == "compiled")
 
-    def logits(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> RawOutputs:
         with torch.inference_mode():
-            return ready.raw(torch.from_numpy(images)).numpy()  # as in exported files
+            return by_name(ready.raw(torch.from_numpy(images)))  # as in exported files
 
-    return logits
+    return run
 
 
 def _model(source: str | Path | nn.Module) -> Model:
@@ -222,8 +222,12 @@ def _model(source: str | Path | nn.Module) -> Model:
 
 def _images(model: Model, batch: int, size: int | None) -> np.ndarray:
     """Random ones, from a fixed seed."""
-    preprocess = model.metadata.preprocess
-    sides = (size, size) if size else preprocess.size if preprocess is not None else (224, 224)
+    preprocess, only = model.metadata.preprocess, model.config.graph_size
+    if only is not None and size not in (None, only[0]):
+        raise ConfigError(
+            f"size is {size}, but this {model.config.noun} takes images of {only[0]} pixels; leave it out"
+        )
+    sides = only or ((size, size) if size else preprocess.size if preprocess is not None else (224, 224))
     shape = (batch, model.config.backbone.in_chans, *sides)
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,31 +46,30 @@ class ExportedEngine:
             self._open()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, C, H, W) float32 -> {"logits": what the network gives, (N, K, …) float32}.
+        """(N, C, H, W) float32 -> what the network gives by name, float32: of a single output "logits", (N, K, …).
 
         Raises ConfigError for the wrong number of channels, MemoryError where memory runs out, VanError where the
         runtime fails or gives something else.
         """
-        channels = self.description.in_chans
+        channels, size = self.description.in_chans, self.description.config.graph_size
         if images.ndim != 4 or images.shape[1] != channels:
             raise ConfigError(
                 f"the engine got an array of shape {images.shape}; {self.path.name} expects (N, {channels}, H, W)"
             )
+        if size is not None and images.shape[2:] != size:
+            raise ConfigError(
+                f"{self.path.name} was exported for images of {size[0]} x {size[1]} pixels and got "
+                f"{images.shape[2]} x {images.shape[3]}; leave the size out, or export again for another"
+            )
         try:
-            logits = self._logits(np.ascontiguousarray(images, np.float32))
+            outputs = self._outputs(np.ascontiguousarray(images, np.float32))
         except Exception as error:  # of every runtime's own types
             reason = " ".join(str(error).split())
             if is_out_of_memory(error) or any(phrase in reason.lower() for phrase in _OUT_OF_MEMORY):
                 raise MemoryError(reason) from error
             raise VanError(f"{self.path.name} fails on images of shape {images.shape}: {reason[:300]}") from error
-        about = self.description
-        expected = about.config.output_axes.replace("N", str(len(images))).replace("K", str(about.num_classes))
-        if logits.ndim != len(expected.split(",")) or logits.shape[:2] != (len(images), about.num_classes):
-            raise VanError(
-                f"{self.path.name} gives {logits.shape} for {len(images)} images; expected ({expected}), as it is "
-                "described; export it again"
-            )
-        return {"logits": logits}
+        self._check(outputs, len(images))
+        return outputs
 
     def run_tensors(self, images: Tensor) -> dict[str, Tensor]:
         """As `run`, by way of the host."""
@@ -89,8 +89,20 @@ class ExportedEngine:
         """Make the file ready to run."""
         raise NotImplementedError
 
-    def _logits(self, images: np.ndarray) -> np.ndarray:
+    def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         raise NotImplementedError
+
+    def _check(self, outputs: Mapping[str, np.ndarray], images: int) -> None:
+        """Raises VanError for outputs of another shape than the description's."""
+        classes, axes = self.description.num_classes, self.description.config.output_axes
+        expected = axes.replace("N", str(images)).replace("K", str(classes))
+        for name, output in outputs.items():
+            single = not axes or (output.ndim == len(axes.split(",")) and output.shape[1:2] == (classes,))
+            if not single or output.shape[:1] != (images,):
+                raise VanError(
+                    f"{self.path.name} gives {output.shape} for {images} images; expected "
+                    f"({expected or f'{images}, …, as {name}'}), as it is described; export it again"
+                )
 
     def __reduce__(self) -> Any:  # another process opens the file itself
         return partial(type(self), threads=self.threads, trust=self.trust), (self.path,)

@@ -28,6 +28,7 @@ class OnnxEngine(ExportedEngine):
         except Exception as error:  # of many types without a common base
             raise broken(self.path, "an ONNX model", error) from error
         self.input = self.session.get_inputs()[0].name
+        self.names = [output.name for output in self.session.get_outputs()]
 
-    def _logits(self, images: np.ndarray) -> np.ndarray:
-        return self.session.run(None, {self.input: images})[0]
+    def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.names, self.session.run(self.names, {self.input: images}), strict=True))

@@ -51,7 +51,7 @@ class OpenVinoEngine(ExportedEngine):
         self.fixed: dict[tuple[int, ...], _Requests] = {}
         self.compiling = threading.Lock()
 
-    def _logits(self, images: np.ndarray) -> np.ndarray:
+    def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         return self._requests(images.shape).infer(images)
 
     def _requests(self, shape: tuple[int, ...]) -> _Requests:
@@ -76,17 +76,19 @@ class _Requests:
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
+        self.names = [output.get_any_name() for output in compiled.outputs]
         self.idle: list[Any] = []  # append and pop are atomic
 
-    def infer(self, images: np.ndarray) -> np.ndarray:
-        """The graph's only output, the caller's own."""
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The graph's outputs by name, the caller's own."""
         try:
             request = self.idle.pop()
         except IndexError:
             request = self.compiled.create_infer_request()
-        result = request.infer([images], share_inputs=True)[0].copy()
+        results = request.infer([images], share_inputs=True)
+        found = {name: results[number].copy() for number, name in enumerate(self.names)}
         self.idle.append(request)  # one that failed is not used again
-        return result
+        return found
 
 
 @functools.cache

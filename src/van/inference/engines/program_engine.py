@@ -33,6 +33,8 @@ class ProgramEngine(ExportedEngine):
             except Exception as error:
                 raise broken(self.path, "an exported program of torch", error) from error
 
-    def _logits(self, images: np.ndarray) -> np.ndarray:
+    def _outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            return self.module(torch.from_numpy(images)).float().numpy()
+            found = self.module(torch.from_numpy(images))
+            named = found if isinstance(found, dict) else {"logits": found}
+            return {name: output.float().numpy() for name, output in named.items()}

@@ -9,7 +9,7 @@ Shapes: C channels, H, W sides of the image, h, w of what the network gets witho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -22,6 +22,7 @@ from ...configs.object_config import ObjectConfig
 from ...errors import ConfigError, DataError
 from ...images.preprocess import MAX_RESIZED_PIXELS, to_color
 from ...images.resize import round_up
+from ..base import Subject
 
 MOST = 2**16  # pixels of a side
 
@@ -91,6 +92,20 @@ class Resizing:
         height, width = pixels.shape[-2:]
         rows, columns = round_up((height, width), self.divisor)
         return F.pad(pixels, (0, columns - width, 0, rows - height))
+
+
+def takes_images(subject: Subject) -> bool:
+    """Whether images can be made inputs of a model."""
+    config = subject.config
+    return isinstance(config, ObjectConfig) and config.backbone.in_chans in (1, 3)
+
+
+def sized(subject: Subject, size: int | tuple[int, int]) -> Subject:
+    """A model as for images of another size; raises ConfigError for sizes that cannot be."""
+    assert isinstance(subject.config, ObjectConfig)
+    resizing = Resizing.of(subject.config, size)
+    config = replace(subject.config, min_size=resizing.min_size, max_size=resizing.max_size)
+    return replace(subject, config=config)
 
 
 def _sides(config: ObjectConfig, size: int | Sequence[int]) -> tuple[int, int]:

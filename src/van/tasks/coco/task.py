@@ -33,6 +33,16 @@ class ObjectTask(Task):
         """What an evaluation gives."""
         raise NotImplementedError
 
+    def takes_images(self, subject: Subject) -> bool:
+        from .resizing import takes_images
+
+        return takes_images(subject)
+
+    def sized(self, subject: Subject, size: int | tuple[int, int]) -> Subject:
+        from .resizing import sized
+
+        return sized(subject, size)
+
     def processor(self, subject: Subject, options: object) -> ObjectProcessor:
         from .processor import processor_of
 

@@ -8,6 +8,8 @@ from ...configs.model_config import ModelConfig
 from ...configs.object_config import DetectorConfig
 from ...recipes import BaseRecipe, DetectionRecipe
 from ..coco.task import ObjectTask
+from ..comparison import Comparison
+from .comparison import COMPARISON
 
 if TYPE_CHECKING:
     from .evaluation import DetectionEvaluation
@@ -21,6 +23,7 @@ class Detection(ObjectTask):
     noun: ClassVar[str] = "detector"
     config: ClassVar[type[ModelConfig]] = DetectorConfig
     masks: ClassVar[bool] = False
+    comparison: ClassVar[Comparison] = COMPARISON
 
     @property
     def evaluation(self) -> type[DetectionEvaluation]:

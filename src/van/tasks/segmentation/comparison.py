@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..comparison import Comparison
+from ..comparison import Comparison, RawOutputs
 from .confusion_matrix import ConfusionMatrix
 
 
-def miou_agreement(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
+def miou_agreement(got: Sequence[RawOutputs], want: Sequence[RawOutputs]) -> float:
     """mIoU, 0 … 1, of the pixels' likeliest classes in two lists of logits (1, K, h, w), `want` taken for the truth."""
-    matrix = ConfusionMatrix(want[0].shape[1], ignore_index=None)
+    matrix = ConfusionMatrix(want[0]["logits"].shape[1], ignore_index=None)
     for ours, truth in zip(got, want, strict=True):
-        matrix.update(ours.argmax(1)[0], truth.argmax(1)[0])
+        matrix.update(ours["logits"].argmax(1)[0], truth["logits"].argmax(1)[0])
     return matrix.summary()["mIoU"]
 
 
@@ -26,7 +24,7 @@ def miou_agreement(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> flo
 class PixelComparison(Comparison):
     """Pixels that keep their class, and `miou_agreement`."""
 
-    def measure(self, got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> dict[str, float]:
+    def measure(self, got: Sequence[RawOutputs], want: Sequence[RawOutputs]) -> dict[str, float]:
         """See Comparison.measure."""
         return {"miou_agreement": miou_agreement(got, want)}
 
