@@ -308,8 +308,8 @@ def test_losses_are_weighted_by_name():
     plain, weighted = (
         training_of(each).objective(train, network).losses(network, batch, epoch=0) for each in (slim(), recipe)
     )
-    assert float(weighted["bbox_regression"]) == pytest.approx(3 * float(plain["bbox_regression"]))
-    assert float(weighted["classification"]) == pytest.approx(float(plain["classification"]))
+    assert weighted["bbox_regression"].item() == pytest.approx(3 * plain["bbox_regression"].item())
+    assert weighted["classification"].item() == pytest.approx(plain["classification"].item())
     wrong = training_of(slim(**{"loss.weights": {"boxes": 1.0}})).objective(train, network)
     with pytest.raises(UnknownNameError, match=r"unknown loss in loss.weights: 'boxes'.*bbox_regression"):
         wrong.losses(network, batch, epoch=0)
