@@ -56,7 +56,8 @@ def dfine_digits() -> DetectionRecipe:
     """A small D-FINE, the real-time detector, from scratch on the digit scenes: no download.
 
     Command: van train dfine_digits
-    Hardware: two CPU cores, of which it uses one. Time: 5 minutes of CPU. Expected: 0.85 AP50.
+    Hardware: two CPU cores, of which it uses one. Time: 6 minutes of CPU. Expected: 0.88 AP50, 0.65 AP on
+    the 400 held-out scenes.
     Published: nothing of it. Ours: everything; without the noisy copies of the true boxes, which small data need least.
     """
     return DetectionRecipe(
