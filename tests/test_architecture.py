@@ -217,8 +217,9 @@ BRANCHES = re.compile(
         |ObjectConfig|DetectorConfig|InstanceSegmenterConfig|PanopticSegmenterConfig|ObjectModel|ObjectPrediction
         |PanopticPrediction|CocoEvaluation|ObjectData|PanopticData)\b
     |\.task\s*(?:==|!=|\bin\b|\bis\b)
-    |[=!]=\s*["'](?:classification|segmentation|detection|instance|panoptic)["']
-    |["'](?:classification|segmentation|detection|instance|panoptic)["']\s*[=!]=
+    |[=!]=\s*["'](?:classification|segmentation|detection|instance)["']
+    |["'](?:classification|segmentation|detection|instance)["']\s*[=!]=
+    |\btask\w*\s*[=!]=
     |\b_?(?:is|are)_(?:classifier|segmenter|detector)s?\b""",
     re.VERBOSE,
 )

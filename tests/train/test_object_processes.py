@@ -45,7 +45,9 @@ def test_two_processes_are_one_with_the_whole_batch(name, data, tmp_path):
         assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(b[k]) for k in a}, abs=1e-3, nan_ok=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["retinanet_digits", *(pytest.param(name, marks=pytest.mark.long) for name in NAMES[1:])]
+)
 def test_validation_over_two_processes_is_of_the_model_that_is_written(name, data, tmp_path):
     folder = lived(name, data, tmp_path / "run", ranks=2, **{"trainer.epochs": 1})
     scores, summary = (

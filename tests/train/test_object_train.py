@@ -47,8 +47,10 @@ def test_a_run_leaves_what_van_eval_finds(finished, data):
     assert "AP50" in page or "PQ" in page
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("at_step", [1, 6])
+@pytest.mark.parametrize(
+    "name", ["retinanet_digits", *(pytest.param(name, marks=pytest.mark.long) for name in NAMES[1:])]
+)
+@pytest.mark.parametrize("at_step", [pytest.param(1, marks=pytest.mark.long), 6])
 def test_a_resumed_run_is_the_same(name, at_step, data, tmp_path, monkeypatch):
     whole = run(slim_objects(name, data, tmp_path / "whole", **STEPWISE))
     cut_off(monkeypatch, slim_objects(name, data, tmp_path / "cut", **STEPWISE), at_step=at_step)
@@ -84,6 +86,7 @@ def test_mixed_precision(data, tmp_path):
     assert load_file(folder / "model.safetensors")["rpn.head.cls_logits.weight"].dtype == torch.float32
 
 
+@pytest.mark.long
 def test_frozen_statistics_stay(data, tmp_path):
     start = run(slim_objects("retinanet_digits", data, tmp_path / "start"))
     options = {"model.checkpoint": str(start / "model.safetensors"), "model.layer_scale_init": None}
@@ -106,7 +109,7 @@ def test_unreadable_images_are_replaced(tmp_path):
         run(slim_objects("retinanet_digits", data, tmp_path / "other", **{"trainer.max_unreadable": 0}))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["retinanet_digits", "mask2former_digits"])
 def test_the_command_line(name, data, tmp_path, capsys):
     recipe = tmp_path / "slim.yaml"
     recipe.write_text(yaml.safe_dump(slim_objects(name, data, tmp_path / "run", **{"trainer.epochs": 1}).to_dict()))
@@ -118,8 +121,11 @@ def test_the_command_line(name, data, tmp_path, capsys):
     ("options", "message"),
     [
         (["--data", "nowhere"], "nowhere"),
-        (["--model.name", "van_b0"], "model.name is 'van_b0', a classifier; expected a model for detection"),
-        (["--model.name", "mask_rcnn_van_b0"], "an? instance segmenter; expected a model for detection"),
+        (
+            ["--model.name", "van_b0"],
+            "model.name is 'van_b0', a classifier; expected a detector",
+        ),
+        (["--model.name", "mask_rcnn_van_b0"], "an? instance segmenter; expected a detector"),
         (["--model.queries", "9"], r"model\.queries"),
         (["--trainer.monitor", "val/top1"], r"trainer\.monitor"),
         (["--trainer.eval_batch_size", "4"], "validation takes images one by one"),
@@ -172,3 +178,16 @@ def test_a_preset_keeps_the_batch():
             assert with_preset(recipe, preset).global_batch == recipe.global_batch
     with pytest.raises(ConfigError, match="does not split into pairs"):
         with_preset(get_recipe(name).with_options(**{"trainer.devices": 1, "trainer.batch_size": 3}), "small_gpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "score", "least"),
+    [
+        ("retinanet_digits", "AP50", 0.60), ("dfine_digits", "AP50", 0.50), ("mask_rcnn_digits", "mask/AP50", 0.55),
+        ("mask2former_digits", "PQ", 0.40),
+    ],
+)  # fmt: skip
+def test_digits_recipes_learn(name, score, least, tmp_path):
+    folder = run(get_recipe(name).with_options(**{"trainer.out": str(tmp_path / "run")}))
+    assert van.evaluate(folder / "model.safetensors", "scenes")[score] >= least

@@ -72,11 +72,8 @@ class ObjectTransform:
             if objects.read_masks is None:
                 raise DataError(f"the objects of image {objects.image_id!r} have no masks; use data with segmentations")
             masks = tv.Mask(torch.from_numpy(objects.read_masks()[single]))  # (K, H, W)
-        boxes = tv.BoundingBoxes(
-            torch.from_numpy(objects.boxes[single].astype(np.float32)),
-            format="XYXY",
-            canvas_size=(image.height, image.width),
-        )
+        corners = torch.from_numpy(objects.boxes[single].astype(np.float32))
+        boxes = tv.BoundingBoxes(corners, format="XYXY", canvas_size=(image.height, image.width))
         kept = torch.from_numpy(single)
         example = self._stepped(Example(picture=self._picture(image), boxes=boxes, masks=masks, kept=kept), rng)
         example = self._sanitised(example)

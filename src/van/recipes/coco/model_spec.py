@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from ...configs.backbone import VanConfig
-from ...configs.catalog import MODELS, OBJECT_MODELS, resolve
+from ...configs.catalog import MODELS, resolve
 from ...configs.object_config import ObjectConfig
 from ...errors import ConfigError
 from ..checks import MAX_SIDE, at_least, in_range
@@ -31,8 +32,9 @@ class ObjectModelSpec(BaseModelSpec):
     keeps what the model or the checkpoint has.
     """
 
-    # task of the models, and one of them for messages
-    TASK: ClassVar[str]
+    # the models that can be trained, what one is called in messages, and one of them
+    KNOWN: ClassVar[Mapping[str, ObjectConfig]]
+    NOUN: ClassVar[str]
     EXAMPLE: ClassVar[str]
 
     min_size: int | None = None
@@ -53,12 +55,11 @@ class ObjectModelSpec(BaseModelSpec):
             self._check_name(resolve(self.name))
 
     def _check_name(self, name: str) -> None:
-        if MODELS[name].task != self.TASK:
+        if name not in self.KNOWN:
             raise ConfigError(
-                f"model.name is {self.name!r}, a {MODELS[name].noun}; expected a model for {self.TASK}, e.g. "
-                f"{self.EXAMPLE}"
+                f"model.name is {self.name!r}, a {MODELS[name].noun}; expected a {self.NOUN}, e.g. {self.EXAMPLE}"
             )
-        check_fields(self, OBJECT_MODELS[name], name)
+        check_fields(self, self.KNOWN[name], name)
 
 
 def check_fields(spec: ObjectModelSpec, config: ObjectConfig, name: str) -> None:
@@ -66,6 +67,6 @@ def check_fields(spec: ObjectModelSpec, config: ObjectConfig, name: str) -> None
     for option in spec.options():
         if option in _BACKBONE or option in config.own_fields():
             continue
-        kinds = {each.method: each for each in OBJECT_MODELS.values() if each.task == spec.TASK}
+        kinds = {each.method: each for each in spec.KNOWN.values()}
         owners = [method for method, each in kinds.items() if option in each.own_fields()]
         raise ConfigError(f"model.{option} belongs to {' and '.join(owners)}, not to {name}; leave it out")

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ...configs.dfine import DFINES
+from ...configs.object_config import ObjectConfig
+from ...configs.retinanet import RETINANETS
 from ..coco.augment_spec import ObjectAugmentSpec
 from ..coco.data_spec import SampledDataSpec
 from ..coco.model_spec import ObjectModelSpec
@@ -27,7 +30,8 @@ class DetectorModelSpec(ObjectModelSpec):
     denoising_queries, label_noise, box_noise: as in DFineConfig; None keeps what the detector or the checkpoint has.
     """
 
-    TASK = "detection"
+    KNOWN: ClassVar[Mapping[str, ObjectConfig]] = {**RETINANETS, **DFINES}
+    NOUN = "detector"
     EXAMPLE = "retinanet_van_b0"
 
     channels: int | None = None

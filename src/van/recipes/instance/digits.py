@@ -11,8 +11,10 @@ def mask_rcnn_digits() -> InstanceRecipe:
     """A small Mask R-CNN from scratch on the digit scenes: instance segmentation end to end on a CPU, no download.
 
     Command: van train mask_rcnn_digits
-    Hardware: two CPU cores, of which it uses one. Time: 6 minutes of CPU. Expected: 0.55 mask AP50.
-    Published: nothing of it. Ours: everything.
+    Hardware: two CPU cores, of which it uses one. Time: 6 minutes of CPU. Expected: 0.92 mask AP50, 0.53
+    mask AP, 0.67 box AP on the 400 held-out scenes.
+    Published: nothing of it. Ours: everything; the finest map has a stride of 4, anchors of 13, 26 … pixels enclose
+    the digits, and the heads are narrow and see few proposals.
     """
     return InstanceRecipe(
         name="mask_rcnn_digits",

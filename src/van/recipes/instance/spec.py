@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ...configs.mask2former import INSTANCE_MASK2FORMERS
+from ...configs.mask_rcnn import MASK_RCNNS
+from ...configs.object_config import ObjectConfig
 from ..coco.augment_spec import ObjectAugmentSpec
 from ..coco.data_spec import SampledDataSpec
 from ..coco.model_spec import ObjectModelSpec
@@ -27,7 +30,8 @@ class InstanceModelSpec(ObjectModelSpec):
     as in InstanceMask2FormerConfig; None keeps what the model or the checkpoint has.
     """
 
-    TASK = "instance"
+    KNOWN: ClassVar[Mapping[str, ObjectConfig]] = {**MASK_RCNNS, **INSTANCE_MASK2FORMERS}
+    NOUN = "instance segmenter"
     EXAMPLE = "mask_rcnn_van_b0"
 
     channels: int | None = None

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ...configs.mask2former import PANOPTIC_MASK2FORMERS
+from ...configs.object_config import ObjectConfig
 from ...errors import ConfigError
 from ..coco.augment_spec import ObjectAugmentSpec
 from ..coco.data_spec import ObjectDataSpec
@@ -28,7 +30,8 @@ class PanopticModelSpec(ObjectModelSpec):
     overlap_threshold: as in Mask2FormerConfig; None keeps what the model or the checkpoint has.
     """
 
-    TASK = "panoptic"
+    KNOWN: ClassVar[Mapping[str, ObjectConfig]] = PANOPTIC_MASK2FORMERS
+    NOUN = "panoptic segmenter"
     EXAMPLE = "mask2former_van_b2"
 
     queries: int | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ...configs.backbone import VanConfig
-from ...configs.catalog import OBJECT_MODELS, resolve
+from ...configs.catalog import resolve
 from ...configs.object_config import ObjectConfig
 from ...errors import ConfigError, VanNotice
 from ...models import load
@@ -51,7 +51,7 @@ def build_object_model(
 
 
 def _config(spec: ObjectModelSpec) -> ObjectConfig:
-    return OBJECT_MODELS[resolve(spec.name or spec.EXAMPLE)].with_options(**spec.options())
+    return spec.KNOWN[resolve(spec.name or spec.EXAMPLE)].with_options(**spec.options())
 
 
 def _fresh(config: ObjectConfig, generator: torch.Generator) -> ObjectModel:
@@ -64,9 +64,9 @@ def _fresh(config: ObjectConfig, generator: torch.Generator) -> ObjectModel:
 def _is_same_method(found: ObjectModel, spec: ObjectModelSpec) -> bool:
     """Whether the checkpoint holds what is to be trained, and not only a backbone for it."""
     config = found.config
-    if config.task != spec.TASK:
+    if type(config) not in {type(each) for each in spec.KNOWN.values()}:
         return False
-    return spec.name is None or OBJECT_MODELS[resolve(spec.name)].method == config.method
+    return spec.name is None or spec.KNOWN[resolve(spec.name)].method == config.method
 
 
 def _on_backbone(found: Any, config: ObjectConfig, spec: ObjectModelSpec, generator: torch.Generator) -> ObjectModel:
