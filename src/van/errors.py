@@ -20,6 +20,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def with_article(noun: str) -> str:
+    """`a detector`, `an instance segmenter`: for messages."""
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
 class VanError(Exception):
     """Base of every error raised on purpose; its text says got, expected and remedy."""
 

@@ -13,7 +13,7 @@ from ..configs.backbone import VanConfig
 from ..configs.head_config import HeadConfig
 from ..configs.metadata import ModelMetadata, Palette
 from ..configs.model_config import ModelConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, with_article
 from ..images.preprocess import Preprocess
 
 Arrays = dict[str, np.ndarray]
@@ -68,7 +68,9 @@ class Checkpoint:
     def classifier(self) -> VanConfig:
         """The configuration of a classifier or bare backbone; raises CheckpointError for any other model."""
         if isinstance(self.config, HeadConfig):
-            raise CheckpointError(f"the checkpoint holds a {self.name}, a {self.config.noun}; expected a classifier")
+            raise CheckpointError(
+                f"the checkpoint holds a {self.name}, {with_article(self.config.noun)}; expected a classifier"
+            )
         return self.config.architecture
 
     @property

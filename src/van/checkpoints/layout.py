@@ -16,7 +16,7 @@ import numpy as np
 
 from ..configs.backbone import VanConfig
 from ..configs.model_config import ModelConfig
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, with_article
 
 Shape = tuple[int, ...]
 
@@ -34,7 +34,9 @@ def shapes(config: ModelConfig) -> dict[str, Shape]:
     Other kinds of configurations are registered: `shapes.register(ToyConfig, function)`.
     Raises CheckpointError for a kind that is not.
     """
-    raise CheckpointError(f"the tensors of a {config.noun} are not known; expected a registered kind of model")
+    raise CheckpointError(
+        f"the tensors of {with_article(config.noun)} are not known; expected a registered kind of model"
+    )
 
 
 @shapes.register

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..configs.catalog import ALIASES, MODELS, OBJECT_MODELS, resolve
 from ..configs.segmenter import SEGMENTERS
-from ..errors import ConfigError, UnknownNameError
+from ..errors import ConfigError, UnknownNameError, with_article
 from .output import say
 
 
@@ -82,7 +82,9 @@ def _model(name: str, options: Any) -> None:
     if not with_head:
         show_model(name, size=size or [224], with_ablations=options.ablations, as_json=options.json)
     elif options.ablations:
-        raise ConfigError(f"--ablations is for classifiers; {name} is a {MODELS[name].noun}, try it with its backbone")
+        raise ConfigError(
+            f"--ablations is for classifiers; {name} is {with_article(MODELS[name].noun)}, try it with its backbone"
+        )
     elif name in SEGMENTERS:
         show_segmenter(name, size=size or [512], as_json=options.json)
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..errors import ConfigError
+from ..errors import ConfigError, with_article
 from .backbone import VanConfig, check_number
 from .backbone import name_of as backbone_name_of
 from .head_config import HeadConfig
@@ -55,7 +55,7 @@ class ObjectConfig(HeadConfig):
     def __post_init__(self) -> None:
         self._check_sizes()
         if self.backbone.num_stages != 4:
-            raise ConfigError(f"the backbone has {self.backbone.num_stages} stages; a {self.noun} needs 4")
+            raise ConfigError(f"the backbone has {self.backbone.num_stages} stages; {with_article(self.noun)} needs 4")
         if not self.stretched and self.max_size < self.min_size:
             raise ConfigError(f"max_size is {self.max_size}, below min_size {self.min_size}; give both")
         if not len(self.mean) == len(self.std) == self.backbone.in_chans:

@@ -13,7 +13,7 @@ from ..configs.backbone import check_number
 from ..configs.head_config import from_record
 from ..configs.metadata import ModelMetadata
 from ..configs.model_config import ModelConfig
-from ..errors import CheckpointError, ConfigError, VanError
+from ..errors import CheckpointError, ConfigError, VanError, with_article
 from ..files import parse_json
 from ..images.label_maps import Palette
 from ..images.preprocess import Preprocess
@@ -156,7 +156,9 @@ class Description:
             if values[name] != getattr(self, name):
                 raise ConfigError(f"{name} is {values[name]}; its network has {getattr(self, name)}")
         if values["task"] != self.task:
-            raise ConfigError(f"task is {values['task']!r:.80}; its network is a {self.config.noun}, for {self.task}")
+            raise ConfigError(
+                f"task is {values['task']!r:.80}; its network is {with_article(self.config.noun)}, for {self.task}"
+            )
         for what, entries in (("classes", self.classes), ("palette", self.palette)):
             if entries is not None and len(entries) != self.num_classes:
                 raise ConfigError(f"{len(entries)} {what} for a network of {self.num_classes}")

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from ..checkpoints.find import find_checkpoints
-from ..errors import ConfigError, DataError, VanNotice
+from ..errors import ConfigError, DataError, VanNotice, with_article
 from ..files import why_no_path
 from ..tasks import Task, parse_options
 from ..tasks.base import DataSet, EvalOptions, EvaluationData, Evaluator, Pass
@@ -204,7 +204,8 @@ class Evaluations:
             if self.first[0] is not task:
                 first, earlier = self.first
                 raise ConfigError(
-                    f"{earlier} is a {first.noun}, {name} is a {task.noun}; evaluate them one kind at a time"
+                    f"{earlier} is {with_article(first.noun)}, {name} is {with_article(task.noun)}; evaluate them one "
+                    "kind at a time"
                 )
             return self.parse(task, name)
         except ConfigError as error:

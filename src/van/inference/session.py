@@ -12,7 +12,7 @@ from torch import nn
 from .. import models
 from ..configs.metadata import ModelMetadata
 from ..configs.model_config import ModelConfig
-from ..errors import ConfigError, UnknownNameError
+from ..errors import ConfigError, UnknownNameError, with_article
 from ..images.preprocess import Preprocess
 from ..nn.dtypes import in_float32
 from ..tasks import Task, described, task_named, task_of
@@ -169,7 +169,7 @@ def _open(task: str, source: Source, own: Mapping[str, Any], options: Mapping[st
 
     def parse(found: Task, name: str) -> object:
         if found is not wanted:
-            raise ConfigError(f"{name} is a {found.noun}; expected a {wanted.noun}")
+            raise ConfigError(f"{name} is {with_article(found.noun)}; expected {with_article(wanted.noun)}")
         return wanted.predict_options(**own)
 
     return open_session(source, **options, parse=parse)

@@ -14,7 +14,7 @@ from typing import Any, NotRequired, TypedDict
 from torch import Tensor
 
 from ..configs.object_config import ObjectConfig, PanopticSegmenterConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, with_article
 from .model import Model
 
 Size = tuple[int, int]  # height, width
@@ -96,7 +96,7 @@ def detections(config: ObjectConfig, raw: Mapping[str, Tensor], sizes: Sequence[
 
     Registered for each configuration: `detections.register`. Raises ConfigError for a configuration without.
     """
-    raise ConfigError(f"a {config.noun} ({type(config).__name__}) gives no detections")
+    raise ConfigError(f"{with_article(config.noun)} ({type(config).__name__}) gives no detections")
 
 
 @singledispatch
@@ -107,4 +107,4 @@ def panoptic(
 
     Registered for each configuration: `panoptic.register`. Raises ConfigError for a configuration without.
     """
-    raise ConfigError(f"a {config.noun} ({type(config).__name__}) gives no panoptic segments")
+    raise ConfigError(f"{with_article(config.noun)} ({type(config).__name__}) gives no panoptic segments")

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, TypeVar
 
 from ..configs.model_config import ModelConfig
-from ..errors import ConfigError, UnknownNameError, UnknownOptionError
+from ..errors import ConfigError, UnknownNameError, UnknownOptionError, with_article
 from .base import EvalOptions, Task
 from .classification.task import CLASSIFICATION
 from .detection.task import DETECTION
@@ -43,7 +43,9 @@ def register(task: Task) -> Task:
 def task_of(config: ModelConfig) -> Task:
     """The task of a configuration; raises ConfigError for one that is not registered."""
     if config.task not in TASKS:
-        raise ConfigError(f"no task is known for a {config.noun} ({config.task}); expected one of {', '.join(TASKS)}")
+        raise ConfigError(
+            f"no task is known for {with_article(config.noun)} ({config.task}); expected one of {', '.join(TASKS)}"
+        )
     return TASKS[config.task]
 
 
@@ -84,7 +86,7 @@ def parse_options(
             continue
         owners = _owners(option_name, evaluation=issubclass(kind, EvalOptions))
         if not owners:
-            raise UnknownOptionError.of(f"option of a {task.noun}", option_name, [*others, *sorted(own)])
+            raise UnknownOptionError.of(f"option of {with_article(task.noun)}", option_name, [*others, *sorted(own)])
         if value is not None and value not in owners.values():
             raise ConfigError(f"{option_name} belongs to {plural(owners)}, which {name} is not; leave it out")
     return kind(**{key: value for key, value in given.items() if key in own})

@@ -9,7 +9,7 @@ from typing import ClassVar
 from ...configs.backbone import VanConfig
 from ...configs.catalog import MODELS, resolve
 from ...configs.object_config import ObjectConfig
-from ...errors import ConfigError
+from ...errors import ConfigError, with_article
 from ..checks import MAX_SIDE, at_least, in_range
 from ..model_spec import BaseModelSpec
 
@@ -57,7 +57,8 @@ class ObjectModelSpec(BaseModelSpec):
     def _check_name(self, name: str) -> None:
         if name not in self.KNOWN:
             raise ConfigError(
-                f"model.name is {self.name!r}, a {MODELS[name].noun}; expected a {self.NOUN}, e.g. {self.EXAMPLE}"
+                f"model.name is {self.name!r}, {with_article(MODELS[name].noun)}; expected {with_article(self.NOUN)}, "
+                f"e.g. {self.EXAMPLE}"
             )
         check_fields(self, self.KNOWN[name], name)
 

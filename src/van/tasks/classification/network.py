@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...configs.backbone import name_of, resolve
-from ...errors import ConfigError, VanNotice
+from ...errors import ConfigError, VanNotice, with_article
 from ...images.preprocess import Preprocess
 from ...models import create_model, load
 from ...nn import Classifier
@@ -48,7 +48,8 @@ def build_network(spec: ModelSpec, classes: tuple[str, ...], *, seed: int) -> Cl
 def _classifier(model: Any, source: object) -> Classifier:
     if not isinstance(model, Classifier):
         raise ConfigError(
-            f"{source} is a {model.config.noun}; train it with a {model.config.task} recipe, or give a classifier"
+            f"{source} is {with_article(model.config.noun)}; train it with a recipe of {model.config.task}, or give a "
+            "classifier"
         )
     return model
 
