@@ -109,6 +109,7 @@ def test_a_run_folder_is_its_model_file(kind, request, tmp_path):
 
 
 @pytest.mark.promise("1")
+@pytest.mark.long
 def test_every_verb_takes_a_run_folder_for_its_file(run_folder, stripes, tmp_path, capsys):
     file, picture = run_folder / "model.safetensors", stripes / "along" / "0.png"
     for arguments in (("predict", "{}", picture), ("eval", "{}", "--data", stripes), ("info", "{}", "--json")):

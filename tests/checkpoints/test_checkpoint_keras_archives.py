@@ -78,6 +78,7 @@ def test_keras_builds_from_an_archive(model, archive, unpacked):
 
 @pytest.mark.promise("8")
 @pytest.mark.filterwarnings("ignore::van.errors.VanNotice")
+@pytest.mark.long
 def test_every_verb_takes_an_archive(archive, tmp_path, capsys):
     picture = tmp_path / "x.png"
     data = tmp_path / "data" / "val"

@@ -86,6 +86,7 @@ def safe(text):
 
 @pytest.mark.promise("13")
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+@pytest.mark.long
 def test_every_name_survives(desk, odd, tmp_path, suffix, capfdbinary):
     out = tmp_path / f"r{suffix}"
     assert main(["predict", str(desk / "classifier.safetensors"), str(odd), "--out", str(out)]) == 0
@@ -239,7 +240,12 @@ def test_ctrl_c(desk, tmp_path):
         (images / f"{number:04}.png").symlink_to(desk / "many" / f"{number % 6}.png")
     out = tmp_path / "r.jsonl"
     command = [sys.executable, "-m", "van", "predict", desk / "classifier.safetensors", images, "--out", out]
-    process = subprocess.Popen([*command, "--batch-size", "1"], stderr=subprocess.PIPE, text=True)
+
+    def heard() -> None:  # a shell's background jobs ignore the signal, and hand that on
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    process = subprocess.Popen([*command, "--batch-size", "1"], **options)
     part = tmp_path / f"r.jsonl.{process.pid}.part"
     while process.poll() is None and not (part.exists() and part.stat().st_size):
         time.sleep(0.01)

@@ -95,6 +95,7 @@ ASK = "\nprint(timm.is_model('van_b0'), transformers.AutoConfig.for_model('van')
 @pytest.mark.parametrize(
     "order", [pytest.param(o, marks=[] if o == "host first" else pytest.mark.slow) for o in ORDERS]
 )
+@pytest.mark.long
 def test_both_import_orders_work(order):
     pytest.importorskip("timm")
     pytest.importorskip("transformers")

@@ -92,6 +92,7 @@ def test_a_stranger_s_program_needs_trust(desk, tmp_path, capsys):
 
 
 @pytest.mark.promise("pt2")
+@pytest.mark.long
 def test_what_this_machine_exported_opens_under_any_name(desk, tmp_path, capsys):
     moved = tmp_path / "moved.pt2"
     shutil.copy(desk / "m.pt2", moved)
@@ -185,6 +186,7 @@ def test_openvino_s_weights_are_compared_before_they_are_read(desk, tmp_path):
 
 
 @pytest.mark.promise("exported-files")
+@pytest.mark.long
 def test_entities_in_an_xml_file_are_refused(desk, tmp_path):
     shutil.copy(desk / "m.bin", tmp_path / "m.bin")
     whole = (desk / "m.xml").read_text()

@@ -69,6 +69,7 @@ def test_classifiers(desk, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.long
 def test_segmenters(desk, engine):
     check(opened(desk / "segmenter", engine), IMAGES[:4])
 
@@ -191,12 +192,14 @@ def test_batches_shrink_under_threads(limit):
 
 @pytest.mark.parametrize("name", ["classifier", "segmenter"])
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.long
 def test_a_predictor_can_be_pickled(desk, name, engine):
     predict = opened(desk / name, engine)
     again = pickle.loads(pickle.dumps(predict))
     assert bits(again(IMAGES[0])) == bits(predict(IMAGES[0]))
 
 
+@pytest.mark.long
 def test_a_predictor_goes_to_a_spawned_process(desk):
     predict = opened(desk / "classifier", ".xml")
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -44,6 +44,7 @@ CASES = {
     "keras_van_b0": ("van_b0", EVERY),
     "keras_van_b0_eps": ("van_b0", EVERY),
 }
+DEEPEST = ("official_van_b4", "official_van_b5", "official_van_b6")  # seconds each: in the lane for long tests
 MMSEG = {  # golden -> manifest
     "mmseg_lightham_van_tiny_d256": "mmseg_lightham_van_tiny_d256",
     "mmseg_hamnet_os8_van_tiny": "mmseg_hamnet_os8_van_tiny",
@@ -55,7 +56,8 @@ def runs():
     """(golden, tag) of every classification golden, the redundant ones slow."""
     for name, (_, default) in CASES.items():
         for tag, _ in inputs(name):
-            marks = () if tag.removeprefix("x_") in default else (pytest.mark.slow,)
+            marks = (pytest.mark.long,) if name in DEEPEST else ()
+            marks = marks if tag.removeprefix("x_") in default else (pytest.mark.slow,)
             yield pytest.param(name, tag, id=f"{name}-{tag}", marks=marks)
 
 

@@ -335,6 +335,7 @@ class TestCitizen:
                 ops.folded_block.patch_operator, (drawn(1, 8, 6, 5), patch.panels, patch.bias, patch.options)
             )
 
+    @pytest.mark.long
     def test_compiled_without_a_break(self):
         torch._dynamo.reset()
         model, x = tiny(depths=(1, 1, 1, 1)), images(2, 3, 64, 64)

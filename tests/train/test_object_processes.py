@@ -45,6 +45,7 @@ def test_two_processes_are_one_with_the_whole_batch(name, data, tmp_path):
         assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(b[k]) for k in a}, abs=1e-3, nan_ok=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["retinanet_digits", *(pytest.param(name, marks=pytest.mark.long) for name in NAMES[1:])]
 )

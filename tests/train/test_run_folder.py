@@ -136,6 +136,7 @@ class TestLock:
             lock.take(tmp_path)
 
     @pytest.mark.promise("run-folder")
+    @pytest.mark.long
     def test_a_killed_run_resumes_at_once(self, stripes, tmp_path):
         recipe = slim_recipe(stripes, tmp_path / "run", **{"trainer.workers": 2, "trainer.epochs": 2})
         victim = Victim(recipe.with_options(**{"trainer.out": None}), tmp_path / "run")

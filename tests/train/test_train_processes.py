@@ -350,6 +350,7 @@ class TestCheckpoints:
         with pytest.raises(PreemptedError, match="everything up to step 2 is in"):
             run(slim_recipe(stripes, tmp_path / "run", **PLAIN, **{"trainer.workers": 2}))
 
+    @pytest.mark.long
     def test_a_damaged_byte_is_noticed(self, stripes, tmp_path):
         recipe = slim_recipe(stripes, tmp_path / "run", **PLAIN)
         last = run(recipe) / "last.ckpt"
