@@ -84,6 +84,7 @@ def test_int8(desk, tmp_path, suffix):
     check(Predictor(tmp_path / f"int8{suffix}"))
 
 
+@pytest.mark.long
 def test_keras(desk):
     pytest.importorskip("keras")
     try:
@@ -133,6 +134,7 @@ def test_a_compiled_model_compiles_a_new_size_once(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["classifier", "segmenter"])
+@pytest.mark.long
 def test_openvino_keeps_no_more_requests_than_callers_at_once(desk, name):
     engine = open_exported(desk / f"{name}.xml", threads=1)
     images = np.ones((1, 3, 32, 32), np.float32)
@@ -145,6 +147,7 @@ def test_openvino_keeps_no_more_requests_than_callers_at_once(desk, name):
     assert 1 <= len(engine._requests(images.shape).idle) <= 3
 
 
+@pytest.mark.long
 def test_openvino_int8_computes_the_first_image_like_the_second(desk):
     """A graph with free sizes and one for a fixed size round int8 differently, so a shape has one graph."""
     engine = open_exported(desk / "classifier.xml", threads=1)
@@ -152,6 +155,7 @@ def test_openvino_int8_computes_the_first_image_like_the_second(desk):
     assert engine._requests(shape) is engine._requests(shape) is not engine.free
 
 
+@pytest.mark.long
 def test_lists_in_turn(desk):
     """Two generators of one Predictor, a result of each at a time."""
     predict = Predictor(desk / "classifier.safetensors", batch_size=4)
@@ -206,6 +210,7 @@ def test_a_predictor_goes_to_a_spawned_process(desk):
         assert pool.apply(predict, (IMAGES[0],)).top == predict(IMAGES[0]).top
 
 
+@pytest.mark.long
 def test_opening_in_many_threads_starts_openvino_once(desk, monkeypatch):
     """Two of its cores alive, and the next signal may end the process."""
     from van.inference.engines import openvino_engine

@@ -123,6 +123,7 @@ ONE_BLOCK = {"embed_dims": (8,), "depths": (1,), "mlp_ratios": (2,), "patch_size
 
 
 class TestCompiled:
+    @pytest.mark.long
     def test_compiled_for_real(self):
         torch._dynamo.reset()
         model, x = tiny(**ONE_BLOCK, strides=None, out_indices=None).eval(), images(1, 3, 32, 32)

@@ -310,6 +310,7 @@ class TestMemoryEfficient:
         again = tuple(t.detach() for t in (y.new_ones(x.shape), x, near, near_bias))
         torch.library.opcheck(kernel.depthwise_gelu_again, (*again, 1))
 
+    @pytest.mark.long
     def test_a_whole_step(self, network, monkeypatch):
         """With the C kernel in the place of the GPU's: the same gradients, eager and compiled without a graph break."""
         x, grads = images(2, 3, 64, 64), []  # a last map of one pixel would leave BatchNorm little but rounding

@@ -77,6 +77,7 @@ print(json.dumps([one.blocks.rows, one.ms, one.table_ms]))
 """
 
 
+@pytest.mark.long
 def test_the_fastest_that_is_right():
     """Rows 4 is faster and wrong, rows 3 faster and does not run."""
     pytest.importorskip("triton")

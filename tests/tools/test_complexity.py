@@ -183,6 +183,7 @@ class TestCommand:
             assert f"{giga:g} G" in lines[name]
         assert "38.908 G" in lines["van_b6"]
 
+    @pytest.mark.long
     def test_every_model_as_json(self, capsys):
         assert main(["info", "--json", "--size", "32"]) == 0
         found = json.loads(capsys.readouterr().out)

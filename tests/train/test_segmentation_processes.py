@@ -43,6 +43,7 @@ def lived(folder, *, ranks, **options):
     return folder
 
 
+@pytest.mark.long
 def test_two_processes_with_sync_are_one_with_the_whole_batch(tmp_path):
     two = lived(tmp_path / "two", ranks=2, **{"trainer.batch_size": 2})
     one = lived(tmp_path / "one", ranks=1, **{"trainer.batch_size": 4})

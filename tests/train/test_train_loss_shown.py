@@ -88,6 +88,7 @@ def test_segmentation(tmp_path, monkeypatch):
 
 
 @pytest.mark.promise("2")
+@pytest.mark.long
 def test_two_processes(stripes, tmp_path):
     """The same images in the same passes: the loss over both processes is that of one."""
     shown = {}

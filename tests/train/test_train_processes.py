@@ -367,6 +367,7 @@ class TestCheckpoints:
 
 
 class TestWatches:
+    @pytest.mark.long
     def test_a_loss_that_is_no_number_names_the_batch(self, stripes, tmp_path, monkeypatch):
         step = TrainingModule.training_step
 
