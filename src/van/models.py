@@ -295,7 +295,7 @@ def _checkpoint_of(model: nn.Module) -> Checkpoint:
     if any(isinstance(module, FoldedBlock) for module in model.modules()):
         raise CheckpointError("a folded network cannot be saved; save the original and fold it after loading")
     if not isinstance(model, Model | Backbone):
-        raise ConfigError(f"cannot save a {type(model).__name__}; expected a van.nn.Classifier, Segmenter or Backbone")
+        raise ConfigError(f"cannot save a {type(model).__name__}; expected a model of van.create_model, or a Backbone")
     require_values(model)
     arrays, notes = _arrays(model, "backbone." if isinstance(model, Backbone) else "")
     config: ModelConfig = model.config.backbone if isinstance(model, Backbone) else model.config

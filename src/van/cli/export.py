@@ -1,8 +1,8 @@
 """Export a model for ONNX Runtime, OpenVINO or torch.export, after proof that it computes the same.
 
-The file takes any batch and image size and holds preprocessing, classes and all else that `van predict` and `van eval`
-need. Before it gets its name it is read back and compared with the network on random and on real images; exit code 2,
-and nothing is written, when it computes something else.
+The file takes any batch and image size (that of a D-FINE one size) and holds preprocessing, classes and all else that
+`van predict` and `van eval` need. Before it gets its name it is read back and compared with the network on random and
+on real images; exit code 2, and nothing is written, when it computes something else.
 """
 
 from __future__ import annotations

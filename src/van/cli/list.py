@@ -1,7 +1,4 @@
-"""List the models this package knows, or with --weights the published weights.
-
-Detectors (retinanet_…, mask_rcnn_…) can be created from Python only; the other verbs do not take them yet.
-"""
+"""List the models this package knows, or with --weights the published weights."""
 
 from __future__ import annotations
 

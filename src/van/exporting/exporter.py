@@ -113,8 +113,8 @@ def export(
     options = {"fold": fold, "dilation_free": dilation_free, "precision": "fp32"}
     description = describe(model, size=size, options=options)
     shown = list(batches(description, images))
-    network_ = prepared(model, fold=fold, dilation_free=dilation_free)
-    program = trace(network_, description.in_chans, description.config.graph_size)
+    ready = prepared(model, fold=fold, dilation_free=dilation_free)
+    program = trace(ready, description.in_chans, description.config.graph_size)
     with atomic_outputs(*files_of(target)) as (*_, file):
         _write(program, description, file, kind)
         parity = compare(

@@ -47,7 +47,7 @@ class ImageSource:
 
     def _again(self, file: Any) -> Image.Image:
         try:
-            start = vars(self).setdefault("_start", file.tell())  # where the caller left it
+            start = vars(self).setdefault("_start", file.tell())  # of the first read; later ones begin there again
             file.seek(start)
         except (OSError, ValueError):  # a pipe can be read once, a closed file never
             pass

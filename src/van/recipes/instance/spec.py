@@ -12,14 +12,14 @@ from ...configs.mask_rcnn import MASK_RCNNS
 from ...configs.object_config import ObjectConfig
 from ..coco.augment_spec import ObjectAugmentSpec
 from ..coco.data_spec import SampledDataSpec
-from ..coco.model_spec import ObjectModelSpec
+from ..coco.mask2former_spec import Mask2FormerSpec
 from ..coco.recipe import ObjectRecipe
 from ..coco.training_spec import BOX_SCORES, ObjectLossSpec, ObjectOptimSpec, ObjectScheduleSpec, ObjectTrainerSpec
 from ..track_spec import TrackSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceModelSpec(ObjectModelSpec):
+class InstanceModelSpec(Mask2FormerSpec):
     """The network, and the weights it starts from.
 
     name: an instance segmenter of `van list`; None: the checkpoint's own.
@@ -43,21 +43,6 @@ class InstanceModelSpec(ObjectModelSpec):
     box_samples: int | None = None
     nms_threshold: float | None = None
     stage_ious: tuple[float, ...] | None = None
-    queries: int | None = None
-    hidden_size: int | None = None
-    mask_size: int | None = None
-    heads: int | None = None
-    encoder_layers: int | None = None
-    encoder_feed_forward: int | None = None
-    decoder_layers: int | None = None
-    feed_forward: int | None = None
-    class_weight: float | None = None
-    mask_weight: float | None = None
-    dice_weight: float | None = None
-    no_object_weight: float | None = None
-    train_points: int | None = None
-    oversample_ratio: float | None = None
-    importance_ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from ...configs.object_config import ObjectConfig
 from ...errors import ConfigError
 from ..coco.augment_spec import ObjectAugmentSpec
 from ..coco.data_spec import ObjectDataSpec
-from ..coco.model_spec import ObjectModelSpec
+from ..coco.mask2former_spec import Mask2FormerSpec
 from ..coco.recipe import ObjectRecipe
 from ..coco.training_spec import ObjectLossSpec, ObjectOptimSpec, ObjectScheduleSpec, ObjectTrainerSpec
 from ..track_spec import TrackSpec
@@ -21,7 +21,7 @@ SCORES = tuple(f"{name}{part}" for part in ("", "_things", "_stuff") for name in
 
 
 @dataclass(frozen=True, kw_only=True)
-class PanopticModelSpec(ObjectModelSpec):
+class PanopticModelSpec(Mask2FormerSpec):
     """The network, and the weights it starts from.
 
     name: a panoptic segmenter of `van list`; None: the checkpoint's own.
@@ -34,21 +34,6 @@ class PanopticModelSpec(ObjectModelSpec):
     NOUN = "panoptic segmenter"
     EXAMPLE = "mask2former_van_b2"
 
-    queries: int | None = None
-    hidden_size: int | None = None
-    mask_size: int | None = None
-    heads: int | None = None
-    encoder_layers: int | None = None
-    encoder_feed_forward: int | None = None
-    decoder_layers: int | None = None
-    feed_forward: int | None = None
-    class_weight: float | None = None
-    mask_weight: float | None = None
-    dice_weight: float | None = None
-    no_object_weight: float | None = None
-    train_points: int | None = None
-    oversample_ratio: float | None = None
-    importance_ratio: float | None = None
     overlap_threshold: float | None = None
 
 
