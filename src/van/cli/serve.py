@@ -17,7 +17,9 @@ _PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 def add_arguments(parser: Any) -> None:
     """Options of `van serve`."""
-    parser.add_argument("checkpoints", nargs="+", metavar="CKPT", help="checkpoints or exported files; the first is the default model")
+    parser.add_argument(
+        "checkpoints", nargs="+", metavar="CKPT", help="checkpoints or exported files; the first is the default model"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of this machine")
     parser.add_argument("--port", type=int, default=8080, help="0: one that is free")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with its own models")
@@ -38,7 +40,9 @@ def add_arguments(parser: Any) -> None:
     group.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     group.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
     group.add_argument("--no-optimize", action="store_true", help="do not fold and optimise the network")
-    group.add_argument("--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs")
+    group.add_argument(
+        "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
+    )
     group.add_argument("--ignore-exif", action="store_true", help="pixels as stored, not turned")
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -45,10 +46,8 @@ class JsonLog:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
         line = json.dumps({"time": stamp, "event": event, **values}, default=str)
-        try:
+        with suppress(OSError):  # of a full disk or a closed pipe: requests are worth more than their log
             print(line, file=self._stream or sys.stderr, flush=True)
-        except OSError:  # of a full disk or a closed pipe: requests are worth more than their log
-            pass
 
 
 class LogHandler(logging.Handler):

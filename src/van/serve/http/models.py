@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ConfigError, UnknownNameError
 from ...exporting import export, quantize
 from ...inference.engines.exported import SUFFIXES, info_of, is_exported
 from ...inference.predictor import Predictor
-from .service import model_names
 
 # What --engine takes -> suffix of the file that is exported for it.
 EXPORTED_FOR = {"onnx": ".onnx", "openvino": ".xml", "int8": ".onnx"}
@@ -43,38 +42,46 @@ class ModelOptions:
         if self.engine != "int8" and self.calibration is not None:
             raise ConfigError("calibration has no effect here; give --engine int8 too, or leave it out")
         if self.engine in EXPORTED_FOR and (self.device, self.precision) != ("cpu", "fp32"):
-            raise ConfigError(f"device and precision are the torch engine's; leave them out with --engine {self.engine}")
+            raise ConfigError(
+                f"device and precision are the torch engine's; leave them out with --engine {self.engine}"
+            )
 
 
 @contextmanager
-def exported_sources(sources: Sequence[str], options: ModelOptions) -> Iterator[list[str]]:
-    """The files to open: as given, or exported for the engine into a folder that is removed at the end.
+def workspace(sources: Sequence[str], options: ModelOptions) -> Iterator[Path | None]:
+    """A folder for what is exported, removed at the end; None where nothing has to be.
 
-    Raises ConfigError for exported files that another engine runs; what `export` and `quantize` raise.
+    Raises ConfigError for exported files that another engine runs.
     """
     for source in sources:
         _check_engine(source, options.engine)
     if options.engine not in EXPORTED_FOR or all(map(is_exported, sources)):
-        yield list(sources)
+        yield None
         return
     with tempfile.TemporaryDirectory(prefix="van-serve-") as folder:
-        names = model_names(sources)
-        yield [
-            source if is_exported(source) else _export(source, Path(folder, name), options)
-            for source, name in zip(sources, names, strict=True)
-        ]
+        yield Path(folder)
 
 
-def open_models(names: Sequence[str], sources: Sequence[str], options: ModelOptions) -> Mapping[str, Predictor]:
+def exported(names: Sequence[str], sources: Sequence[str], options: ModelOptions, folder: Path | None) -> Sequence[str]:
+    """The files to open: as given, or exported for the engine; raises what `export` and `quantize` raise."""
+    if folder is None:
+        return sources
+    return [
+        source if is_exported(source) else _export(source, folder / name, options)
+        for source, name in zip(sources, names, strict=True)
+    ]
+
+
+def open_models(names: Sequence[str], files: Sequence[str], options: ModelOptions) -> Mapping[str, Predictor]:
     """The predictors by name; raises what `Predictor` raises."""
-    given = {name: getattr(options, name) for name in ("device", "precision", "ema", "trust", "exif")}
+    return {name: _open(file, options) for name, file in zip(names, files, strict=True)}
 
-    def opened(source: str) -> Predictor:
-        own = replace(options, ema=False) if options.engine in EXPORTED_FOR else options
-        optimize = own.optimize and not is_exported(source)
-        return Predictor(source, optimize=optimize, **{**given, "ema": own.ema})
 
-    return {name: opened(source) for name, source in zip(names, sources, strict=True)}
+def _open(file: str, options: ModelOptions) -> Predictor:
+    if is_exported(file):  # its weights are chosen, and it is folded
+        return Predictor(file, trust=options.trust, exif=options.exif)
+    given = {name: getattr(options, name) for name in ("device", "precision", "ema", "trust", "exif", "optimize")}
+    return Predictor(file, **given)
 
 
 def _export(source: str, stem: Path, options: ModelOptions) -> str:
@@ -97,4 +104,6 @@ def _check_engine(source: str, engine: str | None) -> None:
     fits = {"torch": kind == "torch", "onnx": kind == "onnx", "openvino": kind == "openvino", "int8": int8}
     if not fits[engine]:
         what = f"{info.runtime}{', int8' if int8 else ''}"
-        raise ConfigError(f"{source} runs in {what}, not in engine {engine!r}; leave --engine out, or give its checkpoint")
+        raise ConfigError(
+            f"{source} runs in {what}, not in engine {engine!r}; leave --engine out, or give its checkpoint"
+        )

@@ -11,7 +11,7 @@ MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:problem-type:van:"
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - the name that RFC 9457 has for it
     """A request, or an image of it, that cannot be done.
 
     kind: the last part of `type`, which programs can rely on. detail: what happened and what to do.

@@ -56,8 +56,8 @@ _FILES = _object({"image": {**_list({"type": "string", "format": "binary"}), "mi
 
 PREDICT: dict[str, Any] = {
     "summary": "Predict images with a model of any task",
-    "description": "Fields `image`, repeated, or base64 in JSON. One entry per image, in order; an image that cannot be "
-    "used is an entry with `error`. A request of nothing but such images is a 4xx.",
+    "description": "Fields `image`, repeated, or base64 in JSON. One entry per image, in order; an image that cannot "
+    "be used is an entry with `error`. A request of nothing but such images is a 4xx.",
     "responses": _answers(
         _object({"model": _TEXT, "results": _list({"anyOf": [_BAD, _GOOD]})}),
         "results in the order of the images",

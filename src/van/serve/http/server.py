@@ -56,8 +56,10 @@ def address_of(sock: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def run(service: Service, sock: socket.socket, ready: Callable[[], None]) -> None:
+def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, interruptible: bool = True) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted; ready: called once the models are open.
+
+    interruptible: a second SIGINT ends it at once.
 
     Raises what opening the models raised.
     """
@@ -76,7 +78,7 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None]) -> Non
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(service.settings.timeout_s) + 5,
     )
-    _Server(config, service, ready).run([sock])
+    _Server(config, service, ready, interruptible).run([sock])
     if service.failed is not None:
         raise service.failed
 
@@ -84,13 +86,15 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None]) -> Non
 class _Server(uvicorn.Server):
     """uvicorn's server, which ends once the service has answered what it accepted."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, ready: Callable[[], None], interruptible: bool
+    ) -> None:
         super().__init__(config)
-        self.service, self._ready = service, ready
+        self.service, self._ready, self._interruptible = service, ready, interruptible
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal ends the service gracefully, a second SIGINT at once."""
-        if self.service.draining and sig == signal.SIGINT:
+        if self._interruptible and self.service.draining and sig == signal.SIGINT:
             self.force_exit = self.should_exit = True
         self.service.draining = True
 

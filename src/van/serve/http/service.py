@@ -99,6 +99,14 @@ class Service:
             raise Problem(404, "unknown-model", detail, models=list(self.lanes))
         return self.lanes[name]
 
+    def summary(self) -> list[str]:
+        """A line for people on each model."""
+        lines = []
+        for lane in self.lanes.values():
+            opened, seconds = lane.predictor.opened, lane.admission.run.value
+            lines.append(f"{lane.name}: {opened.task.noun}, {opened.runtime}, {1000 * seconds:.1f} ms per image")
+        return lines
+
     def check_room(self, lane: Lane) -> None:
         """Before a body is read: raises Problem where there is no room for even one image of it."""
         if self.requests >= self.settings.max_queue:
@@ -116,7 +124,7 @@ def model_names(sources: Sequence[str | Path]) -> list[str]:
     names: list[str] = []
     for source in map(str, sources):
         stem = Path(source).name.rsplit(".", 1)[0] if Path(source).suffix else Path(source).name
-        kept = "".join(each if each.isalnum() and each.isascii() or each in "._-" else "_" for each in stem)
+        kept = "".join(each if (each.isalnum() and each.isascii()) or each in "._-" else "_" for each in stem)
         name = kept.strip(".")[:_MOST_NAME] or "model"
         number = 2
         while name in names:

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.exceptions import FormParserError  # type: ignore[import-not-found,unused-ignore]
+from python_multipart.multipart import (  # type: ignore[import-not-found,unused-ignore]
+    MultipartParser,
+    parse_options_header,
+)
 
 from ...files import parse_json, printable
 from ...images.preprocess import declared_pixels

@@ -62,9 +62,7 @@ async def _threaded(service: Service, function: Callable[[bytes], Body], body: b
     return await asyncio.get_running_loop().run_in_executor(service.bodies, function, body)
 
 
-async def _in_time(
-    request: Request, service: Service, lane: Lane, until: float, work: Awaitable[Result]
-) -> Result:
+async def _in_time(request: Request, service: Service, lane: Lane, until: float, work: Awaitable[Result]) -> Result:
     """The result of some work, unless the client goes away or the time is over: then it is cancelled."""
     doing = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
