@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from ... import __version__
-from . import health, predict
+from . import health, open_inference, predict
 from .gate import Gate
 from .problems import Problem, problem_of_status
 from .service import Service
@@ -29,7 +29,7 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(title=_TITLE, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    for each in (health, predict):
+    for each in (predict, open_inference, health):
         app.include_router(each.router(service))
     app.add_exception_handler(HTTPException, _raise_problem)
     app.add_exception_handler(RequestValidationError, _raise_invalid)

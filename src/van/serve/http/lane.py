@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import VanError
+from ...inference.batch_backoff import is_out_of_memory
 from ...inference.predictor import Failure, Predictor
 from .admission import Admission, Places
 from .dynamic_batches import DynamicBatches, Item
@@ -74,6 +75,10 @@ class Lane:
         )
         self._preparing = 0
         self._siblings: dict[int, Predictor] = {}
+        config = predictor.opened.config
+        self.channels: int = config.backbone.in_chans
+        self.fixed_size: tuple[int, int] | None = config.graph_size if predictor.opened.runtime != "torch" else None
+        self.outputs: dict[str, tuple[int, ...]] = {}  # of the network by name, -1 where a side depends on the image
 
     @property
     def alive(self) -> bool:
@@ -89,7 +94,9 @@ class Lane:
     def warm_up(self) -> None:
         """Run the network before the first request, and measure it; called before anything is submitted."""
         pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
-        image = Image.fromarray(pixels)
+        image, classes = Image.fromarray(pixels), self.predictor.opened.num_classes
+        raw = self.predictor.opened.engine.run(next(self.predictor.processor.inputs(image))[None])
+        self.outputs = {name: _open_shape(each.shape, classes) for name, each in raw.items()}
         for _ in range(_WARM_UP):
             start = time.perf_counter()
             prepared = self.predictor.prepare(image)
@@ -99,10 +106,11 @@ class Lane:
         self.admission.prepare.update(middle - start)
         self.admission.run.update(end - middle)
 
-    async def submit(self, key: Hashable, prepare: Callable[[], Any], timing: Timing) -> Any:
+    async def submit(self, prepare: Callable[[], Any], timing: Timing, *, tensor: bool = False) -> Any:
         """The result of an image that was accepted (`admission.enter`).
 
-        prepare: makes the work of it, in a reading thread. Raises Problem for an image that cannot be used.
+        prepare: makes the work of it, in a reading thread: a prepared image; tensor: an array (C, H, W), whose result
+        are the network's outputs (1, …) by name. Raises Problem for an image that cannot be used.
         """
         unprepared = True
         try:
@@ -114,7 +122,7 @@ class Lane:
                     self._preparing -= 1
                     self.admission.prepared()
                     unprepared = False
-                return await self._ran(key, work, timing)
+                return await self._ran((work.shape if tensor else IMAGES), work, timing)
         finally:
             if unprepared:
                 self.admission.prepared()
@@ -164,7 +172,7 @@ class Lane:
 
     def _run_images(self, prepared: Sequence[Any]) -> list[Any]:
         found = self.predictor.run(prepared)
-        return [unusable(each) if isinstance(each, Failure) else each for each in found]
+        return [unusable(each.reason) if isinstance(each, Failure) else each for each in found]
 
     def _run_tensors(self, arrays: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Outputs (1, …) by name of each array (C, H, W)."""
@@ -172,11 +180,20 @@ class Lane:
         return [{name: each[i : i + 1] for name, each in outputs.items()} for i in range(len(arrays))]
 
 
-def unusable(failure: Failure) -> Problem:
+def unusable(reason: object) -> Problem:
     """The problem of an image that cannot be predicted."""
-    return Problem(422, "unusable-image", failure.reason)
+    return Problem(422, "unusable-image", f"{' '.join(str(reason).split())[:500]}; send another image")
+
+
+def _open_shape(shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
+    """The shape of an output without the sides that depend on the image."""
+    return (-1, *(side if len(shape) == 2 or side == classes else -1 for side in shape[1:]))
 
 
 def _problem_of(error: Exception) -> Exception:
-    """A problem for what the package raises on purpose; anything else is an error of the service."""
-    return Problem(422, "unusable-image", " ".join(str(error).split())) if isinstance(error, VanError) else error
+    """A problem for what the package raises on purpose and for want of memory; else it is an error of the service."""
+    if isinstance(error, VanError):
+        return unusable(error)
+    if is_out_of_memory(error):
+        return Problem(413, "no-memory", "memory does not suffice for this image; send a smaller one")
+    return error

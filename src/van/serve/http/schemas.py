@@ -92,3 +92,64 @@ METRICS: dict[str, Any] = {
     "summary": "Counts and times for Prometheus",
     "responses": {200: {"description": "all numbers", "content": {"text/plain": {"schema": _TEXT}}}},
 }
+
+V2_SERVER: dict[str, Any] = {
+    "summary": "What this server is",
+    "responses": _answers(_object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}), "it", 401, 503),
+}
+V2_LIVE: dict[str, Any] = {
+    "summary": "Whether the service lives",
+    "responses": _answers(_object({"live": {"type": "boolean"}}), "it does", 503),
+}
+V2_READY: dict[str, Any] = {
+    "summary": "Whether the service takes requests",
+    "responses": _answers(_object({"ready": {"type": "boolean"}}), "it does", 503),
+}
+_SHAPE = _list(_INTEGER)
+_DECLARED = _object({"name": _TEXT, "datatype": _TEXT, "shape": _SHAPE})
+V2_MODEL: dict[str, Any] = {
+    "summary": "What goes into a model and comes out",
+    "responses": _answers(
+        _object({"name": _TEXT, "versions": _list(_TEXT), "platform": _TEXT}, inputs=_list(_DECLARED))
+        | {"additionalProperties": True},
+        "inputs and outputs: names, types, shapes with -1 for any size",
+        *(401, 404, 503),
+    ),
+}
+V2_MODEL_READY: dict[str, Any] = {
+    "summary": "Whether a model takes requests",
+    "responses": _answers(_object({"name": _TEXT, "ready": {"type": "boolean"}}), "it does", 401, 404, 503),
+}
+_SIDES = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+_DATA: dict[str, Any] = {"type": "array", "minItems": 1}
+_SENT = _object(
+    {"name": _TEXT, "datatype": {"enum": ["FP32", "BYTES"]}, "shape": _SIDES, "data": _DATA},
+    parameters={"type": "object"},
+)
+_GIVEN = _object({"name": _TEXT, "datatype": {"enum": ["FP32", "BYTES"]}, "shape": _SHAPE, "data": _DATA})
+_ASKED = _object({"name": _TEXT}, parameters={"type": "object"})
+V2_INFER: dict[str, Any] = {
+    "summary": "Run a model: FP32 [N, C, H, W], or BYTES [N] with the base64 of image files",
+    "description": "JSON only; the binary extension is not offered. Output `results`, of BYTES only: a JSON text per "
+    "image, as /v1/predict gives it.",
+    "responses": _answers(
+        _object({"model_name": _TEXT, "outputs": _list(_GIVEN)}, id=_TEXT, model_version=_TEXT),
+        "the outputs that were asked for, or all of the network",
+        *(400, 401, 404, 408, 413, 415, 422, 500, 503),
+    ),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _object(
+                        {"inputs": {**_list(_SENT), "minItems": 1, "maxItems": 1}},
+                        id={"type": "string", "maxLength": 128},
+                        parameters={"type": "object"},
+                        outputs=_list(_ASKED),
+                    )
+                }
+            },
+        }
+    },
+}

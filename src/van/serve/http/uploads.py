@@ -57,6 +57,13 @@ def clean_name(name: str, number: int) -> str:
 # ---- JSON
 
 
+def check_json(content_type: str) -> None:
+    """Raises Problem for a body of another type."""
+    if parse_options_header(content_type)[0] != b"application/json":
+        shown = printable(content_type[:80]) or "of no type"
+        raise Problem(415, "unsupported-body", f"the body is {shown}; send application/json")
+
+
 def json_object(body: bytes) -> dict[str, Any]:
     """The object in a JSON body; raises Problem for anything else."""
     try:

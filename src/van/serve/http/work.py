@@ -12,7 +12,7 @@ from ...inference.predictor import Predictor, PreparedImage
 from .admission import overloaded
 from .bodies import ClientGone, read_body
 from .gate import RECORD
-from .lane import IMAGES, Lane, Timing, unusable
+from .lane import Lane, Timing, unusable
 from .logs import RequestRecord
 from .problems import Problem
 from .service import Service
@@ -94,7 +94,7 @@ async def predicted(
 
     async def one(number: int, upload: Upload) -> dict[str, Any]:
         try:
-            output = await lane.submit(IMAGES, lambda: prepared(service, predictor, upload, number), timing)
+            output = await lane.submit(lambda: prepared(service, predictor, upload, number), timing)
         except Problem as problem:
             return {"name": upload.name, "error": problem.to_dict()}
         entry = await asyncio.get_running_loop().run_in_executor(service.bodies, output.to_json)
@@ -121,5 +121,5 @@ def prepared(service: Service, predictor: Predictor, upload: Upload, number: int
     check_image(upload.data, service.settings.max_pixels)
     found = predictor.prepare(upload.data, number)
     if found.failure is not None:
-        raise unusable(found.failure)
+        raise unusable(found.failure.reason)
     return found
