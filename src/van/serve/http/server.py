@@ -27,6 +27,7 @@ BACKLOG = 2048
 _HEADERS_S = 10.0  # for the first request of a connection to begin
 _KEEP_ALIVE_S = 15
 _TICK_S = 0.05
+_GRACE_S = 0.3  # for a client that connected just before the socket closed
 _ENDING_S = 1.0  # that new requests are still refused in words, so that whoever routes them can take note
 
 
@@ -134,6 +135,13 @@ class _Protocol(H11Protocol):
     def _close_if_nothing_came(self) -> None:
         if self.cycle is None:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Let a client that has just connected have its refusal in words; others as uvicorn does."""
+        if self.cycle is None:
+            self.loop.call_later(_GRACE_S, self._close_if_nothing_came)
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         problem = Problem(400, "bad-request", "this is no HTTP request that can be understood; send HTTP/1.1")
