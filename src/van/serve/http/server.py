@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...errors import ConfigError
 from .app import create_app
-from .logs import LogHandler
+from .logs import JsonLog, LogHandler
 from .problems import MEDIA_TYPE, Problem
 from .service import Service
 
@@ -64,7 +64,7 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, int
 
     Raises what opening the models raised.
     """
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels decides
+    _log_warnings(service.log)
     for name in ("uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [LogHandler(service.log)], False
@@ -82,6 +82,17 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, int
     _Server(config, service, ready, interruptible).run([sock])
     if service.failed is not None:
         raise service.failed
+
+
+def _log_warnings(log: JsonLog) -> None:
+    """Warnings as lines of the log, but for those of PIL, which are of what clients sent."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> None:
+        log.write("warning", message=" ".join(str(message).split())[:500])
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels decides
+    warnings.showwarning = show
 
 
 class _Server(uvicorn.Server):
