@@ -1,0 +1,1 @@
+"""HTTP service, demo page and batch jobs, all on the Predictor."""
