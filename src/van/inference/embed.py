@@ -87,7 +87,9 @@ class Embedder:
         sources = (source_of(image, number, exif=self.exif) for number, image in enumerate(images))
         waiting: list[tuple[str, np.ndarray | Exception]] = []
         ahead = 2 * self._run.batch_size
-        for source, inputs in in_order(lambda each: self._inputs(each.open()), sources, workers=self.workers, ahead=ahead):
+        for source, inputs in in_order(
+            lambda each: self._inputs(each.open()), sources, workers=self.workers, ahead=ahead
+        ):
             waiting.append((source.name, inputs))
             if len(waiting) >= self._run.batch_size:
                 yield from self._results(waiting)

@@ -50,6 +50,9 @@ class LazyFile:
         self.row, self.name = row, row.image
         self._file: io.BytesIO | None = None
 
+    def __repr__(self) -> str:  # in what decoders say of it
+        return repr(self.name)
+
     def _opened(self) -> io.BytesIO:
         if self._file is None:
             self._file = io.BytesIO(self.row.content())

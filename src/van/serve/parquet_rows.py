@@ -62,9 +62,7 @@ def _encoded(content: Any) -> bytes:
     return value or b""
 
 
-def parquet_rows(
-    path: str, *, image_column: str, id_column: str | None
-) -> tuple[list[ImageRow], list[StoredImages]]:
+def parquet_rows(path: str, *, image_column: str, id_column: str | None) -> tuple[list[ImageRow], list[StoredImages]]:
     """The images that a Parquet file lists, and those that it stores, of which only the ids are read.
 
     Raises ConfigError for a column that is not there or cannot hold images, DataError for a file that cannot be read.

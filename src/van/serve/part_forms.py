@@ -200,8 +200,8 @@ class FeatureArray(Form):
     name, suffix, part = "npy", ".npy", ".npz"
 
     def write(self, path: Path, rows: Sequence[Row]) -> None:
-        texts = {name: np.array([row[name].encode() for row in rows], object) for name in ("id", "image")}
-        joined = {name: np.frombuffer(json.dumps([*map(bytes.decode, each)]).encode(), np.uint8) for name, each in texts.items()}
+        texts = {name: json.dumps([row[name] for row in rows]).encode() for name in ("id", "image")}
+        joined = {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
         with atomic_output(path, fsync=True) as temporary, temporary.open("wb") as file:
             np.savez(file, **joined, features=np.stack([row["features"] for row in rows]))
 

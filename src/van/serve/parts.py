@@ -1,7 +1,7 @@
 """Results that are committed part by part: what a job has done survives whatever ends it, and no id stands twice.
 
-Parts lie in the folder that was asked for, or in NAME.parts beside the file that was, until that file is written. A part
-gets its name when all of it is on the disk. One process writes into a folder at a time.
+Parts lie in the folder that was asked for, or in NAME.parts beside the file that was, until that file is written. A
+part gets its name when all of it is on the disk. One process writes into a folder at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_output, is_temporary, why_no_path, write_file
+from ..files import is_temporary, why_no_path, write_file
 from .part_forms import Form, Row
 
 try:
@@ -34,12 +34,14 @@ class Parts:
 
     out: a folder, or a file with the suffix of the form. job: what the rows depend on, JSON-ready; what was begun with
     another cannot be resumed. keep_failures: whether images without a result have a row, too.
-    done: ids of the rows that are committed or wait to be. failed: of those that have no result, in this run.
+    done: ids of the rows that are committed or wait to be. failed: id -> reason of this run's without a result.
     Raises ConfigError where nothing can be written, where another process writes, and where earlier results are in the
     way of a run that is not to resume them.
     """
 
-    def __init__(self, out: str, form: Form, *, job: Mapping[str, Any], resume: bool, keep_failures: bool = True) -> None:
+    def __init__(
+        self, out: str, form: Form, *, job: Mapping[str, Any], resume: bool, keep_failures: bool = True
+    ) -> None:
         if reason := why_no_path(out):
             raise ConfigError(f"cannot write {out!r}: it {reason}; give a file or a folder")
         path = Path(out)
@@ -48,7 +50,7 @@ class Parts:
         self.file = path if single else None
         self.folder = path.with_name(f"{path.name}.parts") if single else path
         self.done: set[str] = set()
-        self.failed: set[str] = set()
+        self.failed: dict[str, str] = {}
         self._shape: tuple[int, ...] | None = None
         self._waiting: list[Row] = []
         self._bytes, self._since = 0, time.monotonic()
@@ -85,7 +87,9 @@ class Parts:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"another process writes into {self.folder}; wait for it, or give another --out") from None
+            raise ConfigError(
+                f"another process writes into {self.folder}; wait for it, or give another --out"
+            ) from None
         except OSError:  # a file system without locks
             pass
 
@@ -140,7 +144,7 @@ class Parts:
             return False
         self.done.add(key)
         if failed:
-            self.failed.add(key)
+            self.failed[key] = row["reason"]
         if not failed or self.keep_failures:
             self._check_shape(row)
             self._waiting.append(row)
@@ -174,11 +178,16 @@ class Parts:
         return self.folder / f"part-{number:06d}{self.form.part}"
 
     def verify(self, ids: Iterable[str]) -> list[str]:
-        """Count what lies on the disk: the ids of these that are missing. Raises DataError for an id that is twice there."""
+        """Count what lies on the disk: the ids of these that are missing.
+
+        Raises DataError for an id that is there twice.
+        """
         counts = Counter(key for part in self.parts() for key, _ in self.form.ids(part))
         if twice := [key for key, count in counts.items() if count > 1]:
-            raise DataError(f"{self.folder} holds {twice[0]!r} {counts[twice[0]]} times; do it again into another --out")
-        dropped = set() if self.keep_failures else self.failed
+            raise DataError(
+                f"{self.folder} holds {twice[0]!r} {counts[twice[0]]} times; do it again into another --out"
+            )
+        dropped = {} if self.keep_failures else self.failed
         return [key for key in ids if key not in counts and key not in dropped]
 
     def finish(self, order: Sequence[str]) -> None:
