@@ -6,6 +6,7 @@ and has missing ones run again, in ever smaller blocks, so that an image that en
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,7 @@ from .part_forms import Row
 from .parts import Parts
 
 BLOCKS = (256, 16, 1)  # most images of a block in the first, second and every later attempt
+PAUSES_S = (2.0, 10.0)  # after attempts, one after another, that brought nothing: a lost node takes seconds to be known
 NAMED = 5  # missing images that an error names
 
 
@@ -85,11 +87,11 @@ def run_job(
 
 
 def _attempts(work: Work, rows: ImageRows, parts: Parts, runner: Runner, done: Callable[[Row], None]) -> str:
-    """Run what is missing until nothing is, or three attempts, the last in the smallest blocks, brought nothing new.
+    """Run what is missing until nothing is, or three attempts in a row, in ever smaller blocks, brought nothing new.
 
     What ended the last attempt that did not end well, in words; "" where all did.
     """
-    attempt, trouble = 0, ""
+    attempt, fruitless, trouble = 0, 0, ""
     while len(left := rows.without(parts.done)):
         before = len(parts.done)
         try:
@@ -99,8 +101,11 @@ def _attempts(work: Work, rows: ImageRows, parts: Parts, runner: Runner, done: C
         except LostRowsError as error:
             trouble = str(error)
         attempt += 1
-        if attempt >= len(BLOCKS) and len(parts.done) == before:
+        fruitless = fruitless + 1 if len(parts.done) == before else 0
+        if fruitless > len(PAUSES_S):
             break
+        if fruitless:
+            time.sleep(PAUSES_S[fruitless - 1])
     return trouble
 
 

@@ -76,8 +76,11 @@ def text_of(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def arrow_table(rows: Sequence[ImageRow]) -> Any:
-    """Rows as a table of Arrow, to be sent elsewhere; paths as bytes, for they may not be UTF-8."""
+def arrow_table(rows: Sequence[ImageRow], error: str | None = None) -> Any:
+    """Rows as a table of Arrow, to be sent elsewhere; paths as bytes, for they may not be UTF-8.
+
+    error: why there are no images, in each row.
+    """
     import pyarrow
 
     columns = {
@@ -85,6 +88,7 @@ def arrow_table(rows: Sequence[ImageRow]) -> Any:
         "image": [row.image for row in rows],
         "path": [None if row.path is None else row.path.encode(errors="surrogateescape") for row in rows],
         "data": [row.data for row in rows],
+        "error": [error] * len(rows),
     }
     return pyarrow.table(columns, schema=arrow_schema())
 
@@ -93,7 +97,7 @@ def arrow_schema() -> Any:
     """Of `arrow_table`."""
     import pyarrow
 
-    kinds = {"id": "string", "image": "string", "path": "binary", "data": "large_binary"}
+    kinds = {"id": "string", "image": "string", "path": "binary", "data": "large_binary", "error": "string"}
     return pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in kinds.items()])
 
 

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError, VanError
-from .batch_job import LostRowsError
+from .batch_job import BLOCKS, LostRowsError
 from .batch_work import Work, arrow_results, results_of
 from .image_row import ImageRow, arrow_table, rows_of
 from .image_rows import ImageRows
@@ -46,20 +46,25 @@ class RayRunner:
         """See Runner.run."""
         import ray
 
+        _set_up(ray)
         actors = self._actors(ray, rows)
         size = max(1, min(block, -(-len(rows) // (4 * actors))))
         data = _dataset(ray, rows, size)
         shared = ray.put(work)
-        results = data.map_batches(
-            RowsActor,
-            fn_constructor_args=(shared, self.device, self.cpus, self.workers),
-            batch_size=size,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
-            num_cpus=self.cpus,
-            num_gpus=0 if self.device == "cpu" else 1,
-            max_restarts=0,
-        )
+        # after a loss the cluster may be smaller than it says
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors if block == BLOCKS[0] else 1)
+        with warnings.catch_warnings():  # named arguments have nothing for restarts yet
+            warnings.simplefilter("ignore", DeprecationWarning)
+            results = data.map_batches(
+                RowsActor,
+                fn_constructor_args=(shared, self.device, self.cpus, self.workers),
+                batch_size=size,
+                batch_format="pyarrow",
+                compute=pool,
+                num_cpus=self.cpus,
+                num_gpus=0 if self.device == "cpu" else 1,
+                ray_remote_args_fn=_no_retries,
+            )
         try:
             for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 yield from results_of(work, table)
@@ -99,6 +104,8 @@ class RowsActor:
 
     def __call__(self, table: Any) -> Any:
         """A table of images to one of results; what no other attempt could change comes back as an error."""
+        if (error := next(filter(None, table["error"].to_pylist()), None)) is not None:
+            return arrow_results(self.work, [], error)
         if self.error is None:
             try:
                 return arrow_results(self.work, list(self.work.rows(rows_of(table))))
@@ -121,7 +128,7 @@ def _dataset(ray: Any, rows: ImageRows, size: int) -> Any:
         groups = ray.data.from_items(
             [{"group": _sent(each)} for each in rows.stored], override_num_blocks=len(rows.stored)
         )
-        sets.append(groups.map_batches(_read, batch_size=1, fn_args=(size,), num_cpus=0, max_retries=0))
+        sets.append(groups.map_batches(_read, batch_size=1, fn_args=(size,), num_cpus=0))
     return sets[0] if len(sets) == 1 else sets[0].union(*sets[1:])
 
 
@@ -132,8 +139,17 @@ def _sent(images: StoredImages) -> bytes:
 def _read(groups: dict[str, Any], size: int) -> Iterator[Any]:
     """The images of row groups of Parquet files, so many at a time."""
     for group in groups["group"]:
-        for some in _blocks(pickle.loads(group), min(size, READ)):
-            yield arrow_table(some)
+        try:
+            for some in _blocks(pickle.loads(group), min(size, READ)):
+                yield arrow_table(some)
+        except VanError as error:
+            yield arrow_table([ImageRow("", "")], error=str(error))
+
+
+def _no_retries() -> dict[str, int]:
+    """Of actors. By default an actor is started again and its images with it, which waits for ever where the CPU that
+    it had is gone and the others are taken."""
+    return {"max_restarts": 0, "max_task_retries": 0}
 
 
 @contextmanager
@@ -157,7 +173,6 @@ def connected(address: str) -> Iterator[None]:
             f"{where}: no cluster ({_last_line(error)}); start one with ray start, or use --ray=local"
         ) from error
     try:
-        _quieten(ray)
         yield
     finally:
         ray.shutdown()
@@ -184,12 +199,12 @@ def _ray(address: str) -> Any:
     return ray
 
 
-def _quieten(ray: Any) -> None:
-    """No progress bars and no log lines of Ray Data's between ours."""
+def _set_up(ray: Any) -> None:
+    """Failing blocks are left out, which the job notices; no progress bars and log lines of Ray Data's between ours."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # the job sees what is missing
+    context.max_errored_blocks = -1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.ERROR)
 
