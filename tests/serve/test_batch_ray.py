@@ -108,5 +108,5 @@ def test_images_stored_in_parquet_are_embedded_on_a_cluster(cluster, photos, che
     inputs = [str(checkpoint), str(tmp_path / "in.parquet"), "--id-column", "key", "--ray=auto", "--out", str(out)]
     assert main(["embed", *inputs]) == 0
     assert capfd.readouterr().out == f"{out}: {len(files)} of {len(files)} image(s)\n"
-    assert json.loads((tmp_path / "out.ids.json").read_text()) == pixels["key"]
+    assert json.loads((tmp_path / "out.ids.json").read_text())["ids"] == pixels["key"]
     np.testing.assert_allclose(np.load(out), van.embed(checkpoint, files), rtol=1e-4, atol=1e-5)

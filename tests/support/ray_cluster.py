@@ -33,9 +33,8 @@ def actors(cluster):
         for process in processes
         if kind == "raylet"
     }
-    return [
-        pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) in nodes and _is_actor(pid)
-    ]
+    running = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in running if _parent(pid) in nodes and _is_actor(pid)]
 
 
 def kill(pid):

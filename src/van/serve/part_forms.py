@@ -19,6 +19,8 @@ from ..errors import ConfigError, DataError, MissingExtraError
 from ..files import UNSAFE, atomic_output, atomic_outputs
 
 Row = dict[str, Any]
+Job = Mapping[str, Any]  # what rows depend on, JSON-ready
+KEY = "van"  # of the job in a Parquet file
 READ = 256  # rows of a part that are in memory together
 
 
@@ -42,8 +44,15 @@ class Form(ABC):
         return ((row["id"], row.get("reason") is None) for row in self.read(path))
 
     @abstractmethod
-    def join(self, parts: Sequence[Path], out: Path, order: Iterable[str]) -> None:
-        """Make one file of all parts, whole or not at all. order: ids as the inputs have them."""
+    def join(self, parts: Sequence[Path], out: Path, order: Iterable[str], job: Job) -> None:
+        """Make one file of all parts, whole or not at all.
+
+        order: ids as the inputs have them. job: what the rows depend on, which goes into the file where it can.
+        """
+
+    def job(self, out: Path) -> Job | None:
+        """What the rows of such a file depend on; None where it does not say."""
+        return None
 
     def reopen(self, out: Path) -> Iterator[Row]:
         """The rows of such a file."""
@@ -83,7 +92,7 @@ class JsonLines(Form):
                     raise DataError(f"{path} is no file of this command; give another --out") from error
                 yield {"id": key, "image": image, "reason": reason, "result": json_line(entry)}
 
-    def join(self, parts: Sequence[Path], out: Path, order: Iterable[str]) -> None:
+    def join(self, parts: Sequence[Path], out: Path, order: Iterable[str], job: Job) -> None:
         with atomic_output(out, fsync=True, follow_links=True) as temporary, temporary.open("wb") as file:
             for part in parts:
                 file.write(part.read_bytes())
@@ -132,14 +141,18 @@ class ParquetForm(Form):
             for row in table.to_pylist():
                 yield row["id"], row.get("reason") is None
 
-    def join(self, parts: Sequence[Path], out: Path, order: Iterable[str]) -> None:
+    def join(self, parts: Sequence[Path], out: Path, order: Iterable[str], job: Job) -> None:
         with (
             atomic_output(out, fsync=True, follow_links=True) as temporary,
-            parquet().ParquetWriter(temporary, self.schema()) as writer,
+            parquet().ParquetWriter(temporary, self.schema().with_metadata({KEY: json.dumps(job)})) as writer,
         ):
             for part in parts:
                 for table in self._tables(part):
-                    writer.write_table(table)
+                    writer.write_table(table.replace_schema_metadata(writer.schema.metadata))
+
+    def job(self, out: Path) -> Job | None:
+        found = (parquet().read_schema(out).metadata or {}).get(KEY.encode())
+        return None if found is None else json.loads(found)
 
 
 class PredictionParquet(ParquetForm):
@@ -192,9 +205,9 @@ class FeatureParquet(ParquetForm):
 
 
 class FeatureArray(Form):
-    """One array (N, C) or (N, C, h, w) float32 in the order of the inputs, and a JSON list of ids beside it.
+    """One array (N, C) or (N, C, h, w) float32 in the order of the inputs, and its ids, in that order, beside it.
 
-    `features.npy` has its ids in `features.ids.json`. Parts are .npz files.
+    `features.npy` has them in `features.ids.json`, under "ids", after checkpoint, stage, pooling; parts are .npz.
     """
 
     name, suffix, part = "npy", ".npy", ".npz"
@@ -203,7 +216,7 @@ class FeatureArray(Form):
         texts = {name: json.dumps([row[name] for row in rows]).encode() for name in ("id", "image")}
         joined = {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
         with atomic_output(path, fsync=True) as temporary, temporary.open("wb") as file:
-            np.savez(file, **joined, features=np.stack([row["features"] for row in rows]))
+            np.savez(file, features=np.stack([row["features"] for row in rows]), **joined)  # type: ignore[arg-type]
 
     def read(self, path: Path) -> Iterator[Row]:
         try:
@@ -219,13 +232,13 @@ class FeatureArray(Form):
         with np.load(path) as file:
             yield from ((key, True) for key in json.loads(file["id"].tobytes()))
 
-    def join(self, parts: Sequence[Path], out: Path, order: Iterable[str]) -> None:
+    def join(self, parts: Sequence[Path], out: Path, order: Iterable[str], job: Job) -> None:
         have = {key for part in parts for key, _ in self.ids(part)}
         ids = [key for key in order if key in have]
         place = {key: number for number, key in enumerate(ids)}
         shape = next(self.read(parts[0]))["features"].shape
         with atomic_outputs(ids_file(out), out) as (names, array):
-            names.write_text(json.dumps(ids, ensure_ascii=True, indent=0), encoding="utf-8")
+            names.write_text(json.dumps({**job, "ids": ids}, indent=1), encoding="utf-8")
             whole = np.lib.format.open_memmap(array, "w+", np.float32, (len(ids), *shape))
             for part in parts:
                 for row in self.read(part):
@@ -235,12 +248,19 @@ class FeatureArray(Form):
 
     def reopen(self, out: Path) -> Iterator[Row]:
         try:
-            ids = json.loads(ids_file(out).read_text(encoding="utf-8"))
+            ids = json.loads(ids_file(out).read_text(encoding="utf-8"))["ids"]
             features = np.load(out, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{out} cannot be resumed ({error}); remove it, or leave --resume out") from error
         for key, each in zip(ids, features, strict=True):
             yield {"id": key, "image": key, "features": np.array(each)}
+
+    def job(self, out: Path) -> Job | None:
+        try:
+            found = json.loads(ids_file(out).read_text(encoding="utf-8"))
+            return {name: value for name, value in found.items() if name != "ids"}
+        except (OSError, ValueError, AttributeError):
+            return None  # which reading the rows says better
 
 
 def ids_file(out: Path) -> Path:
@@ -264,7 +284,7 @@ def parquet() -> Any:
 
 
 PREDICTIONS: tuple[Form, ...] = (PredictionParquet(), JsonLines())
-FEATURES: tuple[Form, ...] = (FeatureArray(), FeatureParquet())
+FEATURES: tuple[Form, ...] = (FeatureParquet(), FeatureArray())
 
 
 def form_of(out: str, wanted: str | None, forms: Sequence[Form]) -> Form:

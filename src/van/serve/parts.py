@@ -54,7 +54,8 @@ class Parts:
         self._shape: tuple[int, ...] | None = None
         self._waiting: list[Row] = []
         self._bytes, self._since = 0, time.monotonic()
-        self._open(dict(job), resume)
+        self._job: dict[str, Any] = json.loads(json.dumps(job))  # as it comes back from a file
+        self._open(self._job, resume)
 
     def _open(self, job: dict[str, Any], resume: bool) -> None:
         if not self.folder.parent.is_dir():
@@ -95,27 +96,32 @@ class Parts:
 
     def _resume(self, job: dict[str, Any]) -> None:
         """Take over what is there; images without a result are done again."""
-        try:
-            earlier = json.loads((self.folder / JOB).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            earlier = job
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.folder / JOB} cannot be read ({error}); give another --out") from error
-        if changed := [name for name in sorted({*job, *earlier}) if job.get(name) != earlier.get(name)]:
+        finished = self.file is not None and self.file.is_file() and not self.parts()
+        earlier = self.form.job(self.out) if finished else self._begun_with()
+        names = sorted({*job, *(earlier or {})}) if earlier is not None else []
+        if changed := [name for name in names if job.get(name) != (earlier or {}).get(name)]:
             raise ConfigError(
-                f"{self.out} was begun with another {changed[0]} ({earlier.get(changed[0])}, now "
+                f"{self.out} was begun with another {changed[0]} ({(earlier or {}).get(changed[0])}, now "
                 f"{job.get(changed[0])}); give the same, or another --out"
             )
         for path in self.folder.iterdir():
             if is_temporary(path, r"part-\d+\.\w+"):
                 path.unlink()
-        if self.file is not None and self.file.is_file() and not self.parts():
-            self._take_apart(self.file)
+        if finished:
+            self._take_apart(self.out)
         for part in self.parts():
             rows = list(self.form.ids(part))
             if not all(good for _, good in rows):
                 self.form.remove_failures(part)
             self.done |= {key for key, good in rows if good}
+
+    def _begun_with(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / JOB).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.folder / JOB} cannot be read ({error}); give another --out") from error
 
     def _take_apart(self, file: Path) -> None:
         """Make parts of the file that an earlier run finished."""
@@ -194,7 +200,7 @@ class Parts:
         """Make the file that was asked for of the parts, which then go; a folder of parts stays one."""
         parts = self.parts()
         if self.file is not None and parts:
-            self.form.join(parts, self.file, order)
+            self.form.join(parts, self.file, order, self._job)
             shutil.rmtree(self.folder)
         self.close()
 
