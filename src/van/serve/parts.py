@@ -198,6 +198,7 @@ class Parts:
 
     def finish(self, order: Sequence[str]) -> None:
         """Make the file that was asked for of the parts, which then go; a folder of parts stays one."""
+        self.commit()
         parts = self.parts()
         if self.file is not None and parts:
             self.form.join(parts, self.file, order, self._job)
