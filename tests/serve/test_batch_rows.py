@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from van.cli import main
 from van.errors import ConfigError, DataError
 from van.images.preprocess import Preprocess
 from van.inference.session import open_session
-from van.serve import batch_job
+from van.serve import batch_job, stores
 from van.serve.batch_job import LocalRunner, LostRowsError, run_job
 from van.serve.batch_work import PredictWork, arrow_results, results_of
 from van.serve.image_row import ImageRow, arrow_table, rows_of
@@ -223,6 +224,15 @@ class TestCommands:
         assert after[:5] == before
         assert len(after) == 6
 
+    def test_a_folder_of_parquet_files_is_predicted_one_of_images_stays_one(self, photos, checkpoint, capsys):
+        table(photos / "metadata.parquet", ["a.png"])
+        assert main(["predict", str(checkpoint), "photos", "--out", "p.csv"]) == 0
+        (photos.parent / "data").mkdir()
+        table(photos.parent / "data" / "a.parquet", [encoded(0)], key=["zero"])
+        assert main(["predict", str(checkpoint), "data", "--id-column", "key", "--out", "parts"]) == 0
+        (part,) = (photos.parent / "parts").glob("*.parquet")
+        assert pq.read_table(part)["id"].to_pylist() == ["zero"]
+
     def test_embed_writes_an_array_and_its_ids(self, photos, checkpoint, capsys):
         (photos / "2bad.png").write_bytes(b"nothing")
         assert main(["embed", str(checkpoint), "photos", "--stage", "2", "--pool", "none", "--out", "f.npy"]) == 1
@@ -257,3 +267,24 @@ class TestCommands:
         assert says in said
         assert said.count("\n") == 1
         assert sorted(photos.parent.iterdir()) == before
+
+    @pytest.mark.parametrize(
+        ("missing", "arguments"),
+        [
+            ("ray", ["photos", "--ray", "--out", "p.jsonl"]),
+            ("pyarrow", ["photos", "--out", "p.parquet"]),
+            ("pyarrow", ["t.parquet", "--out", "p.jsonl"]),
+            ("pyarrow", ["s3://bucket/photos", "--out", "p.jsonl"]),
+        ],
+    )
+    def test_a_missing_extra_is_named(self, photos, checkpoint, capsys, monkeypatch, missing, arguments):
+        table(photos.parent / "t.parquet", ["photos/0.png"])
+        for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, missing, None)  # importing it raises ImportError
+        stores._store.cache_clear()
+        assert main(["predict", str(checkpoint), *arguments]) == 2
+        said = capsys.readouterr().err
+        assert f"{missing} is needed" in said
+        assert "pip install 'visual-attention-network[ray]'" in said
+        assert said.count("\n") == 1

@@ -39,13 +39,14 @@ def add_batch_arguments(parser: Any) -> None:
 
 
 def is_parquet_input(options: Any) -> bool:
-    """Whether a path names a Parquet file, an address, or a folder with Parquet files in it."""
+    """Whether a path names a Parquet file, an address, or a folder with Parquet files in it and no images."""
+    from ..inference.predictor import find_images
     from ..serve.stores import is_address
 
     for path in map(str, options.paths):
         if is_address(path) or path.lower().endswith(".parquet"):
             return True
-        if Path(path).is_dir() and next(Path(path).rglob("*.parquet"), None) is not None:
+        if Path(path).is_dir() and any(Path(path).glob("*.parquet")) and not find_images([path])[0]:
             return True
     return False
 

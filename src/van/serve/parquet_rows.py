@@ -67,9 +67,9 @@ def parquet_rows(path: str, *, image_column: str, id_column: str | None) -> tupl
 
     Raises ConfigError for a column that is not there or cannot hold images, DataError for a file that cannot be read.
     """
-    import pyarrow
-
     with _opened(path) as file:
+        from pyarrow import types
+
         schema, name = file.schema_arrow, text_of(path)
         for column in (image_column, *([id_column] if id_column else [])):
             if column not in schema.names:
@@ -78,7 +78,7 @@ def parquet_rows(path: str, *, image_column: str, id_column: str | None) -> tupl
                 raise ConfigError(f"{name} has no column {column!r}; give {option} with one of: {known}")
         kind = schema.field(image_column).type
         ids = _ids(file, name, id_column)
-        if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+        if types.is_string(kind) or types.is_large_string(kind):
             paths = file.read(columns=[image_column]).column(0).to_pylist()
             pairs = zip(ids, paths, strict=True)
             return [ImageRow(key, each or key, each or None, None if each else b"") for key, each in pairs], []

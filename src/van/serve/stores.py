@@ -58,9 +58,9 @@ def files_in(address: str) -> Iterator[str]:
 
     Raises DataError where nothing is there, or the store does not answer.
     """
+    place = place_of(address)
     from pyarrow import fs
 
-    place = place_of(address)
     try:
         kind = place.files.get_file_info(place.path).type
         if kind == fs.FileType.File:
