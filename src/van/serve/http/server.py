@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...errors import ConfigError
 from .app import create_app
-from .logs import LogHandler
+from .logs import JsonLog, LogHandler
 from .problems import MEDIA_TYPE, Problem
 from .service import Service
 
@@ -27,6 +27,7 @@ BACKLOG = 2048
 _HEADERS_S = 10.0  # for the first request of a connection to begin
 _KEEP_ALIVE_S = 15
 _TICK_S = 0.05
+_GRACE_S = 0.3  # for a client that connected just before the socket closed
 _ENDING_S = 1.0  # that new requests are still refused in words, so that whoever routes them can take note
 
 
@@ -63,7 +64,7 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, int
 
     Raises what opening the models raised.
     """
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels decides
+    _log_warnings(service.log)
     for name in ("uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [LogHandler(service.log)], False
@@ -81,6 +82,17 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, int
     _Server(config, service, ready, interruptible).run([sock])
     if service.failed is not None:
         raise service.failed
+
+
+def _log_warnings(log: JsonLog) -> None:
+    """Warnings as lines of the log, but for those of PIL, which are of what clients sent."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> None:
+        log.write("warning", message=" ".join(str(message).split())[:500])
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels decides
+    warnings.showwarning = show
 
 
 class _Server(uvicorn.Server):
@@ -134,6 +146,13 @@ class _Protocol(H11Protocol):
     def _close_if_nothing_came(self) -> None:
         if self.cycle is None:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Let a client that has just connected have its refusal in words; others as uvicorn does."""
+        if self.cycle is None:
+            self.loop.call_later(_GRACE_S, self._close_if_nothing_came)
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         problem = Problem(400, "bad-request", "this is no HTTP request that can be understood; send HTTP/1.1")
