@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from types import FrameType
@@ -25,7 +26,8 @@ from .service import Service
 
 BACKLOG = 2048
 _HEADERS_S = 10.0  # for the first request of a connection to begin
-_KEEP_ALIVE_S = 15
+_KEEP_ALIVE_S = 75  # longer than proxies keep theirs, or they would send into a connection that is closing
+_MOST_FILES = 65_536  # descriptors, one per connection
 _TICK_S = 0.05
 _GRACE_S = 0.3  # for a client that connected just before the socket closed
 _ENDING_S = 1.0  # that new requests are still refused in words, so that whoever routes them can take note
@@ -65,6 +67,7 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, int
     Raises what opening the models raised.
     """
     _log_warnings(service.log)
+    _allow_connections()
     for name in ("uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [LogHandler(service.log)], False
@@ -82,6 +85,18 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, int
     _Server(config, service, ready, interruptible).run([sock])
     if service.failed is not None:
         raise service.failed
+
+
+def _allow_connections() -> None:
+    """As many open connections as this process may have at most; many systems begin with 1,024."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _log_warnings(log: JsonLog) -> None:
