@@ -486,7 +486,8 @@ def test_two_requests_in_one_packet_are_both_answered(served):
         sock.sendall(whole(JSON_BODY) + request_bytes("/v1/models", method="GET"))
         answers = b""
         while b'"models"' not in answers:
-            assert (found := sock.recv(65536))
+            found = sock.recv(65536)
+            assert found
             answers += found
     assert answers.count(b"HTTP/1.1 200") == 2
 
