@@ -214,7 +214,7 @@ def test_a_checkpoint_that_is_none_ends_every_worker_with_one_error(tmp_path, wo
 
 
 @pytest.mark.long
-def test_what_is_no_http_is_a_problem_and_a_silent_connection_is_harmless(checkpoint):
+def test_what_is_no_http_is_a_problem_and_silent_connections_are_closed(checkpoint):
     with running(checkpoint) as (_, port), socket.create_connection(("127.0.0.1", port)) as silent:
         with socket.create_connection(("127.0.0.1", port)) as rude:
             rude.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
@@ -222,5 +222,10 @@ def test_what_is_no_http_is_a_problem_and_a_silent_connection_is_harmless(checkp
         assert answer.startswith(b"HTTP/1.1 400")
         assert b"application/problem+json" in answer
         assert post(port, picture())[0] == 200
+        slow = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        slow.request("GET", "/healthz")
+        slow.getresponse().read()
+        slow.sock.sendall(b"GET /health")  # and no more
         silent.settimeout(20)
+        assert slow.sock.recv(1) == b""
         assert silent.recv(1) == b""  # the server closed it

@@ -25,7 +25,7 @@ from .problems import MEDIA_TYPE, Problem
 from .service import Service
 
 BACKLOG = 2048
-_HEADERS_S = 10.0  # for the first request of a connection to begin
+_HEADERS_S = 10.0  # for the headers of a request to arrive, from the connection or their first byte on
 _KEEP_ALIVE_S = 75  # longer than proxies keep theirs, or they would send into a connection that is closing
 _MOST_FILES = 65_536  # descriptors, one per connection
 _TICK_S = 0.05
@@ -152,20 +152,43 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._late = self.loop.call_later(_HEADERS_S, self._close_if_nothing_came)
+        self._late: asyncio.TimerHandle | None = None
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        """A request that has begun to arrive has to begin in full: one byte now and then keeps no connection."""
+        super().data_received(data)
+        if self._idle:
+            self._expect_request()
+        else:
+            self._expect_nothing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._late.cancel()
+        self._expect_nothing()
         super().connection_lost(exc)
 
-    def _close_if_nothing_came(self) -> None:
-        if self.cycle is None:
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _expect_request(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(_HEADERS_S, self._close_if_idle)
+
+    def _expect_nothing(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close_if_idle(self) -> None:
+        self._late = None
+        if self._idle:
             self.transport.close()
 
     def shutdown(self) -> None:
         """Let a client that has just connected have its refusal in words; others as uvicorn does."""
         if self.cycle is None:
-            self.loop.call_later(_GRACE_S, self._close_if_nothing_came)
+            self.loop.call_later(_GRACE_S, self._close_if_idle)
         else:
             super().shutdown()
 
