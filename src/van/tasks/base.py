@@ -23,6 +23,7 @@ from ..errors import ConfigError, UnknownNameError
 from .comparison import Comparison
 from .options import option
 from .results import Column as Column
+from .results import Finding as Finding
 from .results import Json as Json
 from .results import Output as Output
 from .results import ResultTable as ResultTable
