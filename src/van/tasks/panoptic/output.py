@@ -88,7 +88,7 @@ class PanopticPrediction(Output):
         return entry
 
     def to_json(self) -> dict[str, Json]:
-        """As `to_dict`, with one `mask` for all segments: their ids as base64 text of a PNG, 0 where nothing is known."""
+        """As `to_dict`, with one `mask`: the ids of segments as base64 text of a PNG, 0 where nothing is known."""
         return self._entry() | {"mask": index_base64(self.segment_ids)}
 
     def _entry(self) -> dict[str, Json]:
