@@ -8,7 +8,9 @@ Shapes: H height, W width, K classes.
 
 from __future__ import annotations
 
+import base64
 import colorsys
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -59,12 +61,23 @@ def save_index(path: str | Path, mask: np.ndarray, palette: Palette | None = Non
 
     Raises DataError for values that a PNG cannot hold.
     """
-    image = _index_image(mask)
+    _save_png(path, _coloured(_index_image(mask), palette))
+
+
+def index_base64(mask: np.ndarray, palette: Palette | None = None) -> str:
+    """The PNG that `save_index` writes as base64 text, for JSON; raises what it raises."""
+    file = io.BytesIO()
+    _coloured(_index_image(mask), palette).save(file, format="PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _coloured(image: Image.Image, palette: Palette | None) -> Image.Image:
+    """An image of class numbers, with the palette's colours where its mode can have them."""
     if palette is not None and image.mode == "L":
         colours = np.zeros((256, 3), np.uint8)  # all of them: PIL packs a shorter palette's pixels into fewer bits
         colours[: len(palette)] = np.asarray(palette, np.uint8)[:256]
         image.putpalette(colours.tobytes())  # turns the mode into "P"
-    _save_png(path, image)
+    return image
 
 
 def colorize(mask: np.ndarray, palette: Palette) -> np.ndarray:

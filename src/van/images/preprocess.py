@@ -8,7 +8,9 @@ Shapes: C channels (1 or 3), H height, W width.
 from __future__ import annotations
 
 import functools
+import io
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -176,6 +178,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
             return image.size
     except Exception:  # as in read_image
         return 0, 0
+
+
+def declared_pixels(content: bytes) -> int | None:
+    """Pixels that the header of an image file declares, however many, without decoding it; None for no image."""
+    try:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            return image.width * image.height
+    except Image.DecompressionBombError as error:  # PIL goes no further than the number
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        return int(found[1]) if found else 2 * (Image.MAX_IMAGE_PIXELS or 0) + 1
+    except Exception:  # as in read_image
+        return None
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -15,7 +16,7 @@ from ..errors import DataError
 from ..files import why_no_path
 from ..images.sources import URL, ImageSource, source_of
 from ..tasks import Task, parse_options
-from ..tasks.base import Output
+from ..tasks.base import Output, Processor
 from ..tasks.classification.output import Prediction as Prediction
 from ..tasks.segmentation.output import MaskPrediction as MaskPrediction
 from .batch_backoff import BatchBackoff
@@ -36,6 +37,25 @@ class Failure:
 
     image: str
     reason: str
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image that is ready for the network, or the reason why it cannot be used.
+
+    source: where it came from. content: what the processor made of it. processor: what makes its result.
+    error: what went wrong, None for an image that can be run.
+    """
+
+    source: ImageSource
+    content: Any = field(repr=False)
+    processor: Processor[Any, Any] = field(repr=False)
+    error: Exception | None = None
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the image cannot be used; None when it can."""
+        return None if self.error is None else Failure(self.source.name, reason_of(self.error))
 
 
 class Predictor:
@@ -120,45 +140,86 @@ class Predictor:
         """
         if isinstance(image, list | tuple):
             return [_or_raise(result) for result in self.predict_many(image)]
-        source = source_of(image, 0, exif=self.exif)
-        return _or_raise(next(self._results([(source, self._prepared(source))])))
+        prepared = self.prepare(image)
+        if prepared.error is not None:
+            raise prepared.error
+        return _or_raise(next(self._results([prepared])))
 
     def predict_many(self, images: Iterable[Picture]) -> Iterator[Output | Failure]:
         """One result, or Failure for an image that cannot be used, per image and in order."""
-        waiting: list[tuple[ImageSource, Any]] = []
+        waiting: list[PreparedImage] = []
         ahead = 2 * self._run.batch_size if self.processor.batched else _AHEAD
         sources = (source_of(image, number, exif=self.exif) for number, image in enumerate(images))
-        for each in in_order(self._prepared, sources, workers=self.workers, ahead=ahead):
-            waiting.append(each)
+        for source, found in in_order(self._content, sources, workers=self.workers, ahead=ahead):
+            waiting.append(self._prepared(source, found))
             if len(waiting) >= self._run.batch_size:
                 yield from self._results(waiting)
                 waiting = []
         yield from self._results(waiting)
 
-    def _prepared(self, source: ImageSource) -> Any:
+    def prepare(self, image: Picture, number: int = 0) -> PreparedImage:
+        """Read an image and make it ready for `run`: for threads that read while another one runs the network.
+
+        An image that cannot be used is prepared as well: `run` gives its Failure.
+        number: what to call an image without a name by, as `image 3`.
+        """
+        source = source_of(image, number, exif=self.exif)
+        try:
+            return self._prepared(source, self._content(source))
+        except Exception as error:
+            return self._prepared(source, error)
+
+    def run(self, prepared: Sequence[PreparedImage]) -> list[Output | Failure]:
+        """One result per prepared image, in order; a Failure never keeps the others from theirs.
+
+        Images of this predictor and of its copies that list other numbers of classes (`listing`) run together.
+        """
+        return list(self._results(prepared))
+
+    def listing(self, top: int) -> Predictor:
+        """A copy on the same engine whose predictions list `top` classes, all where there are fewer.
+
+        Raises ConfigError below 1, and for a task whose results list no classes, but for the default.
+        """
+        kind = self.task.predict_options
+        options: Any = parse_options(kind, {"top": top}, task=self.task, name=self.opened.name)
+        if "top" not in {each.name for each in fields(kind)}:
+            return self
+        made = copy.copy(self)
+        made.opened = replace(self.opened, options=replace(self.opened.options or options, top=top))  # type: ignore[type-var]
+        made.processor = made.opened.processor()
+        return made
+
+    def _content(self, source: ImageSource) -> Any:
         return self.processor.prepare(source.open())
 
-    def _results(self, waiting: Sequence[tuple[ImageSource, Any]]) -> Iterator[Output | Failure]:
-        """Results of prepared images; an exception in place of one becomes a Failure."""
-        raw = iter(self._raw([found for _, found in waiting if not isinstance(found, Exception)]))
-        for source, found in waiting:
-            result = found if isinstance(found, Exception) else next(raw)
+    def _prepared(self, source: ImageSource, found: Any) -> PreparedImage:
+        """Of what `_content` gave, or of the exception in its place."""
+        if isinstance(found, Exception):
+            return PreparedImage(source, None, self.processor, found)
+        return PreparedImage(source, found, self.processor)
+
+    def _results(self, waiting: Sequence[PreparedImage]) -> Iterator[Output | Failure]:
+        """Results of prepared images, made when they are asked for."""
+        raw = iter(self._raw([each.content for each in waiting if each.error is None]))
+        for each in waiting:
+            result = next(raw) if each.error is None else each.error
             try:
                 if isinstance(result, Exception):
-                    yield Failure(source.name, reason_of(result))
+                    yield Failure(each.source.name, reason_of(result))
                 else:
-                    yield self.processor.output(result, found, source)
+                    yield each.processor.output(result, each.content, each.source)
             except DataError as error:
-                yield Failure(source.name, reason_of(error))
+                yield Failure(each.source.name, reason_of(error))
 
-    def _raw(self, prepared: Sequence[Any]) -> list[Any]:
+    def _raw(self, contents: Sequence[Any]) -> list[Any]:
         """A raw result per image, or the DataError of one that cannot be run."""
         try:
-            return self._run(prepared) if prepared else []
+            return self._run(contents) if contents else []
         except DataError as error:  # of one image: the others are none the worse
-            if len(prepared) == 1:
+            if len(contents) == 1:
                 return [error]
-            return [each for one in prepared for each in self._raw([one])]
+            return [each for one in contents for each in self._raw([one])]
 
 
 def find_images(patterns: Iterable[str | Path]) -> tuple[list[Path], list[Failure]]:

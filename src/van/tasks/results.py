@@ -23,6 +23,10 @@ class Output(ABC):
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values, "image" first."""
 
+    def to_json(self) -> dict[str, Json]:
+        """`to_dict` with all of the result, for whoever has no file of it: masks too, as base64 text of index PNGs."""
+        return self.to_dict()
+
     @abstractmethod
     def draw(self) -> Image.Image:
         """The image with the result on it, RGB; raises DataError where the image cannot be read again."""

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ...images import rle
-from ...images.label_maps import Palette, save_overlay
+from ...images.label_maps import Palette, index_base64, save_overlay
 from ..base import Column, Json, Output, ResultTable, Row, Table
 from .drawing import draw_objects
 from .found import Found
@@ -86,6 +86,14 @@ class ObjectPrediction(Output):
             for each, mask in zip(objects, self.found.masks, strict=True):
                 each["mask"] = mask.to_json()
         return {"image": self.image, "size": [*self.found.size], "objects": objects}
+
+    def to_json(self) -> dict[str, Json]:
+        """As `to_dict`; the `mask` of an object is base64 text of a PNG, 1 where the object is."""
+        entry = self.to_dict()
+        for i, each in enumerate(entry["objects"]):
+            if self.found.masks is not None:  # one at a time: all of them would be a picture's size each
+                each["mask"] = index_base64(rle.decode([self.found.masks[i]], self.found.size)[0])
+        return entry
 
     def draw(self, *, score_threshold: float | None = None, opacity: float | None = None) -> Image.Image:
         """The image with boxes, names, scores, and masks where there are any.

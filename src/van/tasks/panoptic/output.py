@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ...images import rle
-from ...images.label_maps import Palette, overlay, save_overlay, with_legend
+from ...images.label_maps import Palette, index_base64, overlay, save_overlay, with_legend
 from ..base import Column, Json, Output, ResultTable, Row, Table
 from ..coco.drawing import draw_segments, readable, scaled, scaled_map
 from .metric import Segmented
@@ -74,20 +74,18 @@ class PanopticPrediction(Output):
 
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values; masks as run lengths as COCO's result files have them."""
-        masks = rle.encode(np.stack([self.segment_ids == each.id for each in self.segments])) if self.segments else []
-        segments = [
-            {
-                "id": each.id,
-                "label": each.label,
-                "index": each.index,
-                "score": each.score,
-                "thing": each.thing,
-                "area": each.area,
-                "mask": mask.to_json(),
-            }
-            for each, mask in zip(self.segments, masks, strict=True)
-        ]
-        return {"image": self.image, "size": [*self.segment_ids.shape], "segments": segments}
+        entry, found = self._entry(), self.segments
+        masks = rle.encode(np.stack([self.segment_ids == each.id for each in found])) if found else []
+        for each, mask in zip(entry["segments"], masks, strict=True):
+            each["mask"] = mask.to_json()
+        return entry
+
+    def to_json(self) -> dict[str, Json]:
+        """As `to_dict`, with one `mask`: the ids of segments as base64 text of a PNG, 0 where nothing is known."""
+        return self._entry() | {"mask": index_base64(self.segment_ids)}
+
+    def _entry(self) -> dict[str, Json]:
+        return {"image": self.image, "size": [*self.segment_ids.shape], "segments": [*map(asdict, self.segments)]}
 
     def overlay(self, opacity: float | None = None, *, legend: bool = True) -> Image.Image:
         """The image with its segments in the colours of their classes, outlined, and a legend at the right.

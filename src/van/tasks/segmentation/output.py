@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from ...images.label_maps import Palette, overlay, save_index, save_overlay
+from ...images.label_maps import Palette, index_base64, overlay, save_index, save_overlay
 from ..base import Column, Json, Output, ResultTable, Row, Table
 
 OVERLAY, MASK = "-overlay.png", "-mask.png"
@@ -47,6 +47,10 @@ class MaskPrediction(Output):
         """JSON-ready values; the mask and the picture are not among them."""
         classes = [{"class": label, "index": number, "share": share} for label, number, share in self.shares]
         return {"image": self.image, "size": [*self.mask.shape], "classes": classes}
+
+    def to_json(self) -> dict[str, Json]:
+        """As `to_dict`, with `mask`: class numbers as base64 text of a PNG in the palette's colours."""
+        return self.to_dict() | {"mask": index_base64(self.mask, self.palette)}
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{label} {share:.1%}" for label, _, share in self.shares[:5])
