@@ -1,5 +1,6 @@
 """The demo page in headless Chromium: what a user does with it, by mouse, by keyboard and on a phone."""
 
+import io
 import os
 import shutil
 import signal
@@ -9,9 +10,11 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 from exported import picture, segmenter
 from networks import tiny
+from PIL import Image
 
 import van
 from van.configs.metadata import ModelMetadata
@@ -82,7 +85,9 @@ def page(browser, address, request):
     page = context.new_page()
     page.set_default_timeout(20_000)
     strangers, errors = [], []
-    page.on("request", lambda each: None if each.url.startswith((address, "data:", "blob:")) else strangers.append(each.url))
+    page.on(
+        "request", lambda each: None if each.url.startswith((address, "data:", "blob:")) else strangers.append(each.url)
+    )
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     page.get_by_text("Add an image").wait_for()
@@ -100,6 +105,12 @@ def upload(page, path):
 def stack(page, number=0):
     """What the picture of a panel looks like."""
     return page.locator(".van-stack").nth(number).screenshot()
+
+
+def difference(one, other):
+    """Mean difference of two screenshots' pixels, 0 … 255."""
+    first, second = (Image.open(io.BytesIO(each)).convert("RGB") for each in (one, other))
+    return np.abs(np.asarray(first, np.float32) - np.asarray(second.resize(first.size), np.float32)).mean()
 
 
 def explained(page):
@@ -142,7 +153,8 @@ def test_the_segmentation_is_painted_with_the_chosen_opacity(page, folder):
     assert len(set(seen)) == 3
     page.get_by_label("Image", exact=True).check()
     page.wait_for_function("document.documentElement.dataset.vanView == 'image'")
-    assert stack(page, 1) == seen[0]
+    assert difference(stack(page, 1), seen[0]) < 3
+    assert difference(seen[1], seen[0]) > 10
 
 
 def test_the_stage_slider_shows_other_attention(page, folder):
@@ -186,7 +198,9 @@ def test_the_page_works_by_keyboard_alone(page):
     def tab_to(text):
         for _ in range(40):
             page.keyboard.press("Tab")
-            script = "(e => [e.innerText, e.ariaLabel, e.closest('label')?.innerText].join(' '))(document.activeElement)"
+            script = (
+                "(e => [e.innerText, e.ariaLabel, e.closest('label')?.innerText].join(' '))(document.activeElement)"
+            )
             if text in page.evaluate(script):
                 return
         raise AssertionError(f"{text} is not reached")

@@ -22,9 +22,7 @@ def picture(width, height):
 
 def mask_prediction():
     mask = np.array([[2, 2, 0], [2, 1, 0]])
-    return MaskPrediction(
-        image="x", picture=picture(3, 2), mask=mask, classes=("sky", "road", "tree"), palette=PALETTE
-    )
+    return MaskPrediction(image="x", picture=picture(3, 2), mask=mask, classes=("sky", "road", "tree"), palette=PALETTE)
 
 
 def object_prediction(masks=True):

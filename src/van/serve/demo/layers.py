@@ -22,8 +22,9 @@ LOSSLESS = 512  # up to which layers are exact
 class Layer:
     """A picture of the stack.
 
-    view: when it is shown, a key of `page.VIEWS`, or "" for always. alt: what it shows, "" where another says so.
-    fades: whether it is shown with the chosen opacity. stage: of the attention, 0 for others.
+    view: when it is shown: a key of `page.VIEWS`, "explained" for both views of explanations, "" for always. alt: what it
+    shows, "" where another says so. fades: whether it is shown with the chosen opacity. stage: of the attention, 0 for
+    others.
     """
 
     view: str
@@ -50,9 +51,10 @@ def layers(answer: Answer) -> Iterator[Layer]:
         if painted is not None and painted.tobytes() != ground.tobytes():
             yield Layer("result", painted, "", fades=True)
     if explanation is not None:
+        yield Layer("explained", explanation.draw_cam(0.0), "")
         text = f"Grad-CAM of {name}: where the image speaks for {explanation.label}"
         yield Layer("cam", explanation.draw_cam(1.0), text, fades=True)
-        for stage in range(1, len(explanation.attention) + 1):
+        for stage in explanation.stages:
             text = f"large kernel attention of {name} in stage {stage}"
             yield Layer("attention", explanation.draw_attention(stage, 1.0), text, fades=True, stage=stage)
 

@@ -40,7 +40,7 @@ def _stack(answer: Answer) -> str:
     width, height = answer.image.size
     images = "".join(
         f'<img src="{layer.address}" alt="{_safe(layer.alt)}" data-layer="{layer.view or "image"}"'
-        f'{f" data-stage={layer.stage}" if layer.stage else ""}{" data-fades" if layer.fades else ""}>'
+        f"{f' data-stage={layer.stage}' if layer.stage else ''}{' data-fades' if layer.fades else ''}>"
         for layer in layers(answer)
     )
     return f'<div class="van-stack" style="--width:{width};--height:{height}">{images}</div>'
