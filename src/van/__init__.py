@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor
     from .models import convert, create_model, info, list_models, load, optimize, save
+    from .tools.explain import explain
     from .train import train
 
 # Where each public name lives.
@@ -30,6 +31,7 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "convert": "models",
     "create_model": "models",
+    "explain": "tools.explain",
     "export": "exporting",
     "info": "models",
     "list_models": "configs.catalog",
@@ -51,6 +53,7 @@ __all__ = [
     "convert",
     "create_model",
     "evaluate",
+    "explain",
     "export",
     "info",
     "list_models",
