@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor
     from .models import convert, create_model, info, list_models, load, optimize, save
+    from .tools.explain import explain
     from .train import train
 
 # Where each public name lives.
@@ -32,6 +33,7 @@ _HOMES = {
     "convert": "models",
     "create_model": "models",
     "embed": "inference.embed",
+    "explain": "tools.explain",
     "export": "exporting",
     "info": "models",
     "list_models": "configs.catalog",
@@ -54,6 +56,7 @@ __all__ = [
     "create_model",
     "embed",
     "evaluate",
+    "explain",
     "export",
     "info",
     "list_models",

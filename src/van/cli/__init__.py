@@ -29,6 +29,8 @@ VERBS = {
     "export": ("export", "export to ONNX, OpenVINO or torch.export, and prove that it computes the same"),
     "bench": ("bench", "measure how fast a network is on this CPU, in torch, ONNX Runtime, OpenVINO and int8"),
     "tune": ("tune", "measure the fastest blocks of the GPU kernels on this machine, and keep them"),
+    "serve": ("serve", "serve models over HTTP, with dynamic batches and bounds on everything"),
+    "demo": ("demo", "try models on images in the browser: labels, masks, attention, two side by side"),
     "verify-weights": ("verify_weights", "download the published weights and check them (network)"),
 }
 

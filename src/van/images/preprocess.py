@@ -8,7 +8,9 @@ Shapes: C channels (1 or 3), H height, W width.
 from __future__ import annotations
 
 import functools
+import io
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -95,6 +97,14 @@ class Preprocess:
         left, top = (round(pixels / 2) for pixels in left_over)
         return image.crop((left, top, left + width, top + height))
 
+    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of what `crop` leaves of an image, in its own pixels."""
+        across, down = resized(self, width, height)
+        left, top = round((across - self.size[1]) / 2), round((down - self.size[0]) / 2)  # as in `crop`
+        scale_x, scale_y = width / across, height / down
+        right, bottom = left + self.size[1], top + self.size[0]
+        return left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
+
     def with_overrides(self, **overrides: Any) -> Preprocess:
         """A copy with fields replaced; None keeps a field, an unknown field raises UnknownNameError."""
         _known_fields(overrides)
@@ -176,6 +186,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
             return image.size
     except Exception:  # as in read_image
         return 0, 0
+
+
+def declared_pixels(content: bytes) -> int | None:
+    """Pixels that the header of an image file declares, however many, without decoding it; None for no image."""
+    try:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            return image.width * image.height
+    except Image.DecompressionBombError as error:  # PIL goes no further than the number
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        return int(found[1]) if found else 2 * (Image.MAX_IMAGE_PIXELS or 0) + 1
+    except Exception:  # as in read_image
+        return None
 
 
 def upright(image: Image.Image) -> Image.Image:

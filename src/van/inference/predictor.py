@@ -182,7 +182,7 @@ class Predictor:
         Raises ConfigError below 1, and for a task whose results list no classes, but for the default.
         """
         kind = self.task.predict_options
-        options = parse_options(kind, {"top": top}, task=self.task, name=self.opened.name)
+        options: Any = parse_options(kind, {"top": top}, task=self.task, name=self.opened.name)
         if "top" not in {each.name for each in fields(kind)}:
             return self
         made = copy.copy(self)

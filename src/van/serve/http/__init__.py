@@ -1,0 +1,1 @@
+"""`van serve`: an HTTP service with dynamic batches, bounded in bytes, pixels, images, memory and time."""
