@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ...errors import ConfigError, VanError
+from ...errors import ConfigError, DataError
 from ...inference.predictor import Predictor
 from ...tools.explain import Explainer
 from ...tools.quickstart import FOLDER, MODEL
@@ -71,10 +72,11 @@ def warmed_up(name: str, predictor: Predictor, image: Image.Image) -> DemoModel:
     paints = predictor(image).overlay(legend=False) is not None
     try:
         explainer = Explainer(predictor)
-        stages = len(explainer(image).attention)
-    except VanError as error:
+        with contextlib.suppress(DataError):  # of this image, in which nothing may be found
+            explainer(image)
+    except ConfigError as error:
         return DemoModel(name=name, predictor=predictor, explainer=None, unexplained=str(error), paints=paints)
-    return DemoModel(name=name, predictor=predictor, explainer=explainer, paints=paints, stages=stages)
+    return DemoModel(name=name, predictor=predictor, explainer=explainer, paints=paints, stages=len(explainer.stages))
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

@@ -91,7 +91,7 @@ def show(
     if not upload or not upload.get("path"):
         yield WELCOME
         return
-    chosen = [models[name] for name in dict.fromkeys(names) if name in models]
+    chosen = [models[name] for name in dict.fromkeys(names) if name is not None and name in models]
     try:
         name = str(upload.get("orig_name") or "the image")
         picture = read_upload(str(upload["path"]), name, limits, exif=exif)
