@@ -59,6 +59,7 @@ def test_models_say_what_the_page_can_show(classifies, segments):
     assert (classifies.paints, classifies.stages) == (False, 4)
     assert (segments.paints, segments.stages) == (True, 4)
     assert classifies.kind == "classifier, torch"
+    assert (classifies.stage, segments.stage) == (2, 3)  # 32 pixels: maps of 8, 4, 2 and 1 a side; 64: of 16, 8, 4, 2
 
 
 def test_a_classifier_lists_five_classes(tmp_path):
