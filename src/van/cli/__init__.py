@@ -23,6 +23,7 @@ VERBS = {
     "report": ("report", "show a training run as one HTML page: curves, confusion matrix, worst images, recipe"),
     "eval": ("eval", "evaluate checkpoints: top-1, top-5, mIoU, per-class table, confusion matrix"),
     "predict": ("predict", "label images, folders of images and globs; segmenters paint them"),
+    "explain": ("explain", "show what an answer is based on: Grad-CAM, attention maps, effective receptive field"),
     "doctor": ("doctor", "check a data set before training, and report what is wrong with it"),
     "convert": ("convert", "convert a checkpoint to another format and verify the result"),
     "export": ("export", "export to ONNX, OpenVINO or torch.export, and prove that it computes the same"),
