@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import VanError, VanNotice
     from .exporting import export, quantize
     from .hosts import register
+    from .inference.embed import embed
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor
     from .models import convert, create_model, info, list_models, load, optimize, save
@@ -31,6 +32,7 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "convert": "models",
     "create_model": "models",
+    "embed": "inference.embed",
     "explain": "tools.explain",
     "export": "exporting",
     "info": "models",
@@ -52,6 +54,7 @@ __all__ = [
     "VanNotice",
     "convert",
     "create_model",
+    "embed",
     "evaluate",
     "explain",
     "export",

@@ -306,3 +306,43 @@ class TestFindImages:
 def test_a_prediction_is_a_value():
     one = Prediction(image="a", top=(("cat", 1, 0.75), ("dog", 0, 0.25)))
     assert (one.label, one.index, one.probability) == ("cat", 1, 0.75)
+
+
+IMAGES = tuple(np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3), np.uint8))
+
+
+class TestPrepared:
+    """What services use: images prepared in threads of their own, run together."""
+
+    def test_prepared_images_give_what_a_call_gives(self, model):
+        predictor = van.Predictor(model)
+        prepared = [predictor.prepare(image) for image in IMAGES]
+        assert [each.top for each in predictor.run(prepared)] == [each.top for each in predictor(list(IMAGES))]
+
+    def test_a_bad_image_is_a_failure_in_its_place(self, model):
+        predictor = van.Predictor(model)
+        good, bad = predictor.prepare(IMAGES[0]), predictor.prepare(b"nothing", 7)
+        first, failed, last = predictor.run([good, bad, good])
+        assert first.label == last.label == predictor(IMAGES[0]).label
+        assert isinstance(failed, Failure)
+        assert failed == bad.failure
+        assert failed.image == "image 7"
+        assert good.failure is None
+
+    def test_nothing_prepared_gives_nothing(self, model):
+        assert van.Predictor(model).run([]) == []
+
+    def test_images_that_list_other_numbers_of_classes_run_together(self, model):
+        predictor = van.Predictor(model, batch_size=2)
+        runs = []
+        model.register_forward_hook(lambda module, inputs, output: runs.append(len(inputs[0])))
+        prepared = [each.prepare(IMAGES[0]) for each in (predictor, predictor.listing(1))]
+        assert [len(each.top) for each in predictor.run(prepared)] == [5, 1]
+        assert runs == [2]
+
+    def test_listing_of_the_default_lists_so_many_whatever_the_predictor_does(self, model):
+        assert len(van.Predictor(model, top=2).listing(5)(IMAGES[0]).top) == 5
+
+    def test_listing_nothing_is_refused(self, model):
+        with pytest.raises(ConfigError, match="top is 0"):
+            van.Predictor(model).listing(0)

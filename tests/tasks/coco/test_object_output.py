@@ -1,5 +1,6 @@
 """What models of objects and segments give: values, entries of files, and pictures."""
 
+import base64
 import csv
 import io
 import json
@@ -31,6 +32,10 @@ def prediction(boxes=((40, 60, 240, 260), (300, 100, 480, 380)), labels=(0, 1), 
     )
 
 
+def png(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
 def pixels(image, left, top):
     return np.asarray(image)[top, left].tolist()
 
@@ -53,6 +58,15 @@ class TestObjects:
         first = entry["objects"][0]
         assert [first[name] for name in ("label", "index", "box")] == ["cat", 0, [40, 60, 240, 260]]
         assert np.array_equal(rle.decode([Rle.read(first["mask"])], SIZE)[0], prediction().masks[0])
+
+    def test_whoever_has_no_file_gets_each_mask_as_a_png(self):
+        entry = json.loads(json.dumps(prediction().to_json()))
+        for each, mask in zip(entry["objects"], prediction().masks, strict=True):
+            assert np.array_equal(png(each["mask"]), mask)
+        without = prediction().to_dict() | {
+            "objects": [{**each, "mask": 0} for each in prediction().to_dict()["objects"]]
+        }
+        assert entry | {"objects": [{**each, "mask": 0} for each in entry["objects"]]} == without
 
     def test_rows_of_csv(self):
         rows = ObjectResults().rows(prediction().to_dict())
@@ -136,6 +150,14 @@ def segmented():
 
 
 class TestSegments:
+    def test_whoever_has_no_file_gets_the_ids_as_a_png(self):
+        entry = json.loads(json.dumps(segmented().to_json()))
+        assert np.array_equal(png(entry["mask"]), segmented().segment_ids)
+        assert entry["segments"] == [
+            {name: value for name, value in each.items() if name != "mask"}
+            for each in segmented().to_dict()["segments"]
+        ]
+
     def test_values(self):
         first, second = segmented().segments
         assert (first.id, first.label, first.index, first.score, first.thing, first.area) == (

@@ -27,7 +27,14 @@ def create_app(service: Service) -> FastAPI:
         yield
         await service.close()
 
-    app = FastAPI(title=_TITLE, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=_TITLE,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # its page comes from the net
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.service = service
     for each in (predict, open_inference, health):
         app.include_router(each.router(service))

@@ -128,7 +128,8 @@ class _Exchange:
     async def refuse(self, problem: Problem) -> None:
         """Send a problem, once the body has been read or its client was given the time to send it."""
         self.record.problem = problem.kind
-        if self._unread and not await self._drained():
+        closing = "Connection" in problem.headers  # a slow client has had its time
+        if self._unread and (closing or not await self._drained()):
             problem.headers["Connection"] = "close"
         content = json.dumps(problem.to_dict()).encode()
         headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(content)), **problem.headers}

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from ... import __version__
@@ -27,7 +27,7 @@ from .problems import Problem
 from .service import Service
 from .settings import Settings
 from .uploads import Upload, check_count, check_image, check_json, clean_name, decoded, json_object
-from .work import handle, predicted, together
+from .work import answer, handle, predicted, together
 
 TENSOR, ENCODED, RESULTS = "images", "encoded", "results"
 _MOST_ID = 128  # characters of a request's id
@@ -72,7 +72,7 @@ def router(service: Service) -> APIRouter:
         return JSONResponse({"name": lane.name, "ready": True})
 
     @routes.post("/v2/models/{name}/infer", **schemas.V2_INFER)
-    async def infer(request: Request, name: str) -> JSONResponse:
+    async def infer(request: Request, name: str) -> Response:
         lane = service.lane(name)
         if _BINARY in request.headers:
             raise Problem(415, "binary-tensors", f"the binary form ({_BINARY}) is not offered; send tensors as JSON")
@@ -90,7 +90,7 @@ def router(service: Service) -> APIRouter:
         outputs = await handle(request, service, lane, parse, lambda each: len(each.images), run)
         lane.metrics.done(len(asked[0].images), 0)
         named = {} if asked[0].id is None else {"id": asked[0].id}
-        return JSONResponse({"model_name": lane.name, "model_version": "1", **named, "outputs": outputs})
+        return await answer(service, {"model_name": lane.name, "model_version": "1", **named, "outputs": outputs})
 
     return routes
 

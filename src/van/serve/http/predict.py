@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Query, Request, Response
 
 from ...errors import ConfigError
 from ...inference.predictor import Predictor
@@ -16,7 +15,7 @@ from .lane import Lane, Timing
 from .problems import Problem
 from .service import Service
 from .uploads import Upload, uploads_of
-from .work import handle, predicted
+from .work import answer, handle, predicted
 
 _DEFAULT_TOP = 5
 
@@ -30,7 +29,7 @@ def router(service: Service) -> APIRouter:
         request: Request,
         model: Annotated[str | None, Query(description="name of a model; default: the first")] = None,
         top: Annotated[int | None, Query(ge=1, description="classes to list per image, of classifiers")] = None,
-    ) -> JSONResponse:
+    ) -> Response:
         lane = service.lane(model)
         predictor = _listing(lane, top)
         content_type = request.headers.get("content-type", "")
@@ -45,12 +44,12 @@ def router(service: Service) -> APIRouter:
         lane.metrics.done(len(entries) - len(bad), len(bad))
         if len(bad) == len(entries):
             raise _nothing_good(entries)
-        return JSONResponse({"model": lane.name, "results": entries})
+        return await answer(service, {"model": lane.name, "results": entries})
 
     @routes.get("/v1/models", **schemas.MODELS)
-    async def models() -> JSONResponse:
+    async def models() -> Response:
         service.lane(None)  # raises while there are none
-        return JSONResponse({"models": [describe(lane) for lane in service.lanes.values()]})
+        return await answer(service, {"models": [describe(lane) for lane in service.lanes.values()]})
 
     return routes
 

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from types import FrameType
@@ -19,14 +20,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...errors import ConfigError
 from .app import create_app
-from .logs import LogHandler
+from .logs import JsonLog, LogHandler
 from .problems import MEDIA_TYPE, Problem
 from .service import Service
 
 BACKLOG = 2048
-_HEADERS_S = 10.0  # for the first request of a connection to begin
-_KEEP_ALIVE_S = 15
+_HEADERS_S = 10.0  # for the headers of a request to arrive, from the connection or their first byte on
+_KEEP_ALIVE_S = 75  # longer than proxies keep theirs, or they would send into a connection that is closing
+_MOST_FILES = 65_536  # descriptors, one per connection
 _TICK_S = 0.05
+_GRACE_S = 0.3  # for a client that connected just before the socket closed
 _ENDING_S = 1.0  # that new requests are still refused in words, so that whoever routes them can take note
 
 
@@ -63,7 +66,8 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, int
 
     Raises what opening the models raised.
     """
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels decides
+    _log_warnings(service.log)
+    _allow_connections()
     for name in ("uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [LogHandler(service.log)], False
@@ -81,6 +85,29 @@ def run(service: Service, sock: socket.socket, ready: Callable[[], None], *, int
     _Server(config, service, ready, interruptible).run([sock])
     if service.failed is not None:
         raise service.failed
+
+
+def _allow_connections() -> None:
+    """As many open connections as this process may have at most; many systems begin with 1,024."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _log_warnings(log: JsonLog) -> None:
+    """Warnings as lines of the log, but for those of PIL, which are of what clients sent."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> None:
+        log.write("warning", message=" ".join(str(message).split())[:500])
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels decides
+    warnings.showwarning = show
 
 
 class _Server(uvicorn.Server):
@@ -125,15 +152,45 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._late = self.loop.call_later(_HEADERS_S, self._close_if_nothing_came)
+        self._late: asyncio.TimerHandle | None = None
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        """A request that has begun to arrive has to begin in full: one byte now and then keeps no connection."""
+        super().data_received(data)
+        if self._idle:
+            self._expect_request()
+        else:
+            self._expect_nothing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._late.cancel()
+        self._expect_nothing()
         super().connection_lost(exc)
 
-    def _close_if_nothing_came(self) -> None:
-        if self.cycle is None:
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _expect_request(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(_HEADERS_S, self._close_if_idle)
+
+    def _expect_nothing(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close_if_idle(self) -> None:
+        self._late = None
+        if self._idle:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Let a client that has just connected have its refusal in words; others as uvicorn does."""
+        if self.cycle is None:
+            self.loop.call_later(_GRACE_S, self._close_if_idle)
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         problem = Problem(400, "bad-request", "this is no HTTP request that can be understood; send HTTP/1.1")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from ...inference.predictor import Predictor, PreparedImage
 from .admission import overloaded
@@ -56,6 +57,17 @@ async def handle(
                 record.queued_ms, record.run_ms = 1000 * timing.queued_s, 1000 * timing.run_s
     finally:
         service.requests -= 1
+
+
+async def answer(service: Service, content: dict[str, Any]) -> Response:
+    """A response of JSON; it is written in a thread, for masks and tensors are long."""
+    text = await asyncio.get_running_loop().run_in_executor(service.bodies, _json, content)
+    return Response(text, media_type="application/json")
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace")  # a lone surrogate, of a name that was no UTF-8, as JSON escapes it
 
 
 async def _threaded(service: Service, function: Callable[[bytes], Body], body: bytes) -> Body:

@@ -126,6 +126,7 @@ class _Supervisor:
         self.pause_s = min(2 * self.pause_s, _LONGEST_WAIT_S)
 
     def _end(self) -> None:
+        self.sock.close()  # or clients would still be let in once the workers have closed theirs
         for worker in self.workers:
             worker.process.terminate()  # SIGTERM
         until = time.monotonic() + self.job.settings.timeout_s + _KILL_S
