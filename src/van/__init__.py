@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from .errors import VanError, VanNotice
     from .exporting import export, quantize
     from .hosts import register
+    from .inference.embed import embed
     from .inference.evaluate import evaluate
     from .inference.predictor import Predictor
     from .models import convert, create_model, info, list_models, load, optimize, save
+    from .tools.explain import explain
     from .train import train
 
 # Where each public name lives.
@@ -30,6 +32,8 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "convert": "models",
     "create_model": "models",
+    "embed": "inference.embed",
+    "explain": "tools.explain",
     "export": "exporting",
     "info": "models",
     "list_models": "configs.catalog",
@@ -50,7 +54,9 @@ __all__ = [
     "VanNotice",
     "convert",
     "create_model",
+    "embed",
     "evaluate",
+    "explain",
     "export",
     "info",
     "list_models",

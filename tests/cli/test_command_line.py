@@ -178,9 +178,9 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            (["predict", "C", "I", "--out", "x.parquet"], ".txt, .json, .jsonl, .ndjson, .csv, or --format"),
+            (["predict", "C", "I", "--out", "x.xls"], ".txt, .json, .jsonl, .ndjson, .csv, or --format"),
             (["predict", "C", "I", "--out", "x"], "a name without a suffix is no format"),
-            (["predict", "C", "I", "--format", "parquet"], "known: table, json, jsonl, csv"),
+            (["predict", "C", "I", "--format", "xls"], "known: table, json, jsonl, csv"),
             (["eval", "C", "--data", "digits", "--json", "x.parquet"], "name it *.json"),
             (["eval", "C", "--data", "digits", "--csv", "x.parquet"], "name it *.csv"),
             (["eval", "C", "--data", "digits", "--confusion", "x.jpg"], "name it *.png"),

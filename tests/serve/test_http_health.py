@@ -104,6 +104,15 @@ def test_an_error_of_ours_is_a_500_whose_log_has_the_id(client, monkeypatch):
     ]
 
 
+def test_images_that_fail_together_are_run_one_by_one():
+    model = classifier()
+    model.register_forward_pre_hook(lambda module, inputs: 1 / 0 if len(inputs[0]) > 1 else None)
+    with serving({"tiny": model}, latency_ms=20_000) as client:
+        images = [(str(n), picture(n)) for n in range(4)]
+        results = client.post("/v1/predict", files=fields(*images)).json()["results"]
+        assert [each["label"] for each in results] == [client.opened["tiny"](data).label for _, data in images]
+
+
 def test_a_network_that_fails_is_a_500_and_the_service_goes_on():
     model = classifier()
     failing = [True]

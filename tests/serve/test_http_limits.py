@@ -129,8 +129,29 @@ def test_a_client_that_goes_away_frees_its_place():
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         sent = asked(client, headers, [body], gone=lambda: client.service.places.taken == 1)
         assert sent == []
-        assert client.service.places.taken == 0
+        assert client.service.places.taken == client.service.requests == 0
         held.go.set()
+
+
+def test_what_waits_for_a_client_that_went_away_does_not_run():
+    held = Held()
+    with serving({"held": held.model}, latency_ms=1e6) as client:
+        before = len(held.runs)
+        held.go.clear()
+        statuses = []
+        first = threading.Thread(
+            target=lambda: statuses.append(client.post("/v1/predict", files=fields(("a", picture()))).status_code)
+        )
+        first.start()
+        wait_until(lambda: len(held.runs) == before + 1)
+        body = b'{"images": [{"data": "' + base64_of(picture()).encode() + b'"}]}'
+        lane = client.service.lanes["held"]
+        decoded = lambda: (lane.admission.pending, lane.admission.unprepared) == (2, 0)  # noqa: E731
+        asked(client, [(b"content-type", b"application/json")], [body], gone=decoded)
+        held.go.set()
+        first.join()
+    assert statuses == [200]
+    assert len(held.runs) == before + 1
 
 
 def asked(client, headers, parts, *, ends=True, gone=None):

@@ -23,12 +23,14 @@ VERBS = {
     "report": ("report", "show a training run as one HTML page: curves, confusion matrix, worst images, recipe"),
     "eval": ("eval", "evaluate checkpoints: top-1, top-5, mIoU, per-class table, confusion matrix"),
     "predict": ("predict", "label images, folders of images and globs; segmenters paint them"),
+    "embed": ("embed", "features of images, of any stage of a backbone: one array, or Parquet"),
     "doctor": ("doctor", "check a data set before training, and report what is wrong with it"),
     "convert": ("convert", "convert a checkpoint to another format and verify the result"),
     "export": ("export", "export to ONNX, OpenVINO or torch.export, and prove that it computes the same"),
     "bench": ("bench", "measure how fast a network is on this CPU, in torch, ONNX Runtime, OpenVINO and int8"),
     "tune": ("tune", "measure the fastest blocks of the GPU kernels on this machine, and keep them"),
     "serve": ("serve", "serve models over HTTP, with dynamic batches and bounds on everything"),
+    "demo": ("demo", "try models on images in the browser: labels, masks, attention, two side by side"),
     "verify-weights": ("verify_weights", "download the published weights and check them (network)"),
 }
 

@@ -21,8 +21,8 @@ BATCH_SIZE = 32
 SHARED = "what several kinds of models take, each in its way"
 
 
-def add_inference_arguments(parser: Any) -> None:
-    """Device, precision, batches, EMA."""
+def add_inference_arguments(parser: Any, *, trust: bool = True) -> None:
+    """Device, precision, batches, EMA; trust: also what concerns exported files."""
     parser.add_argument(
         "--batch-size", type=int, default=BATCH_SIZE, help="images at a time; halved when memory runs out"
     )
@@ -31,9 +31,10 @@ def add_inference_arguments(parser: Any) -> None:
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
     parser.add_argument("--optimize", action="store_true", help="fold and optimise the network first")
-    parser.add_argument(
-        "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
-    )
+    if trust:
+        parser.add_argument(
+            "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
+        )
     parser.add_argument(
         "--ignore-exif", action="store_true", help="pixels as stored, not turned: published protocols for ImageNet"
     )

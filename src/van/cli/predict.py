@@ -4,6 +4,9 @@ A classifier labels each image. A segmenter writes an overlay with a legend and 
 (default: segmentation/). Detectors, instance and panoptic segmenters draw what they find into --out (default:
 objects/, panoptic/), or list it in a file: --out found.json, found.csv. A bad image is reported and skipped; exit code
 1 when some failed, 2 when none could be done.
+
+Batch jobs: --ray runs on one or many machines; images may be in Parquet files and object stores (s3://…), results go
+into --out NAME.parquet, NAME.jsonl or a folder of parts, one row per image, masks included.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from ..files import fitting_stem
+from .batch import add_batch_arguments, check_device, find_inputs, is_parquet_input, refuse_batch_options, run_batch
 from .inference import BATCH_SIZE, TaskArguments, add_inference_arguments, add_task_arguments, command_line
 from .output import check_writable, progress_bar, say
 from .results import COMPLAINTS, FORMATS, SUFFIXES, Earlier, Results, result_format
@@ -28,25 +32,35 @@ if TYPE_CHECKING:
 def add_arguments(parser: Any) -> None:
     """Options of `van predict`."""
     parser.add_argument("checkpoint", help="a checkpoint file, folder, hub id, published weights, or exported file")
-    parser.add_argument("paths", nargs="+", help="images, folders, globs such as 'photos/**/*.jpg'")
+    parser.add_argument(
+        "paths", nargs="+", help="images, folders, globs such as 'photos/**/*.jpg', Parquet files, addresses (s3://…)"
+    )
     add_task_arguments(parser, "predict_options")
-    parser.add_argument("--format", help=f"{', '.join(FORMATS)} (default: by the suffix of --out, else table)")
+    parser.add_argument("--format", help=f"{', '.join(FORMATS)}, parquet (default: by the suffix of --out, else table)")
     parser.add_argument(
         "--out",
         help=f"write into this file ({', '.join(SUFFIXES)}), do not print; all but classifiers: the folder of the "
         "pictures (segmenters: nothing else)",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="leave out what an earlier run wrote into --out (.jsonl, .csv, a folder)"
+        "--resume",
+        action="store_true",
+        help="leave out what an earlier run wrote into --out (.jsonl, .csv, .parquet, a folder)",
     )
     parser.add_argument("--classes", help="names of the classes: a text or JSON file in their order, or imagenet-1k")
     add_inference_arguments(parser)
+    add_batch_arguments(parser)
 
 
 def run(options: Any) -> int:
     """Predict; print or write results as they come; name bad images on stderr."""
     from ..inference.predictor import find_images
 
+    parquet = is_parquet_input(options)
+    if options.ray is None:
+        refuse_batch_options(options, parquet=parquet)
+    if options.ray is not None or parquet or is_parquet_output(options):
+        return _run_batch(options)
     session = _open(options)
     table = session.task.results
     place = _Folder(options, table) if _draws(table, options.out) else _Entries(options, table)
@@ -71,11 +85,32 @@ def run(options: Any) -> int:
     return 1 if results.failures else 0
 
 
+def is_parquet_output(options: Any) -> bool:
+    """Whether Parquet is to be written, which batch jobs do."""
+    return options.format == "parquet" or str(options.out or "").lower().endswith(".parquet")
+
+
+def _run_batch(options: Any) -> int:
+    from ..serve.batch_work import PredictWork
+    from ..serve.part_forms import PREDICTIONS, form_of
+
+    check_device(options)
+    if options.out is None:
+        raise ConfigError(
+            "a batch job writes into a file or a folder of parts; give --out NAME.parquet, NAME.jsonl or a folder"
+        )
+    form = form_of(options.out, options.format, PREDICTIONS)
+    given = {"batch_size": options.batch_size, "workers": options.workers, "exif": not options.ignore_exif}
+    work = PredictWork(_predictor(_open(options), options).opened, **given)
+    return run_batch(options, work, find_inputs(options), form, keep_failures=True)
+
+
 def _open(options: Any) -> Session:
     from ..inference.session import open_session
 
-    names = ("device", "precision", "ema", "optimize", "trust")
+    names = ("precision", "ema", "optimize", "trust")
     chosen = {name: getattr(options, name) for name in names}
+    chosen["device"] = "cpu" if options.ray is not None else options.device
     return open_session(options.checkpoint, **chosen, parse=TaskArguments(options, "predict_options"))
 
 

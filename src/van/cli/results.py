@@ -38,7 +38,7 @@ def result_format(out: str | None, wanted: str | None) -> str:
     """One of FORMATS: as wanted, else by the suffix of the file; raises ConfigError for a suffix that means none."""
     if wanted is not None:
         if wanted not in FORMATS:
-            raise UnknownNameError.of("format", wanted, FORMATS)
+            raise UnknownNameError.of("format", wanted, (*FORMATS, "parquet"))
         return wanted
     suffix = Path(out or "").suffix.lower()
     if out is None or (not suffix and is_stream(Path(out))):

@@ -80,6 +80,12 @@ def _coloured(image: Image.Image, palette: Palette | None) -> Image.Image:
     return image
 
 
+def color_of(palette: Palette, index: int) -> Colour:
+    """The colour of a class; a palette that is too short begins again."""
+    red, green, blue = palette[index % len(palette)]
+    return int(red), int(green), int(blue)
+
+
 def colorize(mask: np.ndarray, palette: Palette) -> np.ndarray:
     """(H, W) class numbers to (H, W, 3) uint8 colours; values outside the palette (ignored ones) are black."""
     table = np.zeros((max(256, len(palette), int(mask.max(initial=0)) + 1), 3), np.uint8)

@@ -97,6 +97,14 @@ class Preprocess:
         left, top = (round(pixels / 2) for pixels in left_over)
         return image.crop((left, top, left + width, top + height))
 
+    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of what `crop` leaves of an image, in its own pixels."""
+        across, down = resized(self, width, height)
+        left, top = round((across - self.size[1]) / 2), round((down - self.size[0]) / 2)  # as in `crop`
+        scale_x, scale_y = width / across, height / down
+        right, bottom = left + self.size[1], top + self.size[0]
+        return left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
+
     def with_overrides(self, **overrides: Any) -> Preprocess:
         """A copy with fields replaced; None keeps a field, an unknown field raises UnknownNameError."""
         _known_fields(overrides)

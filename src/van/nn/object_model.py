@@ -108,3 +108,12 @@ def panoptic(
     Registered for each configuration: `panoptic.register`. Raises ConfigError for a configuration without.
     """
     raise ConfigError(f"{with_article(config.noun)} ({type(config).__name__}) gives no panoptic segments")
+
+
+@singledispatch
+def class_scores(config: ObjectConfig, raw: Mapping[str, Tensor]) -> Tensor:
+    """The best score of each class in the raw outputs of one image, (K,), differentiable; -inf where none was found.
+
+    Registered for each configuration: `class_scores.register`. Raises ConfigError for a configuration without.
+    """
+    raise ConfigError(f"{with_article(config.noun)} ({type(config).__name__}) has no scores of classes")

@@ -1,1 +1,1 @@
-"""What runs where others ask for it: the HTTP service, the demo page, batch jobs. All on the Predictor."""
+"""HTTP service, demo page and batch jobs, all on the Predictor."""

@@ -23,6 +23,7 @@ from ..errors import ConfigError, UnknownNameError
 from .comparison import Comparison
 from .options import option
 from .results import Column as Column
+from .results import Finding as Finding
 from .results import Json as Json
 from .results import Output as Output
 from .results import ResultTable as ResultTable
@@ -108,6 +109,21 @@ class DataSet(Protocol[Target_co]):
 # ---- pixels in, results out
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WholeView:
+    """An image as a single input of the network.
+
+    array: (C, h, w) float32, as the network gets it. picture: the image, RGB. extent: (height, width) of the part of the
+    array that is filled, from the top left; the rest is padding. box: left, top, right, bottom of what fills it, in
+    pixels of the picture.
+    """
+
+    array: np.ndarray
+    picture: Image.Image
+    extent: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+
 class Processor(ABC, Generic[Prepared, Raw]):
     """The one place where pixels become inputs, and raw outputs become results.
 
@@ -125,6 +141,13 @@ class Processor(ABC, Generic[Prepared, Raw]):
     @abstractmethod
     def inputs(self, image: Image.Image) -> Iterator[np.ndarray]:
         """What the network gets of an image, lazily: arrays (C, H, W) float32, one, or one per tile, scale and flip."""
+
+    def whole(self, image: Image.Image) -> WholeView:
+        """The image as one input, whatever tiles and views `inputs` makes of it: what explanations are of.
+
+        Raises ConfigError for a task that makes none.
+        """
+        raise ConfigError(f"{type(self).__name__} makes no single input of a whole image, so it cannot be explained")
 
     @abstractmethod
     def run(self, engine: Engine, prepared: Sequence[Prepared]) -> list[Raw]:
@@ -341,6 +364,17 @@ class Task(ABC):
     def network(self, model: nn.Module, subject: Subject, options: object) -> nn.Module:
         """What to run of a model, by the options with `network`."""
         return model
+
+    def class_scores(self, config: ModelConfig, raw: Mapping[str, Tensor]) -> Tensor:
+        """Score of every class, (K,), by which an explanation is made: differentiable, -inf for a class not found.
+
+        raw: the network's outputs for one image. Raises ConfigError for a task that has no such scores.
+        """
+        raise ConfigError(f"{self.noun}s have no scores of classes that could be explained")
+
+    def main_class(self, config: ModelConfig, raw: Mapping[str, Tensor]) -> int:
+        """The class that is explained unless another is asked for; `raw` as in `class_scores`."""
+        return int(self.class_scores(config, raw).argmax())
 
     def takes_images(self, subject: Subject) -> bool:
         """Whether images can be made inputs of a model."""

@@ -14,8 +14,22 @@ Json = Any  # dict, list, str, float, int, bool or None, nested
 Row = tuple[str | int | float | None, ...]
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A part of a result: what it is, how much of it, 0 … 1, and its colour in pictures, None where it has none."""
+
+    label: str
+    score: float
+    color: tuple[int, int, int] | None = None
+
+
 class Output(ABC):
-    """What a network gives for one image. image: its path, or a description of an image in memory."""
+    """What a network gives for one image.
+
+    image: its path, or a description of an image in memory. measure: what the scores of its findings are.
+    """
+
+    measure: ClassVar[str] = "score"
 
     image: str
 
@@ -30,6 +44,19 @@ class Output(ABC):
     @abstractmethod
     def draw(self) -> Image.Image:
         """The image with the result on it, RGB; raises DataError where the image cannot be read again."""
+
+    def overlay(self, opacity: float | None = None, *, legend: bool = True) -> Image.Image | None:
+        """The image with the result painted over it; None for a result that has no place in the image.
+
+        opacity: of what is painted, from 0 (the image) to 1 (the colours alone); None: the result's own. Lines and
+        letters are always drawn in full. legend: names of the colours at the right, where letters do not name them.
+        """
+        return None
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The parts of the result, the most important first; with their colours they are the legend of `overlay`."""
+        found = self.leading()
+        return () if found is None else (Finding(found[0], found[2]),)
 
     def leading(self) -> tuple[str, int, float] | None:
         """The class that stands out, as (name, number, score 0 … 1); None for a task without such a class."""

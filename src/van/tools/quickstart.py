@@ -23,6 +23,7 @@ from ..files import printable
 if TYPE_CHECKING:
     from ..tasks.classification.output import Prediction
 
+FOLDER, MODEL = Path("quickstart"), "model.safetensors"
 SHOWN = 40  # digits in the picture, mistakes first
 FILES = 8  # digits that are written to files and predicted from them
 
@@ -30,7 +31,7 @@ FILES = 8  # digits that are written to files and predicted from them
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the quickstart and print its figures; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m van.tools.quickstart", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", default="quickstart", help="folder for the results (default: quickstart)")
+    parser.add_argument("--out", default=str(FOLDER), help="folder for the results (default: quickstart)")
     parser.add_argument("--epochs", type=int, help="fewer, to be done sooner (default: the recipe's)")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin on a busy machine slow it tenfold
@@ -57,7 +58,7 @@ def quickstart(out: Path, *, epochs: int | None = None) -> Path:
         recipe = recipe.with_options(**{"trainer.epochs": epochs})
     print(f"training {recipe.model.name} on scikit-learn's handwritten digits, {recipe.trainer.epochs} epochs")
     folder = run(recipe)
-    model = Path(shutil.copyfile(folder / "model.safetensors", out / "model.safetensors"))
+    model = Path(shutil.copyfile(folder / MODEL, out / MODEL))
     result = evaluate(model, "digits")
     scores = f"top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%, loss {result['loss']:.4f}"
     print(f"evaluated: {scores}, {result.count} digits")

@@ -65,11 +65,16 @@ class TorchEngine:
 
     def run_tensors(self, images: Tensor) -> dict[str, Tensor]:
         """As `run`; the outputs stay on the engine's device."""
+        with torch.inference_mode():
+            return self.outputs(images)
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """As `run_tensors`, but with gradients where the caller has them recorded."""
         if images.ndim != 4 or (self.in_chans and images.shape[1] != self.in_chans):
             expected = f"(N, {self.in_chans or 'C'}, H, W)"
             raise ConfigError(f"the engine got an array of shape {tuple(images.shape)}; this model expects {expected}")
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
-        with self._alone_at_first(tuple(images.shape)), torch.inference_mode(), autocast:
+        with self._alone_at_first(tuple(images.shape)), autocast:
             found = _raw(self.model)(images.to(self.device, **self._layout))
             return {name: each.float() for name, each in _named(found).items()}
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ...configs.dfine import LEVELS, DFineConfig
 from ...errors import ConfigError, MissingExtraError
 from ..backbone import Backbone
-from ..object_model import Detections, ObjectModel, Size, Target, detections
+from ..object_model import Detections, ObjectModel, Size, Target, class_scores, detections
 from .boxes import to_centers, to_corners
 from .deformable import DeformableAttention, Sampling
 from .dfine_init import reset, reset_classes, reset_decoder, reset_labels, zero
@@ -389,3 +389,9 @@ def _transformers() -> Any:
     except ImportError as error:
         raise MissingExtraError.of("transformers", "detection", "for D-FINE") from error
     return modeling_d_fine
+
+
+@class_scores.register
+def _(config: DFineConfig, raw: Mapping[str, Tensor]) -> Tensor:
+    """The largest logit of all queries."""
+    return raw["logits"][0].amax(0)

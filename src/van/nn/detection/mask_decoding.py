@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...configs.mask2former import InstanceMask2FormerConfig, Mask2FormerConfig, Mask2FormerFields
-from ..object_model import Detections, PanopticSegments, Size, detections, panoptic
+from ..object_model import Detections, PanopticSegments, Size, class_scores, detections, panoptic
 
 
 @detections.register
@@ -104,3 +104,9 @@ def _merge(config: Mask2FormerConfig, classes: Tensor, masks: Tensor, size: Size
     return PanopticSegments(
         segment_ids=ids, labels=tuple(label for label, _ in segments), scores=tuple(score for _, score in segments)
     )
+
+
+@class_scores.register
+def _(config: Mask2FormerFields, raw: Mapping[str, Tensor]) -> Tensor:
+    """The largest logarithm of a probability of all queries."""
+    return raw["class_logits"][0].log_softmax(-1)[:, :-1].amax(0)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...configs.mask_rcnn import CascadeMaskRCNNConfig, MaskRCNNConfig
 from ...errors import ConfigError
 from ..backbone import Backbone
-from ..object_model import Detections, Size, Target, detections
+from ..object_model import Detections, Size, Target, class_scores, detections
 from .pyramid import FeaturePyramid
 from .torchvision_call import TorchvisionDetector, require_one_target_each
 
@@ -162,3 +162,11 @@ def _(config: MaskRCNNConfig, raw: Mapping[str, Tensor], sizes: Sequence[Size]) 
         labels, scores, masks = (raw[name][i][kept] for name in ("labels", "scores", "masks"))
         images.append(Detections(boxes=boxes, labels=labels.long(), scores=scores, masks=masks, boxed=True))
     return images
+
+
+@class_scores.register
+def _(config: MaskRCNNConfig, raw: Mapping[str, Tensor]) -> Tensor:
+    """The score of the surest object of each class; most classes have none."""
+    scores, found = raw["scores"][0], raw["scores"][0] > 0
+    of_class = raw["labels"][0].long()[:, None] == torch.arange(config.num_classes, device=scores.device)  # (D, K)
+    return torch.where(of_class & found[:, None], scores[:, None], -torch.inf).amax(0)

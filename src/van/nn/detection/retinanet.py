@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...configs.retinanet import RetinaNetConfig
 from ..backbone import Backbone
-from ..object_model import Detections, Size, Target, detections
+from ..object_model import Detections, Size, Target, class_scores, detections
 from .anchors import ASPECT_RATIOS, LEVELS, OCTAVE, anchor_generator, anchors_of, centers_of
 from .assignment import by_overlap, by_statistics
 from .normalizer import mean_over_processes
@@ -316,3 +316,10 @@ def _best(config: RetinaNetConfig, levels: Sequence[Candidates]) -> Detections:
     boxes, scores, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))
     kept = batched_nms(boxes, scores, labels, config.nms_threshold)[: config.detections_per_image]
     return Detections(boxes=boxes[kept], labels=labels[kept], scores=scores[kept])
+
+
+@class_scores.register
+def _(config: RetinaNetConfig, raw: Mapping[str, Tensor]) -> Tensor:
+    """The largest logit of all places and anchors."""
+    maps = [raw[f"logits_p{level + 3}"] for level in range(LEVELS)]
+    return torch.cat([_places(x, config.num_classes)[0] for x in maps]).amax(0)

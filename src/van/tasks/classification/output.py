@@ -11,7 +11,7 @@ from PIL import Image
 from ...errors import DataError
 from ...images.preprocess import to_color
 from ...images.sources import ImageSource
-from ..base import Column, Json, Output, ResultTable, Row, Table
+from ..base import Column, Finding, Json, Output, ResultTable, Row, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,8 @@ class Prediction(Output):
     image: the path, or a description of an image in memory; label, index, probability: of the likeliest class.
     top: the likeliest classes, best first, as (label, index, probability). source: to read the image again.
     """
+
+    measure: ClassVar[str] = "probability"
 
     image: str
     top: tuple[tuple[str, int, float], ...]
@@ -44,6 +46,10 @@ class Prediction(Output):
     def leading(self) -> tuple[str, int, float]:
         """The likeliest class and its probability."""
         return self.top[0]
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The likeliest classes."""
+        return tuple(Finding(label, probability) for label, _, probability in self.top)
 
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values."""

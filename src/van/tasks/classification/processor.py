@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from ...errors import ConfigError, DataError
-from ...images.preprocess import Preprocess
+from ...images.preprocess import Preprocess, to_color
 from ...images.sources import ImageSource
-from ..base import Engine, Json, Processor, Subject
+from ..base import Engine, Json, Processor, Subject, WholeView
 from .meter import softmax
 from .output import Prediction
 
@@ -36,6 +36,15 @@ class ClassificationProcessor(Processor[np.ndarray, np.ndarray]):
 
     def inputs(self, image: Image.Image) -> Iterator[np.ndarray]:
         yield self.preprocess(image)
+
+    def whole(self, image: Image.Image) -> WholeView:
+        """The centre crop; pixels outside its box are not seen by the network."""
+        return WholeView(
+            array=self.preprocess(image),
+            picture=to_color(image, "RGB"),
+            extent=self.preprocess.size,
+            box=self.preprocess.crop_box(*image.size),
+        )
 
     def run(self, engine: Engine, prepared: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Logits (K,) of every image; raises ConfigError for a network that gives none."""

@@ -18,7 +18,7 @@ from .options import EvalOptions, PredictOptions, ViewOptions
 from .output import ClassificationResults
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from .evaluation import ClassificationEvaluator
     from .processor import ClassificationProcessor
@@ -59,6 +59,10 @@ class Classification(Task):
         own = subject.metadata.preprocess or Preprocess()
         stride = model.config.reductions[-1]
         return TestTimePool(model, pool_size=-(-min(own.size) // stride))  # side of the map at the training size
+
+    def class_scores(self, config: ModelConfig, raw: Mapping[str, Tensor]) -> Tensor:
+        """The logits."""
+        return raw["logits"][0]
 
     def processor(self, subject: Subject, options: object) -> ClassificationProcessor:
         from .processor import processor_of

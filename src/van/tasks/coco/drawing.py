@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...errors import ConfigError
 from ...files import printable
-from ...images.label_maps import Palette
+from ...images.label_maps import Palette, color_of
 from ...images.palettes import Color
 
 Rectangle: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
@@ -44,7 +44,7 @@ def draw_objects(
     """
     if not 0 <= opacity <= 1:
         raise ConfigError(f"opacity is {opacity}; expected 0 (image) to 1 (colours)")
-    colors = [_color(palette, label) for label in labels]
+    colors = [color_of(palette, label) for label in labels]
     factor = readable(image) if factor is None else factor
     image, boxes = scaled(image.convert("RGB"), factor), boxes * factor
     painted = image if masks is None else _with_masks(image, masks, colors, opacity)
@@ -89,11 +89,6 @@ def line_width(image: Image.Image) -> int:
 def letter_size(image: Image.Image) -> int:
     """Of the name of an object, pixels."""
     return max(_SMALLEST, min(_LARGEST, min(image.size) // 26))
-
-
-def _color(palette: Palette, label: int) -> Color:
-    red, green, blue = palette[label % len(palette)]
-    return red, green, blue
 
 
 def _with_masks(image: Image.Image, masks: np.ndarray, colors: Sequence[Color], opacity: float) -> Image.Image:

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ...images import rle
-from ...images.label_maps import Palette, index_base64, save_overlay
-from ..base import Column, Json, Output, ResultTable, Row, Table
+from ...images.label_maps import Palette, color_of, index_base64, save_overlay
+from ..base import Column, Finding, Json, Output, ResultTable, Row, Table
 from .drawing import draw_objects
 from .found import Found
 
@@ -75,6 +75,14 @@ class ObjectPrediction(Output):
         height, width = self.found.size
         return f"ObjectPrediction(image={self.image!r}, {height} x {width}: {_counted(self.labels) or 'nothing'})"
 
+    def findings(self) -> tuple[Finding, ...]:
+        """The objects that pictures show, the surest first."""
+        return tuple(
+            Finding(label, float(score), color_of(self.palette, int(index)))
+            for label, score, index in zip(self.labels, self.scores, self.indices, strict=True)
+            if score >= self.shown_from
+        )
+
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values; masks as run lengths as COCO's result files have them."""
         boxes, scores = self.boxes.tolist(), self.scores.tolist()
@@ -114,6 +122,10 @@ class ObjectPrediction(Output):
             masks=None if masks is None else rle.decode(masks, self.found.size),
             opacity=self.opacity if opacity is None else opacity,
         )
+
+    def overlay(self, opacity: float | None = None, *, legend: bool = True) -> Image.Image:
+        """As `draw`: names stand at the boxes, so there is no legend."""
+        return self.draw(opacity=opacity)
 
     def save(self, folder: Path, stem: str) -> dict[str, Json]:
         """Write the picture `<stem>-objects.png`; the entry names it."""

@@ -23,7 +23,7 @@ from ...images.preprocess import to_color
 from ...images.rle import Rle
 from ...images.sources import ImageSource
 from ...nn.object_model import Detections, detections
-from ..base import Engine, Json, Processor, Subject
+from ..base import Engine, Json, Processor, Subject, WholeView
 from .found import Found
 from .masks import enlarge, paste
 from .options import ObjectOptions, PictureOptions
@@ -70,6 +70,14 @@ class ImageProcessor:
         pixels = self.resizing.pixels(image)
         for scale, mirrored in self.views:
             yield np.ascontiguousarray(self.resizing.padded(self.view(pixels, scale, mirrored)).numpy())
+
+    def whole(self, image: Image.Image) -> WholeView:
+        """See Processor.whole: the first view."""
+        prepared = self.prepare(image)
+        height, width = prepared.first.shape[-2:]
+        array = np.ascontiguousarray(self.resizing.padded(prepared.first).numpy())
+        box = (0.0, 0.0, *map(float, prepared.picture.size))
+        return WholeView(array=array, picture=prepared.picture, extent=(height, width), box=box)
 
     def view(self, pixels: Tensor, scale: float, mirrored: bool) -> Tensor:
         """Normalised pixels (C, H, W) as one of the views, (C, h, w)."""

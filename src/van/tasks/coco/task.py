@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...configs.model_config import ModelConfig
 from .. import base
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
 from .options import EvalOptions, ObjectOptions, PredictOptions
 from .output import ObjectResults
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .evaluation import CocoEvaluation
     from .object_evaluation import ObjectEvaluator
     from .processor import ObjectProcessor
@@ -32,6 +36,12 @@ class ObjectTask(Task):
     def evaluation(self) -> type[CocoEvaluation]:
         """What an evaluation gives."""
         raise NotImplementedError
+
+    def class_scores(self, config: ModelConfig, raw: Mapping[str, Tensor]) -> Tensor:
+        """The best score of each class."""
+        from ...nn.object_model import class_scores
+
+        return class_scores(config, raw)
 
     def takes_images(self, subject: Subject) -> bool:
         from .resizing import takes_images

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ...images import rle
-from ...images.label_maps import Palette, index_base64, overlay, save_overlay, with_legend
-from ..base import Column, Json, Output, ResultTable, Row, Table
+from ...images.label_maps import Palette, color_of, index_base64, overlay, save_overlay, with_legend
+from ..base import Column, Finding, Json, Output, ResultTable, Row, Table
 from ..coco.drawing import draw_segments, readable, scaled, scaled_map
 from .metric import Segmented
 
@@ -71,6 +71,13 @@ class PanopticPrediction(Output):
         height, width = self.segment_ids.shape
         counted = _counted([each.label for each in self.segments])
         return f"PanopticPrediction(image={self.image!r}, {height} x {width}: {counted})"
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The segments, largest first: how sure each is, in the colour of its class."""
+        return tuple(
+            Finding(each.label, each.score, color_of(self.palette, each.index))
+            for each in sorted(self.segments, key=lambda each: -each.area)
+        )
 
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values; masks as run lengths as COCO's result files have them."""

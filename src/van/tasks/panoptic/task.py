@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,8 @@ from .options import EvalOptions, PredictOptions
 from .output import PanopticResults
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .evaluation import PanopticEvaluator
     from .processor import PanopticProcessor
     from .report import PanopticReport
@@ -31,6 +34,12 @@ class PanopticSegmentation(Task):
     eval_options: ClassVar[type[base.EvalOptions]] = EvalOptions
     results: ClassVar[ResultTable] = PanopticResults()
     data_help: ClassVar[str] = "'scenes', or a folder with COCO's panoptic JSON and PNG"
+
+    def class_scores(self, config: ModelConfig, raw: Mapping[str, Tensor]) -> Tensor:
+        """The best score of each class."""
+        from ...nn.object_model import class_scores
+
+        return class_scores(config, raw)
 
     def processor(self, subject: Subject, options: object) -> PanopticProcessor:
         from .processor import processor_of

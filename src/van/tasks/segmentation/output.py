@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from ...images.label_maps import Palette, index_base64, overlay, save_index, save_overlay
-from ..base import Column, Json, Output, ResultTable, Row, Table
+from ...images.label_maps import Palette, color_of, index_base64, overlay, save_index, save_overlay
+from ..base import Column, Finding, Json, Output, ResultTable, Row, Table
 
 OVERLAY, MASK = "-overlay.png", "-mask.png"
 _SHOWN = 5  # classes per picture
@@ -24,6 +24,8 @@ class MaskPrediction(Output):
     image: the path, or a description of an image in memory; picture: the image itself.
     mask: class numbers, (H, W). classes, palette: a name and a colour per class. opacity: of what is drawn and saved.
     """
+
+    measure: ClassVar[str] = "share of the pixels"
 
     image: str
     picture: Image.Image
@@ -42,6 +44,10 @@ class MaskPrediction(Output):
     def leading(self) -> tuple[str, int, float]:
         """The class with the most pixels, and its share of them."""
         return self.shares[0]
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The classes present, largest first; colours of the palette."""
+        return tuple(Finding(label, share, color_of(self.palette, number)) for label, number, share in self.shares)
 
     def to_dict(self) -> dict[str, Json]:
         """JSON-ready values; the mask and the picture are not among them."""

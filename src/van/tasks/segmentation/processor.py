@@ -22,11 +22,11 @@ from ...images.label_maps import Palette, default_palette
 from ...images.preprocess import IMAGENET, to_color
 from ...images.sources import ImageSource
 from ...nn.hamburger import factorisations, reseed_bases
-from ..base import Engine, Json, Processor, Subject
+from ..base import Engine, Json, Processor, Subject, WholeView
 from .inference import RECORDED, Inference, inference_of
 from .options import ViewOptions
 from .output import MaskPrediction
-from .views import inputs, normalized, predict
+from .views import inputs, normalized, predict, whole
 
 Masks = list[np.ndarray]  # (H, W) class numbers: of the network as it is, then of every draw of its bases
 
@@ -51,6 +51,13 @@ class SegmentationProcessor(Processor[Image.Image, Masks]):
     def inputs(self, image: Image.Image) -> Iterator[np.ndarray]:
         for each in inputs(image, self.inference):
             yield np.ascontiguousarray(each.numpy())
+
+    def whole(self, image: Image.Image) -> WholeView:
+        """At the first scale, smaller where the picture would be cut into windows to bound memory."""
+        array = whole(image, self.inference).numpy()
+        box = (0.0, 0.0, *map(float, image.size))
+        extent = (array.shape[1], array.shape[2])
+        return WholeView(array=array, picture=to_color(image, "RGB"), extent=extent, box=box)
 
     def run(self, engine: Engine, prepared: Sequence[Image.Image]) -> list[Masks]:
         """The masks of each picture; raises ConfigError for `seeds` of a network without bases."""

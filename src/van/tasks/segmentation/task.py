@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,7 @@ from .output import SegmentationResults
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from .evaluation import SegmentationEvaluator
     from .processor import SegmentationProcessor
@@ -45,6 +47,19 @@ class Segmentation(Task):
         from .processor import recorded_inference
 
         return {"inference": recorded_inference(subject), "ignore_index": IGNORE_INDEX}
+
+    def class_scores(self, config: ModelConfig, raw: Mapping[str, Tensor]) -> Tensor:
+        """The mean logit of each class over the pixels that are given to it; -inf for a class that gets none."""
+        import torch
+
+        logits = raw["logits"][0].flatten(1)  # (K, h w)
+        chosen = torch.nn.functional.one_hot(logits.argmax(0), len(logits)).T  # (K, h w)
+        count = chosen.sum(1)
+        return torch.where(count > 0, (logits * chosen).sum(1) / count.clamp(min=1), -torch.inf)
+
+    def main_class(self, config: ModelConfig, raw: Mapping[str, Tensor]) -> int:
+        """The class with the most pixels."""
+        return int(raw["logits"][0].argmax(0).flatten().bincount().argmax())
 
     def processor(self, subject: Subject, options: object) -> SegmentationProcessor:
         from .processor import processor_of

@@ -143,6 +143,16 @@ def inputs(image: Image.Image, inference: Inference) -> Iterator[Tensor]:
         yield from (normalized(crop, inference) for crop in crops)
 
 
+def whole(image: Image.Image, inference: Inference) -> Tensor:
+    """The picture at the first scale, in one piece: (C, h, w) float32, of at most `whole_limit_pixels`."""
+    array = _pixels(image, len(inference.mean))
+    scale = inference.scales[0]
+    height, width = inference.size(image.height, image.width, scale)
+    limit = inference.whole_limit_pixels or height * width
+    scale *= min(1.0, math.sqrt(limit / (height * width)))
+    return normalized(_seen(array, scale, False, inference), inference)
+
+
 def normalized(pixels: Tensor, inference: Inference) -> Tensor:
     """Pixels (C, H, W) uint8 as the network gets them, float32."""
     mean, std = torch.tensor((inference.mean, inference.std), dtype=torch.float32)[:, :, None, None] * 255
