@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 HOST = "127.0.0.1"
@@ -136,8 +136,7 @@ async def open_load(load: Load, *, rate: float, seconds: float, most: int, prefi
     free = [Connection(load, tally) for _ in range(most)]
     connections, sending = tuple(free), set[asyncio.Task[None]]()
 
-    async def one(number: int) -> None:
-        connection = free.pop()
+    async def one(connection: Connection, number: int) -> None:
         await connection.send(number, prefix)
         free.append(connection)
 
@@ -149,7 +148,7 @@ async def open_load(load: Load, *, rate: float, seconds: float, most: int, prefi
             if not free:
                 tally.late += 1
                 continue
-            task = asyncio.create_task(one(number))
+            task = asyncio.create_task(one(free.pop(), number))
             sending.add(task)
             task.add_done_callback(sending.discard)
         await asyncio.gather(*sending)
@@ -160,7 +159,7 @@ async def open_load(load: Load, *, rate: float, seconds: float, most: int, prefi
     return tally
 
 
-async def _timed(tally: Tally, work: asyncio.Future[list[None]] | object) -> None:
+async def _timed(tally: Tally, work: Awaitable[object]) -> None:
     wall, busy = time.perf_counter(), time.process_time()
-    await work  # type: ignore[misc]
+    await work
     tally.wall_s, tally.busy_s = time.perf_counter() - wall, time.process_time() - busy

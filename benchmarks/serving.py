@@ -4,16 +4,16 @@
 
 The service runs in a process of its own on 127.0.0.1, at a port that the system chooses, with random weights.
 
-throughput: images a second of the service with `--clients` clients, and of `Predictor.predict_many` in this process on
-the same encoded images with batches of `--max-batch`, in turn, so that a busy moment of the machine hits both; the ratio
-is the median over the rounds. Once with an image per request, once with `--max-batch`.
+throughput: images a second of the service with `--clients` clients, and of `Predictor.predict_many` in this process
+on the same encoded images with batches of `--max-batch`, in turn, so that a busy moment of the machine hits both; the
+ratio is the median over the rounds. Once with an image per request, once with `--max-batch`.
 overload: 4 times the images a second that were measured, for `--seconds`, one image per request, and no client heeds
 Retry-After. p99 of the accepted requests has to be within 3 times `--latency-ms`, and the memory flat.
 end: SIGTERM while the clients send. Each request has an id; one that the service's log has as accepted and whose client
 has no answer is lost.
 
 The client shares the cores with the service: its own processor time is printed, as a part of one core.
-Exit code 1 when an aim is missed.
+Exit code 1 when an aim is missed; --quick judges no times.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import itertools
 import json
 import os
 import signal
@@ -127,10 +128,10 @@ def load_of(port: int, images: list[bytes], per_request: int) -> Load:
 
 def bare_rate(predictor: van.Predictor, images: list[bytes], seconds: float) -> float:
     """Images a second of the Predictor in this process."""
-    start, done = time.perf_counter(), 0
-    while (took := time.perf_counter() - start) < seconds:
-        done += len(list(predictor.predict_many(images)))
-    return done / took
+    start = time.perf_counter()
+    unlimited = itertools.takewhile(lambda _: time.perf_counter() - start < seconds, itertools.cycle(images))
+    done = sum(1 for _ in predictor.predict_many(unlimited))
+    return done / (time.perf_counter() - start)
 
 
 def throughput(
@@ -198,7 +199,7 @@ def judged_overload(options: argparse.Namespace, tally: Tally, memory: list[floa
         yield f"{tally.without_retry_after} answers 503 without Retry-After"
     if tally.statuses[503] == 0:
         yield "nothing was refused: this was no overload"
-    if not tally.seconds or percentile(tally, 99) > 3e-3 * options.latency_ms:
+    if not options.quick and not percentile(tally, 99) <= 3e-3 * options.latency_ms:  # NaN: none was accepted
         yield f"p99 of accepted requests beyond 3 times {options.latency_ms:g} ms"
     if memory[2] - memory[1] > max(16, 0.05 * memory[1]):
         yield f"memory grew from {memory[1]:.0f} to {memory[2]:.0f} MB in the second half"
@@ -227,7 +228,7 @@ def main() -> int:
                 found = throughput(options, server, predictor, images, per_request)
                 print(_line(found))
                 entries += _throughput_entries(found, per_request)
-                if found["ratio"] < AIM:
+                if found["ratio"] < AIM and not options.quick:
                     missed.append(f"throughput {found['ratio']:.2f} of the bare Predictor's; meant: {AIM}")
             load, rate = load_of(server.port, images, 1), OVERLOAD * found["service"]
             tally, memory = asyncio.run(overload(options, server, load, rate))
@@ -292,7 +293,8 @@ def _overload(options: argparse.Namespace, tally: Tally, memory: list[float], ra
         f"  memory {', '.join(f'{each:.0f}' for each in memory)} MB; the client took {tally.client_share:.2f} of a core"
     )
     values: dict[str, tuple[str, float, str]] = {
-        "accepted": ("answered with 200", tally.statuses[200], ""), "refused": ("answered with 503", tally.statuses[503], ""),
+        "accepted": ("answered with 200", tally.statuses[200], ""),
+        "refused": ("answered with 503", tally.statuses[503], ""),
         "p50": ("p50, ms", round(p50), "ms"), "p99": ("p99, ms", round(p99), "ms"),
         "start": ("MB at the start", round(memory[0]), "MB"), "middle": ("in the middle", round(memory[1]), "MB"),
         "end": ("at the end", round(memory[2]), "MB"),

@@ -14,9 +14,11 @@ from hostile_images import (
     archive,
     bomb_in_text,
     encoded,
+    enormous_tile,
     gif_and_script,
     huge_png,
     jpeg_and_zip,
+    many_scans,
     picture,
     png,
     sixteen_bits,
@@ -118,6 +120,11 @@ UNUSUAL = {
     "with transparency": (encoded(PICTURE.convert("RGBA")), PICTURE),
     "of one pixel": (encoded(PICTURE.crop((0, 0, 1, 1))), PICTURE.crop((0, 0, 1, 1))),
     "wide": (encoded(picture(400, 20)), picture(400, 20)),
+    "with a film after its end": (
+        encoded(PICTURE, "JPEG", quality=95) + b"\xff\xda\x00\x02" * 500,
+        Image.open(io.BytesIO(encoded(PICTURE, "JPEG", quality=95))),
+    ),
+    "tiled TIFF": (enormous_tile(16), Image.new("L", (16, 16))),
     "with bytes after its end": (GOOD + b"x" * 1000, PICTURE),
 }
 
@@ -173,6 +180,12 @@ BAD = {
     "too thin to resize": (encoded(picture(4000, 1)), 422),
     "50,000 x 50,000": (huge_png(), 413),
     "2,000,000,000 wide": (png(2_000_000_000, 2_000_000_000), 413),
+    "tile beyond its image": (enormous_tile(), 413),
+    "thousands of scans": (many_scans(2000), 422),
+    "scans behind a preview": (
+        many_scans(2000).replace(b"\xff\xd8", b"\xff\xd8\xff\xe1\x00\x06\xff\xda\xff\xd9", 1),
+        422,
+    ),
     "float image of NaN": (encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), 422),
 }
 
@@ -203,9 +216,9 @@ def test_nothing_but_bad_images_is_a_problem_that_names_each(served):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the kernel's account of memory")
-@pytest.mark.parametrize("content", [huge_png(), bomb_in_text()], ids=["pixels", "comment"])
+@pytest.mark.parametrize("content", [huge_png(), bomb_in_text(), enormous_tile()], ids=["pixels", "comment", "tile"])
 def test_what_is_refused_is_not_unpacked(served, content):
-    """50,000 x 50,000 black pixels are 2.5 GB in memory, the comment is 200 MB."""
+    """50,000 x 50,000 black pixels are 2.5 GB in memory, the comment is 200 MB, the tile 1.6 GB."""
 
     def megabytes(name):
         lines = Path("/proc/self/status").read_text().splitlines()

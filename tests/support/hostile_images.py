@@ -95,3 +95,19 @@ def bomb_in_text(megabytes=200):
     comment = _chunk(b"zTXt", b"Comment\0\0" + text)
     pixels = zlib.compress(bytes(8 * 9))
     return png(8, 8, data=pixels, before=comment)
+
+
+def many_scans(scans, size=(64, 48)):
+    """A progressive JPEG with its last scan so many times more: each is a pass over all pixels."""
+    content = encoded(picture(*size), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * scans + content[-2:]
+
+
+def enormous_tile(side=40_000):
+    """A TIFF of 16 x 16 pixels in one compressed tile of side x side: its decoder would want memory for the tile."""
+    data = zlib.compress(bytes(256))
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 0, 325: len(data)}
+    tags[324] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + data

@@ -179,6 +179,9 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) as stored, without decoding; (0, 0) for what is no image, of which `read_image` says more."""
     try:
@@ -189,10 +192,16 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def declared_pixels(content: bytes) -> int | None:
-    """Pixels that the header of an image file declares, however many, without decoding it; None for no image."""
+    """Pixels that the header of an image file declares, however many, without decoding it; None for no image.
+
+    Of a TIFF also those of one tile, which a decoder has to hold: a tile can be larger than its image.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            return image.width * image.height
+            tags = getattr(image, "tag_v2", {})  # of TIFF
+            sides = [tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+            tile = sides[0] * sides[1] if all(isinstance(side, int) for side in sides) else 0
+            return max(image.width * image.height, tile)
     except Image.DecompressionBombError as error:  # PIL goes no further than the number
         found = re.search(r"\((\d+) pixels\)", str(error))
         return int(found[1]) if found else 2 * (Image.MAX_IMAGE_PIXELS or 0) + 1

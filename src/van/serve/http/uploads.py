@@ -15,6 +15,7 @@ from python_multipart.multipart import (  # type: ignore[import-not-found,unused
 )
 
 from ...files import parse_json, printable
+from ...images.jpeg_scans import MOST_SCANS, has_too_many_scans
 from ...images.preprocess import declared_pixels
 from .problems import Problem
 from .settings import Settings
@@ -196,7 +197,7 @@ class _Parts:
 
 
 def check_image(data: bytes, most_pixels: int) -> None:
-    """Raises Problem, by the header alone, for what is no image and for one with too many pixels."""
+    """Raises Problem, without decoding, for what is no image and for one that takes too much memory or time."""
     if not data:
         raise Problem(422, "empty-image", "the image has 0 bytes; send the bytes of an image file")
     pixels = declared_pixels(data)
@@ -205,3 +206,6 @@ def check_image(data: bytes, most_pixels: int) -> None:
     if pixels > most_pixels:
         detail = f"the image has {pixels:,} pixels; at most {most_pixels:,} are allowed; send a smaller one"
         raise Problem(413, "too-many-pixels", detail, limit_pixels=most_pixels)
+    if has_too_many_scans(data):
+        detail = f"the JPEG has more than {MOST_SCANS} scans, which take too long to decode; save the image again"
+        raise Problem(422, "too-many-scans", detail)
