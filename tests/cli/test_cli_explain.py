@@ -80,5 +80,6 @@ def test_wrong_input_is_one_line(desk, capsys, arguments, message):
     out = [] if "--out" in arguments else ["--out", "out"]
     assert main(["explain", "tiny.safetensors", *arguments, *out]) == 2
     error = capsys.readouterr().err
-    assert message in error and len(error.splitlines()) == 1
+    assert message in error
+    assert len(error.splitlines()) == 1
     assert not (desk / "out").exists()

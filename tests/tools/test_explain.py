@@ -77,7 +77,7 @@ def test_a_folded_network_gives_the_same_maps(checkpoint):
 def test_with_added_attention_the_map_is_what_is_added(tmp_path):
     model = tiny(attention="add").eval()
     added = []
-    module = [m for m in model.modules() if isinstance(m, LargeKernelAttention)][0]
+    module = next(m for m in model.modules() if isinstance(m, LargeKernelAttention))
     van.save(model, tmp_path / "add.safetensors")
     explainer = Explainer(tmp_path / "add.safetensors", stages=[1])
     module.register_forward_hook(lambda module, inputs, output: added.append((output - inputs[0])[0]))
@@ -93,7 +93,9 @@ def test_pictures_of_any_size_and_kind_keep_their_size(checkpoint, size, mode):
     assert found.image.size == size
     assert found.cam.shape == (size[1], size[0])
     assert found.draw_cam().size == found.draw_attention(4).size == size
-    assert found.cam.dtype == np.float32 and 0 <= found.cam.min() and found.cam.max() <= 1
+    assert found.cam.dtype == np.float32
+    assert found.cam.min() >= 0
+    assert found.cam.max() <= 1
 
 
 def test_a_picture_is_turned_by_its_exif(checkpoint, tmp_path):
@@ -179,7 +181,8 @@ def test_the_field_is_the_gradient_of_the_central_unit(checkpoint):
         (gradient,) = torch.autograd.grad(maps[-1][0, :, 1, 1].sum(), noise)
         total = total + gradient[0].abs().sum(0)
     np.testing.assert_allclose(found.contribution, (total / total.sum()).numpy(), atol=1e-6)
-    assert found.center == (32, 32) and found.count == 2
+    assert found.center == (32, 32)
+    assert found.count == 2
     assert list(found.sides) == [0.5, 0.95, 0.99]
     assert 0 < found.sides[0.5] <= found.sides[0.95] <= found.sides[0.99] <= 1
 
@@ -190,4 +193,5 @@ def test_the_smallest_square_holds_the_share(checkpoint):
         half = (round(side * 64) - 1) // 2
         inside = found.contribution[max(0, 32 - half) : 33 + half, max(0, 32 - half) : 33 + half].sum()
         smaller = found.contribution[max(0, 33 - half) : 32 + half, max(0, 33 - half) : 32 + half].sum()
-        assert smaller < share and (inside >= share - 1e-5 or side == 1)
+        assert smaller < share
+        assert inside >= share - 1e-5 or side == 1
