@@ -212,7 +212,7 @@ def test_the_page_works_by_keyboard_alone(page):
     before = stack(page)
     tab_to("range slider for Stage")
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function("document.documentElement.dataset.vanStage == '3'")
+    page.wait_for_function("document.documentElement.dataset.vanStage == '2'")
     assert stack(page) != before
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline != "none"
