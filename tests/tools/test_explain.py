@@ -1,4 +1,4 @@
-"""Grad-CAM equals torchcam's, attention maps are what the blocks multiply with, and the receptive field is a gradient."""
+"""Grad-CAM equals torchcam's, attention maps are what blocks multiply with, the receptive field is a gradient."""
 
 import numpy as np
 import pytest

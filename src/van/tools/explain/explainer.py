@@ -168,7 +168,7 @@ def network_of(session: Session) -> tuple[TorchEngine, Backbone]:
     engine = session.engine
     if not isinstance(engine, TorchEngine):
         raise ConfigError(
-            f"{session.name} runs in {session.runtime}, which gives answers only; explain the checkpoint it was made from"
+            f"{session.name} runs in {session.runtime}, which gives no gradients; explain the checkpoint instead"
         )
     backbone = next((module for module in engine.network.modules() if isinstance(module, Backbone)), None)
     if backbone is None:

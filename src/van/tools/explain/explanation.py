@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -82,15 +84,16 @@ class Explanation:
         Raises ConfigError where they cannot be written.
         """
         folder = Path(folder)
-        pictures: dict[str, Callable[[], Image.Image]] = {"cam.png": lambda: self.draw_cam(opacity)}
+        pictures: dict[str, Callable[[], Image.Image]] = {"cam.png": partial(self.draw_cam, opacity)}
         for stage in self.stages:
-            pictures[f"attention_stage{stage}.png"] = lambda stage=stage: self.draw_attention(stage, opacity)
+            pictures[f"attention_stage{stage}.png"] = partial(self.draw_attention, stage, opacity)
         make_folder(folder)
         paths = [folder / name for name in (*pictures, "explanation.npz")]
         with atomic_outputs(*paths) as temporary:
             for path, draw in zip(temporary, pictures.values(), strict=False):
                 draw().save(path, "PNG")
-            np.savez_compressed(temporary[-1], **self.arrays())
+            arrays: dict[str, Any] = self.arrays()  # Any: numpy's own options would need other types
+            np.savez_compressed(temporary[-1], **arrays)
         return paths
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -23,8 +23,10 @@ from ...files import atomic_outputs
 from ...images.caption import with_caption
 from ...images.preprocess import Preprocess
 from ...images.sources import source_of
+from ...inference.engines.torch_engine import TorchEngine
 from ...inference.predictor import Predictor
 from ...inference.session import Session, Source, open_session
+from ...nn.backbone import Backbone
 from .colors import colored
 from .explainer import network_of
 from .grad_cam import target_layer
@@ -36,7 +38,7 @@ SIZE, COUNT = 1024, 4
 SHARES = (0.5, 0.95, 0.99)
 _DECADES = 5.0  # that the picture shows below the largest contribution
 _MOST = 2**13
-_DRAWN = 960  # pixels that the side of a picture has at least
+_DRAWN = 640  # pixels that the side of a picture has at least
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +72,8 @@ class ReceptiveField:
             bottom, right = min(size - 1.0, row + half), min(size - 1.0, column + half)
             pencil.rectangle((left, top, right, bottom), outline="white", width=max(1, size // 500))
             pencil.text((left + size // 100, top + size // 200), f"{part:.0%}", fill="white", font=font)
-        return with_caption(picture, self.summary())
+        within = ", ".join(f"{side:.0%}" for side in self.sides.values())
+        return with_caption(picture, f"squares: {within} of the side")
 
     def summary(self) -> str:
         """One line: the sides of the squares."""
@@ -112,19 +115,19 @@ def effective_receptive_field(
 
     source: what `van.Predictor` takes, but for exported files, or a Predictor; a backbone needs no head for it.
     images: made inputs of `size` pixels by the model's own statistics, scaled and cropped to the centre; None: normal
-    noise of mean 0 and deviation 1, `count` times.
+    noise of mean 0 and deviation 1, from `seed`. count: inputs to average over, the first of the images.
     Raises ConfigError for a model without gradients and for numbers that cannot be, DataError for an unfit image.
     """
     _check(size, count)
     session = source.opened if isinstance(source, Predictor) else open_session(source, device=device)
     engine, backbone = network_of(session)
-    inputs = list(images) if images is not None else None
+    inputs = None if images is None else list(images)[:count]
     if inputs is not None and not inputs:
         raise ConfigError("images is empty; give some, or None for noise")
     arrays = _noise(backbone.config.in_chans, size, count, seed) if inputs is None else _arrays(session, inputs, size)
     total, used = torch.zeros((size, size), dtype=torch.float64), 0
     for array in arrays:
-        total += _gradient(backbone, array.to(engine.device))
+        total += _gradient(engine, backbone, array)
         used += 1
     stride = backbone.config.reductions[-1]
     center = (-(-size // stride) // 2) * stride
@@ -138,18 +141,19 @@ def effective_receptive_field(
     )
 
 
-def _gradient(backbone: nn.Module, images: Tensor) -> Tensor:
+def _gradient(engine: TorchEngine, backbone: Backbone, images: Tensor) -> Tensor:
     """|d centre of the last map / d input| of one input (1, C, H, W), summed over channels: (H, W) float64."""
+    autocast = torch.autocast(engine.device.type, engine.dtype, enabled=engine.dtype is not None)
     found: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         found.append(output)
 
-    handle = target_layer(backbone).register_forward_hook(keep)  # type: ignore[arg-type]
+    handle = target_layer(backbone).register_forward_hook(keep)
     try:
-        images = images.requires_grad_(True)
-        with torch.enable_grad():
-            backbone.last(images)  # type: ignore[operator]
+        images = images.to(engine.device).requires_grad_(True)
+        with torch.enable_grad(), autocast:
+            backbone.last(images)
     finally:
         handle.remove()
     unit = found[-1][0, :, found[-1].shape[2] // 2, found[-1].shape[3] // 2].sum()
