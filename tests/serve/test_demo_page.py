@@ -35,7 +35,10 @@ FILE = "#van-image input[type=file]"
 def demo(*arguments):
     """The address of a page that `van demo` shows; it must end well."""
     command = [sys.executable, "-m", "van", "demo", *map(str, arguments), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    proxies = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # nobody is there
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | proxies
+    )
     try:
         line = process.stdout.readline()
         assert "van: demo page at http://127.0.0.1:" in line, process.stderr.read()

@@ -48,7 +48,7 @@ def serve(
     examples = examples_for(next(iter(predictors.values())).opened)
     image = examples[0].image if examples else plain_image()
     models = {name: warmed_up(name, predictor, image) for name, predictor in predictors.items()}
-    with _own_files() as folder, _ending() as ended:
+    with _own_files(host) as folder, _ending() as ended:
         from .page import build  # imports Gradio, which reads its settings from the environment
 
         page = build(models, _saved(examples, folder), limits, exif=exif)
@@ -84,8 +84,13 @@ def _saved(examples: Sequence[Example], folder: Path) -> list[tuple[Example, Pat
 
 
 @contextlib.contextmanager
-def _own_files() -> Iterator[Path]:
-    """A folder for uploads and examples, gone when the page ends; Gradio is kept from calling home."""
+def _own_files(host: str) -> Iterator[Path]:
+    """A folder for uploads and examples, gone when the page ends; Gradio is kept from calling home.
+
+    It also calls itself when it starts, which must not go through a proxy.
+    """
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "localhost", "127.0.0.1", host)))
     with tempfile.TemporaryDirectory(prefix="van-demo-", ignore_cleanup_errors=True) as folder:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_DISABLE_TELEMETRY": "1"}
         yield Path(folder)
