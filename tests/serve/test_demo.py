@@ -11,6 +11,7 @@ from exported import picture, segmenter
 from fake_objects import fake_model
 from networks import tiny
 from PIL import Image
+from torchvision_detectors import tiny as tiny_detector
 
 import van
 from van.cli import main
@@ -58,6 +59,7 @@ def test_models_say_what_the_page_can_show(classifies, segments):
     assert (classifies.paints, classifies.stages) == (False, 4)
     assert (segments.paints, segments.stages) == (True, 4)
     assert classifies.kind == "classifier, torch"
+    assert (classifies.stage, segments.stage) == (2, 3)  # 32 pixels: maps of 8, 4, 2 and 1 a side; 64: of 16, 8, 4, 2
 
 
 def test_a_classifier_lists_five_classes(tmp_path):
@@ -82,7 +84,7 @@ def test_names_are_as_short_as_tells_them_apart(paths, names):
 
 def test_without_a_checkpoint_the_quickstarts_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="quickstart/model.safetensors here; name one, or .* make quickstart"):
+    with pytest.raises(ConfigError, match=r"quickstart/model\.safetensors here; name one, or .* make quickstart"):
         checkpoints_or_quickstart([])
     (tmp_path / "quickstart").mkdir()
     (tmp_path / "quickstart" / "model.safetensors").touch()
@@ -129,7 +131,7 @@ def test_an_upload_that_is_too_large_is_refused(tmp_path, limits, message):
 
 def test_a_file_that_is_no_image_is_named_as_the_user_knows_it(tmp_path):
     (tmp_path / "cached").write_bytes(b"no image")
-    with pytest.raises(DataError, match="mine.png cannot be read as an image") as found:
+    with pytest.raises(DataError, match=r"mine\.png cannot be read as an image") as found:
         read_upload(tmp_path / "cached", "mine.png", Limits())
     assert str(tmp_path) not in str(found.value)
 
@@ -145,15 +147,24 @@ def test_results_come_first_and_explanations_one_after_the_other(classifies, seg
     assert all(each.network_ms > 0 and each.explain_ms > 0 for each in steps[-1])
 
 
+def test_an_image_in_which_nothing_is_found_is_not_taken_for_a_model_that_cannot_be_explained():
+    found = warmed_up("boxes", van.Predictor(tiny_detector("mask_rcnn_van_b0", score_threshold=0.99)), plain_image())
+    assert (found.explainer is not None, found.stages) == (True, 4)
+    [answer] = final([found], picture())
+    assert "Nothing was found" in panel(answer)
+    assert "No explanation" in panel(answer)
+
+
 def test_an_answer_is_that_of_the_predictor(classifies):
     [answer] = final([classifies], picture())
     assert answer.output.top == classifies.predictor(picture()).top
 
 
-def test_a_model_that_cannot_be_explained_says_why(classifies):
-    silent = replace(classifies, explainer=None, unexplained="exported <files> have no hooks")
-    [answer] = final([silent], picture())
-    assert "No explanation: exported &lt;files&gt; have no hooks" in panel(answer)
+def test_a_model_that_cannot_be_explained_says_why():
+    silent = warmed_up("boxes", van.Predictor(fake_model("detection")), plain_image())  # its backbone does not run
+    assert (silent.explainer, silent.stages, silent.paints) == (None, 0, True)
+    [answer] = final([replace(silent, unexplained=f"<{silent.unexplained}>")], picture())
+    assert "No explanation: &lt;FakeModel does not run its last stage" in panel(answer)
     assert "data-stage" not in panel(answer)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from exported import picture, segmenter
+from exported import classifier, picture, segmenter
 from networks import tiny
 from PIL import Image
 
@@ -51,11 +51,9 @@ def demo(*arguments):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    classifier = tiny().eval()
-    classifier.metadata = ModelMetadata(
-        classes=CLASSES, preprocess=Preprocess(size=(64, 64)), provenance={"data": "digits"}
-    )
-    van.save(classifier, folder / "animals.safetensors")
+    model = tiny().eval()
+    model.metadata = ModelMetadata(classes=CLASSES, preprocess=Preprocess(size=(64, 64)), provenance={"data": "digits"})
+    van.save(model, folder / "animals.safetensors")
     van.save(segmenter(), folder / "areas.safetensors")
     picture(90, 120).save(folder / "photo.png")
     (folder / "broken.png").write_bytes(b"no image")
@@ -214,7 +212,7 @@ def test_the_page_works_by_keyboard_alone(page):
     before = stack(page)
     tab_to("range slider for Stage")
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function("document.documentElement.dataset.vanStage == '3'")
+    page.wait_for_function("document.documentElement.dataset.vanStage == '2'")
     assert stack(page) != before
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline != "none"
@@ -264,9 +262,7 @@ def test_the_browser_is_kept_from_asking_other_machines(address):
 
 def test_an_exported_file_is_shown_and_says_why_it_has_no_explanation(browser, tmp_path):
     pytest.importorskip("onnxruntime")
-    model = tiny().eval()
-    model.metadata = ModelMetadata(classes=CLASSES, preprocess=Preprocess(size=(32, 32)))
-    van.save(model, tmp_path / "x.safetensors")
+    van.save(classifier(), tmp_path / "x.safetensors")
     van.export(tmp_path / "x.safetensors", tmp_path / "x.onnx")
     picture().save(tmp_path / "photo.png")
     with demo(tmp_path / "x.safetensors", tmp_path / "x.onnx") as address:

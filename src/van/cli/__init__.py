@@ -23,6 +23,7 @@ VERBS = {
     "report": ("report", "show a training run as one HTML page: curves, confusion matrix, worst images, recipe"),
     "eval": ("eval", "evaluate checkpoints: top-1, top-5, mIoU, per-class table, confusion matrix"),
     "predict": ("predict", "label images, folders of images and globs; segmenters paint them"),
+    "explain": ("explain", "show what an answer is based on: Grad-CAM, attention maps, effective receptive field"),
     "embed": ("embed", "features of images, of any stage of a backbone: one array, or Parquet"),
     "doctor": ("doctor", "check a data set before training, and report what is wrong with it"),
     "convert": ("convert", "convert a checkpoint to another format and verify the result"),

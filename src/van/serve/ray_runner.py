@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -22,6 +23,7 @@ from .batch_work import Work, arrow_results, results_of
 from .image_row import ImageRow, arrow_table, rows_of
 from .image_rows import ImageRows
 from .parquet_rows import READ, StoredImages
+from .stores import is_address
 
 _ADDRESS = re.compile(r"auto|local|ray://\S+|[\w.\-\[\]]+:\d+")
 
@@ -122,7 +124,8 @@ def _blocks(rows: Iterable[ImageRow], size: int) -> Iterator[list[ImageRow]]:
 
 def _dataset(ray: Any, rows: ImageRows, size: int) -> Any:
     """The images as a data set, so many to a block."""
-    tables = [arrow_table(some) for some in _blocks(rows.located, size)]
+    located = (replace(row, path=_absolute(row.path)) for row in rows.located)
+    tables = [arrow_table(some) for some in _blocks(located, size)]
     sets = [ray.data.from_arrow(tables)] if tables else []
     if rows.stored:
         groups = ray.data.from_items(
@@ -133,7 +136,12 @@ def _dataset(ray: Any, rows: ImageRows, size: int) -> Any:
 
 
 def _sent(images: StoredImages) -> bytes:
-    return pickle.dumps(images)
+    return pickle.dumps(replace(images, file=_absolute(images.file)))
+
+
+def _absolute(path: str | None) -> Any:
+    """A path for processes that run in another folder."""
+    return path if path is None or is_address(path) else os.path.abspath(path)  # noqa: PTH100 — a link stays one
 
 
 def _read(groups: dict[str, Any], size: int) -> Iterator[Any]:

@@ -93,7 +93,7 @@ def _store(root: str) -> tuple[Any, str]:
     except OSError as error:
         raise DataError(f"{root} cannot be reached: {_reason(error)}") from error
     try:
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
 
         other, base = fsspec.core.url_to_fs(root)
         return fs.PyFileSystem(fs.FSSpecHandler(other)), base

@@ -113,8 +113,8 @@ class DataSet(Protocol[Target_co]):
 class WholeView:
     """An image as a single input of the network.
 
-    array: (C, h, w) float32, as the network gets it. picture: the image, RGB. extent: (height, width) of the part of the
-    array that is filled, from the top left; the rest is padding. box: left, top, right, bottom of what fills it, in
+    array: (C, h, w) float32, as the network gets it. picture: the image, RGB. extent: (height, width) of the part of
+    the array that is filled, from the top left; the rest is padding. box: left, top, right, bottom of what fills it, in
     pixels of the picture.
     """
 

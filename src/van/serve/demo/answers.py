@@ -46,7 +46,7 @@ class Answer:
 
 
 def read_upload(path: str | Path, name: str, limits: Limits, *, exif: bool = True) -> Image.Image:
-    """The image of an uploaded file, RGB; name: what the user calls it. Raises DataError for one that cannot be used."""
+    """The image of an uploaded file, RGB; name: what the user calls it. Raises DataError where it cannot be used."""
     path = Path(path)
     if path.stat().st_size > limits.max_bytes:
         raise DataError(f"{name} has {path.stat().st_size:,} bytes; expected at most {limits.max_bytes:,}")

@@ -24,7 +24,7 @@ class Example:
 
 
 def examples_for(session: Session) -> list[Example]:
-    """Images for a model, of the part that it was not trained on; none where nothing fits or scikit-learn is missing."""
+    """Images for a model, of the part that it was not trained on; none where nothing fits, or without scikit-learn."""
     data = session.provenance.get("data")
     try:
         if data in EMBEDDED:

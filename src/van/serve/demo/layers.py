@@ -22,9 +22,9 @@ LOSSLESS = 512  # up to which layers are exact
 class Layer:
     """A picture of the stack.
 
-    view: when it is shown: a key of `page.VIEWS`, "explained" for both views of explanations, "" for always. alt: what it
-    shows, "" where another says so. fades: whether it is shown with the chosen opacity. stage: of the attention, 0 for
-    others.
+    view: when it is shown: a key of `page.VIEWS`, "explained" for both views of explanations, "" for always.
+    alt: what it shows, "" where another says so. fades: whether it is shown with the chosen opacity.
+    stage: of the attention, 0 for others.
     """
 
     view: str

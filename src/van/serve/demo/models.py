@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ...errors import ConfigError, VanError
+from ...errors import ConfigError, DataError
 from ...inference.predictor import Predictor
 from ...tools.explain import Explainer
 from ...tools.quickstart import FOLDER, MODEL
 
+CELLS = 9  # of a map that is worth looking at
 TOP = 5  # classes that a classifier lists
 
 
@@ -22,7 +24,8 @@ class DemoModel:
     """A model that the page offers.
 
     name: what the page calls it. explainer: None for a model that cannot be explained, `unexplained` says why.
-    paints: whether its results are painted over the image. stages: of its attention.
+    paints: whether its results are painted over the image. stages: of its attention;
+    stage: the one that is shown first, the last whose map has CELLS or more.
     """
 
     name: str
@@ -31,6 +34,7 @@ class DemoModel:
     unexplained: str = ""
     paints: bool = False
     stages: int = 0
+    stage: int = 1
 
     @property
     def kind(self) -> str:
@@ -69,12 +73,15 @@ def warmed_up(name: str, predictor: Predictor, image: Image.Image) -> DemoModel:
     Raises VanError for one that cannot run.
     """
     paints = predictor(image).overlay(legend=False) is not None
+    found, stage = DemoModel(name=name, predictor=predictor, explainer=None, paints=paints), 1
     try:
         explainer = Explainer(predictor)
-        stages = len(explainer(image).attention)
-    except VanError as error:
-        return DemoModel(name=name, predictor=predictor, explainer=None, unexplained=str(error), paints=paints)
-    return DemoModel(name=name, predictor=predictor, explainer=explainer, paints=paints, stages=stages)
+        with contextlib.suppress(DataError):  # of this image, in which nothing may be found
+            maps = explainer(image).attention
+            stage = max((number for number, each in enumerate(maps, start=1) if each.size >= CELLS), default=1)
+    except ConfigError as error:
+        return replace(found, unexplained=str(error))
+    return replace(found, explainer=explainer, stages=len(explainer.stages), stage=stage)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

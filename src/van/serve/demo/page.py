@@ -91,7 +91,7 @@ def show(
     if not upload or not upload.get("path"):
         yield WELCOME
         return
-    chosen = [models[name] for name in dict.fromkeys(names) if name in models]
+    chosen = [models[name] for name in dict.fromkeys(names) if name is not None and name in models]
     try:
         name = str(upload.get("orig_name") or "the image")
         picture = read_upload(str(upload["path"]), name, limits, exif=exif)
@@ -120,12 +120,13 @@ def _example_buttons(examples: Sequence[tuple[Example, Path]], image: gr.Image) 
 def _controls(page: gr.Blocks, models: Sequence[DemoModel]) -> None:
     """View, stage and opacity, which change attributes of the document and ask nothing of the server."""
     stages = max((model.stages for model in models), default=0)
+    first = next((model.stage for model in models if model.stages), 1)
     offered = {"result": any(model.paints for model in models), "attention": stages > 0, "cam": stages > 0}
     views = [(text, view) for view, text in VIEWS.items() if offered.get(view, True)]
     with gr.Row(elem_id="van-controls"):
         view = gr.Radio(views, value=views[0][1], label="Show", elem_id="van-view", min_width=480)
         stage = gr.Slider(
-            1, max(stages, 2), value=max(stages, 1), step=1, label="Stage", elem_id="van-stage",
+            1, max(stages, 2), value=first, step=1, label="Stage", elem_id="van-stage",
             buttons=[], min_width=170,
         )  # fmt: skip
         opacity = gr.Slider(

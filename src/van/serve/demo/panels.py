@@ -30,7 +30,7 @@ def panel(answer: Answer) -> str:
     if answer.output is None:
         body = alert(answer.failure)
     else:
-        facts = f"{_unexplained(answer)}{_findings(answer)}{_times(answer)}"
+        facts = f"{_explained(answer)}{_findings(answer)}{_times(answer)}"
         body = f'<div class="van-body">{_stack(answer)}<div class="van-facts">{facts}</div></div>'
     return f'<section class="van-panel"><h2>{name}</h2>{body}</section>'
 
@@ -46,9 +46,9 @@ def _stack(answer: Answer) -> str:
     return f'<div class="van-stack" style="--width:{width};--height:{height}">{images}</div>'
 
 
-def _unexplained(answer: Answer) -> str:
+def _explained(answer: Answer) -> str:
     if answer.explanation is not None:
-        return ""
+        return f'<p class="van-note van-cam">Grad-CAM for “{_safe(answer.explanation.label)}”</p>'
     text = f"No explanation: {_safe(answer.unexplained)}" if answer.unexplained else "Explaining …"
     return f'<p class="van-note van-unexplained">{text}</p>'
 

@@ -76,7 +76,7 @@ class ImageProcessor:
         prepared = self.prepare(image)
         height, width = prepared.first.shape[-2:]
         array = np.ascontiguousarray(self.resizing.padded(prepared.first).numpy())
-        box = (0.0, 0.0, *map(float, prepared.picture.size))
+        box = (0.0, 0.0, float(image.width), float(image.height))
         return WholeView(array=array, picture=prepared.picture, extent=(height, width), box=box)
 
     def view(self, pixels: Tensor, scale: float, mirrored: bool) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...configs.model_config import ModelConfig
+from ...configs.object_config import ObjectConfig
 from .. import base
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
 from .options import EvalOptions, ObjectOptions, PredictOptions
@@ -41,6 +42,7 @@ class ObjectTask(Task):
         """The best score of each class."""
         from ...nn.object_model import class_scores
 
+        assert isinstance(config, ObjectConfig)
         return class_scores(config, raw)
 
     def takes_images(self, subject: Subject) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...configs.model_config import ModelConfig
-from ...configs.object_config import PanopticSegmenterConfig
+from ...configs.object_config import ObjectConfig, PanopticSegmenterConfig
 from ...recipes import BaseRecipe, PanopticRecipe
 from .. import base
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
@@ -39,6 +39,7 @@ class PanopticSegmentation(Task):
         """The best score of each class."""
         from ...nn.object_model import class_scores
 
+        assert isinstance(config, ObjectConfig)
         return class_scores(config, raw)
 
     def processor(self, subject: Subject, options: object) -> PanopticProcessor:

@@ -55,7 +55,7 @@ class SegmentationProcessor(Processor[Image.Image, Masks]):
     def whole(self, image: Image.Image) -> WholeView:
         """At the first scale, smaller where the picture would be cut into windows to bound memory."""
         array = whole(image, self.inference).numpy()
-        box = (0.0, 0.0, *map(float, image.size))
+        box = (0.0, 0.0, float(image.width), float(image.height))
         extent = (array.shape[1], array.shape[2])
         return WholeView(array=array, picture=to_color(image, "RGB"), extent=extent, box=box)
 

@@ -36,6 +36,7 @@ SIZE, COUNT = 1024, 4
 SHARES = (0.5, 0.95, 0.99)
 _DECADES = 5.0  # that the picture shows below the largest contribution
 _MOST = 2**13
+_DRAWN = 960  # pixels that the side of a picture has at least
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,12 +58,16 @@ class ReceptiveField:
         """Contributions on a logarithmic scale of five decades, and the squares of `sides`, RGB, with a caption."""
         share = self.contribution / max(float(self.contribution.max()), 1e-38)
         picture = colored(1 + np.log10(np.maximum(share, 10**-_DECADES)) / _DECADES)
-        pencil, size = ImageDraw.Draw(picture), self.contribution.shape[0]
+        factor = -(-_DRAWN // picture.width)  # whole, so that every pixel stays a square
+        size = picture.width * factor
+        picture = picture.resize((size, size), Image.Resampling.NEAREST)
+        pencil = ImageDraw.Draw(picture)
         font = ImageFont.load_default(max(10, size // 50))
         for part, side in self.sides.items():
             half = (side * size - 1) / 2
-            top, left = (max(0.0, center - half) for center in self.center)
-            bottom, right = (min(size - 1.0, center + half) for center in self.center)
+            row, column = ((center + 0.5) * factor for center in self.center)
+            top, left = max(0.0, row - half), max(0.0, column - half)
+            bottom, right = min(size - 1.0, row + half), min(size - 1.0, column + half)
             pencil.rectangle((left, top, right, bottom), outline="white", width=max(1, size // 500))
             pencil.text((left + size // 100, top + size // 200), f"{part:.0%}", fill="white", font=font)
         return with_caption(picture, self.summary())
