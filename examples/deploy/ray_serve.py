@@ -3,7 +3,7 @@
     pip install 'visual-attention-network[serve]' 'ray[serve]>=2.50'
     cd examples/deploy && serve run ray_serve:application models='["/models/b0.safetensors"]' max_batch=8
 
-Ray Serve starts, watches and scales replicas, and its proxy takes the requests: /v1/predict, /v2, /metrics as ever,
+Ray Serve starts, watches and scales replicas, and its proxy takes the requests: /v1/predict, /v2 and /metrics,
 where each answer is that of one replica. kuberay.yaml gives the same arguments. Batches are made within a replica,
 which is why there is no `serve.batch` here: two queues in a row would wait twice.
 """
@@ -50,7 +50,9 @@ class VanService:
         bounds = given.model_dump(exclude={"models", "token_file", "device"})
         token = None if given.token_file is None else read_token(given.token_file)
         names, options = model_names(given.models), ModelOptions(device=given.device)
-        opened = open_models(names, given.models, options)  # here: a replica whose models cannot be opened does not start
+        opened = open_models(
+            names, given.models, options
+        )  # here: a replica whose models cannot be opened does not start
         self.service = Service(lambda: opened, Settings(**bounds, token=token))
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -77,7 +77,10 @@ def read(name):
 
 def test_the_proxies_leave_the_bounds_to_the_service():
     nginx, caddy = read("nginx.conf"), read("Caddyfile")
-    megabytes = [int(re.search(r"client_max_body_size (\d+)m", nginx)[1]), int(re.search(r"max_size (\d+)MiB", caddy)[1])]
+    megabytes = [
+        int(re.search(r"client_max_body_size (\d+)m", nginx)[1]),
+        int(re.search(r"max_size (\d+)MiB", caddy)[1]),
+    ]
     assert all(size * 2**20 > Settings.max_bytes for size in megabytes)
     waits = [seconds_in(nginx, "proxy_read_timeout"), seconds_in(caddy, "response_header_timeout")]
     assert min(waits) > Settings.timeout_s

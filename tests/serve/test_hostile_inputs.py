@@ -515,6 +515,12 @@ def test_other_methods_are_refused_with_the_ones_that_are_taken(served, method):
     assert response.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_can_be_asked_without_a_body(served, path):
+    response = served.client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/predict/", "/v1/predict/x", "/docs", "/v2/models", "/favicon.ico"])
 def test_an_unknown_path_is_a_problem(served, path):
     problem(served.client.post(path, content=b"x"), 404, 405)

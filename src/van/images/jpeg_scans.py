@@ -12,7 +12,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 
 def has_too_many_scans(content: bytes) -> bool:
-    """Whether an encoded image is a JPEG of more than MOST_SCANS scans, by its markers; what follows its end is ignored.
+    """Whether an image file is a JPEG of more than MOST_SCANS scans; what follows its end is ignored.
 
     Of 50 million pixels a scan takes a tenth of a second, and a file of some hundred kilobytes can hold thousands.
     """

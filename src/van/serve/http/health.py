@@ -15,11 +15,13 @@ def router(service: Service) -> APIRouter:
     """The endpoints; they need no token."""
     routes = APIRouter(tags=["health"])
 
+    @routes.head("/healthz", include_in_schema=False)  # what some load balancers ask
     @routes.get("/healthz", **schemas.HEALTH)
     async def healthz() -> JSONResponse:
         check_alive(service)
         return JSONResponse({"status": "ok"})
 
+    @routes.head("/readyz", include_in_schema=False)  # what some load balancers ask
     @routes.get("/readyz", **schemas.HEALTH)
     async def readyz() -> JSONResponse:
         check_ready(service)
