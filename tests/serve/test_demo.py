@@ -92,6 +92,7 @@ def test_without_a_checkpoint_the_quickstarts_is_shown(tmp_path, monkeypatch):
     assert checkpoints_or_quickstart(["a", "b", "a"]) == ["a", "b"]
 
 
+@pytest.mark.long
 def test_examples_are_of_the_embedded_data_that_a_model_was_trained_on():
     digits = examples_for(van.Predictor(classifier(data="digits")).opened)
     assert {each.image.size for each in digits} == {(8, 8)}

@@ -11,6 +11,9 @@ from van.serve.http.models import ModelOptions, exported, open_models, workspace
 from van.tasks.comparison import Comparison
 
 
+pytestmark = pytest.mark.long  # every test exports
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A checkpoint and exported files of the same network."""
@@ -29,7 +32,6 @@ def opened(source, **options):
     assert folder is None or not folder.exists()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("engine", "runtime"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
 def test_a_checkpoint_is_exported_into_a_folder_that_is_removed(files, engine, runtime):
     for predict, folder in opened(files / "tiny.safetensors", engine=engine):
@@ -41,7 +43,6 @@ def test_a_checkpoint_is_exported_into_a_folder_that_is_removed(files, engine, r
         assert np.isclose(found.probability, wanted.probability, atol=1e-4)
 
 
-@pytest.mark.long
 def test_a_checkpoint_is_quantised_after_calibration(files, monkeypatch):
     monkeypatch.setattr(Comparison, "agreement", lambda *_: 1.0)  # of a network that nobody trained
     for predict, _ in opened(files / "tiny.safetensors", engine="int8", calibration="digits"):

@@ -54,6 +54,7 @@ def test_the_document_names_every_operation(service):
     json.dumps(document, allow_nan=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("operation", "mode"), RIGHT + WRONG)
 def test_answers_are_those_of_the_document(service, operation, mode):
     """No failure, only the statuses, bodies and headers it names, no wrong request that is taken as right."""
