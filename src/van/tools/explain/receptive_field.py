@@ -124,7 +124,11 @@ def effective_receptive_field(
     inputs = None if images is None else list(images)[:count]
     if inputs is not None and not inputs:
         raise ConfigError("images is empty; give some, or None for noise")
-    arrays = _noise(backbone.config.in_chans, size, count, seed) if inputs is None else _arrays(session, inputs, size)
+    exif = source.exif if isinstance(source, Predictor) else True
+    if inputs is None:
+        arrays = _noise(backbone.config.in_chans, size, count, seed)
+    else:
+        arrays = _arrays(session, inputs, size, exif=exif)
     total, used = torch.zeros((size, size), dtype=torch.float64), 0
     for array in arrays:
         total += _gradient(engine, backbone, array)
@@ -167,11 +171,11 @@ def _noise(channels: int, size: int, count: int, seed: int) -> Iterator[Tensor]:
         yield torch.randn((1, channels, size, size), generator=generator)
 
 
-def _arrays(session: Session, images: Sequence[Picture], size: int) -> Iterator[Tensor]:
+def _arrays(session: Session, images: Sequence[Picture], size: int, *, exif: bool) -> Iterator[Tensor]:
     own = session.metadata.preprocess or Preprocess()
     preprocess = own.with_overrides(size=(size, size), crop_pct=1.0, resize="shortest")
     for number, image in enumerate(images):
-        yield torch.from_numpy(preprocess(source_of(image, number).open()))[None]
+        yield torch.from_numpy(preprocess(source_of(image, number, exif=exif).open()))[None]
 
 
 def _sides(contribution: np.ndarray, center: int) -> dict[float, float]:
