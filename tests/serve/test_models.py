@@ -10,7 +10,6 @@ from van.errors import ConfigError
 from van.serve.http.models import ModelOptions, exported, open_models, workspace
 from van.tasks.comparison import Comparison
 
-
 pytestmark = pytest.mark.long  # every test exports
 
 
