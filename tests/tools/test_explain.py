@@ -206,3 +206,12 @@ def test_the_receptive_field_sees_images_as_the_predictor_does(checkpoint, tmp_p
     plain = effective_receptive_field(checkpoint, [picture(64, 64)], size=64)
     np.testing.assert_array_equal(as_stored.contribution, plain.contribution)
     assert (as_shown.contribution != plain.contribution).any()
+
+
+def test_small_pictures_are_enlarged_in_files(checkpoint, tmp_path):
+    found = van.explain(checkpoint, picture(8, 5))
+    found.save(tmp_path)
+    with Image.open(tmp_path / "cam.png") as saved:
+        assert saved.size == (256, 160)
+        assert saved.resize((8, 5), Image.Resampling.NEAREST).tobytes() == found.draw_cam().tobytes()
+    assert np.load(tmp_path / "explanation.npz")["cam"].shape == (5, 8)

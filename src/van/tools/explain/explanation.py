@@ -21,6 +21,7 @@ from .colors import colored
 from .placing import in_image, pixel_box
 
 UNSEEN = 0.35  # brightness of what the network did not see
+SMALLEST = 256  # long side, in pixels, of pictures in files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +79,8 @@ class Explanation:
     def save(self, folder: str | Path, *, opacity: float = 0.5) -> list[Path]:
         """Write cam.png, attention_stage1.png … and explanation.npz into a folder, made where it is missing.
 
-        Each file appears whole or not at all, and all are complete before the first one takes its place.
+        Pictures of less than 256 pixels are enlarged by a whole factor. Each file appears whole or not at all, and all
+        are complete before the first one takes its place.
         explanation.npz: `cam`, `cam_map`, `attention_stage1` …, `attention_mean_stage1` …, shaped as the fields of this
         class, and `target`, `predicted`, `score`, `box`. Returns the paths.
         Raises ConfigError where they cannot be written.
@@ -91,7 +93,7 @@ class Explanation:
         paths = [folder / name for name in (*pictures, "explanation.npz")]
         with atomic_outputs(*paths) as temporary:
             for path, draw in zip(temporary, pictures.values(), strict=False):
-                draw().save(path, "PNG")
+                _enlarged(draw()).save(path, "PNG")
             arrays: dict[str, Any] = self.arrays()  # Any: numpy's own options would need other types
             np.savez_compressed(temporary[-1], **arrays)
         return paths
@@ -127,3 +129,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}; choose another") from error
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    """A small picture in whole multiples, so that it can be seen; others as they are."""
+    factor = max(1, -(-SMALLEST // max(picture.size)))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
