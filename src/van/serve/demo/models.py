@@ -85,7 +85,7 @@ def warmed_up(name: str, predictor: Predictor, image: Image.Image) -> DemoModel:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The last parts of paths, as many as it takes to tell them apart."""
+    """The last parts of paths, as many as make them different."""
     parts = [Path(path).parts or (path,) for path in paths]
     for count in range(1, max(map(len, parts), default=1) + 1):
         names = [str(Path(*each[-count:])) for each in parts]
