@@ -56,8 +56,8 @@ def _wanted() -> bool:
 def joined_conv2d(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolution with stride 1 and zero padding k // 2, k odd, of maps joined at the size of the first, no gradients.
 
-    parts: (N, C_i, H_i, W_i), each resized bilinearly, corners not aligned, to the first; weight: (K, sum of C_i, k, k);
-    bias: (K,) or None; what `can_join` approves. Returns (N, K, H, W) in channels_last memory of its own.
+    parts: (N, C_i, H_i, W_i), each resized bilinearly, corners not aligned, to the first; weight: (K, sum of the C_i,
+    k, k); bias: (K,) or None; what `can_join` approves. Returns (N, K, H, W) in channels_last memory of its own.
     """
     return operator(parts, weight, bias)
 

@@ -2,7 +2,8 @@
 
 Convolution and resizing are linear. With u = rows · x · columnsᵀ the resized map, a kernel W and the zeros around u,
 
-    y = Σ over dy, dx of shift(dy, dx) (W[dy, dx] u) = Σ over dy of rows[dy] · (Σ over dx of (W[dy, dx] x) · columns[dx]ᵀ)
+    y = Σ over dy, dx of shift(dy, dx) (W[dy, dx] u)
+      = Σ over dy of rows[dy] · (Σ over dx of (W[dy, dx] x) · columns[dx]ᵀ)
 
 where rows[dy] and columns[dx] hold the weights of resizing, shifted by a tap, with zeros for what lies outside. So the
 channels are multiplied at x's own size, and the resized map need not exist.

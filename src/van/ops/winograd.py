@@ -44,7 +44,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             _gather(x[n], row, strip, patches[i * across : (i + 1) * across])
         torch.bmm(to_points.expand(count, -1, -1), patches[:count], out=values[:count])
         for at, part in kernels:
-            torch.bmm(values[:count].transpose(0, 1), part.permute(1, 2, 0), out=products[:, :count, at : at + len(part)])
+            torch.bmm(
+                values[:count].transpose(0, 1), part.permute(1, 2, 0), out=products[:, :count, at : at + len(part)]
+            )
         torch.bmm(of_points.expand(count, -1, -1), products[:, :count].transpose(0, 1), out=results[:count])
         for i, (n, row) in enumerate(band):
             _scatter(results[i * across : (i + 1) * across], bias, y[n, row : row + TILE])
