@@ -103,12 +103,14 @@ def _both_axes(like: Tensor, which: int) -> Tensor:
 
 def transforms(points: tuple[float, ...]) -> tuple[list[list[float]], list[list[float]], list[list[float]]]:
     """Of patches (6, 6), of kernels (6, 3), to results (4, 6) for one axis; the last point is infinity."""
-    patches = [_polynomial(points[:i] + points[i + 1 :]) + [0.0] for i in range(len(points))] + [_polynomial(points)]
-    kernels = []
+    patches, kernels = [], []
     for i, point in enumerate(points):
-        scale = prod(point - other for other in points[:i] + points[i + 1 :])
+        others = points[:i] + points[i + 1 :]
+        scale = prod(point - other for other in others)
+        patches.append([*_polynomial(others), 0.0])
         kernels.append([point**k / scale for k in range(KERNEL)])
-    kernels.append([0.0] * (KERNEL - 1) + [1.0])
+    patches.append(_polynomial(points))
+    kernels.append([0.0, 0.0, 1.0])
     results = [[point**k for point in points] + [float(k == TILE - 1)] for k in range(TILE)]
     return patches, kernels, results
 
