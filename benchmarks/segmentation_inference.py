@@ -140,7 +140,7 @@ def measure(name: str, size: int, rounds: int) -> list[dict[str, Any]]:
                 row[kind] = {"ms": median(values), "quartiles": [low, high]}
                 if kind != "ours":
                     row["ratios"][kind] = median(p / o for p, o in zip(values, times["ours"], strict=True))
-                if kind not in RUNTIMES:
+                if task != "decode":
                     row[kind]["mb"] = memory_mb(name, kind, task, size)
             rows.append(row)
     return rows
