@@ -54,12 +54,13 @@ class FoldedPatchEmbed(Packed):
         """See Packed."""
         return [self.conv]
 
-    def pack(self) -> ops.PackedPatch | None:
+    def pack(self, products: torch.dtype) -> ops.PackedPatch | None:
         """See Packed."""
         conv = self.conv
         if not ops.path_taken("folded_patch") or not computes_as_written(conv, nn.Conv2d) or not is_square(conv):
             return None
-        return ops.pack_patch(conv.weight, conv.bias, stride=conv.stride[0], padding=int(conv.padding[0]))
+        stride, padding = conv.stride[0], int(conv.padding[0])
+        return ops.pack_patch(conv.weight, conv.bias, stride=stride, padding=padding, of=products)
 
 
 class FoldedBlock(Packed):
@@ -106,19 +107,19 @@ class FoldedBlock(Packed):
         """See Packed."""
         return list(self.modules())[1:]
 
-    def pack(self) -> ops.PackedBlocks | None:
+    def pack(self, products: torch.dtype) -> ops.PackedBlocks | None:
         """See Packed."""
         spatial = self.spatial
         if not ops.path_taken("folded_blocks"):
             return None
         if not computes_as_written(spatial, LargeKernelAttention) or spatial.gate != "multiply":
             return None
-        products: list[Any] = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
-        convolutions: list[Any] = [spatial.near, spatial.far, self.depthwise]
-        if any(map(why_not_fused, [*products, *convolutions])):
+        pointwise: list[Any] = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
+        depthwise: list[Any] = [spatial.near, spatial.far, self.depthwise]
+        if any(map(why_not_fused, [*pointwise, *depthwise])):
             return None
-        pairs, triples = map(pointwise_weights, products), map(depthwise_weights, convolutions)
-        return ops.pack_block(list(pairs), list(triples), self.shortcut)
+        pairs, triples = map(pointwise_weights, pointwise), map(depthwise_weights, depthwise)
+        return ops.pack_block(list(pairs), list(triples), self.shortcut, of=products)
 
 
 class FoldedStage(Packed):
@@ -151,18 +152,18 @@ class FoldedStage(Packed):
         """See Packed."""
         return self.blocks.modules()
 
-    def pack(self) -> ops.PackedBlocks | None:
+    def pack(self, products: torch.dtype) -> ops.PackedBlocks | None:
         """The blocks' packed weights in one tensor, of which theirs become views."""
         blocks = [cast(FoldedBlock, block) for block in self.blocks if computes_as_written(block, FoldedBlock)]
-        for block in blocks:
-            block.pack_again()
-        packed: list[Any] = [block.packed for block in blocks]
+        packed: list[Any] = [block.pack(products) for block in blocks]
         alike = {(*one.numbers, one.channels) for one in packed if one is not None}
         if len(blocks) < len(self.blocks) or None in packed or len(alike) != 1:
             return None
         whole: ops.PackedBlocks = replace(packed[0], weights=torch.cat([one.weights for one in packed]))
         for i, block in enumerate(blocks):
-            block.packed = replace(whole, weights=whole.weights[i : i + 1])
+            block.pack_again()
+            if block.packs is not None:
+                block.packs[products] = replace(whole, weights=whole.weights[i : i + 1])
         return whole
 
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
 | CPU, float32 | chunked_feed_forward | products and C kernel, a few images at a time: forward, every gradient |
-| CPU, float32, no gradients | folded_blocks, folded_patch | the C kernel: the folded blocks of a stage in one call |
+| CPU, float32, halves, no gradients | folded_blocks, folded_patch | the C kernel: a stage's folded blocks in one call |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
 | CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
@@ -26,11 +26,13 @@ from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, has_ker
 from .folded_block import (
     PackedBlocks,
     PackedPatch,
+    accepts,
     folded_blocks,
     folded_patch,
     has_block_kernel,
     pack_block,
     pack_patch,
+    product_type,
 )
 from .layout import fast_layout
 from .pointwise import Pointwise, pointwise_conv2d
@@ -45,6 +47,7 @@ __all__ = [
     "PackedBlocks",
     "PackedPatch",
     "Pointwise",
+    "accepts",
     "can_chunk",
     "chunked_feed_forward",
     "depthwise_conv2d",
@@ -61,6 +64,7 @@ __all__ = [
     "pack_patch",
     "path_taken",
     "pointwise_conv2d",
+    "product_type",
     "report",
     "should_recompute",
     "taking",
