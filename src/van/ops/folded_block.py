@@ -184,9 +184,7 @@ def _(x: Sequence[int], weights: Sequence[int], numbers: Sequence[int], *_more: 
 
 
 @torch.library.custom_op("van::folded_patch", mutates_args=(), device_types="cpu")
-def patch_operator(
-    x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int], products: torch.dtype
-) -> Tensor:
+def patch_operator(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int], products: torch.dtype) -> Tensor:
     """A strided convolution: (N, C, H, W) -> (N, K, H', W') of the same type.
 
     options: K, kernel side, stride, padding. products: the type that panels are packed for.

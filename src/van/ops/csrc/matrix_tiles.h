@@ -94,12 +94,14 @@ static struct rows read_rows(vec *memory, const real *from, long count, long dep
 }
 INLINE size_t read_vectors(long count, long depth) { return rows_vectors(count, depth); }
 
+#ifndef VAN_EMULATED_TILES
 /* The compiler's own macros for these let it move stores across them. */
 #define READ(tile, from, stride) \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((long)(stride)) : "memory");
 #define WRITE(tile, to, stride) \
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((long)(stride)) : "memory");
 #define ADD(sum, row, weight) __asm__ volatile("tdpbf16ps %%tmm" #weight ", %%tmm" #row ", %%tmm" #sum ::);
+#endif
 
 /* Row m of `to` = row m of `from` + row m of `a` · panel; rows are rounded up to SIDE. The terms' products are added from
  * the smallest on; tiles 0 to 3 are the sums, 4 and 5 hold rows, 6 and 7 weights. */

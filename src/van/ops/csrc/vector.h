@@ -309,7 +309,7 @@ struct job {
 
 static parallel_function host_parallel;
 
-#ifdef VAN_TILES
+#if defined(VAN_TILES) && !defined(VAN_EMULATED_TILES)
 /* Eight tiles of 16 rows of 64 bytes. */
 INLINE void open_tiles(void) {
     struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {.palette = 1};
