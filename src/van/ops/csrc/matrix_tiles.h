@@ -39,7 +39,7 @@ INLINE half *row_at(const struct rows *rows, long row, long step) {
 INLINE vec upper(vec value) { return (vec)((ivec)value & (int32_t)0xffff0000); }
 
 /* A float whose upper half is the nearest bfloat16, for pairs of which nothing else is read. */
-INLINE vec rounded(vec value) { return choose(value == value, (vec)((ivec)value + 0x8000), value); }
+INLINE vec to_nearest(vec value) { return choose(value == value, (vec)((ivec)value + 0x8000), value); }
 
 /* The upper halves of 16 pairs, as AMX adds them: a number of the left half, one of the right. */
 INLINE void put_pairs(half *to, vec left, vec right) {
@@ -52,7 +52,7 @@ INLINE void put_pairs(half *to, vec left, vec right) {
 INLINE void put(const struct rows *rows, long row, long step, vec left, vec right) {
     half *to = row_at(rows, row, step);
     if (TERMS == 1) {
-        put_pairs(to, rounded(left), rounded(right));
+        put_pairs(to, to_nearest(left), to_nearest(right));
         return;
     }
     put_pairs(to, left, right);
@@ -62,7 +62,7 @@ INLINE void put(const struct rows *rows, long row, long step, vec left, vec righ
         left -= upper(left), right -= upper(right);
         put_pairs(to + SIDE * STEP, left, right);
     } else {
-        put_pairs(to + SIDE * STEP, rounded(left), rounded(right));
+        put_pairs(to + SIDE * STEP, to_nearest(left), to_nearest(right));
     }
 }
 
