@@ -162,3 +162,31 @@ class TestProducts:
         model = van.optimize(tiny(num_classes=10))
         x = images(8, 3, 64, 64)
         assert torch.equal(outputs(model, x, autocast=True).argmax(1), outputs(model, x).argmax(1))
+
+
+class TestNorm:
+    """LayerNorm after a stage's last block, in the same call."""
+
+    def test_every_remainder_of_channels(self, build):
+        for channels in range(1, 40, 1 if build == "AVX512" else 3):
+            options = {"embed_dims": (channels,) * 4, "depths": (1,) * 4, "mlp_ratios": (1,) * 4}
+            stage, x = fold(tiny(channels, **options)).backbone.stages[1], drawn(2, channels, 9, 14)
+            torch.nn.init.normal_(stage.norm.weight)
+            torch.nn.init.normal_(stage.norm.bias)
+            assert (stage.packed.norm is not None) and stage.packed.epsilon == stage.norm.eps
+            got = outputs(stage, x)
+            assert gap(got, copy.deepcopy(stage).double()(x.double())) < 2e-5
+
+    @pytest.mark.parametrize("change", ["hook", "without weights", "another class"])
+    def test_a_norm_that_is_more_or_less_is_called(self, change):
+        stage, x, heard = fold(tiny()).backbone.stages[1], drawn(1, 8, 9, 14), []
+        channels = stage.norm.normalized_shape[0]
+        if change == "hook":
+            stage.norm.register_forward_hook(lambda *_: heard.append(1))
+        elif change == "without weights":
+            stage.norm.weight = stage.norm.bias = None
+        else:
+            stage.norm = torch.nn.GroupNorm(1, channels)
+        got = outputs(stage, x)
+        assert gap(got, copy.deepcopy(stage).double()(x.double())) < 2e-5
+        assert bool(heard) == (change == "hook")

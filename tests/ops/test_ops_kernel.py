@@ -329,7 +329,7 @@ class TestCitizen:
         torch.library.opcheck(kernel.depthwise, (x, near, None, 1, True))
         block = fold(tiny()).backbone.stages[0].blocks[0]
         with torch.no_grad():
-            arguments = drawn(1, 8, 6, 5), block.packed.weights, block.packed.numbers, torch.float32
+            arguments = drawn(1, 8, 6, 5), block.packed.weights, block.packed.numbers, torch.float32, None, 0.0
             torch.library.opcheck(ops.folded_block.operator, arguments)
             patch = fold(tiny()).backbone.stages[1].patch_embed.packed
             torch.library.opcheck(

@@ -28,12 +28,15 @@ from .fused import (
     can_fuse,
     computes_as_written,
     depthwise_weights,
+    has_hooks,
     is_square,
     pointwise_weights,
     register_methods,
+    wants_gradients,
     why_not_fused,
 )
 from .heads.layers import ConvNormReLU
+from .layers import LayerNorm2d
 from .packed import Packed
 
 
@@ -123,7 +126,7 @@ class FoldedBlock(Packed):
 
 
 class FoldedStage(Packed):
-    """An inference-only Stage; its blocks are one operator where the C kernel serves them and none is asked for itself.
+    """An inference-only Stage; its blocks and norm are one operator where the C kernel serves them and nobody asks for one.
 
     (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
     """
@@ -143,14 +146,23 @@ class FoldedStage(Packed):
         packed = self.ready(x)
         if packed is not None:
             x = ops.folded_blocks(x, packed)
-        else:
-            for block in self.blocks:
-                x = block(x)
-        return self.norm(x)
+            return x if packed.norm is not None else self.norm(x)
+        for block in self.blocks:
+            x = block(x)
+        return self._normalised(x)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """As the kernel does it after all blocks, so that a block that is called as a module changes no figure."""
+        norm, here = self.norm, ops.path_taken("folded_blocks") and ops.has_block_kernel(x)
+        if here and computes_as_written(norm, LayerNorm2d) and not has_hooks(norm):
+            packed = ops.pack_norm(norm, x.shape[1])
+            if packed is not None and not wants_gradients(norm.parameters()):
+                return ops.channel_norm(x, packed, norm.eps)
+        return norm(x)
 
     def inside(self) -> Iterable[nn.Module]:
         """See Packed."""
-        return self.blocks.modules()
+        return [*self.blocks.modules(), *self.norm.modules()]
 
     def pack(self, products: torch.dtype) -> ops.PackedBlocks | None:
         """The blocks' packed weights in one tensor, of which theirs become views."""
@@ -164,10 +176,10 @@ class FoldedStage(Packed):
             block.pack_again()
             if block.packs is not None:
                 block.packs[products] = replace(whole, weights=whole.weights[i : i + 1])
-        return whole
+        return whole.then(self.norm) if computes_as_written(self.norm, LayerNorm2d) else whole
 
 
-register_methods(FoldedBlock)
+register_methods(FoldedBlock, LayerNorm2d)
 
 
 def fold(model: nn.Module) -> nn.Module:

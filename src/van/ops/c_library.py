@@ -157,6 +157,7 @@ def _set_types(handle: ctypes.CDLL) -> None:
     handle.van_hidden_backward.argtypes = [pointer] * 7 + [ctypes.c_long, number]
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
+    handle.van_norm.argtypes = [pointer, ctypes.c_long, ctypes.c_long, pointer, ctypes.c_double, number]
     handle.van_blocks.argtypes = [pointer] * 4 + [ctypes.c_long] * 2 + [pointer] * 2 + [number] * 2
 
 

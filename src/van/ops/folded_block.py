@@ -11,12 +11,12 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from ..errors import ConfigError
@@ -37,6 +37,7 @@ class PackedBlocks:
     """Folded blocks of one shape as the operator below reads them: weights (blocks, size), numbers of a block.
 
     dtype: of the modules' weights, and so of maps. products: the type that the matrices are packed for.
+    norm: weight and bias, (2, C), of a LayerNorm after the last block, None without one; epsilon is its own.
     """
 
     weights: Tensor
@@ -44,6 +45,24 @@ class PackedBlocks:
     channels: int
     dtype: torch.dtype
     products: torch.dtype
+    norm: Tensor | None = None
+    epsilon: float = 0.0
+
+    def then(self, norm: nn.LayerNorm) -> PackedBlocks:
+        """These blocks with a LayerNorm over their channels after the last; without where the kernel has none like it."""
+        packed = pack_norm(norm, self.channels)
+        return (
+            self if packed is None or norm.weight.dtype != self.dtype else replace(self, norm=packed, epsilon=norm.eps)
+        )
+
+
+def pack_norm(norm: nn.LayerNorm, channels: int) -> Tensor | None:
+    """Weight and bias of a LayerNorm over that many channels, (2, C) float32; None where the kernel has none like it."""
+    weight, bias = norm.weight, norm.bias
+    if norm.normalized_shape != (channels,) or weight is None or bias is None:
+        return None
+    here = _readable(torch.float32, weight, bias)
+    return torch.stack([weight.detach().float(), bias.detach().float()]) if here else None
 
 
 def product_type(x: Tensor) -> torch.dtype:
@@ -141,12 +160,14 @@ def _bias_of(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @torch.library.custom_op("van::folded_blocks", mutates_args=(), device_types="cpu")
-def operator(x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype) -> Tensor:
-    """Folded blocks, one after another: (N, C, H, W) -> (N, C, H, W) of the same type.
+def operator(
+    x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype, norm: Tensor | None, epsilon: float
+) -> Tensor:
+    """Folded blocks, one after another, then a LayerNorm or none: (N, C, H, W) -> (N, C, H, W) of the same type.
 
     weights: (blocks, size), each panels and bias of in, mix, out, expand, project; weight and bias of near, far,
     depthwise; shortcut; all of whole vectors. numbers: expanded channels; kernel side and dilation of near, far,
-    depthwise. products: the type that weights are packed for.
+    depthwise. products: the type that weights are packed for. norm: weight and bias, (2, C).
     """
     dtype, x = x.dtype, x.to(torch.float32, memory_format=torch.channels_last)
     y = _like(x)
@@ -158,6 +179,9 @@ def operator(x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch
         options, data = (ctypes.c_long * 6)(*sides), (weights.data_ptr(), weights.shape[0], weights.shape[1])
         maps, threads = (scratch.data_ptr(), y.data_ptr()), torch.get_num_threads()
         _check(handle.van_blocks(x.data_ptr(), shape, options, *data, *maps, _terms(products), threads), x)
+        if norm is not None:
+            pixels = batch * height * width
+            _check(handle.van_norm(y.data_ptr(), pixels, channels, norm.data_ptr(), epsilon, threads), x)
     return y.to(dtype)
 
 
@@ -172,7 +196,24 @@ def _terms(products: torch.dtype) -> int:
 
 
 @operator.register_fake
-def _(x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype) -> Tensor:
+def _(
+    x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype, norm: Tensor | None, epsilon: float
+) -> Tensor:
+    return _like(x)
+
+
+@torch.library.custom_op("van::channel_norm", mutates_args=(), device_types="cpu")
+def norm_operator(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
+    """LayerNorm over the channels: (N, C, H, W) -> (N, C, H, W) of the same type; norm: weight and bias, (2, C)."""
+    y = torch.empty_like(x, dtype=torch.float32, memory_format=torch.channels_last).copy_(x)
+    if y.numel():
+        pixels, threads = y.numel() // x.shape[1], torch.get_num_threads()
+        _check(library().handle.van_norm(y.data_ptr(), pixels, x.shape[1], norm.data_ptr(), epsilon, threads), x)
+    return y.to(x.dtype)
+
+
+@norm_operator.register_fake
+def _(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
     return _like(x)
 
 
@@ -237,7 +278,14 @@ def folded_patch(x: Tensor, packed: PackedPatch) -> Tensor:
 def folded_blocks(x: Tensor, packed: PackedBlocks) -> Tensor:
     """The blocks whose weights were packed; (N, C, H, W) on the CPU, no gradients."""
     _require_channels(x, packed.channels)
-    return operator(x.to(packed.dtype), packed.weights, packed.numbers, packed.products)
+    x = x.to(packed.dtype)
+    return operator(x, packed.weights, packed.numbers, packed.products, packed.norm, packed.epsilon)
+
+
+def channel_norm(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
+    """LayerNorm over the channels, weight and bias as of `pack_norm`; (N, C, H, W) on the CPU, no gradients."""
+    _require_channels(x, norm.shape[1])
+    return norm_operator(x, norm, epsilon)
 
 
 def accepts(packed: PackedBlocks | PackedPatch, x: Tensor) -> bool:

@@ -1,5 +1,6 @@
 /* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
 #include "gradients.h"
+#include "norm.h"
 #include "patch.h"
 
 #if defined(VAN_TILES) && !defined(VAN_EMULATED_TILES)
@@ -141,6 +142,12 @@ EXPORT int van_blocks(const real *x, const long *shape, const long *options, con
         if (run_block(&b, threads)) return 1;
     }
     return 0;
+}
+
+/* LayerNorm of a map of (pixels, channels), in place. parameters: weight, then bias, (2, channels). */
+EXPORT int van_norm(real *map, long pixels, long channels, const real *parameters, double epsilon, int threads) {
+    const struct norm n = {map, parameters, parameters + channels, epsilon, pixels, channels};
+    return run_norm(&n, threads);
 }
 
 /* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result; panels: those of each
