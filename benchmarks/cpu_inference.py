@@ -3,20 +3,25 @@
     python benchmarks/cpu_inference.py [--kinds [KIND …]] [--ops [FAMILY …]] [--quick] [--peer-python PYTHON]
 
 The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all but
-int8 must give the same logits.
+bfloat16 and int8 must give the same logits; those print their signal to noise.
 
 Sides: peer (its eager code), peer-onnx and peer-openvino (that network, traced in its process, in ONNX Runtime and in
 OpenVINO, for the very shape; segmenters for any); ours eager (`van.load`), optimised (`van.optimize`, with the C kernel
-where there is a compiler), compiled (`van.optimize(compile=True)`), onnx and openvino (`van.export`), onnx-int8 and
-openvino-int8 (`van.quantize`, calibrated on scikit-learn's photographs and digits).
+where there is a compiler), compiled (`van.optimize(compile=True)`), bf16 (`van.optimize` of the model in bfloat16),
+onnx and openvino (`van.export`), onnx-int8 and openvino-int8 (`van.quantize`, calibrated on scikit-learn's photographs
+and digits).
 Segmenters, which transformers does not have: the peer is the plain graph of official_graph.py.
 
 --ops: families of processors, here the kernel kept to their instructions, against the plain path (cpu_families.py): the
-optimised network, and a training step of B0, never slower. `--kinds` without a name measures these alone.
+optimised network, and a training step of B0, never slower; and against the runtimes on the official graph, kept to the
+same instructions where they let themselves. `--kinds` without a name measures these alone.
 
 Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round. The
-floor is what the 1x1 convolutions take at the rate of a large float32 product, which is measured in the same rounds.
-Writes docs/results.json; exit code 1 when a requirement is missed. --quick: toy sizes, nothing written or required.
+floor is what all multiply-adds of the network (convolutions, linear layers, other products; counted as in the tables of
+`van info`) take at the rate of a large float32 product, which is measured in the same rounds; for bf16, at that of a
+bfloat16 product. Aims depend on the processor's instructions, which VAN_OPS restricts: VAN_OPS=AVX512 withholds AMX.
+Writes docs/results.json; exit code 1 when a requirement is missed, missed aims are printed. --quick: toy sizes, nothing
+written or required.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ from van.ops.timing import burst_ms, in_turn, summary
 
 MODELS = ("van_b0", "van_b1", "van_b2", "van_b3", "light_ham_van_b0")
 PEERS = ("peer", "peer-onnx", "peer-openvino")
-OURS = ("eager", "optimised", "compiled", "onnx", "openvino", "onnx-int8", "openvino-int8")
+OURS = ("eager", "optimised", "compiled", "bf16", "onnx", "openvino", "onnx-int8", "openvino-int8")
 KINDS = (*PEERS, *OURS)
 # Largest difference of logits, as a part of the largest: float32 rounding through up to 38 blocks.
 TOLERANCE = 1e-4
@@ -108,6 +113,7 @@ def _measure_all(options: argparse.Namespace, threads: int, rows: list[dict[str,
             worker(__file__, options, "ours", threads) as ours,
         ):
             versions |= peer(do="versions") | ours(do="versions")
+            processor = ours(do="processor")
             ours(do="write", model=model, folder=folder)
             peer(do="load", folder=folder)
             for batch in options.batches:
@@ -115,7 +121,7 @@ def _measure_all(options: argparse.Namespace, threads: int, rows: list[dict[str,
                 peer(do="trace", folder=folder, **images)
                 ours(do="load", folder=folder, kinds=options.kinds, **images)
                 noise = _check_logits(peer, ours, options.kinds, model, images)
-                case = {"model": model, "batch": batch, "threads": threads, "size": size}
+                case = {"model": model, "batch": batch, "threads": threads, "size": size} | processor
                 found = _measure(peer, ours, options, images)
                 rows += [case | row | {"sqnr_db": noise.get(row["kind"])} for row in found]
                 cpu_results.show(rows[-len(found) :])
@@ -123,13 +129,13 @@ def _measure_all(options: argparse.Namespace, threads: int, rows: list[dict[str,
 
 
 def _check_logits(peer: Ask, ours: Ask, kinds: list[str], model: str, images: dict[str, int]) -> dict[str, float]:
-    """Signal to noise of int8's logits; ends the program when others differ."""
+    """Signal to noise of the logits in bfloat16 and int8; ends the program when others differ."""
     from van.exporting.int8_report import sqnr_db
 
     want, noise = np.array(peer(do="logits", kind="peer", **images)), {}
     for kind in kinds[1:]:
         got = np.array(ours(do="logits", kind=kind, **images))
-        if kind.endswith("-int8"):
+        if kind in cpu_results.LOSSY:
             noise[kind] = sqnr_db([got], [want])
             continue
         gap = np.abs(got - want).max() / np.abs(want).max()
@@ -139,12 +145,16 @@ def _check_logits(peer: Ask, ours: Ask, kinds: list[str], model: str, images: di
 
 
 def _measure(peer: Ask, ours: Ask, options: argparse.Namespace, images: dict[str, int]) -> list[dict[str, Any]]:
-    """A row per kind, with the floor of the same rounds."""
-    asks = {kind: lambda kind=kind: ours(do="time", kind=kind, **images) for kind in options.kinds[1:]}
-    first = {"gemm": lambda: ours(do="gemm"), "peer": lambda: peer(do="time", kind="peer", **images)}
-    times = in_turn(first | asks, options.rounds)
-    floor = ours(do="floor", gemm_ms=min(times.pop("gemm")), **images)
-    return [{"kind": kind, **floor, **summary(times["peer"], own)} for kind, own in times.items()]
+    """A row per kind, with the floor of its precision and of the same rounds."""
+    kinds = ["peer", *options.kinds[1:]]
+    precision = {kind: cpu_results.precision(kind) for kind in kinds}
+    precisions = dict.fromkeys(precision.values())
+    products = {("gemm", each): lambda each=each: ours(do="gemm", precision=each) for each in precisions}
+    sides = {kind: peer if kind == "peer" else ours for kind in kinds}
+    asks = {kind: lambda kind=kind, side=side: side(do="time", kind=kind, **images) for kind, side in sides.items()}
+    times = in_turn(products | asks, options.rounds)
+    floors = {each: ours(do="floor", gemm_ms=min(times.pop(("gemm", each))), **images) for each in precisions}
+    return [{"kind": kind, **floors[precision[kind]], **summary(times["peer"], own)} for kind, own in times.items()]
 
 
 # --- the processes
@@ -271,18 +281,27 @@ class _Ours(_Worker):
             for kind in set(kinds) & set(runtimes):
                 self.networks[kind] = runtimes[kind](Path(folder), torch.get_num_threads())
 
-    def gemm(self) -> float:
+    def processor(self) -> dict[str, str]:
+        """The instructions of the kernel, and those that multiply bfloat16, "" for none."""
+        from van.ops.c_library import library
+
+        instructions, flags = library().instructions if library().handle else "plain", Path("/proc/cpuinfo")
+        rounded = "avx512_bf16" in (flags.read_text().split() if flags.exists() else ())
+        bf16 = "AMX" if instructions == "AMX" else "AVX512-BF16" if instructions == "AVX512" and rounded else ""
+        return {"processor": instructions, "bf16": bf16}
+
+    def gemm(self, precision: str) -> float:
         """Milliseconds of a large matrix product."""
         from van.tools import bench
 
-        return burst_ms(bench.matrix_product())
+        return burst_ms(bench.matrix_product(precision))
 
     def floor(self, gemm_ms: float, batch: int, size: int) -> dict[str, float]:
-        """What the 1x1 convolutions take at the rate of that product."""
+        """What all multiply-adds take at the rate of that product."""
         from van.tools import bench
 
-        gflops = bench.gemm_gflops(gemm_ms)
-        return {"gemm_gflops": gflops, "floor_ms": bench.floor_ms(self.model, (batch, 3, size, size), gflops)}
+        gflops, macs = bench.gemm_gflops(gemm_ms), bench.multiply_adds(self.model, (batch, 3, size, size))
+        return {"gemm_gflops": gflops, "macs": macs, "floor_ms": bench.floor_ms(macs, gflops)}
 
 
 def _images(batch: int, size: int) -> np.ndarray:

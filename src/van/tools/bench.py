@@ -1,7 +1,7 @@
 """How fast a network is on this machine: torch, ONNX Runtime, OpenVINO, int8, and what arithmetic alone takes.
 
-The floor of a form is what all multiply-adds of the network take, those of convolutions of every kind, linear layers and
-other products, at the rate of a large matrix product of the same precision, measured in the same rounds. They are
+The floor of a form is what all multiply-adds of the network take, those of convolutions of every kind, linear layers
+and other products, at the rate of a large matrix product of the same precision, measured in the same rounds. They are
 counted as in the tables of complexity, so a kernel's taps outside the map count too.
 
 Shapes: N batch, C channels, H height, W width, K classes.
