@@ -61,7 +61,8 @@ def main() -> int:
     if options.quick:
         return 0
     missed = [*cpu_results.missed(rows), *cpu_families.missed(families)]
-    print(*(missed or ["every requirement is met"]), *cpu_results.below_the_aim(rows), sep="\n")
+    below = [*cpu_results.below_the_aim(rows), *cpu_families.below_the_aim(families)]
+    print(*(missed or ["every requirement is met"]), *below, sep="\n")
     command = f"python benchmarks/cpu_inference.py {_flags(options)}"
     if options.record and rows:
         cpu_results.record(rows, versions, command=command)
@@ -211,6 +212,7 @@ class _Peer(_Worker):
 
     def trace(self, folder: str, batch: int, size: int) -> None:
         """The network as a program for these images, which the other side makes files of."""
+        import runtimes
         import torch
 
         model, of = self.model, self.of
@@ -223,11 +225,9 @@ class _Peer(_Worker):
             def forward(self, images: Any) -> Any:
                 return of(self.model(images))
 
-        with torch.inference_mode(False), torch.no_grad():
-            sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC} if self.free else None
-            images = torch.from_numpy(_images(batch, size))
-            program = torch.export.export(Logits(), (images,), dynamic_shapes=sides and {"images": sides}, strict=False)
-            torch.export.save(program, str(Path(folder) / "peer.pt2"))
+        images = torch.from_numpy(_images(batch, size))
+        with torch.inference_mode(False):
+            runtimes.trace(Logits(), images, Path(folder) / "peer.pt2", free=self.free)
 
 
 class _Plain(_Peer):
@@ -267,6 +267,7 @@ class _Ours(_Worker):
 
     def load(self, folder: str, kinds: list[str], batch: int, size: int) -> None:
         """Make ready all kinds; what takes any batch is made once."""
+        import runtimes
         import torch
 
         from van.tools import bench
@@ -274,12 +275,12 @@ class _Ours(_Worker):
         if not self.networks:
             self.model = _loaded(folder)
         forms = [kind for kind in kinds if kind in OURS and (kind == "compiled" or kind not in self.networks)]
-        runtimes = {"peer-onnx": _onnx_runtime, "peer-openvino": _openvino}
+        peers = {"peer-onnx": runtimes.onnx_runtime, "peer-openvino": runtimes.openvino}
         with torch.inference_mode(False), torch.no_grad():
             torch._dynamo.reset()
             self.networks |= bench.networks(self.model, forms, Path(folder), _images(batch, size))
-            for kind in set(kinds) & set(runtimes):
-                self.networks[kind] = runtimes[kind](Path(folder), torch.get_num_threads())
+            for kind in set(kinds) & set(peers):
+                self.networks[kind] = peers[kind](Path(folder) / "peer.pt2", torch.get_num_threads())
 
     def processor(self) -> dict[str, str]:
         """The instructions of the kernel, and those that multiply bfloat16, "" for none."""
@@ -319,32 +320,6 @@ def _loaded(folder: str) -> Any:
         warnings.simplefilter("ignore")
         files = list(Path(folder).glob("van.safetensors"))
         return van.load(files[0] if files else folder)
-
-
-def _onnx_runtime(folder: Path, threads: int) -> Any:
-    """The peer's program in ONNX Runtime."""
-    import onnxruntime
-    import torch
-
-    file = folder / "peer.onnx"
-    program = torch.export.load(str(folder / "peer.pt2"))
-    torch.onnx.export(program, (), str(file), dynamo=True, external_data=False, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
-
-
-def _openvino(folder: Path, threads: int) -> Any:
-    """The peer's program in OpenVINO, in float32, for the very shape that it was traced with."""
-    import openvino
-    import torch
-
-    model = openvino.convert_model(torch.export.load(str(folder / "peer.pt2")))
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-    return lambda images: request.infer([images], share_inputs=True)[0].copy()
 
 
 if __name__ == "__main__":
