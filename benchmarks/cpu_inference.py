@@ -283,13 +283,7 @@ class _Ours(_Worker):
                 self.networks[kind] = peers[kind](Path(folder) / "peer.pt2", torch.get_num_threads())
 
     def processor(self) -> dict[str, str]:
-        """The instructions of the kernel, and those that multiply bfloat16, "" for none."""
-        from van.ops.c_library import library
-
-        instructions, flags = library().instructions if library().handle else "plain", Path("/proc/cpuinfo")
-        rounded = "avx512_bf16" in (flags.read_text().split() if flags.exists() else ())
-        bf16 = "AMX" if instructions == "AMX" else "AVX512-BF16" if instructions == "AVX512" and rounded else ""
-        return {"processor": instructions, "bf16": bf16}
+        return cpu_results.processor()
 
     def gemm(self, precision: str) -> float:
         """Milliseconds of a large matrix product."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ledger
@@ -44,6 +45,16 @@ MEANT_INT8 = {"van_b0": 1.7, "van_b1": 2.2, "van_b2": 2.2, "van_b3": 2.2}
 
 Row = dict[str, Any]
 _OWN = re.compile(r"measured/cpu(-\w+)?/")
+
+
+def processor() -> dict[str, str]:
+    """The instructions of the kernel here, "plain" without one, and those that multiply bfloat16, "" for none."""
+    from van.ops.c_library import library
+
+    instructions, flags = library().instructions if library().handle else "plain", Path("/proc/cpuinfo")
+    rounded = "avx512_bf16" in (flags.read_text().split() if flags.exists() else ())
+    bf16 = "AMX" if instructions == "AMX" else "AVX512-BF16" if instructions == "AVX512" and rounded else ""
+    return {"processor": instructions, "bf16": bf16}
 
 
 def missed(rows: list[Row]) -> Iterator[str]:
