@@ -171,7 +171,7 @@ static size_t band_vectors(const struct block *b, long rows) {
 /* A plane whose rows share their margins: what lies right of one is left of the next. */
 static struct plane take_band(vec **memory, const struct block *b, long first, long end) {
     const long margin = margin_of(b);
-    const struct plane p = {*memory, first, end, b->width + margin, margin};
+    const struct plane p = {*memory, first, end, b->width + margin, margin, 0};
     *memory += band_vectors(b, end - first);
     memset(p.data, 0, (size_t)margin * sizeof(vec));
     return p;
