@@ -5,6 +5,8 @@
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
 | CPU, float32 | chunked_feed_forward | products and C kernel, a few images at a time: forward, every gradient |
 | CPU, float32, halves, no gradients | folded_blocks, folded_patch | the C kernel: a stage's folded blocks in one call |
+| CPU, no gradients | joined_conv2d | the heads' convolutions: fewer products, and those at the maps' own sizes |
+| CPU, no gradients | factorise, normalised_bases | the Hamburger's products, in place |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
 | CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
@@ -23,6 +25,7 @@ convolutions. So do both with VAN_OPS=plain. `van info --ops` shows which it is 
 
 from .chunked import can_chunk, chunked_feed_forward
 from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, has_kernel, without_kernels
+from .factorisation import factorise, normalised_bases
 from .folded_block import (
     PackedBlocks,
     PackedPatch,
@@ -36,6 +39,7 @@ from .folded_block import (
     pack_patch,
     product_type,
 )
+from .joined import can_factorise, can_join, joined_conv2d
 from .layout import fast_layout
 from .pointwise import Pointwise, pointwise_conv2d
 from .recompute import depthwise_gelu_project, should_recompute
@@ -52,16 +56,21 @@ __all__ = [
     "accepts",
     "can_chunk",
     "channel_norm",
+    "can_factorise",
+    "can_join",
     "chunked_feed_forward",
     "depthwise_conv2d",
     "depthwise_gelu",
     "depthwise_gelu_project",
     "depthwise_pair",
+    "factorise",
     "fast_layout",
     "folded_blocks",
     "folded_patch",
     "has_block_kernel",
     "has_kernel",
+    "joined_conv2d",
+    "normalised_bases",
     "ordinary",
     "pack_block",
     "pack_norm",
