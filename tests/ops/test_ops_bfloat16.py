@@ -173,7 +173,8 @@ class TestNorm:
             stage, x = fold(tiny(channels, **options)).backbone.stages[1], drawn(2, channels, 9, 14)
             torch.nn.init.normal_(stage.norm.weight)
             torch.nn.init.normal_(stage.norm.bias)
-            assert (stage.packed.norm is not None) and stage.packed.epsilon == stage.norm.eps
+            assert stage.packed.norm is not None
+            assert stage.packed.epsilon == stage.norm.eps
             got = outputs(stage, x)
             assert gap(got, copy.deepcopy(stage).double()(x.double())) < 2e-5
 

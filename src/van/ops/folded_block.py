@@ -57,7 +57,7 @@ class PackedBlocks:
 
 
 def pack_norm(norm: nn.LayerNorm, channels: int) -> Tensor | None:
-    """Weight and bias of a LayerNorm over that many channels, (2, C) float32; None where the kernel has none like it."""
+    """Weight and bias of a LayerNorm over so many channels, (2, C) float32; None where the kernel has none like it."""
     weight, bias = norm.weight, norm.bias
     if norm.normalized_shape != (channels,) or weight is None or bias is None:
         return None
