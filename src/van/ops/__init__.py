@@ -33,6 +33,7 @@ from .folded_block import (
     pack_patch,
 )
 from .layout import fast_layout
+from .operators import postpone_compiler
 from .pointwise import Pointwise, pointwise_conv2d
 from .recompute import depthwise_gelu_project, should_recompute
 from .reference import Conv
@@ -66,3 +67,5 @@ __all__ = [
     "taking",
     "without_kernels",
 ]
+
+postpone_compiler("van")
