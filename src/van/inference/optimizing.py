@@ -47,7 +47,8 @@ def optimized(
 
 def _pays(model: nn.Module, device: str, precision: str) -> bool:
     """Whether the kernel would compute the folded blocks, and nothing else was prepared that folding would undo."""
-    if precision != "fp32" or torch.device(device).type != "cpu" or not ops.path_taken("folded_blocks"):
+    on_cpu = str(device).partition(":")[0] == "cpu"
+    if precision != "fp32" or not on_cpu or not ops.path_taken("folded_blocks"):
         return False
     return not any(module._compiled_call_impl is not None for module in model.modules())
 
