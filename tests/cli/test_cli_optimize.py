@@ -28,9 +28,9 @@ DATA = {"van_b0": "digits"}
 
 @pytest.fixture(autouse=True)
 def _kernel_served(monkeypatch):
-    """A processor whose kernel computes folded networks, whatever this one is; 30 scenes in place of 400."""
+    """A processor whose kernel computes folded networks, whatever this one is; 12 scenes in place of 400."""
     monkeypatch.setattr(ops, "path_taken", lambda _: True)
-    monkeypatch.setitem(scenes.COUNTS, "val", 30)
+    monkeypatch.setitem(scenes.COUNTS, "val", 12)
 
 
 @pytest.fixture
@@ -71,6 +71,8 @@ def saved(name, folder):
                 parameter.zero_()
     if name == "van_b0":
         set_metadata(model, classes=tuple("0123456789"), preprocess=model.preprocess.with_overrides(size=16))
+    else:
+        set_metadata(model, provenance={"inference": {"resize": None}, "split": {"scene_size": 32}})
     van.save(model, folder / f"{name}.safetensors")
     return folder / f"{name}.safetensors"
 
@@ -95,6 +97,7 @@ def test_eval_says_which_network_ran(classifier, tmp_path, option, ran):
     assert content["command"].endswith(" ".join(["e.json", *option])) or option[0] in content["command"]
 
 
+@pytest.mark.long
 def test_devices_of_one_evaluation_share_the_optimised_network(classifier, optimised):
     assert evaluate(classifier, "digits", device="cpu,cpu").optimized
     assert len(optimised) == 1

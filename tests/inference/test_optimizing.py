@@ -124,7 +124,7 @@ def test_what_cannot_be_optimised_runs_as_it_is_without_a_word(made):
 
 @pytest.mark.parametrize("made", [hooked, offloaded])
 def test_who_insists_gets_the_error(made):
-    with pytest.raises(ConfigError, match="hooks|replaced forward"):
+    with pytest.raises(ConfigError, match=r"hooks|replaced forward"):
         open_session(made(), optimize=True)
 
 
