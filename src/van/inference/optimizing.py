@@ -14,7 +14,7 @@ from ..nn.backbone import Backbone
 AUTO: Final = "auto"
 Optimize: TypeAlias = bool | Literal["auto"]
 
-FEW = 4  # images: optimising and its check take as long as some four images gain by it
+FEW = 6  # images: optimising and its check take as long as some six images gain by it (B0 and B1 at 224 x 224)
 TRIAL = 96  # the largest side of the random image that both networks are compared on
 
 
