@@ -247,7 +247,8 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 def _with(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    new = copy.deepcopy(conv)
-    new.weight.copy_(weight)
-    new.bias = nn.Parameter(bias.to(new.weight.dtype), requires_grad=False)
+    """A convolution like this one with another weight and bias; nothing else is copied, its own weight least of all."""
+    new = copy.copy(conv)
+    vars(new).update({name: value.copy() for name, value in vars(conv).items() if isinstance(value, dict)})
+    new.weight, new.bias = (nn.Parameter(each.to(conv.weight.dtype), requires_grad=False) for each in (weight, bias))
     return new

@@ -41,6 +41,7 @@ from .folded_block import (
 )
 from .joined import can_factorise, can_join, joined_conv2d
 from .layout import fast_layout
+from .operators import postpone_compiler
 from .pointwise import Pointwise, pointwise_conv2d
 from .recompute import depthwise_gelu_project, should_recompute
 from .reference import Conv
@@ -83,3 +84,5 @@ __all__ = [
     "taking",
     "without_kernels",
 ]
+
+postpone_compiler("van")

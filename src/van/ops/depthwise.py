@@ -16,6 +16,7 @@ from . import cpu_depthwise as kernel
 from . import reference
 from .c_library import library
 from .cuda_depthwise import DTYPES, gpu
+from .operators import constant_in_graphs
 from .reference import Conv
 from .selection import in_mode, path_taken
 from .tensors import fits, ordinary
@@ -96,18 +97,18 @@ def has_gpu_kernel(x: Tensor) -> bool:
     return x.device.type == "cuda" and x.dtype in DTYPES and _ready(x.device)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def kernel_available() -> bool:
     """Whether there is a C kernel, and it is wanted."""
     return _kernels_wanted.get() and library().handle is not None
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _taken(path: str) -> bool:
     return path_taken(path)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _ready(device: torch.device) -> bool:
     return _kernels_wanted.get() and gpu(device).ready
 
