@@ -139,6 +139,9 @@ def _set_types(handle: ctypes.CDLL) -> None:
     handle.van_hidden_backward.argtypes = [pointer] * 7 + [ctypes.c_long, number]
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
+    handle.van_feed_panels.argtypes, handle.van_feed_panels.restype = [pointer, number], ctypes.c_long
+    handle.van_feed.argtypes = [pointer] * 7 + [number] * 2
+    handle.van_feed_backward.argtypes = [pointer] * 8 + [number] * 2
     handle.van_blocks.argtypes = [pointer] * 4 + [ctypes.c_long] * 2 + [pointer] * 2 + [number] * 2
 
 

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from . import cpu_depthwise as kernel
-from . import reference
+from . import reference, sliced
 from .c_library import library
 from .depthwise import depthwise_gelu, has_c_kernel, has_kernel
 from .pointwise import Pointwise, pointwise_conv2d
 from .recompute import depthwise_gelu_project
 from .reference import Conv
-from .selection import in_mode
+from .selection import in_mode, path_taken
 from .tensors import LARGEST_KERNEL, ordinary
 
 # Images are taken together while their expanded map is no larger than this, so that it stays in the caches.
@@ -49,6 +49,9 @@ def feed_forward(
     """project(gelu(depthwise(expand(x)))): (N, C, H, W) -> (N, K, H, W)."""
     y, conv = _result(x, project.shape[0]), (near, near_bias, dilation)
     inputs, outputs = _nhwc(x), _nhwc(y)
+    if path_taken("sliced_feed_forward") and y.numel():
+        sliced.forward(inputs, outputs, (expand, expand_bias, conv, project, project_bias))
+        return y
     for some, (hidden,) in _chunks(inputs, near, maps=1):
         _product(inputs[some], expand.flatten(1).t(), hidden)
         _activate(hidden, expand_bias, conv)
@@ -74,6 +77,10 @@ def feed_forward_backward(
     grad_x, conv = _result(x, x.shape[1]), (near, near_bias, dilation)
     inputs, changes, results = _nhwc(x), _nhwc(grad_x), _nhwc(grad)
     taps = near[0].numel()
+    if path_taken("sliced_feed_forward_training") and x.numel() and grad.numel():
+        parameters = expand, expand_bias, conv, project, project_bias
+        grad_expand, grad_project, sums = sliced.backward(results, inputs, changes, parameters)
+        return _gradients(grad_x, grad_expand, grad_project, sums, results, (expand, near, project))
     sums = x.new_zeros((taps + 2, near.shape[0]))  # of the taps, of the convolution's bias, of the expansion's
     # the short side first: so these products are fastest
     grad_expand, grad_project = x.new_zeros(expand.shape[1::-1]), x.new_zeros(project.shape[:2])
@@ -84,13 +91,27 @@ def feed_forward_backward(
         grad_project.addmm_(results[some].flatten(0, 2).t(), hidden.flatten(0, 2))
         grad_expand.addmm_(inputs[some].flatten(0, 2).t(), change.flatten(0, 2))
         _product(change, expand.flatten(1), changes[some])
+    return _gradients(grad_x, grad_expand, grad_project, sums, results, (expand, near, project))
+
+
+def _gradients(
+    grad_x: Tensor,
+    grad_expand: Tensor,
+    grad_project: Tensor,
+    sums: Tensor,
+    results: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As the operator returns them, of those of expand (C, E), project (K, E), and of `sums`."""
+    expand, near, project = weights
+    taps = near[0].numel()
     return (
         grad_x,
         grad_expand.t().reshape(expand.shape).contiguous(),
         sums[taps + 1].clone(),
         sums[:taps].t().reshape(near.shape).contiguous(),
         sums[taps].clone(),
-        grad_project.reshape(project.shape),
+        grad_project.reshape(project.shape).contiguous(),
         results.sum((0, 1, 2)),
     )
 

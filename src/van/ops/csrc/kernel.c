@@ -1,5 +1,5 @@
 /* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
-#include "gradients.h"
+#include "feed.h"
 #include "patch.h"
 
 #ifdef VAN_TILES
@@ -153,4 +153,62 @@ EXPORT int van_patch(const real *x, const long *shape, const long *options, cons
         .out_height = options[4], .out_width = options[5], .terms = terms,
     };
     return run_patch(&p, threads);
+}
+
+/* --- the feed-forward in training (feed.h). shape: N, H, W, inputs, hidden, outputs. options: kernel side, dilation; sets,
+ * groups, images together. parameters: expand (hidden, inputs) and its bias, weight and bias of the depthwise convolution, project
+ * (outputs, hidden) and its bias; biases may be NULL. panels: memory of van_feed_panels; partial: (groups, N, H, W, channels of the
+ * result), not needed for one group. */
+
+static struct feed feed_of(const real *x, const long *shape, const long *options, const real *const *parameters, int terms) {
+    return (struct feed){
+        .x = x, .shift = parameters[1], .bias = parameters[5],
+        .conv = {parameters[2], parameters[3], (int)options[0], (int)options[1]},
+        .batch = shape[0], .height = shape[1], .width = shape[2], .inputs = shape[3], .hidden = shape[4], .outputs = shape[5],
+        .sets = options[2], .groups = options[3], .together = options[4], .terms = terms,
+    };
+}
+
+INLINE long padded_size(long outputs, long inputs) { return panels_of(outputs) * panel_size(panels_of(inputs) * PANEL); }
+
+/* Reals of the panels: forward of two matrices, backward of three. */
+EXPORT long van_feed_panels(const long *shape, int backward) {
+    const long one = padded_size(shape[4], shape[3]);
+    if (!backward) return one + padded_size(shape[5], shape[4]);
+    return one + padded_size(shape[4], shape[5]) + padded_size(shape[3], shape[4]);
+}
+
+EXPORT int van_feed(const real *x, const long *shape, const long *options, const real *const *parameters, real *panels,
+                    real *partial, real *y, int terms, int threads) {
+    struct feed f = feed_of(x, shape, options, parameters, terms);
+    real *second = panels + padded_size(f.hidden, f.inputs);
+    f.expand = panels;
+    f.project = second;
+    f.partial = f.groups > 1 ? partial : y;
+    return run_packing((struct packing){parameters[0], panels, f.hidden, f.inputs, f.inputs, 1}, threads) ||
+           run_packing((struct packing){parameters[4], second, f.outputs, f.hidden, f.hidden, 1}, threads) ||
+           share_out(feed_forward_unit, &f, f.sets * f.groups, threads) ||
+           add_groups(partial, y, f.batch * f.height * f.width * f.outputs, f.groups, threads);
+}
+
+/* gradients: of x; of the expansion, of the projection, of the depthwise convolution with its bias and the expansion's, all sums
+ * of sets, see struct feed, and 0 before. */
+EXPORT int van_feed_backward(const real *x, const real *grad_y, const long *shape, const long *options,
+                             const real *const *parameters, real *panels, real *partial, real *const *gradients, int terms,
+                             int threads) {
+    struct feed f = feed_of(x, shape, options, parameters, terms);
+    real *second = panels + padded_size(f.hidden, f.inputs), *third = second + padded_size(f.hidden, f.outputs);
+    f.grad_y = grad_y;
+    f.expand = panels;
+    f.turned = second;
+    f.project = third;
+    f.partial = f.groups > 1 ? partial : gradients[0];
+    f.grad_expand = gradients[1];
+    f.grad_project = gradients[2];
+    f.sums = gradients[3];
+    return run_packing((struct packing){parameters[0], panels, f.hidden, f.inputs, f.inputs, 1}, threads) ||
+           run_packing((struct packing){parameters[4], second, f.hidden, f.outputs, 1, f.hidden}, threads) ||
+           run_packing((struct packing){parameters[0], third, f.inputs, f.hidden, 1, f.inputs}, threads) ||
+           share_out(feed_backward_unit, &f, f.sets * f.groups, threads) ||
+           add_groups(partial, gradients[0], f.batch * f.height * f.width * f.inputs, f.groups, threads);
 }
