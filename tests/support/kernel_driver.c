@@ -56,6 +56,26 @@ static void hidden(long n, long h, long w, long c, int shifted, int threads) {
     for (int i = 0; i < 3; i++) free(gradients[i]);
 }
 
+static void feed(long n, long h, long w, long c, long e, long k, long sets, long groups, long together, int threads) {
+    const long shape[] = {n, h, w, c, e, k}, options[] = {3, 1, sets, groups, together}, wide = rounded(e, PANEL);
+    const size_t maps[] = {(size_t)(n * h * w * c), (size_t)(n * h * w * k)};
+    real *x = filled(maps[0], 1), *grad = filled(maps[1], 2), *y = filled(maps[1], 3), *grad_x = filled(maps[0], 3);
+    real *parameters[6] = {filled((size_t)(e * c), 4), filled((size_t)e, 5), filled((size_t)(9 * e), 6), NULL, filled((size_t)(k * e), 7), filled((size_t)k, 8)};
+    real *partial = filled((size_t)groups * (c > k ? maps[0] : maps[1]), 9), *gradients[4] = {grad_x};
+    const long rows[] = {c, k, 11};
+    for (int i = 0; i < 3; i++) gradients[1 + i] = calloc((size_t)(sets * rows[i] * wide), sizeof(real));
+    for (int backward = 0; backward < 2; backward++) {
+        real *panels = filled((size_t)van_feed_panels(shape, backward), 10);
+        if (backward ? van_feed_backward(x, grad, shape, options, (const real *const *)parameters, panels, partial, gradients, 3, threads)
+                     : van_feed(x, shape, options, (const real *const *)parameters, panels, partial, y, 3, threads)) exit(3);
+        free(panels);
+    }
+    show(y, maps[1]), show(grad_x, maps[0]), show(gradients[2], (size_t)k);
+    free(x), free(grad), free(y), free(partial);
+    for (int i = 0; i < 6; i++) free(parameters[i]);
+    for (int i = 0; i < 4; i++) free(gradients[i]);
+}
+
 #ifndef VAN_DOUBLE
 static void blocks(long n, long h, long w, long c, long e, int terms, int threads) {
     const long shape[] = {n, h, w, c, e}, options[] = {5, 1, 7, 3, 3, 1}, wide = rounded(c, PANEL), full = rounded(e, PANEL);
@@ -117,6 +137,8 @@ int main(void) {
             depthwise(n, h, w, c, 11, 2, 1, 1, 0);
             hidden(n, h, w, c, 1, 1);
             hidden(n, h, w, c, 0, 16);
+            feed(n, h, w, c, 1 + 2 * c, 1 + c % 7, 1, 1, 2, 1);
+            feed(n, h, w, c, 70, c, n, 2, 1, 16);
 #ifndef VAN_DOUBLE
             blocks(n, h, w, c, 1 + 2 * c, 3, 1);
             blocks(n, h, w, c, 64, 2, 16);

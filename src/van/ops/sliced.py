@@ -20,10 +20,10 @@ from .folded_block import _terms
 from .reference import Conv
 
 # Images are taken together until they have so many pixels; gradients are summed in so many sets of them at most.
-PIXELS = 384
+PIXELS = 784
 SETS = 16
-# Units of work, of images times panels, that are looked for.
-UNITS = 16
+# Units of work that are looked for: sets of images times groups of panels.
+UNITS = 8
 
 # expand (E, C, 1, 1), its bias, depthwise weight, bias and dilation, project (K, E, 1, 1), its bias
 Parameters = tuple[Tensor, Tensor | None, Conv, Tensor, Tensor | None]
