@@ -67,13 +67,33 @@ static void feed(long n, long h, long w, long c, long e, long k, long sets, long
     for (int backward = 0; backward < 2; backward++) {
         real *panels = filled((size_t)van_feed_panels(shape, backward), 10);
         if (backward ? van_feed_backward(x, grad, shape, options, (const real *const *)parameters, panels, partial, gradients, 3, threads)
-                     : van_feed(x, shape, options, (const real *const *)parameters, panels, partial, y, 3, threads)) exit(3);
+                     : van_feed(x, c % 2 && c == k ? grad : NULL, shape, options, (const real *const *)parameters, panels, partial, y, 3, threads)) exit(3);
         free(panels);
     }
     show(y, maps[1]), show(grad_x, maps[0]), show(gradients[2], (size_t)k);
     free(x), free(grad), free(y), free(partial);
     for (int i = 0; i < 6; i++) free(parameters[i]);
     for (int i = 0; i < 4; i++) free(gradients[i]);
+}
+
+static void attention(long n, long h, long w, long c, long sets, int threads) {
+    const long shape[] = {n, h, w, c}, options[] = {5, 1, 7, 3, sets}, wide = rounded(c, PANEL), groups = n < 2 ? 1 : 2;
+    const size_t map = (size_t)(n * h * w * c);
+    const long sizes[11] = {c * c, c, 25 * c, c, 49 * c, c, c * c, c, c * c, c, c};
+    real *x = filled(map, 1), *grad = filled(map, 2), *y = filled(map, 3), *parameters[11], *maps[4], *gradients[11];
+    for (int i = 0; i < 11; i++) parameters[i] = c % 3 == 0 && i % 2 && i < 10 ? NULL : filled((size_t)sizes[i], 4 + (unsigned)i);
+    for (int i = 0; i < 4; i++) maps[i] = filled(map, 5);
+    const long sums[] = {sets * c * wide, sets * c * wide, sets * c * wide, sets * 4 * wide, groups * 25 * rounded(c, LANES), groups * rounded(c, LANES), groups * 49 * rounded(c, LANES), groups * rounded(c, LANES)};
+    for (int i = 0; i < 3; i++) gradients[i] = filled(map, 6);
+    for (int i = 0; i < 8; i++) gradients[3 + i] = calloc((size_t)sums[i], sizeof(real));
+    real *panels = filled((size_t)van_attention_panels(c), 7);
+    const real *const *given = (const real *const *)parameters;
+    if (van_attention(x, c % 2 ? grad : NULL, shape, options, given, maps, panels, y, 3, threads)) exit(3);
+    if (van_attention_backward(x, grad, shape, options, given, maps, panels, gradients, groups, 3, threads)) exit(3);
+    show(y, map), show(gradients[0], map), show(gradients[5], (size_t)c);
+    free(x), free(grad), free(y), free(panels);
+    for (int i = 0; i < 11; i++) free(parameters[i]), free(gradients[i]);
+    for (int i = 0; i < 4; i++) free(maps[i]);
 }
 
 #ifndef VAN_DOUBLE
@@ -139,6 +159,8 @@ int main(void) {
             hidden(n, h, w, c, 0, 16);
             feed(n, h, w, c, 1 + 2 * c, 1 + c % 7, 1, 1, 2, 1);
             feed(n, h, w, c, 70, c, n, 2, 1, 16);
+            attention(n, h, w, c, 1, 1);
+            attention(n, h, w, c, 3, 16);
 #ifndef VAN_DOUBLE
             blocks(n, h, w, c, 1 + 2 * c, 3, 1);
             blocks(n, h, w, c, 64, 2, 16);

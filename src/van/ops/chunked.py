@@ -47,17 +47,40 @@ def feed_forward(
     project_bias: Tensor | None,
 ) -> Tensor:
     """project(gelu(depthwise(expand(x)))): (N, C, H, W) -> (N, K, H, W)."""
-    y, conv = _result(x, project.shape[0]), (near, near_bias, dilation)
+    return _forward(x, (expand, expand_bias, (near, near_bias, dilation), project, project_bias), None)
+
+
+@torch.library.custom_op("van::feed_forward_onto", mutates_args=(), device_types="cpu")
+def feed_forward_onto(
+    shortcut: Tensor,
+    x: Tensor,
+    expand: Tensor,
+    expand_bias: Tensor | None,
+    near: Tensor,
+    near_bias: Tensor | None,
+    dilation: int,
+    project: Tensor,
+    project_bias: Tensor | None,
+) -> Tensor:
+    """shortcut + project(gelu(depthwise(expand(x)))): (N, K, H, W), (N, C, H, W) -> (N, K, H, W)."""
+    return _forward(x, (expand, expand_bias, (near, near_bias, dilation), project, project_bias), shortcut)
+
+
+def _forward(x: Tensor, parameters: sliced.Parameters, shortcut: Tensor | None) -> Tensor:
+    expand, expand_bias, conv, project, project_bias = parameters
+    y, begin = _result(x, project.shape[0]), None if shortcut is None else _nhwc(shortcut)
     inputs, outputs = _nhwc(x), _nhwc(y)
     if path_taken("sliced_feed_forward") and y.numel():
-        sliced.forward(inputs, outputs, (expand, expand_bias, conv, project, project_bias))
+        sliced.forward(inputs, outputs, parameters, begin)
         return y
-    for some, (hidden,) in _chunks(inputs, near, maps=1):
+    for some, (hidden,) in _chunks(inputs, conv[0], maps=1):
         _product(inputs[some], expand.flatten(1).t(), hidden)
         _activate(hidden, expand_bias, conv)
         _product(hidden, project.flatten(1).t(), outputs[some])
         if project_bias is not None:
             outputs[some] += project_bias
+        if begin is not None:
+            outputs[some] += begin[some]
     return y
 
 
@@ -192,6 +215,11 @@ def _(x: Tensor, expand: Tensor, _b: Any, near: Tensor, _c: Any, _d: Any, projec
     return _result(x, project.shape[0])
 
 
+@feed_forward_onto.register_fake
+def _(shortcut: Tensor, x: Tensor, *_parameters: Any) -> Tensor:
+    return _result(x, shortcut.shape[1])
+
+
 @feed_forward_backward.register_fake
 def _(
     grad: Tensor, x: Tensor, expand: Tensor, _b: Any, near: Tensor, _c: Any, _d: Any, project: Tensor, _e: Any
@@ -206,11 +234,25 @@ def _plainly(inputs: Sequence[Any]) -> Tensor:
     return F.conv2d(x, project, project_bias)
 
 
+def _backward_of_sum(grad: Tensor, _shortcut: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return grad, *feed_forward_backward(grad, *inputs)
+
+
+def _sum_plainly(inputs: Sequence[Any]) -> Tensor:
+    return inputs[0] + _plainly(inputs[1:])
+
+
 kernel._differentiable(feed_forward, feed_forward_backward, (0, 1, 2, 3, 4, 6, 7), _plainly)
+kernel._differentiable(feed_forward_onto, _backward_of_sum, (0, 1, 2, 3, 4, 5, 7, 8), _sum_plainly)
 
 
 @register_flop_formula(torch.ops.van.feed_forward)
 def _(x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *_e: Any, **_options: Any) -> int:
+    return _flops(x, expand, near, project)
+
+
+@register_flop_formula(torch.ops.van.feed_forward_onto)
+def _(_s: Any, x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *_e: Any, **_options: Any) -> int:
     return _flops(x, expand, near, project)
 
 
@@ -247,15 +289,32 @@ def _joined(x: Tensor, expand: Tensor, conv: Conv, project: Tensor) -> bool:
 
 
 def chunked_feed_forward(
-    x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise, *, memory_efficient: bool = False
+    x: Tensor,
+    expand: Pointwise,
+    conv: Conv,
+    project: Pointwise,
+    *,
+    memory_efficient: bool = False,
+    scale: Tensor | None = None,
+    shortcut: Tensor | None = None,
 ) -> Tensor:
-    """1x1, depthwise, GELU, 1x1: (N, C, H, W) -> (N, K, H, W); a few images at a time in float32 on the CPU.
+    """1x1, depthwise, GELU, 1x1: (N, C, H, W) -> (N, K, H, W); in float32 on the CPU the expanded map is never whole.
 
+    scale (K,) multiplies the result, to which then shortcut (N, K, H, W) is added.
     memory_efficient: elsewhere keep no result of GELU for the backward pass, where that pays (recompute.py).
     """
     if can_chunk(x, expand, conv, project):
-        return feed_forward(x, *expand, *conv, *project)
+        if scale is not None:
+            weight, bias = project
+            project = scale[:, None, None, None] * weight, None if bias is None else scale * bias
+        if shortcut is not None and ordinary(shortcut) and shortcut.dtype == x.dtype:
+            return feed_forward_onto(shortcut, x, *expand, *conv, *project)
+        y = feed_forward(x, *expand, *conv, *project)
+        return y if shortcut is None else shortcut + y
     x = pointwise_conv2d(x, *expand)
     if memory_efficient:
-        return depthwise_gelu_project(x, conv, *project)
-    return pointwise_conv2d(depthwise_gelu(x, conv), *project)
+        x = depthwise_gelu_project(x, conv, *project)
+    else:
+        x = pointwise_conv2d(depthwise_gelu(x, conv), *project)
+    x = x if scale is None else scale[:, None, None] * x
+    return x if shortcut is None else shortcut + x

@@ -29,12 +29,13 @@ UNITS = 8
 Parameters = tuple[Tensor, Tensor | None, Conv, Tensor, Tensor | None]
 
 
-def forward(x: Tensor, y: Tensor, parameters: Parameters) -> None:
-    """y (N, H, W, K) becomes the feed-forward of x (N, H, W, C), both contiguous."""
+def forward(x: Tensor, y: Tensor, parameters: Parameters, begin: Tensor | None = None) -> None:
+    """y (N, H, W, K) becomes begin + the feed-forward of x (N, H, W, C), all contiguous."""
     call = _Call.of(x, parameters)
     panels, partial = call.memory(x, y, backward=False)
     data, handle = (panels.data_ptr(), partial.data_ptr(), y.data_ptr()), library(x.dtype).handle
-    _check(handle.van_feed(x.data_ptr(), *call.numbers, call.pointers, *data, _terms(), torch.get_num_threads()), x)
+    given, threads = (x.data_ptr(), None if begin is None else begin.data_ptr()), torch.get_num_threads()
+    _check(handle.van_feed(*given, *call.numbers, call.pointers, *data, _terms(), threads), x)
 
 
 def backward(

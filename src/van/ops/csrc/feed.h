@@ -23,6 +23,7 @@ struct feed {
     const real *expand, *project; /* panels: of hidden from x; of the result from hidden, which backward takes to x */
     const real *turned;           /* backward: panels of hidden's gradient from grad_y */
     const real *shift, *bias;     /* the expansion's, or NULL; the projection's, or NULL */
+    const real *begin;            /* what the result is added to, or NULL */
     struct conv conv;
     real *partial;                     /* (groups, N, H, W, outputs), backward inputs */
     real *grad_expand, *grad_project;  /* (sets, inputs, hidden rounded up), (sets, outputs, hidden rounded up) */
@@ -85,9 +86,9 @@ INLINE void slice_tile(const struct rows *a, const real *weights, const real *ze
     multiply(a, row, weights, rows, same(zero), rows_at(slice + row * PANEL, PANEL));
 }
 
-static void make_slice(const struct rows *a, long count, const real *panels, long panel, long depth, real *slice) {
+static void make_slice(const struct rows *a, long count, const real *weights, real *slice) {
     static const real zero[PANEL];
-    BY_TILES(slice_tile, count, a, panels + panel * panel_size(panels_of(depth) * PANEL), zero, slice);
+    BY_TILES(slice_tile, count, a, weights, zero, slice);
 }
 
 INLINE void onto_tile(const struct rows *a, const real *weights, real *y, long stride, long lanes, long row, int rows) {
@@ -127,10 +128,16 @@ static struct chain slice_chain(const struct feed *f, long panel, long images, r
 /* A slice, and as many rows as a tile may write beyond it. */
 static size_t slice_vectors(long count) { return 2 * (size_t)(count + MATRIX_ROWS); }
 
-static void begin_slices(const real *bias, long pixels, long channels, real *y) {
-    if (!bias) memset(y, 0, (size_t)(pixels * channels) * sizeof(real));
+/* y = map + bias, each of which may be NULL. */
+static void begin_slices(const real *map, const real *bias, long pixels, long channels, real *y) {
+    if (!map && !bias) memset(y, 0, (size_t)(pixels * channels) * sizeof(real));
+    else if (!bias) memcpy(y, map, (size_t)(pixels * channels) * sizeof(real));
     else
-        for (long p = 0; p < pixels; p++) memcpy(y + p * channels, bias, (size_t)channels * sizeof(real));
+        for (long p = 0; p < pixels; p++)
+            for (long c = 0; c < channels; c += LANES) {
+                const long lanes = min_of(LANES, channels - c), at = p * channels + c;
+                store(y + at, load(bias + c, lanes) + (map ? load(map + at, lanes) : splat(0)), lanes);
+            }
 }
 
 static int feed_forward_unit(const void *opaque, long index) {
@@ -145,9 +152,10 @@ static int feed_forward_unit(const void *opaque, long index) {
         const long images = min_of(f->together, s.to - image), count = images * pixels;
         real *y = f->partial + (s.group * f->batch + image) * pixels * f->outputs;
         const struct rows a = read_rows(read, f->x + image * pixels * f->inputs, count, f->inputs, count, 0, f->terms);
-        begin_slices(s.group ? NULL : f->bias, count, f->outputs, y);
+        const real *begin = f->begin && !s.group ? f->begin + image * pixels * f->outputs : NULL;
+        begin_slices(begin, s.group ? NULL : f->bias, count, f->outputs, y);
         for (long panel = s.first; panel < s.end; panel++) {
-            make_slice(&a, count, f->expand, panel, f->inputs, (real *)slice);
+            make_slice(&a, count, f->expand + panel * panel_size(f->inputs), (real *)slice);
             const struct chain chain = slice_chain(f, panel, images, (real *)slice, (real *)memory);
             for (long i = 0; i < images; i++)
                 if (forward_unit(&chain, i)) return 1;
@@ -174,10 +182,10 @@ static int feed_backward_unit(const void *opaque, long index) {
         real *grad_x = f->partial + (s.group * f->batch + image) * pixels * f->inputs;
         const struct rows a = read_rows(read, x, count, f->inputs, count, 0, f->terms);
         const struct rows d = read_rows(read + first, grad_y, count, f->outputs, count, 0, f->terms);
-        begin_slices(NULL, count, f->inputs, grad_x);
+        begin_slices(NULL, NULL, count, f->inputs, grad_x);
         for (long panel = s.first; panel < s.end; panel++) {
-            make_slice(&a, count, f->expand, panel, f->inputs, (real *)slice);
-            make_slice(&d, count, f->turned, panel, f->outputs, (real *)change);
+            make_slice(&a, count, f->expand + panel * panel_size(f->inputs), (real *)slice);
+            make_slice(&d, count, f->turned + panel * panel_size(f->outputs), (real *)change);
             struct chain chain = slice_chain(f, panel, images, (real *)slice, (real *)memory);
             chain.grad_y = chain.grad_x = (real *)change;
             if (backward_unit(&chain, 0)) return 1;
@@ -197,17 +205,17 @@ static int feed_backward_unit(const void *opaque, long index) {
 
 struct packing {
     const real *weight; /* element (output, input) at weight[output·across + input·along] */
-    real *panels;       /* inputs rounded up to panels, the rest 0 */
-    long outputs, inputs, across, along;
+    real *panels;
+    long outputs, inputs, across, along, room; /* room: inputs of the panels; those beyond are 0 */
 };
 
 static int pack_unit(const void *opaque, long panel) {
     const struct packing *p = opaque;
-    const long padded = panels_of(p->inputs) * PANEL, outputs = min_of(PANEL, p->outputs - panel * PANEL);
+    const long outputs = min_of(PANEL, p->outputs - panel * PANEL);
     const real *weight = p->weight + panel * PANEL * p->across;
-    real *to = p->panels + panel * panel_size(padded);
+    real *to = p->panels + panel * panel_size(p->room);
 #ifndef VAN_TILES
-    memset(to + p->inputs * PANEL, 0, (size_t)((padded - p->inputs) * PANEL) * sizeof(real));
+    memset(to + p->inputs * PANEL, 0, (size_t)((p->room - p->inputs) * PANEL) * sizeof(real));
     if (p->across == 1 && outputs == PANEL) {
         for (long k = 0; k < p->inputs; k++, to += PANEL, weight += p->along) memcpy(to, weight, PANEL * sizeof(real));
         return 0;
