@@ -227,6 +227,38 @@ class TestScratch:
         assert chunked._scratch(1, torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
 
 
+class TestOnto:
+    """The same, added to a shortcut."""
+
+    def test_values_and_gradients(self):
+        x, shortcut, given = drawn(2, 5, 9, 7), drawn(2, 7, 9, 7, seed=30), parameters(5, 70, 7)
+        got_leaves, exact_x, *wanted = leaves_of(x, given), *exact([x, *given])
+        wanted_leaves, exact_shortcut = leaves_of(exact_x, wanted), shortcut.double().requires_grad_()
+        got = chunked.feed_forward_onto(shortcut.requires_grad_(), x, *given)
+        want = chunked._sum_plainly([exact_shortcut, exact_x, *wanted])
+        assert gap(got, want) < ROUNDING
+        probe = drawn(*got.shape, seed=9)
+        theirs = torch.autograd.grad(want, [exact_shortcut, *wanted_leaves], probe.double())
+        for ours, other in zip(torch.autograd.grad(got, [shortcut, *got_leaves], probe), theirs, strict=True):
+            assert (ours - other).abs().max() <= ROUNDING * other.abs().max()
+
+    def test_opcheck(self):
+        given = parameters(4, 10, 6)
+        x, shortcut = drawn(2, 4, 5, 3), drawn(2, 6, 5, 3, seed=30).requires_grad_()
+        leaves_of(x, given)
+        torch.library.opcheck(chunked.feed_forward_onto, (shortcut, x, *given))
+
+    @pytest.mark.parametrize("kernels", [True, False])
+    def test_scaled(self, kernels):
+        x, shortcut, scale = drawn(2, 5, 9, 7), drawn(2, 7, 9, 7, seed=30), drawn(7, seed=31)
+        first, first_bias, near, near_bias, _, last, last_bias = given = parameters(5, 20, 7)
+        layers = (first, first_bias), (near, near_bias, 1), (last, last_bias)
+        want = shortcut + scale[:, None, None] * chunked._plainly([x, *given])
+        with ops.taking(*(REPLACED if kernels else ())):
+            assert gap(ops.chunked_feed_forward(x, *layers, scale=scale, shortcut=shortcut), want) < ROUNDING
+            assert gap(ops.chunked_feed_forward(x, *layers, scale=scale) + shortcut, want) < ROUNDING
+
+
 class TestCitizen:
     def test_opcheck(self):
         for bias in (True, False):
@@ -254,8 +286,10 @@ class TestInTheNetwork:
     @pytest.fixture
     def calls(self, monkeypatch):
         """How often the network asked for it."""
-        seen, real = [], chunked.feed_forward
-        monkeypatch.setattr(chunked, "feed_forward", lambda *given: seen.append(1) or real(*given))
+        seen = []
+        for name in ("feed_forward", "feed_forward_onto"):
+            real = getattr(chunked, name)
+            monkeypatch.setattr(chunked, name, lambda *given, real=real: seen.append(1) or real(*given))
         return seen
 
     def test_it_is_the_modules(self, calls, monkeypatch):

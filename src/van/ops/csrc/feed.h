@@ -91,17 +91,44 @@ static void make_slice(const struct rows *a, long count, const real *weights, re
     BY_TILES(slice_tile, count, a, weights, zero, slice);
 }
 
-INLINE void onto_tile(const struct rows *a, const real *weights, real *y, long stride, long lanes, long row, int rows) {
-    multiply_onto(a, row, weights, rows, y + row * stride, stride, lanes);
+/* Panels of some pixels that go to the next product together, so that it reads and writes its results less often. */
+enum { MOST_SLICES = 8, SLICES_BYTES = 256 * 1024 };
+struct slices { struct rows rows[MOST_SLICES]; long count, apart; const real *weights; }; /* apart: reals between panels' weights */
+
+INLINE void onto_tile(const struct slices *s, const real *weights, real *y, long stride, long lanes, long row, int rows) {
+    tile_sum sum;
+    const struct place here = rows_at((real *)sum, PANEL);
+    const long left = min_of(LANES, lanes), right = max_of(0, min_of(LANES, lanes - LANES));
+    y += row * stride;
+    for (int m = 0; m < rows; m++) {
+        sum[m][0] = load(y + m * stride, left);
+        sum[m][1] = load(y + m * stride + LANES, right);
+    }
+    for (long i = 0; i < s->count; i++) multiply(&s->rows[i], row, weights + i * s->apart, rows, here, here);
+    for (int m = 0; m < rows; m++) {
+        store(y + m * stride, sum[m][0], left);
+        store(y + m * stride + LANES, sum[m][1], right);
+    }
 }
 
-/* y (count, channels) += panel · weights of its inputs; memory of read_vectors(count, PANEL). */
-static void add_slice(const struct feed *f, const real *slice, long count, long panel, long channels, real *y, vec *memory) {
-    const struct rows a = read_rows(memory, slice, count, PANEL, count, 0, f->terms);
-    const long apart = panel_size(panels_of(f->hidden) * PANEL);
+static long slices_together(long count) {
+    return max_of(1, min_of(MOST_SLICES, SLICES_BYTES / (count * PANEL * (long)sizeof(real))));
+}
+
+/* A slice, and as many rows as a tile may write beyond it. */
+static size_t slice_vectors(long count) { return 2 * (size_t)(count + MATRIX_ROWS); }
+
+/* y (count, channels) += panels [panel, panel + many) · weights of their inputs; memory of many · read_vectors(count, PANEL). */
+static void add_slices(const struct feed *f, const vec *slice, long many, long count, long panel, long channels, real *y, vec *memory) {
+    const long whole = panel_size(panels_of(f->hidden) * PANEL);
+    struct slices s = {.count = many, .apart = panel_size(PANEL)};
+    for (long i = 0; i < many; i++) {
+        const real *from = (const real *)(slice + (size_t)i * slice_vectors(count));
+        s.rows[i] = read_rows(memory + (size_t)i * read_vectors(count, PANEL), from, count, PANEL, count, 0, f->terms);
+    }
     for (long output = 0; output < panels_of(channels); output++) {
-        const real *weights = f->project + output * apart + panel_size(panel * PANEL);
-        BY_TILES(onto_tile, count, &a, weights, y + output * PANEL, channels, channels - output * PANEL);
+        const real *weights = f->project + output * whole + panel * s.apart;
+        BY_TILES(onto_tile, count, &s, weights, y + output * PANEL, channels, channels - output * PANEL);
     }
 }
 
@@ -125,9 +152,6 @@ static struct chain slice_chain(const struct feed *f, long panel, long images, r
 
 /* --- units */
 
-/* A slice, and as many rows as a tile may write beyond it. */
-static size_t slice_vectors(long count) { return 2 * (size_t)(count + MATRIX_ROWS); }
-
 /* y = map + bias, each of which may be NULL. */
 static void begin_slices(const real *map, const real *bias, long pixels, long channels, real *y) {
     if (!map && !bias) memset(y, 0, (size_t)(pixels * channels) * sizeof(real));
@@ -145,22 +169,48 @@ static int feed_forward_unit(const void *opaque, long index) {
     const struct slice_share s = feed_share(f, index);
     const long pixels = f->height * f->width, most = f->together * pixels;
     const size_t parameters = (size_t)(slice_parameters(f) / LANES + 1);
-    vec *slice = more_scratch_of(slice_vectors(most) + parameters + read_vectors(most, f->inputs) + read_vectors(most, PANEL) + 1);
+    const long slices = slices_together(most);
+    vec *slice = more_scratch_of((size_t)slices * (slice_vectors(most) + read_vectors(most, PANEL)) + parameters +
+                                 read_vectors(most, f->inputs) + 1);
     if (!slice) return 1;
-    vec *const memory = slice + slice_vectors(most), *const read = memory + parameters, *const again = read + read_vectors(most, f->inputs);
+    vec *const memory = slice + (size_t)slices * slice_vectors(most), *const read = memory + parameters;
+    vec *const again = read + read_vectors(most, f->inputs);
     for (long image = s.from; image < s.to; image += f->together) {
         const long images = min_of(f->together, s.to - image), count = images * pixels;
         real *y = f->partial + (s.group * f->batch + image) * pixels * f->outputs;
         const struct rows a = read_rows(read, f->x + image * pixels * f->inputs, count, f->inputs, count, 0, f->terms);
         const real *begin = f->begin && !s.group ? f->begin + image * pixels * f->outputs : NULL;
         begin_slices(begin, s.group ? NULL : f->bias, count, f->outputs, y);
-        for (long panel = s.first; panel < s.end; panel++) {
-            make_slice(&a, count, f->expand + panel * panel_size(f->inputs), (real *)slice);
-            const struct chain chain = slice_chain(f, panel, images, (real *)slice, (real *)memory);
-            for (long i = 0; i < images; i++)
-                if (forward_unit(&chain, i)) return 1;
-            add_slice(f, (real *)slice, count, panel, f->outputs, y, again);
+        for (long panel = s.first; panel < s.end; panel += slices) {
+            const long many = min_of(slices, s.end - panel);
+            for (long i = 0; i < many; i++) {
+                real *here = (real *)(slice + (size_t)i * slice_vectors(count));
+                make_slice(&a, count, f->expand + (panel + i) * panel_size(f->inputs), here);
+                const struct chain chain = slice_chain(f, panel + i, images, here, (real *)memory);
+                for (long j = 0; j < images; j++)
+                    if (forward_unit(&chain, j)) return 1;
+            }
+            add_slices(f, slice, many, count, panel, f->outputs, y, again);
         }
+    }
+    return 0;
+}
+
+/* A panel of some images: from the result's gradient, d, to that of the expansion's result, change. */
+static int slice_back(const struct feed *f, const struct rows *a, const struct rows *d, long set, long panel, long image,
+                      long images, vec *slice, vec *change, vec *memory) {
+    const long pixels = f->height * f->width, count = images * pixels, wide = panels_of(f->hidden) * PANEL;
+    const long kinds = (long)f->conv.kernel * f->conv.kernel + 2, column = panel * PANEL;
+    make_slice(a, count, f->expand + panel * panel_size(f->inputs), (real *)slice);
+    make_slice(d, count, f->turned + panel * panel_size(f->outputs), (real *)change);
+    struct chain chain = slice_chain(f, panel, images, (real *)slice, (real *)memory);
+    chain.grad_y = chain.grad_x = (real *)change;
+    if (backward_unit(&chain, 0)) return 1;
+    outer(f->grad_y + image * pixels * f->outputs, f->outputs, slice, count, f->grad_project + set * f->outputs * wide + column, wide);
+    outer(f->x + image * pixels * f->inputs, f->inputs, change, count, f->grad_expand + set * f->inputs * wide + column, wide);
+    for (long i = 0; i < kinds; i++) {
+        real *to = f->sums + (set * kinds + i) * wide + column;
+        for (long v = 0; v < PANEL; v++) to[v] += chain.grad_weight[0][i * PANEL + v];
     }
     return 0;
 }
@@ -168,13 +218,14 @@ static int feed_forward_unit(const void *opaque, long index) {
 static int feed_backward_unit(const void *opaque, long index) {
     const struct feed *f = opaque;
     const struct slice_share s = feed_share(f, index);
-    const long pixels = f->height * f->width, most = f->together * pixels, wide = panels_of(f->hidden) * PANEL;
-    const long sums = (long)f->conv.kernel * f->conv.kernel + 2;
+    const long pixels = f->height * f->width, most = f->together * pixels;
     const size_t parameters = (size_t)(slice_parameters(f) / LANES + 1);
     const size_t first = read_vectors(most, f->inputs), second = read_vectors(most, f->outputs);
-    vec *slice = more_scratch_of(2 * slice_vectors(most) + parameters + first + second + read_vectors(most, PANEL) + 1);
+    const long slices = slices_together(most);
+    vec *slice = more_scratch_of(slice_vectors(most) + (size_t)slices * (slice_vectors(most) + read_vectors(most, PANEL)) + parameters +
+                                 first + second + 1);
     if (!slice) return 1;
-    vec *const change = slice + slice_vectors(most), *const memory = change + slice_vectors(most);
+    vec *const changes = slice + slice_vectors(most), *const memory = changes + (size_t)slices * slice_vectors(most);
     vec *const read = memory + parameters, *const again = read + first + second;
     for (long image = s.from; image < s.to; image += f->together) {
         const long images = min_of(f->together, s.to - image), count = images * pixels;
@@ -183,19 +234,13 @@ static int feed_backward_unit(const void *opaque, long index) {
         const struct rows a = read_rows(read, x, count, f->inputs, count, 0, f->terms);
         const struct rows d = read_rows(read + first, grad_y, count, f->outputs, count, 0, f->terms);
         begin_slices(NULL, NULL, count, f->inputs, grad_x);
-        for (long panel = s.first; panel < s.end; panel++) {
-            make_slice(&a, count, f->expand + panel * panel_size(f->inputs), (real *)slice);
-            make_slice(&d, count, f->turned + panel * panel_size(f->outputs), (real *)change);
-            struct chain chain = slice_chain(f, panel, images, (real *)slice, (real *)memory);
-            chain.grad_y = chain.grad_x = (real *)change;
-            if (backward_unit(&chain, 0)) return 1;
-            outer(grad_y, f->outputs, slice, count, f->grad_project + s.set * f->outputs * wide + panel * PANEL, wide);
-            outer(x, f->inputs, change, count, f->grad_expand + s.set * f->inputs * wide + panel * PANEL, wide);
-            for (long i = 0; i < sums; i++) {
-                real *to = f->sums + (s.set * sums + i) * wide + panel * PANEL;
-                for (long v = 0; v < PANEL; v++) to[v] += chain.grad_weight[0][i * PANEL + v];
+        for (long panel = s.first; panel < s.end; panel += slices) {
+            const long many = min_of(slices, s.end - panel);
+            for (long i = 0; i < many; i++) {
+                vec *const change = changes + (size_t)i * slice_vectors(count);
+                if (slice_back(f, &a, &d, s.set, panel + i, image, images, slice, change, memory)) return 1;
             }
-            add_slice(f, (real *)change, count, panel, f->inputs, grad_x, again);
+            add_slices(f, changes, many, count, panel, f->inputs, grad_x, again);
         }
     }
     return 0;
@@ -218,6 +263,12 @@ static int pack_unit(const void *opaque, long panel) {
     memset(to + p->inputs * PANEL, 0, (size_t)((p->room - p->inputs) * PANEL) * sizeof(real));
     if (p->across == 1 && outputs == PANEL) {
         for (long k = 0; k < p->inputs; k++, to += PANEL, weight += p->along) memcpy(to, weight, PANEL * sizeof(real));
+        return 0;
+    }
+    if (p->along == 1 && outputs == PANEL) { /* a line of an output's inputs after the other: they may alias in the cache */
+        for (long first = 0; first < p->inputs; first += LANES)
+            for (long n = 0; n < PANEL; n++)
+                for (long k = first; k < min_of(first + LANES, p->inputs); k++) to[k * PANEL + n] = weight[n * p->across + k];
         return 0;
     }
 #endif
