@@ -52,7 +52,9 @@ OTHERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "streamed_feed_forward": (("depthwise_pair",),),
     "streamed_feed_forward_training": (("depthwise_pair_training",),),
     "sliced_feed_forward": (("depthwise_pair", "streamed_feed_forward"),),
-    "sliced_feed_forward_training": (("depthwise_pair_training", "streamed_feed_forward_training"),),
+    "sliced_feed_forward_training": (
+        ("depthwise_pair_training", "streamed_feed_forward_training", "sliced_feed_forward"),
+    ),
     "fused_attention_training": (("depthwise_pair_training", "streamed_feed_forward_training"),),
     "folded_blocks": ((), ("depthwise_pair", "depthwise_gelu"), ("depthwise_pair", "streamed_feed_forward")),
 }
@@ -234,8 +236,7 @@ def _run(module: Callable[[Any], Any], x: Any, way: tuple[str, ...], path: str) 
 
     def train() -> None:
         with ops.taking(*way):
-            y = module(leaf)
-        y.backward(probe)
+            module(leaf).backward(probe)
 
     if not path.endswith(TRAINING):
         return infer

@@ -29,7 +29,7 @@ from .reference import Conv
 from .selection import in_mode
 from .tensors import ordinary, require_fitting
 
-# Gradients of the 1x1 weights are summed in so many sets of pixels at most, of at least so many.
+# Gradients of the 1x1 weights are summed in so many sets of pixels at most, of at least so many and as many as channels.
 SETS, SET_PIXELS = 16, 196
 # Of the operator's inputs, those that are tensors, in the order of its gradients; the shortcut is the last.
 SLOTS = (0, 1, 2, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14)
@@ -134,7 +134,9 @@ def _pointers(tensors: Sequence[Tensor | None]) -> Any:
 
 def _sets(n: Tensor) -> int:
     """The shape alone decides, as sums need."""
-    return max(1, min(SETS, n.numel() // max(1, n.shape[1]) // SET_PIXELS))
+    channels = max(1, n.shape[1])
+    pixels = n.numel() // channels
+    return max(1, min(SETS, max(pixels // max(SET_PIXELS, channels), min(2, pixels // 64))))
 
 
 # --- what PyTorch wants to know

@@ -11,7 +11,7 @@ PyTorch that uses AVX-512, as with VAN_OPS=AVX2 on a processor of today.
 
 from __future__ import annotations
 
-# Path -> what it replaces. In training: values and gradients.
+# Path -> what it replaces. In training: values and gradients; of the sliced feed-forward the gradients alone.
 REPLACED = {
     "depthwise_conv2d": "library convolution",
     "depthwise_conv2d_training": "library convolution",

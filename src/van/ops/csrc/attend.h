@@ -10,8 +10,8 @@
 
 #include "feed.h"
 
-/* Pixels of a unit's products; what they need lies in the second-level cache. */
-enum { STRIDE_TILES = 8, STRIDE_PIXELS = MATRIX_ROWS * STRIDE_TILES };
+/* Tiles of a unit's products; what they need lies in the second-level cache. */
+enum { STRIDE_TILES = 8 };
 
 struct attend {
     const real *n, *x, *scale;      /* x: NULL where there is no outer shortcut */
@@ -212,10 +212,12 @@ static int in_back(const struct attend *a, long set, long start, long count) {
     return 0;
 }
 
+/* Pixels at a time: so many that they are as large as the gradients of weights, which every stretch reads and writes. */
 static int back_unit(const struct attend *a, long set, int (*stretch)(const struct attend *, long, long, long)) {
     const long end = (set + 1) * pixels_of(a) / a->sets;
-    for (long start = set * pixels_of(a) / a->sets; start < end; start += STRIDE_PIXELS)
-        if (stretch(a, set, start, min_of(STRIDE_PIXELS, end - start))) return 1;
+    const long pixels = MATRIX_ROWS * max_of(STRIDE_TILES, (a->channels + MATRIX_ROWS - 1) / MATRIX_ROWS);
+    for (long start = set * pixels_of(a) / a->sets; start < end; start += pixels)
+        if (stretch(a, set, start, min_of(pixels, end - start))) return 1;
     return 0;
 }
 static int gate_back_unit(const void *opaque, long set) { return back_unit(opaque, set, gate_back); }
