@@ -242,6 +242,10 @@ INLINE vec gelu(vec x) {
 
 #endif
 
+#if defined(__AVX512F__) && !defined(VAN_DOUBLE)
+#include "slope.h"
+#else
+
 /* a with the sign of x; a is not negative. */
 INLINE vec signed_as(vec a, vec x) { return (vec)((ivec)a | ((ivec)x & SIGN)); }
 
@@ -254,6 +258,8 @@ INLINE vec gelu_slope(vec x, vec *value) {
     *value = x * below;
     return below + signed_as(a * density, x) * (real)0.39894228040143267794;
 }
+
+#endif
 
 /* --- what a thread keeps from call to call: its number, and memory: fresh pages cost more than the arithmetic */
 
