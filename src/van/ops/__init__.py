@@ -23,6 +23,7 @@ gain by (measured.py, selection.py). Triton's are checked by a small computation
 convolutions. So do both with VAN_OPS=plain. `van info --ops` shows which it is and why.
 """
 
+from .attend import attention, can_attend
 from .chunked import can_chunk, chunked_feed_forward
 from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, has_kernel, without_kernels
 from .factorisation import factorise, normalised_bases
@@ -55,10 +56,12 @@ __all__ = [
     "PackedPatch",
     "Pointwise",
     "accepts",
+    "attention",
+    "can_attend",
     "can_chunk",
-    "channel_norm",
     "can_factorise",
     "can_join",
+    "channel_norm",
     "chunked_feed_forward",
     "depthwise_conv2d",
     "depthwise_gelu",

@@ -158,6 +158,12 @@ def _set_types(handle: ctypes.CDLL) -> None:
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
     handle.van_norm.argtypes = [pointer, ctypes.c_long, ctypes.c_long, pointer, ctypes.c_double, number]
+    handle.van_feed_panels.argtypes, handle.van_feed_panels.restype = [pointer, number], ctypes.c_long
+    handle.van_feed.argtypes = [pointer] * 8 + [number] * 2
+    handle.van_feed_backward.argtypes = [pointer] * 8 + [number] * 2
+    handle.van_attention_panels.argtypes, handle.van_attention_panels.restype = [ctypes.c_long], ctypes.c_long
+    handle.van_attention.argtypes = [pointer] * 8 + [number] * 2
+    handle.van_attention_backward.argtypes = [pointer] * 8 + [ctypes.c_long] + [number] * 2
     handle.van_blocks.argtypes = [pointer] * 4 + [ctypes.c_long] * 2 + [pointer] * 2 + [number] * 2
 
 

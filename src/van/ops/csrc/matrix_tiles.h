@@ -25,7 +25,7 @@ INLINE size_t rows_vectors(long count, long depth) {
 }
 
 INLINE struct rows take_rows(vec **memory, long count, long depth, int terms) {
-    struct rows rows = {(half *)*memory, steps_of(depth), terms};
+    struct rows rows = {(half *)*memory, steps_of(depth), min_of(terms, TERMS)};
     *memory += rows_vectors(count, depth);
     return rows;
 }

@@ -254,6 +254,10 @@ INLINE vec gelu(vec x) {
 
 #endif
 
+#if defined(__AVX512F__) && !defined(VAN_DOUBLE)
+#include "slope.h"
+#else
+
 /* a with the sign of x; a is not negative. */
 INLINE vec signed_as(vec a, vec x) { return (vec)((ivec)a | ((ivec)x & SIGN)); }
 
@@ -267,14 +271,19 @@ INLINE vec gelu_slope(vec x, vec *value) {
     return below + signed_as(a * density, x) * (real)0.39894228040143267794;
 }
 
+#endif
+
 /* --- what a thread keeps from call to call: its number, and memory: fresh pages cost more than the arithmetic */
 
-struct thread { real *data; size_t bytes; long number; };
+struct thread {
+    struct { real *data; size_t bytes; } kept[2]; /* the second for units that call others */
+    long number;
+};
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 
 static void thread_free(void *opaque) {
-    free(((struct thread *)opaque)->data);
+    for (int i = 0; i < 2; i++) free(((struct thread *)opaque)->kept[i].data);
     free(opaque);
 }
 
@@ -292,17 +301,19 @@ static struct thread *this_thread(void) {
 }
 
 /* At least `vectors` vectors of this thread, aligned; NULL when there is no memory. */
-static vec *scratch_of(size_t vectors) {
+static vec *kept_of(int which, size_t vectors) {
     struct thread *mine = this_thread();
     if (!mine) return NULL;
-    if (mine->bytes < vectors * sizeof(vec)) {
-        free(mine->data);
-        mine->bytes = 0;
-        if (posix_memalign((void **)&mine->data, 64, vectors * sizeof(vec))) return mine->data = NULL, NULL;
-        mine->bytes = vectors * sizeof(vec);
+    if (mine->kept[which].bytes < vectors * sizeof(vec)) {
+        free(mine->kept[which].data);
+        mine->kept[which].bytes = 0;
+        if (posix_memalign((void **)&mine->kept[which].data, 64, vectors * sizeof(vec))) return mine->kept[which].data = NULL, NULL;
+        mine->kept[which].bytes = vectors * sizeof(vec);
     }
-    return (vec *)mine->data;
+    return (vec *)mine->kept[which].data;
 }
+static vec *scratch_of(size_t vectors) { return kept_of(0, vectors); }
+static vec *more_scratch_of(size_t vectors) { return kept_of(1, vectors); }
 
 /* --- threads: those of the host's own OpenMP pool, so that two pools never fight for the cores */
 
