@@ -126,7 +126,7 @@ class FoldedBlock(Packed):
 
 
 class FoldedStage(Packed):
-    """An inference-only Stage; its blocks and norm are one operator where the C kernel serves them and none is asked for.
+    """An inference-only Stage; where the C kernel serves blocks and norm, they are one operator.
 
     (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
     """

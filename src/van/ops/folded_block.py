@@ -49,7 +49,7 @@ class PackedBlocks:
     epsilon: float = 0.0
 
     def then(self, norm: nn.LayerNorm) -> PackedBlocks:
-        """These blocks with a LayerNorm over their channels after the last; without where the kernel has none like it."""
+        """These blocks with a LayerNorm over their channels after the last, where the kernel has one like it."""
         packed = pack_norm(norm, self.channels)
         return (
             self if packed is None or norm.weight.dtype != self.dtype else replace(self, norm=packed, epsilon=norm.eps)
