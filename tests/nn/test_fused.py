@@ -51,7 +51,10 @@ CASES = {
         lambda: (hooked(memory_efficient(block_of(tiny()).feed_forward), "expand"), images(2, 16, 9, 7)),
         lambda: (hooked(block_of(tiny()).feed_forward, "project"), images(2, 16, 9, 7)),
     ],
-    Block: [lambda: (memory_efficient(block_of(tiny())), images(2, 16, 9, 7))],
+    Block: [
+        lambda: (memory_efficient(block_of(tiny())), images(2, 16, 9, 7)),
+        lambda: (block_of(tiny()), images(2, 16, 9, 7)),
+    ],
     Stage: [lambda: (recomputing(tiny().backbone.stages[1]), images(2, 8, 18, 14).requires_grad_())],
     Backbone: [
         lambda: (_traced(tiny().backbone.eval()), images(2, 3, 32, 32)),

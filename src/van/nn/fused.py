@@ -22,7 +22,7 @@ from torch.fx import Proxy
 from torch.nn.modules.module import _has_any_global_hook
 
 from .. import ops
-from .backbone import Backbone, Block, FeedForward, LargeKernelAttention, Stage
+from .backbone import Attention, Backbone, Block, FeedForward, LargeKernelAttention, Stage
 from .checkpointing import checkpoint
 from .hamburger import NMF, Hamburger
 from .head_forwards import (
@@ -34,7 +34,7 @@ from .head_forwards import (
 )
 from .heads.layers import ConvNormReLU, PixelClassifier
 from .heads.upernet import CellMeans, cell_shares
-from .layers import DepthwiseConv2d, LayerNorm2d, PointwiseConv2d, per_channel
+from .layers import DepthwiseConv2d, DropPath, LayerNorm2d, PointwiseConv2d, per_channel
 
 # What of a module is replaced on single instances.
 REPLACEABLE = frozenset(("forward", "_conv_forward"))
@@ -288,6 +288,60 @@ def _depthwise_with_gelu(layer: FeedForward, x: Tensor) -> Tensor:
     return layer.dropout(layer.project(x))
 
 
+def _halves_fuse(block: Block, x: Tensor) -> bool:
+    """Whether both halves are what is written, and a kernel trains the first; what the second takes it asks itself."""
+    attention, layer = block.attention, block.feed_forward
+    if type(attention) is not Attention or type(attention.spatial) is not LargeKernelAttention:
+        return False
+    written = ((attention, Attention), (attention.spatial, LargeKernelAttention), (layer, FeedForward))
+    if not all(computes_as_written(module, kind) and not why_called(module) for module, kind in written):
+        return False
+    if attention.spatial.gate != "multiply" or not _is_idle(layer.dropout):
+        return False
+    pair, ends = _attention_convolutions(attention), (layer.expand, layer.project)
+    if not can_fuse(x, depthwise=(*pair[:2], layer.depthwise), pointwise=(*pair[2:], *ends)):
+        return False
+    return ops.can_attend(x, *_attention_weights(attention), scale=block.scale1, shortcut=x)
+
+
+def _halves_at_once(block: Block, x: Tensor) -> Tensor:
+    """Layer scale and shortcut are parts of the attention's and the feed-forward's last products."""
+    layer = block.feed_forward
+    once = _keeps_all_paths(block.drop_path)
+    n = block.norm1(x)
+    y = ops.attention(n, *_attention_weights(block.attention), scale=block.scale1, shortcut=x if once else None)
+    x = y if once else _onto(block, x, y)
+    ends = pointwise_weights(layer.expand), pointwise_weights(layer.project)
+    n, conv, shortcut = block.norm2(x), depthwise_weights(layer.depthwise), x if once else None
+    y = ops.chunked_feed_forward(n, ends[0], conv, ends[1], scale=block.scale2, shortcut=shortcut)
+    return y if once else _onto(block, x, y)
+
+
+def _attention_convolutions(attention: Attention) -> tuple[nn.Module, ...]:
+    """near, far, proj_in, mix, proj_out."""
+    spatial = attention.spatial
+    return spatial.near, spatial.far, attention.proj_in, spatial.mix, attention.proj_out
+
+
+def _attention_weights(attention: Attention) -> tuple[ops.Pointwise, ops.Conv, ops.Conv, ops.Pointwise, ops.Pointwise]:
+    near, far, enter, mix, leave = _attention_convolutions(attention)
+    pair = depthwise_weights(near), depthwise_weights(far)
+    return pointwise_weights(enter), *pair, pointwise_weights(mix), pointwise_weights(leave)
+
+
+def _keeps_all_paths(drop: nn.Module) -> bool:
+    idle = type(drop) is nn.Identity or (type(drop) is DropPath and not drop.training)
+    return idle and not has_hooks(drop)
+
+
+def _onto(block: Block, x: Tensor, branch: Tensor) -> Tensor:
+    """x + drop_path(branch), in one pass where the drop path is what is written."""
+    drop = block.drop_path
+    if type(drop) is DropPath and drop.training and not has_hooks(drop):
+        return torch.addcmul(x, branch, drop.factors(branch))
+    return x + drop(branch)
+
+
 def _block_with_bfloat16_stream(block: Block, x: Tensor) -> Tensor:
     """Under autocast the scales, float32, make the shortcut float32 too; here bfloat16 branches keep it bfloat16."""
     branch = block.attention(block.norm1(x))
@@ -403,7 +457,7 @@ FUSED: Mapping[type[nn.Module], tuple[Fused, ...]] = {
         Fused(_gelu_is_computed_again, _keeping_no_gelu),
         Fused(_gelu_fuses, _depthwise_with_gelu),
     ),
-    Block: (Fused(_saves_memory, _block_with_bfloat16_stream),),
+    Block: (Fused(_saves_memory, _block_with_bfloat16_stream), Fused(_halves_fuse, _halves_at_once)),
     Stage: (Fused(_recomputes_blocks, _recomputing_blocks),),
     Backbone: (Fused(_is_stand_in, _of_a_stand_in), Fused(_is_tensor, _in_fast_layout)),
     ConvNormReLU: (Fused(_conv_norm_fuse, joined_conv), Fused(_joined_conv_fuses, sum_of_convolutions)),
@@ -435,4 +489,14 @@ def written_forward(kind: type[nn.Module]) -> Callable[..., Any]:
 
 for _kind, _ways in FUSED.items():
     _kind.forward = _swapped(_kind.forward, _ways)
-register_methods(DepthwiseConv2d, PointwiseConv2d, LargeKernelAttention, nn.Conv2d, nn.Dropout2d, NMF, *_NORMS)
+register_methods(
+    DepthwiseConv2d,
+    PointwiseConv2d,
+    LargeKernelAttention,
+    Attention,
+    FeedForward,
+    nn.Conv2d,
+    nn.Dropout2d,
+    NMF,
+    *_NORMS,
+)
