@@ -30,8 +30,8 @@ from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
+import runtimes
 import torch
-from cpu_inference import _onnx_runtime, _openvino
 from official_graph import official
 from PIL import Image
 from torch import Tensor
@@ -43,7 +43,7 @@ from van.nn.segmenter import Segmenter
 from van.tasks.segmentation.views import Inference, predict_mask
 
 NETWORKS = ("light_ham_van_b0", "light_ham_van_b2", "upernet_van_b0")
-RUNTIMES = {"onnx": _onnx_runtime, "openvino": _openvino}
+RUNTIMES = {"onnx": runtimes.onnx_runtime, "openvino": runtimes.openvino}
 KINDS = ("plain", *RUNTIMES, "ours")
 # Network -> how many times as fast as these ours has to be; of the two runtimes the faster counts.
 REQUIRED = {"light_ham_van_b0": (1.3, tuple(RUNTIMES)), "upernet_van_b0": (1.5, ("plain",))}
@@ -92,13 +92,10 @@ def tasks(name: str, kind: str, size: int, folder: Path | None = None) -> dict[s
 def exported(plain: Segmenter, runtime: str, size: int, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     """The plain graph, without enlarging its logits, in a runtime; for any size, as OpenVINO needs a Hamburger."""
     plain.forward = plain.decode  # type: ignore[method-assign]
-    sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    images = torch.zeros(1, 3, size, size)
-    with torch.no_grad():
-        if not (folder / "peer.pt2").exists():
-            program = torch.export.export(plain, (images,), dynamic_shapes={"images": sides}, strict=False)
-            torch.export.save(program, str(folder / "peer.pt2"))
-        return RUNTIMES[runtime](folder, torch.get_num_threads())
+    file = folder / "plain.pt2"
+    if not file.exists():
+        runtimes.trace(plain, torch.zeros(1, 3, size, size), file, free=True)
+    return RUNTIMES[runtime](file, torch.get_num_threads())
 
 
 def normalised(picture: Image.Image) -> Tensor:

@@ -21,8 +21,9 @@ from torch.utils.flop_counter import register_flop_formula
 
 from . import resized, winograd
 from .c_library import _wish
-from .depthwise import _kernels_wanted, has_c_kernel
-from .folded_block import NARROW, pack_patch, patch_operator
+from .depthwise import _kernels_wanted, has_c_kernel, is_recorded
+from .folded_block import NARROW, folded_patch, pack_patch
+from .operators import constant_in_graphs
 from .tensors import ordinary
 
 # From here on Winograd's algorithm gains what the kernels' transform costs: channels on either side, pixels.
@@ -32,7 +33,7 @@ CHANNELS, PIXELS = 64, 1024
 def can_join(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> bool:
     """Whether `joined_conv2d` computes this: float32 or float64 on the CPU, no gradient wanted, nothing exported."""
     tensors = [*parts, weight, *([] if bias is None else [bias])]
-    if torch.compiler.is_exporting() or torch.jit.is_tracing() or not ordinary(*tensors) or not _wanted():
+    if is_recorded() or not ordinary(*tensors) or not _wanted():
         return False
     if torch.is_autocast_enabled("cpu") or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
         return False
@@ -48,7 +49,7 @@ def can_factorise(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.is_floating_point() and ordinary(x) and _wanted()
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _wanted() -> bool:
     return _kernels_wanted.get() and _wish() != "plain"
 
@@ -94,7 +95,7 @@ def _product(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         packed = pack_patch(weight.contiguous(), bias, stride=1, padding=0)
     if packed is None:
         return F.linear(pixels, weight.flatten(1), bias)
-    y = patch_operator(pixels.permute(0, 3, 1, 2), packed.panels, packed.bias, packed.options)
+    y = folded_patch(pixels.permute(0, 3, 1, 2), packed)
     return y.permute(0, 2, 3, 1).contiguous()
 
 
