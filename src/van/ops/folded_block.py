@@ -50,10 +50,8 @@ class PackedBlocks:
 
     def then(self, norm: nn.LayerNorm) -> PackedBlocks:
         """These blocks with a LayerNorm over their channels after the last, where the kernel has one like it."""
-        packed = pack_norm(norm, self.channels)
-        return (
-            self if packed is None or norm.weight.dtype != self.dtype else replace(self, norm=packed, epsilon=norm.eps)
-        )
+        packed = pack_norm(norm, self.channels) if norm.weight is not None and norm.weight.dtype == self.dtype else None
+        return self if packed is None else replace(self, norm=packed, epsilon=norm.eps)
 
 
 def pack_norm(norm: nn.LayerNorm, channels: int) -> Tensor | None:
