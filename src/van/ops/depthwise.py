@@ -69,18 +69,21 @@ def has_kernel(x: Tensor, *convs: Conv, path: str | None = None) -> bool:
     Both take square kernels and ordinary tensors; neither is exported. path: the C kernel's, which its family of
     processors must gain by; None: whether it can.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return False
-    if not ordinary(x, *(tensor for weight, bias, _ in convs for tensor in (weight, bias))):
+    if is_recorded() or not ordinary(x, *(tensor for weight, bias, _ in convs for tensor in (weight, bias))):
         return False
     x = _as_autocast(x)
     ours = has_c_kernel(x, path) if x.device.type == "cpu" else has_gpu_kernel(x)
     return ours and all(fits(x, weight, bias, mixed=x.is_cuda) for weight, bias, _ in convs)
 
 
+def is_recorded() -> bool:
+    """Whether a graph is recorded for other runtimes, which have no kernels."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def has_c_kernel(x: Tensor, path: str | None = None) -> bool:
     """Whether the C kernel computes maps of this type, and takes this path here."""
-    ours = x.device.type == "cpu" and x.dtype == torch.float32 and _available()
+    ours = x.device.type == "cpu" and x.dtype == torch.float32 and kernel_available()
     return ours and (path is None or _taken(path))
 
 
@@ -95,7 +98,8 @@ def has_gpu_kernel(x: Tensor) -> bool:
 
 
 @constant_in_graphs
-def _available() -> bool:
+def kernel_available() -> bool:
+    """Whether there is a C kernel, and it is wanted."""
     return _kernels_wanted.get() and library().handle is not None
 
 
