@@ -95,7 +95,7 @@ def _product(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         packed = pack_patch(weight.contiguous(), bias, stride=1, padding=0)
     if packed is None:
         return F.linear(pixels, weight.flatten(1), bias)
-    y = patch_operator(pixels.permute(0, 3, 1, 2), packed.panels, packed.bias, packed.options)
+    y = patch_operator(pixels.permute(0, 3, 1, 2), packed.panels, packed.bias, packed.options, packed.products)
     return y.permute(0, 2, 3, 1).contiguous()
 
 
