@@ -23,6 +23,7 @@ from ..errors import ConfigError
 from .c_library import library, multiplies_bfloat16
 from .cpu_depthwise import _check, _like
 from .depthwise import is_recorded, kernel_available
+from .operators import constant_in_graphs
 from .pointwise import Pointwise
 from .reference import Conv
 from .tensors import ordinary
@@ -74,7 +75,7 @@ def product_type(x: Tensor) -> torch.dtype:
     return torch.bfloat16 if wanted == torch.bfloat16 and _multiplies_bfloat16() else torch.float32
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _multiplies_bfloat16() -> bool:
     return multiplies_bfloat16()
 
