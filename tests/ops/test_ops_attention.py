@@ -74,7 +74,11 @@ class TestAgainstFloat64:
     @pytest.mark.parametrize("channels", range(1, 36))
     def test_every_remainder_of_channels(self, channels):
         bias = channels % 2 == 0
-        check(drawn(3, channels, 5, 6), parameters(channels, bias=bias), drawn(3, channels, 5, 6, seed=30) if bias else None)
+        check(
+            drawn(3, channels, 5, 6),
+            parameters(channels, bias=bias),
+            drawn(3, channels, 5, 6, seed=30) if bias else None,
+        )
 
     @pytest.mark.parametrize("seed", range(8))
     def test_fuzzed(self, seed, monkeypatch):
@@ -221,7 +225,14 @@ class TestInTheNetwork:
 
     @pytest.mark.parametrize(
         "name",
-        ["attention", "attention.spatial", "attention.proj_in", "attention.spatial.mix", "feed_forward", "feed_forward.project"],
+        [
+            "attention",
+            "attention.spatial",
+            "attention.proj_in",
+            "attention.spatial.mix",
+            "feed_forward",
+            "feed_forward.project",
+        ],
     )
     def test_a_hooked_module_is_called(self, calls, name):
         made, seen = block(), []

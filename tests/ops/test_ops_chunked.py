@@ -96,7 +96,9 @@ class TestAgainstFloat64:
         draw = random.Random(seed)
         for name in ("PIXELS", "SETS", "UNITS"):
             monkeypatch.setattr(sliced, name, draw.randint(1, 20))
-        given = parameters(draw.randint(1, 40), draw.randint(1, 150), draw.randint(1, 40), side=draw.choice([1, 2, 3, 5]))
+        given = parameters(
+            draw.randint(1, 40), draw.randint(1, 150), draw.randint(1, 40), side=draw.choice([1, 2, 3, 5])
+        )
         check(drawn(draw.randint(1, 9), given[0].shape[1], draw.randint(1, 9), draw.randint(1, 9), seed=seed), given)
 
     def test_many_channels(self):

@@ -191,7 +191,9 @@ def _backward(ctx: Any, grad: Tensor | None, *_maps: Any) -> tuple[Tensor | None
         for slot, value in zip(wanted, found, strict=True):
             grads[slot] = value
     else:
-        n, enter, _b, near, near_bias, near_dilation, far, far_bias, far_dilation, mix, _c, leave, _d, scale, _e = inputs
+        n, enter, _b, near, near_bias, near_dilation, far, far_bias, far_dilation, mix, _c, leave, _d, scale, _e = (
+            inputs
+        )
         pair = near, near_bias, near_dilation, far, far_bias, far_dilation
         found = backward_operator(grad, n, list(saved[-4:]), enter, *pair, mix, leave, scale)
         for slot, value in zip(SLOTS[:-1], found, strict=True):

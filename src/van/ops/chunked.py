@@ -252,7 +252,9 @@ def _(x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *
 
 
 @register_flop_formula(torch.ops.van.feed_forward_onto)
-def _(_s: Any, x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *_e: Any, **_options: Any) -> int:
+def _(
+    _s: Any, x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *_e: Any, **_options: Any
+) -> int:
     return _flops(x, expand, near, project)
 
 

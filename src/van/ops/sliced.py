@@ -38,9 +38,7 @@ def forward(x: Tensor, y: Tensor, parameters: Parameters, begin: Tensor | None =
     _check(handle.van_feed(*given, *call.numbers, call.pointers, *data, _terms(), threads), x)
 
 
-def backward(
-    grad: Tensor, x: Tensor, grad_x: Tensor, parameters: Parameters
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, x: Tensor, grad_x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:
     """grad_x (N, H, W, C) becomes x's gradient, from that of the result, (N, H, W, K).
 
     Returns the gradients of expand (C, E), of project (K, E), and of the taps, of the depthwise bias and of the
