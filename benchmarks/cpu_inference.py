@@ -3,20 +3,25 @@
     python benchmarks/cpu_inference.py [--kinds [KIND …]] [--ops [FAMILY …]] [--quick] [--peer-python PYTHON]
 
 The two sides measure in turn, each in a process of its own (interleaved.py). Before anything is timed, all but
-int8 must give the same logits.
+bfloat16 and int8 must give the same logits; those print their signal to noise.
 
 Sides: peer (its eager code), peer-onnx and peer-openvino (that network, traced in its process, in ONNX Runtime and in
 OpenVINO, for the very shape; segmenters for any); ours eager (`van.load`), optimised (`van.optimize`, with the C kernel
-where there is a compiler), compiled (`van.optimize(compile=True)`), onnx and openvino (`van.export`), onnx-int8 and
-openvino-int8 (`van.quantize`, calibrated on scikit-learn's photographs and digits).
+where there is a compiler), compiled (`van.optimize(compile=True)`), bf16 (`van.optimize` of the model in bfloat16),
+onnx and openvino (`van.export`), onnx-int8 and openvino-int8 (`van.quantize`, calibrated on scikit-learn's photographs
+and digits).
 Segmenters, which transformers does not have: the peer is the plain graph of official_graph.py.
 
 --ops: families of processors, here the kernel kept to their instructions, against the plain path (cpu_families.py): the
-optimised network, and a training step of B0, never slower. `--kinds` without a name measures these alone.
+optimised network, and a training step of B0, never slower; and against the runtimes on the official graph, kept to the
+same instructions where they let themselves. `--kinds` without a name measures these alone.
 
 Medians over the rounds with their quartiles; the ratio is the median of the peer's time over ours, round by round. The
-floor is what the 1x1 convolutions take at the rate of a large float32 product, which is measured in the same rounds.
-Writes docs/results.json; exit code 1 when a requirement is missed. --quick: toy sizes, nothing written or required.
+floor is what all multiply-adds of the network (convolutions, linear layers, other products; counted as in the tables of
+`van info`) take at the rate of a large float32 product, which is measured in the same rounds; for bf16, at that of a
+bfloat16 product. Aims depend on the processor's instructions, which VAN_OPS restricts: VAN_OPS=AVX512 withholds AMX.
+Writes docs/results.json; exit code 1 when a requirement is missed, missed aims are printed. --quick: toy sizes, nothing
+written or required.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ from van.ops.timing import burst_ms, in_turn, summary
 
 MODELS = ("van_b0", "van_b1", "van_b2", "van_b3", "light_ham_van_b0")
 PEERS = ("peer", "peer-onnx", "peer-openvino")
-OURS = ("eager", "optimised", "compiled", "onnx", "openvino", "onnx-int8", "openvino-int8")
+OURS = ("eager", "optimised", "compiled", "bf16", "onnx", "openvino", "onnx-int8", "openvino-int8")
 KINDS = (*PEERS, *OURS)
 # Largest difference of logits, as a part of the largest: float32 rounding through up to 38 blocks.
 TOLERANCE = 1e-4
@@ -56,7 +61,8 @@ def main() -> int:
     if options.quick:
         return 0
     missed = [*cpu_results.missed(rows), *cpu_families.missed(families)]
-    print(*(missed or ["every requirement is met"]), *cpu_results.below_the_aim(rows), sep="\n")
+    below = [*cpu_results.below_the_aim(rows), *cpu_families.below_the_aim(families)]
+    print(*(missed or ["every requirement is met"]), *below, sep="\n")
     command = f"python benchmarks/cpu_inference.py {_flags(options)}"
     if options.record and rows:
         cpu_results.record(rows, versions, command=command)
@@ -108,6 +114,7 @@ def _measure_all(options: argparse.Namespace, threads: int, rows: list[dict[str,
             worker(__file__, options, "ours", threads) as ours,
         ):
             versions |= peer(do="versions") | ours(do="versions")
+            processor = ours(do="processor")
             ours(do="write", model=model, folder=folder)
             peer(do="load", folder=folder)
             for batch in options.batches:
@@ -115,7 +122,7 @@ def _measure_all(options: argparse.Namespace, threads: int, rows: list[dict[str,
                 peer(do="trace", folder=folder, **images)
                 ours(do="load", folder=folder, kinds=options.kinds, **images)
                 noise = _check_logits(peer, ours, options.kinds, model, images)
-                case = {"model": model, "batch": batch, "threads": threads, "size": size}
+                case = {"model": model, "batch": batch, "threads": threads, "size": size} | processor
                 found = _measure(peer, ours, options, images)
                 rows += [case | row | {"sqnr_db": noise.get(row["kind"])} for row in found]
                 cpu_results.show(rows[-len(found) :])
@@ -123,13 +130,13 @@ def _measure_all(options: argparse.Namespace, threads: int, rows: list[dict[str,
 
 
 def _check_logits(peer: Ask, ours: Ask, kinds: list[str], model: str, images: dict[str, int]) -> dict[str, float]:
-    """Signal to noise of int8's logits; ends the program when others differ."""
+    """Signal to noise of the logits in bfloat16 and int8; ends the program when others differ."""
     from van.exporting.int8_report import sqnr_db
 
     want, noise = np.array(peer(do="logits", kind="peer", **images)), {}
     for kind in kinds[1:]:
         got = np.array(ours(do="logits", kind=kind, **images))
-        if kind.endswith("-int8"):
+        if kind in cpu_results.LOSSY:
             noise[kind] = sqnr_db([got], [want])
             continue
         gap = np.abs(got - want).max() / np.abs(want).max()
@@ -139,12 +146,16 @@ def _check_logits(peer: Ask, ours: Ask, kinds: list[str], model: str, images: di
 
 
 def _measure(peer: Ask, ours: Ask, options: argparse.Namespace, images: dict[str, int]) -> list[dict[str, Any]]:
-    """A row per kind, with the floor of the same rounds."""
-    asks = {kind: lambda kind=kind: ours(do="time", kind=kind, **images) for kind in options.kinds[1:]}
-    first = {"gemm": lambda: ours(do="gemm"), "peer": lambda: peer(do="time", kind="peer", **images)}
-    times = in_turn(first | asks, options.rounds)
-    floor = ours(do="floor", gemm_ms=min(times.pop("gemm")), **images)
-    return [{"kind": kind, **floor, **summary(times["peer"], own)} for kind, own in times.items()]
+    """A row per kind, with the floor of its precision and of the same rounds."""
+    kinds = ["peer", *options.kinds[1:]]
+    precision = {kind: cpu_results.precision(kind) for kind in kinds}
+    precisions = dict.fromkeys(precision.values())
+    products = {("gemm", each): lambda each=each: ours(do="gemm", precision=each) for each in precisions}
+    sides = {kind: peer if kind == "peer" else ours for kind in kinds}
+    asks = {kind: lambda kind=kind, side=side: side(do="time", kind=kind, **images) for kind, side in sides.items()}
+    times = in_turn(products | asks, options.rounds)
+    floors = {each: ours(do="floor", gemm_ms=min(times.pop(("gemm", each))), **images) for each in precisions}
+    return [{"kind": kind, **floors[precision[kind]], **summary(times["peer"], own)} for kind, own in times.items()]
 
 
 # --- the processes
@@ -201,6 +212,7 @@ class _Peer(_Worker):
 
     def trace(self, folder: str, batch: int, size: int) -> None:
         """The network as a program for these images, which the other side makes files of."""
+        import runtimes
         import torch
 
         model, of = self.model, self.of
@@ -213,11 +225,9 @@ class _Peer(_Worker):
             def forward(self, images: Any) -> Any:
                 return of(self.model(images))
 
-        with torch.inference_mode(False), torch.no_grad():
-            sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC} if self.free else None
-            images = torch.from_numpy(_images(batch, size))
-            program = torch.export.export(Logits(), (images,), dynamic_shapes=sides and {"images": sides}, strict=False)
-            torch.export.save(program, str(Path(folder) / "peer.pt2"))
+        images = torch.from_numpy(_images(batch, size))
+        with torch.inference_mode(False):
+            runtimes.trace(Logits(), images, Path(folder) / "peer.pt2", free=self.free)
 
 
 class _Plain(_Peer):
@@ -257,6 +267,7 @@ class _Ours(_Worker):
 
     def load(self, folder: str, kinds: list[str], batch: int, size: int) -> None:
         """Make ready all kinds; what takes any batch is made once."""
+        import runtimes
         import torch
 
         from van.tools import bench
@@ -264,25 +275,28 @@ class _Ours(_Worker):
         if not self.networks:
             self.model = _loaded(folder)
         forms = [kind for kind in kinds if kind in OURS and (kind == "compiled" or kind not in self.networks)]
-        runtimes = {"peer-onnx": _onnx_runtime, "peer-openvino": _openvino}
+        peers = {"peer-onnx": runtimes.onnx_runtime, "peer-openvino": runtimes.openvino}
         with torch.inference_mode(False), torch.no_grad():
             torch._dynamo.reset()
             self.networks |= bench.networks(self.model, forms, Path(folder), _images(batch, size))
-            for kind in set(kinds) & set(runtimes):
-                self.networks[kind] = runtimes[kind](Path(folder), torch.get_num_threads())
+            for kind in set(kinds) & set(peers):
+                self.networks[kind] = peers[kind](Path(folder) / "peer.pt2", torch.get_num_threads())
 
-    def gemm(self) -> float:
+    def processor(self) -> dict[str, str]:
+        return cpu_results.processor()
+
+    def gemm(self, precision: str) -> float:
         """Milliseconds of a large matrix product."""
         from van.tools import bench
 
-        return burst_ms(bench.matrix_product())
+        return burst_ms(bench.matrix_product(precision))
 
     def floor(self, gemm_ms: float, batch: int, size: int) -> dict[str, float]:
-        """What the 1x1 convolutions take at the rate of that product."""
+        """What all multiply-adds take at the rate of that product."""
         from van.tools import bench
 
-        gflops = bench.gemm_gflops(gemm_ms)
-        return {"gemm_gflops": gflops, "floor_ms": bench.floor_ms(self.model, (batch, 3, size, size), gflops)}
+        gflops, macs = bench.gemm_gflops(gemm_ms), bench.multiply_adds(self.model, (batch, 3, size, size))
+        return {"gemm_gflops": gflops, "macs": macs, "floor_ms": bench.floor_ms(macs, gflops)}
 
 
 def _images(batch: int, size: int) -> np.ndarray:
@@ -300,32 +314,6 @@ def _loaded(folder: str) -> Any:
         warnings.simplefilter("ignore")
         files = list(Path(folder).glob("van.safetensors"))
         return van.load(files[0] if files else folder)
-
-
-def _onnx_runtime(folder: Path, threads: int) -> Any:
-    """The peer's program in ONNX Runtime."""
-    import onnxruntime
-    import torch
-
-    file = folder / "peer.onnx"
-    program = torch.export.load(str(folder / "peer.pt2"))
-    torch.onnx.export(program, (), str(file), dynamo=True, external_data=False, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
-
-
-def _openvino(folder: Path, threads: int) -> Any:
-    """The peer's program in OpenVINO, in float32, for the very shape that it was traced with."""
-    import openvino
-    import torch
-
-    model = openvino.convert_model(torch.export.load(str(folder / "peer.pt2")))
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-    return lambda images: request.infer([images], share_inputs=True)[0].copy()
 
 
 if __name__ == "__main__":

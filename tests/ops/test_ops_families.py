@@ -210,22 +210,67 @@ def test_the_benchmark_requires_every_family_to_win(monkeypatch, ratio, told):
     assert len(list(cpu_families.missed([row | {"trained": False, "ratio": ratio}]))) == told
 
 
+# --- programs in C around the kernel, for this processor and for ARM in an emulator
+
+SUPPORT = Path(__file__).parent.parent / "support"
+STRICT = (*(flag for flag in COMMON_FLAGS if flag not in ("-shared", "-fPIC")), "-Wall", "-Wextra", "-Werror")
+BUILDS = {**INSTRUCTION_FLAGS, "float64": ("-DVAN_DOUBLE",)}
+
+
+def program(compiler, driver, folder, *flags):
+    """The compiled driver; a warning is an error."""
+    made = folder / driver
+    command = [*compiler, *STRICT, *flags, f"-I{SOURCES}", str(SUPPORT / f"{driver}.c"), "-o", str(made)]
+    built = subprocess.run([*command, "-lm", "-lpthread"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return made
+
+
+def lines(*command):
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
+    return ran.stdout.splitlines()
+
+
+@pytest.fixture
+def arm():
+    """A compiler for ARM and an emulator."""
+    found = [shutil.which(name) for name in ("aarch64-linux-gnu-gcc", "qemu-aarch64")]
+    if not all(found):
+        pytest.skip("no compiler for ARM or no emulator")
+    return [found[0], "-static"], found[1]
+
+
+@pytest.mark.long
+@pytest.mark.promise("0")
+@pytest.mark.parametrize("build", BUILDS)
+def test_plain_loops_agree_and_the_compiler_has_no_doubts(build, tmp_path):
+    made = program([shutil.which("cc")], "kernel_check", tmp_path, *BUILDS[build])
+    runs = {*list(INSTRUCTION_FLAGS)[list(INSTRUCTION_FLAGS).index(library().instructions) :], "float64"}
+    if build in runs:  # others are compiled alone
+        assert lines(made)[-1] == "right"
+
+
 @pytest.mark.slow
 @pytest.mark.promise("0")
-def test_neon_computes_what_this_processor_does(tmp_path):
-    """The kernel for ARM in an emulator: the same numbers from the same program."""
-    compiler, emulator = (shutil.which(name) for name in ("aarch64-linux-gnu-gcc", "qemu-aarch64"))
-    if not (compiler and emulator):
-        pytest.skip("no compiler for ARM or no emulator")
+@pytest.mark.parametrize("build", [(), ("-DVAN_DOUBLE",)], ids=["float32", "float64"])
+def test_plain_loops_agree_with_neon(build, arm, tmp_path):
+    compiler, emulator = arm
+    found = lines(emulator, program(compiler, "kernel_check", tmp_path, *build))
+    assert found[0] == ("2 lanes, panels of 4" if build else "4 lanes, panels of 8")
+    assert found[-1] == "right"
+
+
+@pytest.mark.slow
+@pytest.mark.promise("0")
+def test_neon_computes_what_this_processor_does(arm, tmp_path):
+    """What plain loops do not cover: the same numbers from the same program."""
+    compiler, emulator = arm
     found = []
-    for command, run in ([shutil.which("cc")], []), ([compiler, "-static"], [emulator]):
-        made = tmp_path / f"values{len(found)}"
-        flags = [flag for flag in COMMON_FLAGS if flag not in ("-shared", "-fPIC")]
-        driver = str(Path(__file__).parent.parent / "support" / "kernel_driver.c")
-        subprocess.run(
-            [*command, *flags, "-DVALUES", f"-I{SOURCES}", driver, "-o", str(made), "-lm", "-lpthread"], check=True
-        )
-        out = subprocess.run([*run, str(made)], check=True, capture_output=True, text=True).stdout.splitlines()
+    for command, run in ([shutil.which("cc")], []), (compiler, [emulator]):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        out = lines(*run, program(command, "kernel_driver", folder, "-DVALUES"))
         assert out[-1] == "clean"
         found.append(torch.tensor([float(line) for line in out[:-1]], dtype=torch.float64))
     here, there = found

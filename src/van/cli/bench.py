@@ -1,7 +1,7 @@
-"""Measure how fast a network is on this machine's CPU, in every form: torch, ONNX Runtime, OpenVINO, int8.
+"""Measure how fast a network is on this machine's CPU, in every form: torch, ONNX Runtime, OpenVINO, bfloat16, int8.
 
 All forms are checked to give the same logits, then measured in turn; medians over the rounds with quartiles. The
-floor is what the 1x1 convolutions alone take at the speed of a large matrix product, measured in the same run.
+floor is what all multiply-adds of the network take at the speed of a large matrix product, measured in the same run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: Any) -> None:
     """Options of `van bench`."""
     parser.add_argument("source", help="a model name (random weights), a checkpoint file or folder, or a hub id")
-    parser.add_argument("--forms", nargs="+", help="eager optimised compiled onnx openvino onnx-int8 openvino-int8")
+    parser.add_argument(
+        "--forms", nargs="+", help="eager optimised compiled bf16 onnx openvino onnx-int8 openvino-int8"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile as well (a minute or more)")
+    parser.add_argument("--bf16", action="store_true", help="the optimised network in bfloat16 as well")
     parser.add_argument("--int8", action="store_true", help="int8 of the installed runtimes as well")
     parser.add_argument(
         "--calibration", help="for int8: folder of images, or digits (default: scikit-learn's photographs)"
@@ -38,7 +41,9 @@ def run(options: Any) -> None:
     from ..tools.bench import bench, installed
 
     forms = list(options.forms or installed())
-    forms += ["compiled"] * (options.compile and "compiled" not in forms)
+    forms += [
+        form for form, asked in (("compiled", options.compile), ("bf16", options.bf16)) if asked and form not in forms
+    ]
     if options.int8:
         forms += [f"{form}-int8" for form in ("onnx", "openvino") if form in forms and f"{form}-int8" not in forms]
     if options.calibration is not None and not any(form.endswith("-int8") for form in forms):
@@ -62,7 +67,12 @@ def _print(done: Bench) -> None:
 
     height, width = done.size
     say(f"{done.name}, batch {done.batch}, {height} x {width}, {done.threads} threads, {done.rounds} rounds")
-    print(f"floor {done.floor_ms:.2f} ms: 1x1 convolutions at {done.gemm_gflops:.0f} GFLOP/s\n")
+    print(
+        f"floor {done.floor_ms:.2f} ms: {done.macs / 1e6:.0f} million multiply-adds at {done.gemm_gflops:.0f} GFLOP/s"
+    )
+    if done.bf16_floor_ms is not None:
+        print(f"in bfloat16 {done.bf16_floor_ms:.2f} ms: at {done.bf16_gemm_gflops:.0f} GFLOP/s")
+    print()
     table = Table(box=None, pad_edge=False)
     table.add_column("form")
     for word in ("ms", "quartiles", f"speed over {done.rows[0].form}", "of the floor", "SQNR dB"):

@@ -17,7 +17,6 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.modules.module import _has_any_global_hook
@@ -25,7 +24,15 @@ from torch.nn.modules.module import _has_any_global_hook
 from .. import ops
 from .backbone import Attention, Backbone, Block, FeedForward, LargeKernelAttention, Stage
 from .checkpointing import checkpoint
-from .heads.layers import ConvNormReLU, resize
+from .hamburger import NMF, Hamburger
+from .head_forwards import (
+    classes_of_pixels,
+    factorised_in_place,
+    hamburger_of_factors,
+    joined_conv,
+    sum_of_convolutions,
+)
+from .heads.layers import ConvNormReLU, PixelClassifier
 from .heads.upernet import CellMeans, cell_shares
 from .layers import DepthwiseConv2d, DropPath, LayerNorm2d, PointwiseConv2d, per_channel
 
@@ -90,8 +97,10 @@ def why_not_fused(module: nn.Module) -> str:
 
 def computes_as_written(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module is of exactly this class, and the class computes what it did when it was registered."""
+    if type(module) is not kind:
+        return False
     forward, computation = _WRITTEN[kind]
-    return type(module) is kind and kind.forward is forward and getattr(kind, "_conv_forward", None) is computation
+    return kind.forward is forward and getattr(kind, "_conv_forward", None) is computation
 
 
 def methods(kind: Any) -> tuple[Any, Any]:
@@ -102,6 +111,11 @@ def methods(kind: Any) -> tuple[Any, Any]:
 def register_methods(*kinds: type[nn.Module]) -> None:
     """Note what these classes compute now, for `computes_as_written`."""
     _WRITTEN.update((kind, methods(kind)) for kind in kinds)
+
+
+def _is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a call of it is what its registered class computes, and nobody would notice that it was not made."""
+    return computes_as_written(module, kind) and not has_hooks(module)
 
 
 def wants_gradients(tensors: Iterable[Tensor]) -> bool:
@@ -374,19 +388,53 @@ def _in_fast_layout(backbone: Backbone, images: Tensor, last: bool = False) -> A
 # --- heads
 
 
+def _keeps_any_size(conv: Any) -> bool:
+    """Whether it is an untouched nn.Conv2d over all channels whose kernel is odd and whose zeros keep H and W."""
+    if not _is_untouched(conv, nn.Conv2d):
+        return False
+    side = conv.kernel_size[0]
+    return is_square(conv) and side % 2 == 1 and conv.stride == (1, 1) and conv.padding == (side // 2, side // 2)
+
+
+def _head_conv_fuses(conv: Any, *parts: Tensor) -> bool:
+    return _keeps_any_size(conv) and ops.can_join(parts, conv.weight, conv.bias)
+
+
+def _conv_norm_fuse(module: ConvNormReLU, *parts: Tensor) -> bool:
+    norm = module.norm  # of these nobody else can hold the result, which ReLU overwrites
+    return any(_is_untouched(norm, kind) for kind in _NORMS) and _head_conv_fuses(module.conv, *parts)
+
+
 def _joined_conv_fuses(module: ConvNormReLU, x: Tensor, *more: Tensor) -> bool:
     conv = module.conv
     return bool(more) and type(conv) is nn.Conv2d and not has_hooks(conv) and ops.ordinary(x, conv.weight)
 
 
-def _sum_of_convolutions(module: ConvNormReLU, *parts: Tensor) -> Tensor:
-    """A convolution of joined channels is the sum of its parts' convolutions; the maps are never joined."""
-    conv = module.conv
-    weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
-    total = conv._conv_forward(parts[0], weights[0], conv.bias)
-    for part, weight in zip(parts[1:], weights[1:], strict=True):
-        total += conv._conv_forward(resize(part, like=parts[0]), weight, None)
-    return F.relu(module.norm(total))
+def _classifier_fuses(classifier: PixelClassifier, x: Tensor) -> bool:
+    dropout = classifier.dropout
+    idle = _is_untouched(dropout, nn.Dropout2d) and not (dropout.training and dropout.p)
+    return idle and _head_conv_fuses(classifier.conv, x)
+
+
+def _factorisation_fuses(ham: NMF, x: Tensor) -> bool:
+    return not (ham.training or is_traced() or wants_gradients([x])) and ops.can_factorise(x)
+
+
+def _hamburger_fuses(burger: Hamburger, x: Tensor) -> bool:
+    ham, norm, upper = burger.ham, burger.norm, burger.upper
+    return (
+        _head_conv_fuses(burger.lower, x)
+        and _head_conv_fuses(upper, x)
+        and is_pointwise(upper)
+        and upper.bias is None
+        and _is_untouched(ham, NMF)
+        and not ham.training
+        and _is_untouched(norm, nn.GroupNorm)
+        and norm.affine
+    )
+
+
+_NORMS = (nn.Identity, nn.GroupNorm, nn.BatchNorm2d)
 
 
 # --- the table
@@ -412,7 +460,10 @@ FUSED: Mapping[type[nn.Module], tuple[Fused, ...]] = {
     Block: (Fused(_saves_memory, _block_with_bfloat16_stream), Fused(_halves_fuse, _halves_at_once)),
     Stage: (Fused(_recomputes_blocks, _recomputing_blocks),),
     Backbone: (Fused(_is_stand_in, _of_a_stand_in), Fused(_is_tensor, _in_fast_layout)),
-    ConvNormReLU: (Fused(_joined_conv_fuses, _sum_of_convolutions),),
+    ConvNormReLU: (Fused(_conv_norm_fuse, joined_conv), Fused(_joined_conv_fuses, sum_of_convolutions)),
+    NMF: (Fused(_factorisation_fuses, factorised_in_place),),
+    Hamburger: (Fused(_hamburger_fuses, hamburger_of_factors),),
+    PixelClassifier: (Fused(_classifier_fuses, classes_of_pixels),),
     CellMeans: (Fused(_exports, _cell_means_as_products),),
 }
 
@@ -438,4 +489,14 @@ def written_forward(kind: type[nn.Module]) -> Callable[..., Any]:
 
 for _kind, _ways in FUSED.items():
     _kind.forward = _swapped(_kind.forward, _ways)
-register_methods(DepthwiseConv2d, PointwiseConv2d, LargeKernelAttention, Attention, FeedForward, nn.Conv2d)
+register_methods(
+    DepthwiseConv2d,
+    PointwiseConv2d,
+    LargeKernelAttention,
+    Attention,
+    FeedForward,
+    nn.Conv2d,
+    nn.Dropout2d,
+    NMF,
+    *_NORMS,
+)

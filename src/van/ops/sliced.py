@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .c_library import library
-from .cpu_depthwise import _check, _padded
+from .cpu_depthwise import _check
 from .folded_block import _terms
 from .reference import Conv
 

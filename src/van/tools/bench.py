@@ -1,5 +1,9 @@
 """How fast a network is on this machine: torch, ONNX Runtime, OpenVINO, int8, and what arithmetic alone takes.
 
+The floor of a form is what all multiply-adds of the network take, those of convolutions of every kind, linear layers
+and other products, at the rate of a large matrix product of the same precision, measured in the same rounds. They are
+counted as in the tables of complexity, so a kernel's taps outside the map count too.
+
 Shapes: N batch, C channels, H height, W width, K classes.
 """
 
@@ -17,31 +21,38 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import models, ops
 from ..errors import ConfigError, UnknownNameError, VanError, VanNotice
 from ..exporting import export, network, reference
 from ..exporting.exporter import by_name
+from ..exporting.graph import OUTPUT
 from ..exporting.int8 import quantize
 from ..exporting.int8_report import sqnr_db
 from ..exporting.parity import Run
 from ..exporting.sample_images import Images, named_images
 from ..inference.engines.exported import open_exported
 from ..nn.dtypes import in_float32
-from ..nn.layers import PointwiseConv2d
 from ..nn.model import Model
 from ..ops.timing import burst_ms, in_turn, summary
 from ..tasks.comparison import RawOutputs, values
+from .complexity_counter import count_operations
 
-TORCH_FORMS = ("eager", "optimised", "compiled")
+BF16 = "bf16"  # the optimised network in bfloat16
+TORCH_FORMS = ("eager", "optimised", "compiled", BF16)
 # form -> suffix of its file
 EXPORTED_FORMS = {"onnx": ".onnx", "openvino": ".xml"}
 INT8_FORMS = {"onnx-int8": ".onnx", "openvino-int8": ".xml"}
 FORMS = (*TORCH_FORMS, *EXPORTED_FORMS, *INT8_FORMS)
+LOSSY_FORMS = (BF16, *INT8_FORMS)  # whose distance from float32 is stated instead of bounded
 TOLERANCE = 1e-4  # of the largest logit: float32 rounding through up to 38 blocks
 ROUNDS = 7
 GEMM_SIDE = 2048
+FP32 = "fp32"
+PRECISIONS = {FP32: torch.float32, BF16: torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +60,8 @@ class Row:
     """One form of the network.
 
     ms: of a batch, median over the rounds; low, high: quartiles. speedup: over the first form, median over the rounds.
-    of_floor: ms as a multiple of the floor. sqnr_db: of int8's logits of random images; None for float32 forms.
+    of_floor: ms as a multiple of the floor, bf16's of its own, int8's of float32's.
+    sqnr_db: of the logits of random images against float32; None for float32 forms.
     """
 
     form: str
@@ -65,8 +77,9 @@ class Row:
 class Bench:
     """What was measured, on images of `size` (H, W), `batch` at a time.
 
-    gemm_gflops: rate of a large float32 matrix product in the same run, two operations per multiply-add.
-    floor_ms: of the network's 1x1 convolutions at that rate.
+    macs: multiply-adds of the batch. gemm_gflops: rate of a large float32 matrix product in the same run, two
+    operations per multiply-add. floor_ms: all multiply-adds at that rate.
+    bf16_gemm_gflops, bf16_floor_ms: the same in bfloat16; None where the form bf16 was not measured.
     """
 
     name: str
@@ -74,8 +87,11 @@ class Bench:
     size: tuple[int, int]
     threads: int
     rounds: int
+    macs: int
     gemm_gflops: float
     floor_ms: float
+    bf16_gemm_gflops: float | None
+    bf16_floor_ms: float | None
     rows: tuple[Row, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,17 +125,24 @@ def bench(
     with _threads(threads) as count, tempfile.TemporaryDirectory() as folder:
         runs = networks(model, chosen, Path(folder), images, calibration=calibration)
         noise = check(runs, reference(model), images)
-        gflops, times = measure({form: _call(run, images) for form, run in runs.items()}, rounds)
-    floor = floor_ms(model, images.shape, gflops)
+        rates, times = measure({form: _call(run, images) for form, run in runs.items()}, rounds)
+    macs = multiply_adds(model, images.shape)
+    floors = {precision: floor_ms(macs, rate) for precision, rate in rates.items()}
     return Bench(
         name=name,
         batch=batch,
         size=images.shape[2:],
         threads=count,
         rounds=rounds,
-        gemm_gflops=gflops,
-        floor_ms=floor,
-        rows=tuple(_row(form, summary(times[chosen[0]], times[form]), floor, noise.get(form)) for form in chosen),
+        macs=macs,
+        gemm_gflops=rates[FP32],
+        floor_ms=floors[FP32],
+        bf16_gemm_gflops=rates.get(BF16),
+        bf16_floor_ms=floors.get(BF16),
+        rows=tuple(
+            _row(form, summary(times[chosen[0]], times[form]), floors.get(form, floors[FP32]), noise.get(form))
+            for form in chosen
+        ),
     )
 
 
@@ -157,11 +180,11 @@ def networks(
 
 
 def check(runs: Mapping[str, Run], original: Run, images: np.ndarray) -> dict[str, float]:
-    """Signal to noise of the int8 forms' logits, in decibels; raises VanError when a float32 form's differ."""
+    """Signal to noise of the logits of LOSSY_FORMS, in decibels; raises VanError when a float32 form's differ."""
     want, noise = values(original(images)), {}
     for form, run in runs.items():
         got = values(run(images))
-        if form in INT8_FORMS:
+        if form in LOSSY_FORMS:
             noise[form] = sqnr_db([got], [want])
             continue
         gap = float(np.abs(got - want).max() / np.abs(want).max())
@@ -172,16 +195,17 @@ def check(runs: Mapping[str, Run], original: Run, images: np.ndarray) -> dict[st
     return noise
 
 
-def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> tuple[float, dict[str, list[float]]]:
-    """GFLOP/s of a large float32 matrix product, and milliseconds of every call per round, all taken in turn."""
-    everything = {"": matrix_product(), **calls}
-    times = in_turn({name: partial(burst_ms, call) for name, call in everything.items()}, rounds)
-    return gemm_gflops(min(times.pop(""))), times
+def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """GFLOP/s of a large matrix product per precision, and milliseconds of every form's call per round, all in turn."""
+    products = {("product", name): matrix_product(name) for name in PRECISIONS if name == FP32 or name in calls}
+    everything: dict[Any, Callable[[], object]] = {**products, **calls}
+    times = in_turn({key: partial(burst_ms, call) for key, call in everything.items()}, rounds)
+    return {name: gemm_gflops(min(times.pop((kind, name)))) for kind, name in products}, times
 
 
-def matrix_product() -> Callable[[], object]:
-    """A float32 product that is large enough to show what the machine can do."""
-    a, b = torch.randn(2, GEMM_SIDE, GEMM_SIDE)
+def matrix_product(precision: str = FP32) -> Callable[[], object]:
+    """A product that is large enough to show what the machine can do; precision: a key of PRECISIONS."""
+    a, b = torch.randn(2, GEMM_SIDE, GEMM_SIDE).to(PRECISIONS[precision])
     return lambda: torch.mm(a, b)
 
 
@@ -190,25 +214,43 @@ def gemm_gflops(ms: float) -> float:
     return 2 * GEMM_SIDE**3 / ms / 1e6
 
 
-def floor_ms(model: Model, shape: Sequence[int], gflops: float) -> float:
-    """Milliseconds that the network's 1x1 convolutions take on images (N, C, H, W) at a rate of multiply-adds."""
-    shaped, counts = copy.deepcopy(model).to("meta").eval(), list[int]()
-    for module in shaped.modules():
-        if isinstance(module, PointwiseConv2d):
-            module.register_forward_hook(lambda conv, _, y: counts.append(y.numel() * conv.in_channels))
-    with torch.inference_mode(), ops.without_kernels():
-        shaped.raw(torch.empty(tuple(shape), device="meta"))
-    return 2 * sum(counts) / gflops / 1e6
+def floor_ms(macs: int, gflops: float) -> float:
+    """Milliseconds that so many multiply-adds take at a rate."""
+    return 2 * macs / gflops / 1e6
+
+
+class _Raw(nn.Module):
+    """A network whose `forward` is what is run, exported and measured of it."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> object:
+        return self.model.raw(images)
+
+
+def multiply_adds(model: Model, shape: Sequence[int]) -> int:
+    """Of the network on images (N, C, H, W): convolutions of every kind, linear layers and all other products."""
+    raw = _Raw(copy.deepcopy(model).eval())
+    # nothing is computed; attention counts as its two products, since what a fused one does is not counted everywhere
+    with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH), ops.without_kernels():
+        counted = count_operations(raw, torch.empty(tuple(shape))).total
+    return counted["macs"] + counted["matmul"]
 
 
 def _torch_form(model: Model, form: str, images: np.ndarray) -> Run:
     ready: Any = model.eval()
+    dtype = PRECISIONS.get(form, torch.float32)
     if form != "eager":
-        ready = models.optimize(model, example=torch.from_numpy(images), compile=form == "compiled")
+        typed = copy.deepcopy(model).to(dtype) if form == BF16 else model
+        ready = models.optimize(typed, example=torch.from_numpy(images).to(dtype), compile=form == "compiled")
 
     def run(images: np.ndarray) -> RawOutputs:
         with torch.inference_mode():
-            return by_name(ready.raw(torch.from_numpy(images)))  # as in exported files
+            raw = ready.raw(torch.from_numpy(images).to(dtype))
+            named = raw if isinstance(raw, Mapping) else {OUTPUT: raw}
+            return by_name({name: each.float() for name, each in named.items()})  # as in exported files
 
     return run
 

@@ -17,7 +17,7 @@ enum { GROUPS = 4, SMALL_MAP = 256 };
 #ifdef VAN_TILES
 enum { BAND_BYTES = 512 * 1024, HIDDEN_BYTES = 512 * 1024 };
 #elif defined(__AVX512F__)
-enum { BAND_BYTES = 192 * 1024, HIDDEN_BYTES = 0 };
+enum { BAND_BYTES = 384 * 1024, HIDDEN_BYTES = 256 * 1024 };
 #else
 enum { BAND_BYTES = 128 * 1024, HIDDEN_BYTES = 128 * 1024 }; /* panels are narrow, and second-level caches may be small */
 #endif
@@ -171,7 +171,7 @@ static size_t band_vectors(const struct block *b, long rows) {
 /* A plane whose rows share their margins: what lies right of one is left of the next. */
 static struct plane take_band(vec **memory, const struct block *b, long first, long end) {
     const long margin = margin_of(b);
-    const struct plane p = {*memory, first, end, b->width + margin, margin};
+    const struct plane p = {*memory, first, end, b->width + margin, margin, 0};
     *memory += band_vectors(b, end - first);
     memset(p.data, 0, (size_t)margin * sizeof(vec));
     return p;

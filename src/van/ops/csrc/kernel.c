@@ -1,8 +1,10 @@
 /* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
 #include "attend.h"
+#include "norm.h"
 #include "patch.h"
 
-#ifdef VAN_TILES
+#if defined(VAN_TILES) && !defined(VAN_EMULATED_TILES)
+#define ASKS_FOR_TILES
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -12,7 +14,7 @@ EXPORT void van_use_threads_of(parallel_function parallel) { host_parallel = par
 
 /* Nonzero where the system does not let this process use the instructions that the kernel was compiled for. */
 EXPORT int van_ready(void) {
-#ifdef VAN_TILES
+#ifdef ASKS_FOR_TILES
     return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */);
 #else
     return 0;
@@ -118,7 +120,7 @@ static struct conv next_conv(const real **weights, long channels, const long *op
 /* Blocks of one shape, one after another. shape: N, H, W, C, hidden channels. options: kernel side and dilation of near,
  * far and depthwise. weights: `blocks` times `size` reals: panels and bias of in, mix, out, expand, project; weight and
  * bias of near, far, depthwise; shortcut. scratch: 2 + van_block_groups maps of (N, H, W, C); y: another.
- * terms: 3 for products of whole floats, 2 for 16 of their bits on AMX. */
+ * terms: on AMX 3 for products of whole floats, 2 for 16 of their bits, 1 with VAN_BFLOAT16. */
 EXPORT int van_blocks(const real *x, const long *shape, const long *options, const real *weights, long blocks, long size,
                       real *scratch, real *y, int terms, int threads) {
     const long map = shape[0] * shape[1] * shape[2] * shape[3], channels = shape[3], hidden = shape[4];
@@ -140,6 +142,12 @@ EXPORT int van_blocks(const real *x, const long *shape, const long *options, con
         if (run_block(&b, threads)) return 1;
     }
     return 0;
+}
+
+/* LayerNorm of a map of (pixels, channels), in place. parameters: weight, then bias, (2, channels). */
+EXPORT int van_norm(real *map, long pixels, long channels, const real *parameters, double epsilon, int threads) {
+    const struct norm n = {map, parameters, parameters + channels, epsilon, pixels, channels};
+    return run_norm(&n, threads);
 }
 
 /* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result; panels: those of each

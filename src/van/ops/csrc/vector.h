@@ -62,6 +62,18 @@ INLINE long max_of(long a, long b) { return a > b ? a : b; }
 INLINE vec splat(real value) { return (vec){0} + value; }
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
 
+/* Keeps a value in a register, where the compiler would read it from memory at every use. */
+INLINE vec held(vec value) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(value));
+#elif defined(__SSE2__)
+    __asm__("" : "+x"(value));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(value));
+#endif
+    return value;
+}
+
 /* The first `lanes` lanes at p, the rest 0. All of them is one instruction, and the case that must be fast. */
 INLINE vec load(const real *p, long lanes) {
     vec value = {0};
@@ -320,7 +332,7 @@ struct job {
 
 static parallel_function host_parallel;
 
-#ifdef VAN_TILES
+#if defined(VAN_TILES) && !defined(VAN_EMULATED_TILES)
 /* Eight tiles of 16 rows of 64 bytes. */
 INLINE void open_tiles(void) {
     struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {.palette = 1};
