@@ -1,4 +1,4 @@
-"""The feed-forward of training in the C kernel (csrc/feed.h): one panel of expanded channels at a time, products included.
+"""The feed-forward in the C kernel (csrc/feed.h), products included: a panel of expanded channels at a time.
 
 chunked.py registers the operator, and calls this where the family of processors gains by it.
 
