@@ -65,7 +65,7 @@ def operator(
         x, handle = None if begin is None else begin.data_ptr(), library(n.dtype).handle
         data = _pointers(maps), panels.data_ptr(), y.data_ptr()
         threads = torch.get_num_threads()
-        kernel._check(handle.van_attention(n.data_ptr(), x, *numbers, parameters, *data, _terms(), threads), n)
+        kernel._check(handle.van_attention(n.data_ptr(), x, *numbers, parameters, *data, _terms(n.dtype), threads), n)
     one, two, three, four = maps
     return y, one, two, three, four
 
@@ -101,7 +101,7 @@ def backward_operator(
         numbers, parameters, panels, _kept = _described(n, products, pair, scale)
         data = _pointers(maps), panels.data_ptr(), _pointers(results), groups
         given, threads = (n.data_ptr(), grad.data_ptr()), torch.get_num_threads()
-        kernel._check(handle.van_attention_backward(*given, *numbers, parameters, *data, _terms(), threads), n)
+        kernel._check(handle.van_attention_backward(*given, *numbers, parameters, *data, _terms(n.dtype), threads), n)
     entered, mixed, left, sums = (t.sum(0)[..., :channels] for t in results[3:7])
     taps = [t.sum(0)[..., :channels] for t in results[7:]]
     weights = entered.t(), taps[0].t(), taps[2].t(), mixed.t(), left
