@@ -10,8 +10,8 @@ the last on AMD), as an older processor has it.
 
 A case is a path and B0 or B1 at 224²: one image, or forward and backward pass of two. Its time is the sum over the
 network's blocks, interleaved with that of what it replaces, round by round: PyTorch's convolutions and products; for
-folded blocks the modules with or without the other paths, whichever is faster. A streamed feed-forward's is the whole
-network's, because it spares memory that others then find in the cache. Times are those of the processor, one thread,
+folded blocks the modules with or without the other paths, whichever is faster. A feed-forward's and a fused attention's is
+the whole network's, because they spare memory that others then find in the cache. Times are those of the processor, one thread,
 so that a busy machine counts little. A path's figure is the smaller median of B0 and B1.
 
 Writes docs/results.json; exit code 1 where the table takes a path that lost here or leaves one that won. --quick: one
@@ -51,9 +51,15 @@ KEPT_TO = {
 OTHERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "streamed_feed_forward": (("depthwise_pair",),),
     "streamed_feed_forward_training": (("depthwise_pair_training",),),
+    "sliced_feed_forward": (("depthwise_pair", "streamed_feed_forward"),),
+    "sliced_feed_forward_training": (
+        ("depthwise_pair_training", "streamed_feed_forward_training", "sliced_feed_forward"),
+    ),
+    "fused_attention_training": (("depthwise_pair_training", "streamed_feed_forward_training"),),
     "folded_blocks": ((), ("depthwise_pair", "depthwise_gelu"), ("depthwise_pair", "streamed_feed_forward")),
 }
 TRAINING = "_training"
+WHOLE = ("streamed", "sliced", "fused")  # measured in the whole network
 
 
 def main() -> int:
@@ -177,7 +183,7 @@ def _stages(path: str, model: str) -> Iterator[tuple[int, list[Run]]]:
 
     network, ways = van.create_model(model, seed=0).eval(), [*OTHERS.get(path, ((),)), (path,)]
     batch = 2 if path.endswith(TRAINING) else 1
-    if path.startswith("streamed"):
+    if path.startswith(WHOLE):
         ways[-1] += ways[0]
         yield 1, [_run(network, torch.randn(batch, 3, 224, 224), way, path) for way in ways]
         return
@@ -230,8 +236,7 @@ def _run(module: Callable[[Any], Any], x: Any, way: tuple[str, ...], path: str) 
 
     def train() -> None:
         with ops.taking(*way):
-            y = module(leaf)
-        y.backward(probe)
+            module(leaf).backward(probe)
 
     if not path.endswith(TRAINING):
         return infer

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+
+import van
 
 LOADED = "import json, sys; sys.stderr.write(json.dumps([*sys.modules]))"
 HEAVY = {"torch", "torchvision", "numpy", "PIL", "keras", "timm", "transformers", "safetensors", "huggingface_hub"}
@@ -70,3 +73,28 @@ def test_only_the_verb_that_is_called_is_imported():
 
     verbs = {f"van.cli.{module}" for module, _ in VERBS.values()}
     assert modules & verbs == {"van.cli.list"}
+
+
+SLOW = {
+    "torch._dynamo",
+    "torch._inductor",
+    "sympy",
+    "torchvision",
+    "transformers",
+    "timm",
+    "pytorch_lightning",
+    "scipy",
+}
+SLOW |= {"matplotlib", "pandas", "huggingface_hub", "onnxruntime", "openvino", "keras", "tensorflow", "sklearn", "ray"}
+SLOW |= {"van.recipes", "van.train", "van.exporting", "van.serve.batch_work", "van.keras", "van.tools"}
+
+
+@pytest.mark.parametrize("option", [[], ["--optimize"]], ids=["as it is", "optimised"])
+def test_a_prediction_loads_nothing_that_it_does_not_use(tmp_path, option):
+    model = van.create_model("van_b0", seed=0, num_classes=3, embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1))
+    van.save(model, tmp_path / "tiny.safetensors")
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.jpg")
+    arguments = ["predict", str(tmp_path / "tiny.safetensors"), str(tmp_path / "red.jpg"), *option]
+    modules = loaded_by(f"from van.cli import main; assert main({arguments!r}) == 0")
+    assert "torch" in modules
+    assert not modules & SLOW

@@ -15,7 +15,8 @@ from van import ops
 from van.nn import backbone, fused, layers
 from van.nn.backbone import Backbone, Block, FeedForward, LargeKernelAttention, Stage
 from van.nn.fused import FUSED, written_forward
-from van.nn.heads.layers import ConvNormReLU
+from van.nn.hamburger import NMF, Hamburger
+from van.nn.heads.layers import ConvNormReLU, PixelClassifier
 from van.nn.heads.upernet import CellMeans
 from van.nn.layers import DepthwiseConv2d, LayerNorm2d, PointwiseConv2d, depthwise_conv, pointwise_conv
 
@@ -50,15 +51,28 @@ CASES = {
         lambda: (hooked(memory_efficient(block_of(tiny()).feed_forward), "expand"), images(2, 16, 9, 7)),
         lambda: (hooked(block_of(tiny()).feed_forward, "project"), images(2, 16, 9, 7)),
     ],
-    Block: [lambda: (memory_efficient(block_of(tiny())), images(2, 16, 9, 7))],
+    Block: [
+        lambda: (memory_efficient(block_of(tiny())), images(2, 16, 9, 7)),
+        lambda: (block_of(tiny()), images(2, 16, 9, 7)),
+    ],
     Stage: [lambda: (recomputing(tiny().backbone.stages[1]), images(2, 8, 18, 14).requires_grad_())],
     Backbone: [
         lambda: (_traced(tiny().backbone.eval()), images(2, 3, 32, 32)),
         lambda: (tiny().backbone.eval(), images(2, 3, 32, 32)),
     ],
-    ConvNormReLU: [lambda: (ConvNormReLU(12, 32, 3, norm="group"), images(2, 8, 9, 9), images(2, 4, 5, 5))],
+    ConvNormReLU: [
+        lambda: (inference(ConvNormReLU(12, 32, 3, norm="group")), images(2, 8, 9, 9), images(2, 4, 5, 5)),
+        lambda: (ConvNormReLU(12, 32, 3, norm="group"), images(2, 8, 9, 9), images(2, 4, 5, 5)),
+    ],
+    NMF: [lambda: (NMF(16, 4).eval(), images(2, 16, 9, 7).abs())],
+    Hamburger: [lambda: (inference(Hamburger(64, 4)), images(2, 64, 9, 7))],
+    PixelClassifier: [lambda: (inference(PixelClassifier(16, 5, 0.1)), images(2, 16, 9, 7))],
     CellMeans: [lambda: (CellMeans(3), images(2, 4, 7, 8))],
 }
+
+
+def inference(module):
+    return module.eval().requires_grad_(False)
 
 
 def hooked(module, name):
@@ -143,6 +157,72 @@ def test_a_changed_part_takes_the_written_forward(kind, name, change, taken):
     CHANGES[change](module, name)
     module(x)
     assert kind not in {each for each, _ in taken}
+
+
+HEAD_PARTS = {
+    ConvNormReLU: ["conv", "norm"],
+    Hamburger: ["lower", "ham", "upper", "norm"],
+    PixelClassifier: ["conv", "dropout"],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in HEAD_PARTS.items() for name in names])
+def test_a_changed_part_of_a_head_is_called(kind, name, change, taken):
+    module, *inputs = CASES[kind][0]()
+    if change == "replaced forward":
+        part = module.get_submodule(name)
+        part.forward = part.forward  # on the instance
+    else:
+        CHANGES[change](module, name)
+    module(*inputs)
+    assert (kind, 0) not in taken
+
+
+@pytest.mark.parametrize(("kind", "name", "attribute", "value"), [
+    (ConvNormReLU, "conv", "padding_mode", "circular"),
+    (ConvNormReLU, "conv", "stride", (2, 2)),
+    (ConvNormReLU, "conv", "padding", (0, 0)),
+    (ConvNormReLU, "conv", "padding", "same"),
+    (ConvNormReLU, "conv", "dilation", (2, 2)),
+    (PixelClassifier, "dropout", "training", True),
+    (Hamburger, "ham", "training", True),
+])  # fmt: skip
+def test_a_head_of_another_geometry_or_mode_is_called(kind, name, attribute, value, taken):
+    module, x, *_ = CASES[kind][0]()
+    if kind is ConvNormReLU:
+        module.conv = nn.Conv2d(8, 32, 3, padding=1).requires_grad_(False)
+    module(x)
+    assert (kind, 0) in taken
+    taken.clear()
+    setattr(module.get_submodule(name), attribute, value)
+    module(x)
+    assert (kind, 0) not in taken
+
+
+@pytest.mark.parametrize("kind", [ConvNormReLU, PixelClassifier, Hamburger, NMF])
+def test_heads_in_training_and_with_gradients_are_called(kind, taken):
+    module, *inputs = CASES[kind][0]()
+    module(*(x.clone().requires_grad_() for x in inputs))
+    assert (kind, 0) not in taken
+    if kind is not NMF:
+        module.requires_grad_()
+        module(*inputs)
+        assert (kind, 0) not in taken
+        with torch.no_grad():
+            module(*inputs)
+        assert (kind, 0) in taken
+
+
+@pytest.mark.parametrize("kind", HEAD_PARTS)
+def test_heads_of_a_patched_class_are_called(kind, taken, monkeypatch):
+    module, *inputs = CASES[kind][0]()
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", lambda conv, x, weight, bias: 2 * CONVOLVE(conv, x, weight, bias))
+    module(*inputs)
+    assert (kind, 0) not in taken
+
+
+CONVOLVE = nn.Conv2d._conv_forward
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -1,5 +1,6 @@
 """The chunked feed-forward: against the plain path in float64, whatever the chunks, and as a citizen of PyTorch."""
 
+import contextvars
 import random
 import threading
 
@@ -10,13 +11,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from van import ops
 from van.nn.backbone import FeedForward
-from van.ops import chunked
+from van.ops import chunked, sliced
 from van.ops.c_library import library
+from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
 ROUNDING = 5e-6  # of the largest value, float32 against float64
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (7, 7), (13, 18), (56, 30)]
+
+
+SLICED = ("sliced_feed_forward", "sliced_feed_forward_training")
+
+
+@pytest.fixture(params=["sliced", "chunks"], autouse=True)
+def _way(request):
+    """Panels of channels in the kernel, or chunks of images with PyTorch's products; whichever was measured to win."""
+    with ops.taking(*(path for path in REPLACED if request.param == "sliced" or path not in SLICED)):
+        yield
 
 
 def drawn(*shape, seed=0, dtype=torch.float32):
@@ -78,6 +90,19 @@ class TestAgainstFloat64:
         chunks = list(chunked._chunks(torch.zeros(10, 2, 3, 4), torch.zeros(16, 1, 3, 3), maps=2))
         assert [len(maps[0]) for _, maps in chunks] == [3, 3, 3, 1]
         assert [number for some, _ in chunks for number in range(10)[some]] == list(range(10))
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_fuzzed_in_sets_and_groups(self, seed, monkeypatch):
+        draw = random.Random(seed)
+        for name in ("PIXELS", "SETS", "UNITS"):
+            monkeypatch.setattr(sliced, name, draw.randint(1, 20))
+        given = parameters(
+            draw.randint(1, 40), draw.randint(1, 150), draw.randint(1, 40), side=draw.choice([1, 2, 3, 5])
+        )
+        check(drawn(draw.randint(1, 9), given[0].shape[1], draw.randint(1, 9), draw.randint(1, 9), seed=seed), given)
+
+    def test_many_channels(self):
+        check(drawn(3, 70, 5, 4), parameters(70, 300, 90))
 
     @pytest.mark.parametrize("make", LAYOUTS)
     def test_any_layout(self, make):
@@ -142,7 +167,39 @@ class TestGradients:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+class TestDivision:
+    def test_no_gradient_depends_on_the_number_of_threads(self):
+        before, results = torch.get_num_threads(), []
+        x, given = drawn(5, 9, 7, 6), parameters(9, 140, 11)
+        leaves = leaves_of(x, given)
+        try:
+            for threads in (1, 2, 5):
+                torch.set_num_threads(threads)
+                with ops.taking(*REPLACED):
+                    y = chunked.feed_forward(x, *given)
+                    results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+        finally:
+            torch.set_num_threads(before)
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+    @pytest.mark.parametrize(("shape", "found"), [
+        ((8, 56 * 56, 8), (8, 1, 1)),
+        ((8, 14 * 14, 20), (2, 4, 4)),
+        ((8, 49, 32), (1, 8, 8)),
+        ((128, 56 * 56, 8), (16, 1, 1)),
+        ((1, 10_000, 3), (1, 3, 1)),
+    ])  # fmt: skip
+    def test_small_maps_are_divided_by_channels(self, shape, found):
+        assert sliced.division(*shape) == found
+
+
 class TestScratch:
+    @pytest.fixture(autouse=True)
+    def _chunks(self):
+        with ops.taking(*(path for path in REPLACED if path not in SLICED)):
+            yield
+
     def test_memory_of_inference_serves_training(self, monkeypatch):
         monkeypatch.setattr(chunked, "_thread", threading.local())
         x, given = drawn(2, 4, 8, 8), parameters(4, 16, 4)
@@ -155,7 +212,11 @@ class TestScratch:
 
     def test_each_thread_has_its_own(self):
         x, given, results = drawn(2, 4, 8, 8), parameters(4, 16, 4), []
-        workers = [threading.Thread(target=lambda: results.append(chunked.feed_forward(x, *given))) for _ in range(4)]
+        contexts = [contextvars.copy_context() for _ in range(4)]  # with the paths of this one
+        workers = [
+            threading.Thread(target=context.run, args=(lambda: results.append(chunked.feed_forward(x, *given)),))
+            for context in contexts
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -166,6 +227,38 @@ class TestScratch:
         monkeypatch.setattr(chunked, "_thread", threading.local())
         chunked._scratch(3, torch.zeros(1))
         assert chunked._scratch(1, torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+
+
+class TestOnto:
+    """The same, added to a shortcut."""
+
+    def test_values_and_gradients(self):
+        x, shortcut, given = drawn(2, 5, 9, 7), drawn(2, 7, 9, 7, seed=30), parameters(5, 70, 7)
+        got_leaves, exact_x, *wanted = leaves_of(x, given), *exact([x, *given])
+        wanted_leaves, exact_shortcut = leaves_of(exact_x, wanted), shortcut.double().requires_grad_()
+        got = chunked.feed_forward_onto(shortcut.requires_grad_(), x, *given)
+        want = chunked._sum_plainly([exact_shortcut, exact_x, *wanted])
+        assert gap(got, want) < ROUNDING
+        probe = drawn(*got.shape, seed=9)
+        theirs = torch.autograd.grad(want, [exact_shortcut, *wanted_leaves], probe.double())
+        for ours, other in zip(torch.autograd.grad(got, [shortcut, *got_leaves], probe), theirs, strict=True):
+            assert (ours - other).abs().max() <= ROUNDING * other.abs().max()
+
+    def test_opcheck(self):
+        given = parameters(4, 10, 6)
+        x, shortcut = drawn(2, 4, 5, 3), drawn(2, 6, 5, 3, seed=30).requires_grad_()
+        leaves_of(x, given)
+        torch.library.opcheck(chunked.feed_forward_onto, (shortcut, x, *given))
+
+    @pytest.mark.parametrize("kernels", [True, False])
+    def test_scaled(self, kernels):
+        x, shortcut, scale = drawn(2, 5, 9, 7), drawn(2, 7, 9, 7, seed=30), drawn(7, seed=31)
+        first, first_bias, near, near_bias, _, last, last_bias = given = parameters(5, 20, 7)
+        layers = (first, first_bias), (near, near_bias, 1), (last, last_bias)
+        want = shortcut + scale[:, None, None] * chunked._plainly([x, *given])
+        with ops.taking(*(REPLACED if kernels else ())):
+            assert gap(ops.chunked_feed_forward(x, *layers, scale=scale, shortcut=shortcut), want) < ROUNDING
+            assert gap(ops.chunked_feed_forward(x, *layers, scale=scale) + shortcut, want) < ROUNDING
 
 
 class TestCitizen:
@@ -195,8 +288,10 @@ class TestInTheNetwork:
     @pytest.fixture
     def calls(self, monkeypatch):
         """How often the network asked for it."""
-        seen, real = [], chunked.feed_forward
-        monkeypatch.setattr(chunked, "feed_forward", lambda *given: seen.append(1) or real(*given))
+        seen = []
+        for name in ("feed_forward", "feed_forward_onto"):
+            real = getattr(chunked, name)
+            monkeypatch.setattr(chunked, name, lambda *given, real=real: seen.append(1) or real(*given))
         return seen
 
     def test_it_is_the_modules(self, calls, monkeypatch):

@@ -24,11 +24,12 @@ from van.ops import c_library as library_module
 from van.ops import cpu_depthwise as kernel
 from van.ops import reference as plain
 from van.ops.building import SOURCES
-from van.ops.c_library import COMMON_FLAGS, INSTRUCTION_FLAGS, library
+from van.ops.c_library import COMMON_FLAGS, INSTRUCTION_FLAGS, TYPE_FLAGS, library
 from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
+EMULATED_TILES = Path(__file__).parent.parent / "support" / "emulated_tiles.h"
 ROUNDING = 5e-6  # of the largest value, float32 against float64
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (7, 7), (13, 18), (56, 30)]
 
@@ -290,8 +291,8 @@ class TestFoldedBlock:
 
     def test_blocks_share_their_weights_with_the_stage(self):
         stage = pickle.loads(pickle.dumps(fold(tiny()))).backbone.stages[2]
-        first, last = (stage.blocks[i].packed.weights.data_ptr() for i in (0, -1))
         whole = stage.packed.weights
+        first, last = (stage.blocks[i].packed.weights.data_ptr() for i in (0, -1))
         assert first == whole.data_ptr()
         assert last == whole[-1].data_ptr()
 
@@ -328,11 +329,12 @@ class TestCitizen:
         torch.library.opcheck(kernel.depthwise, (x, near, None, 1, True))
         block = fold(tiny()).backbone.stages[0].blocks[0]
         with torch.no_grad():
-            arguments = drawn(1, 8, 6, 5), block.packed.weights, block.packed.numbers
+            arguments = drawn(1, 8, 6, 5), block.packed.weights, block.packed.numbers, torch.float32, None, 0.0
             torch.library.opcheck(ops.folded_block.operator, arguments)
             patch = fold(tiny()).backbone.stages[1].patch_embed.packed
             torch.library.opcheck(
-                ops.folded_block.patch_operator, (drawn(1, 8, 6, 5), patch.panels, patch.bias, patch.options)
+                ops.folded_block.patch_operator,
+                (drawn(1, 8, 6, 5), patch.panels, patch.bias, patch.options, torch.float32),
             )
 
     @pytest.mark.long
@@ -356,7 +358,7 @@ class TestCitizen:
 
         model, x, maps = tiny().eval(), images(1, 3, 64, 64), 3 * 6 * 5 * 4
         ours = [count(lambda network=network: network(x)) for network in (model, fold(model).requires_grad_(False))]
-        monkeypatch.setattr(ops.depthwise, "_available", lambda: False)
+        monkeypatch.setattr(ops.depthwise, "kernel_available", lambda: False)
         assert ours == [count(lambda: model(x))] * 2
         y, (near, far) = drawn(3, 6, 5, 4).requires_grad_(), pair(6)
         # every tap of every element, two operations; as often again for each of the two gradients
@@ -466,10 +468,10 @@ class TestLibrary:
         features = {"avx512f"} | library_module.AMX_FEATURES
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
         monkeypatch.setattr(library_module, "_features", lambda: features)
-        assert library_module._candidates(double=False) == ["AMX", "AVX512"]
-        assert library_module._candidates(double=True) == ["AVX512"]
+        assert library_module._candidates(torch.float32) == ["AMX", "AVX512"]
+        assert library_module._candidates(torch.float64) == ["AVX512"]
         features.remove("amx_bf16")
-        assert library_module._candidates(double=False) == ["AVX512"]
+        assert library_module._candidates(torch.float32) == ["AVX512"]
 
     def test_without_amx_where_the_system_withholds_it(self, monkeypatch):
         if library().instructions != "AMX":
@@ -490,18 +492,24 @@ class TestLibrary:
         made, compiled = [], building.compiled
         monkeypatch.setattr(building, "compiled", lambda *arguments: made.append(1) or compiled(*arguments))
         with ThreadPoolExecutor() as pool:
-            built = list(pool.map(lambda _: library_module._built("baseline", double=False), range(2)))
+            built = list(pool.map(lambda _: library_module._built("baseline", torch.float32), range(2)))
         assert [unusual for _, unusual in built] == ["", ""]
         assert len(list((tmp_path / "cache").glob("kernel-baseline-*.so"))) == 1
         assert made == [1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [("-DVAN_DOUBLE",), *INSTRUCTION_FLAGS.values()])
-def test_sanitizers_find_nothing(tmp_path, flags):
+@pytest.mark.parametrize("dtype", TYPE_FLAGS)
+@pytest.mark.parametrize("instructions", INSTRUCTION_FLAGS)
+def test_sanitizers_find_nothing(tmp_path, instructions, dtype):
     """Address and undefined-behaviour sanitizers over odd shapes, on buffers of exactly the right size."""
-    if flags == INSTRUCTION_FLAGS["AMX"] and not library_module._features() >= library_module.AMX_FEATURES:
-        pytest.skip("no AMX here")
+    flags, features = [*INSTRUCTION_FLAGS[instructions], *TYPE_FLAGS[dtype]], library_module._features()
+    if dtype == torch.bfloat16 and (instructions not in ("AMX", "AVX512") or "avx512_bf16" not in features):
+        pytest.skip("no products of bfloat16 here")
+    if instructions == "AMX" and not features >= library_module.AMX_FEATURES:
+        if dtype == torch.float64 or "avx512_bf16" not in features:
+            pytest.skip("no AMX here")
+        flags += ["-include", str(EMULATED_TILES)]
     compiler = shutil.which("cc") or pytest.skip("no compiler")
     driver, made = Path(__file__).parent.parent / "support" / "kernel_driver.c", tmp_path / "driver"
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]

@@ -56,6 +56,46 @@ static void hidden(long n, long h, long w, long c, int shifted, int threads) {
     for (int i = 0; i < 3; i++) free(gradients[i]);
 }
 
+static void feed(long n, long h, long w, long c, long e, long k, long sets, long groups, long together, int threads) {
+    const long shape[] = {n, h, w, c, e, k}, options[] = {3, 1, sets, groups, together}, wide = rounded(e, PANEL);
+    const size_t maps[] = {(size_t)(n * h * w * c), (size_t)(n * h * w * k)};
+    real *x = filled(maps[0], 1), *grad = filled(maps[1], 2), *y = filled(maps[1], 3), *grad_x = filled(maps[0], 3);
+    real *parameters[6] = {filled((size_t)(e * c), 4), filled((size_t)e, 5), filled((size_t)(9 * e), 6), NULL, filled((size_t)(k * e), 7), filled((size_t)k, 8)};
+    real *partial = filled((size_t)groups * (c > k ? maps[0] : maps[1]), 9), *gradients[4] = {grad_x};
+    const long rows[] = {c, k, 11};
+    for (int i = 0; i < 3; i++) gradients[1 + i] = calloc((size_t)(sets * rows[i] * wide), sizeof(real));
+    for (int backward = 0; backward < 2; backward++) {
+        real *panels = filled((size_t)van_feed_panels(shape, backward), 10);
+        if (backward ? van_feed_backward(x, grad, shape, options, (const real *const *)parameters, panels, partial, gradients, 3, threads)
+                     : van_feed(x, c % 2 && c == k ? grad : NULL, shape, options, (const real *const *)parameters, panels, partial, y, 3, threads)) exit(3);
+        free(panels);
+    }
+    show(y, maps[1]), show(grad_x, maps[0]), show(gradients[2], (size_t)k);
+    free(x), free(grad), free(y), free(partial);
+    for (int i = 0; i < 6; i++) free(parameters[i]);
+    for (int i = 0; i < 4; i++) free(gradients[i]);
+}
+
+static void attention(long n, long h, long w, long c, long sets, int threads) {
+    const long shape[] = {n, h, w, c}, options[] = {5, 1, 7, 3, sets}, wide = rounded(c, PANEL), groups = n < 2 ? 1 : 2;
+    const size_t map = (size_t)(n * h * w * c);
+    const long sizes[11] = {c * c, c, 25 * c, c, 49 * c, c, c * c, c, c * c, c, c};
+    real *x = filled(map, 1), *grad = filled(map, 2), *y = filled(map, 3), *parameters[11], *maps[4], *gradients[11];
+    for (int i = 0; i < 11; i++) parameters[i] = c % 3 == 0 && i % 2 && i < 10 ? NULL : filled((size_t)sizes[i], 4 + (unsigned)i);
+    for (int i = 0; i < 4; i++) maps[i] = filled(map, 5);
+    const long sums[] = {sets * c * wide, sets * c * wide, sets * c * wide, sets * 4 * wide, groups * 25 * rounded(c, LANES), groups * rounded(c, LANES), groups * 49 * rounded(c, LANES), groups * rounded(c, LANES)};
+    for (int i = 0; i < 3; i++) gradients[i] = filled(map, 6);
+    for (int i = 0; i < 8; i++) gradients[3 + i] = calloc((size_t)sums[i], sizeof(real));
+    real *panels = filled((size_t)van_attention_panels(c), 7);
+    const real *const *given = (const real *const *)parameters;
+    if (van_attention(x, c % 2 ? grad : NULL, shape, options, given, maps, panels, y, 3, threads)) exit(3);
+    if (van_attention_backward(x, grad, shape, options, given, maps, panels, gradients, groups, 3, threads)) exit(3);
+    show(y, map), show(gradients[0], map), show(gradients[5], (size_t)c);
+    free(x), free(grad), free(y), free(panels);
+    for (int i = 0; i < 11; i++) free(parameters[i]), free(gradients[i]);
+    for (int i = 0; i < 4; i++) free(maps[i]);
+}
+
 #ifndef VAN_DOUBLE
 static void blocks(long n, long h, long w, long c, long e, int terms, int threads) {
     const long shape[] = {n, h, w, c, e}, options[] = {5, 1, 7, 3, 3, 1}, wide = rounded(c, PANEL), full = rounded(e, PANEL);
@@ -117,6 +157,10 @@ int main(void) {
             depthwise(n, h, w, c, 11, 2, 1, 1, 0);
             hidden(n, h, w, c, 1, 1);
             hidden(n, h, w, c, 0, 16);
+            feed(n, h, w, c, 1 + 2 * c, 1 + c % 7, 1, 1, 2, 1);
+            feed(n, h, w, c, 70, c, n, 2, 1, 16);
+            attention(n, h, w, c, 1, 1);
+            attention(n, h, w, c, 3, 16);
 #ifndef VAN_DOUBLE
             blocks(n, h, w, c, 1 + 2 * c, 3, 1);
             blocks(n, h, w, c, 64, 2, 16);

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import VanError, VanNotice
 from .output import one_line, say
+from .startup import importing, own_process
 
 # verb -> (module, one line of help); the order of `van --help`.
 VERBS = {
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", VanNotice)
             warnings.showwarning = _show_warning
+            if arguments is None:
+                own_process()
             return _run([*(sys.argv[1:] if arguments is None else arguments)])
     except (VanError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # `van list | head`
@@ -58,10 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from .parser import Commands
+    with importing():
+        from .parser import Commands
 
     commands = Commands({verb: module for verb, (module, _) in VERBS.items()}, package=__name__)
-    options = commands.parse_args(arguments)
+    with importing():
+        options = commands.parse_args(arguments)
     topic = options.help.topic if options.command == "help" else None
     if topic is not None:
         commands.parse_args([topic, "--help"])  # prints, and raises SystemExit

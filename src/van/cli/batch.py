@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
+from .inference import wanted_optimize
 from .output import progress_bar, say
 from .results import COMPLAINTS
 
@@ -49,6 +50,14 @@ def is_parquet_input(options: Any) -> bool:
         if Path(path).is_dir() and any(Path(path).glob("*.parquet")) and not find_images([path])[0]:
             return True
     return False
+
+
+def placed(options: Any) -> dict[str, Any]:
+    """Where the network is opened, and whether optimised: Ray's actors take their copies to a GPU from here."""
+    optimize = wanted_optimize(options)
+    if options.ray is None:
+        return {"device": options.device, "optimize": optimize}
+    return {"device": "cpu", "optimize": False if optimize == "auto" and options.device != "cpu" else optimize}
 
 
 def check_device(options: Any) -> None:

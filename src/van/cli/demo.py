@@ -10,6 +10,7 @@ import importlib.util
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
+from .inference import add_optimize_arguments, wanted_optimize
 from .output import say
 
 
@@ -31,7 +32,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     parser.add_argument("--classes", help="names of the classes: a text or JSON file in their order, or imagenet-1k")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
-    parser.add_argument("--optimize", action="store_true", help="fold and optimise the network first")
+    add_optimize_arguments(parser)
     parser.add_argument(
         "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
     )
@@ -50,7 +51,7 @@ def run(options: Any) -> int:
     from ..serve.demo.answers import Limits
     from ..serve.demo.start import serve
 
-    names = ("device", "precision", "classes", "ema", "optimize", "trust")
+    names = ("device", "precision", "classes", "ema", "trust")
     return serve(
         options.checkpoints,
         Limits(options.max_bytes, options.max_pixels),
@@ -59,5 +60,6 @@ def run(options: Any) -> int:
         open_browser=options.open,
         exif=not options.ignore_exif,
         say=say,
+        optimize=wanted_optimize(options),
         **{name: getattr(options, name) for name in names},
     )

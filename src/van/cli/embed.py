@@ -11,7 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .batch import add_batch_arguments, check_device, find_inputs, is_parquet_input, refuse_batch_options, run_batch
+from .batch import (
+    add_batch_arguments,
+    check_device,
+    find_inputs,
+    is_parquet_input,
+    placed,
+    refuse_batch_options,
+    run_batch,
+)
 from .inference import add_inference_arguments, image_size
 
 if TYPE_CHECKING:
@@ -65,8 +73,6 @@ def _open(options: Any) -> Session:
     def parse(task: Task, name: str) -> object:
         return parse_options(task.predict_options, given, task=task, name=name)
 
-    names = ("precision", "ema", "optimize")
-    device = "cpu" if options.ray is not None else options.device
     return open_session(
-        options.checkpoint, device=device, **{name: getattr(options, name) for name in names}, parse=parse
+        options.checkpoint, precision=options.precision, ema=options.ema, parse=parse, **placed(options)
     )

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 from ..tasks import TASKS
 from ..tasks.options import plural
-from .inference import BATCH_SIZE, TaskArguments, add_inference_arguments, add_task_arguments, command_line
+from .inference import (
+    BATCH_SIZE,
+    TaskArguments,
+    add_inference_arguments,
+    add_task_arguments,
+    command_line,
+    wanted_optimize,
+)
 from .output import check_writable, print_table, progress_bar, say, to_csv, to_json, write_file
 from .tables import print_titled, rich_table
 
@@ -96,8 +103,9 @@ def _evaluate(
 ) -> None:
     from ..inference.evaluate import Evaluations, RunOptions
 
-    passed = ("workers", "device", "precision", "ema", "optimize", "trust")
-    chosen = {name: getattr(options, name) for name in passed} | {"engine": engine}
+    passed = ("workers", "device", "precision", "ema", "trust")
+    chosen = {name: getattr(options, name) for name in passed}
+    chosen |= {"engine": engine, "optimize": wanted_optimize(options)}
     batch_size = None if options.batch_size == BATCH_SIZE else options.batch_size
     with progress_bar() as bar:
         task = bar.add_task("evaluating")

@@ -103,7 +103,7 @@ def _session(options: Any) -> Session:
     from ..inference.session import open_session
 
     chosen = {name: getattr(options, name) for name in ("device", "precision", "ema")}
-    return open_session(options.checkpoint, **chosen)
+    return open_session(options.checkpoint, optimize=False, **chosen)  # hooks and gradients call its modules
 
 
 def _explainer(options: Any) -> Explainer:
@@ -113,7 +113,7 @@ def _explainer(options: Any) -> Explainer:
     chosen = {name: getattr(options, name) for name in ("device", "precision", "ema", "classes")}
     if options.size is not None:
         chosen["size"] = image_size(options.size)
-    predictor = Predictor(options.checkpoint, exif=not options.ignore_exif, **chosen)
+    predictor = Predictor(options.checkpoint, exif=not options.ignore_exif, optimize=False, **chosen)
     return Explainer(predictor, stages=options.stages)
 
 

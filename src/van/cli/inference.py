@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
 from ..tasks import TASKS, Task
@@ -13,7 +13,18 @@ from ..tasks.options import OWN, Flag, flags, plural
 from ..tasks.options import side_or_sides as image_size
 from .parser import Parser
 
-__all__ = ["TaskArguments", "add_inference_arguments", "add_task_arguments", "command_line", "image_size"]
+if TYPE_CHECKING:
+    from ..inference.optimizing import Optimize
+
+__all__ = [
+    "TaskArguments",
+    "add_inference_arguments",
+    "add_optimize_arguments",
+    "add_task_arguments",
+    "command_line",
+    "image_size",
+    "wanted_optimize",
+]
 
 Kind = Literal["predict_options", "eval_options"]
 
@@ -30,7 +41,7 @@ def add_inference_arguments(parser: Any, *, trust: bool = True) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …; van eval also several: cuda:0,cuda:1")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
-    parser.add_argument("--optimize", action="store_true", help="fold and optimise the network first")
+    add_optimize_arguments(parser)
     if trust:
         parser.add_argument(
             "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
@@ -38,6 +49,24 @@ def add_inference_arguments(parser: Any, *, trust: bool = True) -> None:
     parser.add_argument(
         "--ignore-exif", action="store_true", help="pixels as stored, not turned: published protocols for ImageNet"
     )
+
+
+def add_optimize_arguments(parser: Any) -> None:
+    """Whether the network is optimised; see `wanted_optimize`."""
+    parser.add_argument(
+        "--optimize",
+        action="store_true",
+        help="fold and optimise the network in any case (default: where that is faster, as on a CPU in fp32 for more "
+        "than a few images; results differ by rounding alone)",
+    )
+    parser.add_argument("--no-optimize", action="store_true", help="run the network as it is")
+
+
+def wanted_optimize(options: Any) -> Optimize:
+    """The `optimize` of sessions; raises ConfigError where both options are given."""
+    if options.optimize and options.no_optimize:
+        raise ConfigError("--optimize and --no-optimize exclude each other; give one, or none for the faster network")
+    return "auto" if options.optimize == options.no_optimize else bool(options.optimize)
 
 
 def add_task_arguments(parser: Any, kind: Kind) -> None:

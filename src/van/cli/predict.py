@@ -18,10 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from ..files import fitting_stem
-from .batch import add_batch_arguments, check_device, find_inputs, is_parquet_input, refuse_batch_options, run_batch
+from .batch import (
+    add_batch_arguments,
+    check_device,
+    find_inputs,
+    is_parquet_input,
+    placed,
+    refuse_batch_options,
+    run_batch,
+)
 from .inference import BATCH_SIZE, TaskArguments, add_inference_arguments, add_task_arguments, command_line
 from .output import check_writable, progress_bar, say
 from .results import COMPLAINTS, FORMATS, SUFFIXES, Earlier, Results, result_format
+from .startup import importing
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor
@@ -54,17 +63,18 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> int:
     """Predict; print or write results as they come; name bad images on stderr."""
-    from ..inference.predictor import find_images
+    with importing():
+        from ..inference.predictor import find_images
 
     parquet = is_parquet_input(options)
     if options.ray is None:
         refuse_batch_options(options, parquet=parquet)
     if options.ray is not None or parquet or is_parquet_output(options):
         return _run_batch(options)
-    session = _open(options)
+    images, failures = find_images(options.paths)
+    session = _open(options, len(images))
     table = session.task.results
     place = _Folder(options, table) if _draws(table, options.out) else _Entries(options, table)
-    images, failures = find_images(options.paths)
     if not images:
         raise DataError("; ".join(f"{failure.image}: {failure.reason}" for failure in failures[:COMPLAINTS]))
     wanted = place.to_do(images)
@@ -105,13 +115,12 @@ def _run_batch(options: Any) -> int:
     return run_batch(options, work, find_inputs(options), form, keep_failures=True)
 
 
-def _open(options: Any) -> Session:
+def _open(options: Any, images: int | None = None) -> Session:
+    """images: how many there are at most; None: unknown."""
     from ..inference.session import open_session
 
-    names = ("precision", "ema", "optimize", "trust")
-    chosen = {name: getattr(options, name) for name in names}
-    chosen["device"] = "cpu" if options.ray is not None else options.device
-    return open_session(options.checkpoint, **chosen, parse=TaskArguments(options, "predict_options"))
+    chosen = {name: getattr(options, name) for name in ("precision", "ema", "trust")} | placed(options)
+    return open_session(options.checkpoint, **chosen, images=images, parse=TaskArguments(options, "predict_options"))
 
 
 def _draws(table: ResultTable, out: str | None) -> bool:

@@ -10,6 +10,7 @@ import importlib.util
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
+from .inference import add_optimize_arguments, wanted_optimize
 from .output import say
 
 _PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
@@ -39,7 +40,7 @@ def add_arguments(parser: Any) -> None:
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …")
     group.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     group.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
-    group.add_argument("--no-optimize", action="store_true", help="do not fold and optimise the network")
+    add_optimize_arguments(group)
     group.add_argument(
         "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
     )
@@ -68,7 +69,7 @@ def run(options: Any) -> int:
         device=options.device,
         precision=options.precision,
         ema=options.ema,
-        optimize=not options.no_optimize,
+        optimize=wanted_optimize(options),
         trust=options.trust,
         exif=not options.ignore_exif,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..nn.stage_features import StageFeatures
 from ..tasks import parse_options
 from .batch_backoff import BatchBackoff
 from .engines.torch_engine import TorchEngine
+from .optimizing import AUTO, Optimize
 from .predictor import Failure
 from .prefetch import default_workers, in_order, reason_of
 from .session import Session, Source, open_session
@@ -50,7 +51,7 @@ class Embedder:
         batch_size: int = 32,
         workers: int | None = None,
         ema: bool = False,
-        optimize: bool = False,
+        optimize: Optimize = AUTO,
         exif: bool = True,
         **options: object,
     ) -> None:
@@ -148,5 +149,8 @@ def _engine(session: Session, stage: int, pool: str) -> TorchEngine:
     backbone = getattr(engine.network, "backbone", None)
     if not isinstance(engine, TorchEngine) or not isinstance(backbone, Backbone):
         raise ConfigError(f"{session.name} has no stages that can be run by themselves; give a checkpoint of a VAN")
-    features = StageFeatures(backbone, stage=stage, pool=pool)
-    return TorchEngine(features, engine.device, engine.precision, channels_last=engine.channels_last)
+
+    def part(network: Any) -> StageFeatures:
+        return StageFeatures(network.backbone, stage=stage, pool=pool)
+
+    return engine.of(part)

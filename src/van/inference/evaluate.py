@@ -22,6 +22,7 @@ from ..tasks.classification.evaluation import Evaluation as Evaluation
 from ..tasks.segmentation.evaluation import MaskEvaluation as MaskEvaluation
 from .counting import Counter
 from .devices import count_on, listed
+from .optimizing import AUTO, Optimize
 from .prefetch import default_workers, reason_of
 from .session import Parse, Session, Source, open_session
 
@@ -49,7 +50,7 @@ class RunOptions:
     devices: Sequence[str] = ()
     precision: str = "fp32"
     ema: bool = False
-    optimize: bool = False
+    optimize: Optimize = AUTO
     trust: bool = False
     name: str | None = None
 
@@ -58,6 +59,11 @@ class RunOptions:
         """Devices that share the images; none: everything in this process."""
         several = listed(self.device)
         return tuple(self.devices) or (several if len(several) > 1 else ())
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether some of the targets are no CPU."""
+        return not all(target.startswith("cpu") for target in self.targets)
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,7 @@ class Evaluations:
             data=images.name,
             split=images.split,
             runtime=session.runtime,
+            optimized=session.optimized,
             count=done,
             seconds=time.perf_counter() - start,
             batch_size=counter.run.batch_size,
@@ -190,7 +197,7 @@ class Evaluations:
             device="cpu" if how.targets else how.device,
             precision=how.precision,
             ema=how.ema,
-            optimize=how.optimize,
+            optimize=False if how.optimize == AUTO and how.on_gpus else how.optimize,
             trust=how.trust,
             name=how.name,
             parse=self._parsed,

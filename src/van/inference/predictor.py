@@ -21,6 +21,7 @@ from ..tasks.classification.output import Prediction as Prediction
 from ..tasks.segmentation.output import MaskPrediction as MaskPrediction
 from .batch_backoff import BatchBackoff
 from .class_names import class_names
+from .optimizing import AUTO, Optimize
 from .prefetch import default_workers, in_order, reason_of
 from .session import Source, open_session
 
@@ -66,8 +67,12 @@ class Predictor:
 
     source: what `van.load` takes, an exported file (.onnx, .xml, .pt2; or what `open_exported` returns), a
     model (taken over: moved to `device`, into eval mode), or a Session.
+    optimize: "auto" folds the network at once, here, where that makes it faster, so that an image's result never
+    depends on how many came before; True always, False never. Results differ by rounding alone. With "auto" a model
+    that you give and change later, by training or hooks, is run as it is from then on; writes to `parameter.data` are
+    not noticed.
     batch_size: images at a time, halved when memory runs out, for tasks whose images run together.
-    workers: threads that read images; precision, ema, optimize: as in `session.open_session`.
+    workers: threads that read images; precision, ema: as in `session.open_session`.
     classes: names to use instead of the checkpoint's, as `inference.class_names` takes them ("imagenet-1k").
     exif: images are turned as their EXIF orientation says; False: pixels as stored.
     trust: open also a .pt2 file that this machine did not write, though it runs its author's programs.
@@ -87,7 +92,7 @@ class Predictor:
         batch_size: int = 32,
         workers: int | None = None,
         ema: bool = False,
-        optimize: bool = False,
+        optimize: Optimize = AUTO,
         trust: bool = False,
         exif: bool = True,
         classes: str | Path | Sequence[str] | None = None,

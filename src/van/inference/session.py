@@ -20,6 +20,7 @@ from ..tasks.base import Engine, Processor, Subject
 from ..tasks.options import changed
 from .engines.exported import ExportedEngine, is_exported, open_exported
 from .engines.torch_engine import TorchEngine
+from .optimizing import AUTO, Optimize, optimized, wanted
 
 ENGINES = ("torch", "keras")
 
@@ -56,6 +57,11 @@ class Session:
     def runtime(self) -> str:
         """What computes: a key of ENGINES, or "onnxruntime", "openvino", "torch.export" for exported files."""
         return self.engine.runtime
+
+    @property
+    def optimized(self) -> bool:
+        """Whether an optimised network is run, folded for the kernel."""
+        return getattr(self.engine, "optimized", False)
 
     @property
     def num_classes(self) -> int:
@@ -104,7 +110,8 @@ def open_session(
     device: str = "cpu",
     precision: str = "fp32",
     ema: bool = False,
-    optimize: bool = False,
+    optimize: Optimize = AUTO,
+    images: int | None = None,
     trust: bool = False,
     name: str | None = None,
     parse: Parse | None = None,
@@ -115,13 +122,17 @@ def open_session(
     or a Session, of which only the options can change: what is not given stays. A file is read once.
     engine: a key of ENGINES; "keras" runs the file's weights in `van.keras.VAN` on Keras's backend and device.
     precision: "fp32", "bf16" or "fp16". ema: the averaged weights of a file that holds both.
-    optimize: through `van.optimize`. trust: open also a .pt2 file that this machine did not write: it runs its author's
+    optimize: "auto" runs the network that `van.optimize` makes where that is faster and can be done, True always, False
+    never; outputs differ by rounding, 1e-4 of the largest at most. With "auto" a model that is given is followed: once
+    its weights, modules, hooks or mode change, it is run as it is. images: how many will be run, if that is known: with
+    "auto" a few are not worth it. trust: open also a .pt2 file that this machine did not write: it runs its author's
     programs. name: what to call a model in memory. parse: the task's own options, by default those without a value.
     Raises CheckpointError for a file that cannot be loaded, ConfigError for what no task runs and for options that do
     not fit.
     """
     if engine not in ENGINES:
         raise UnknownNameError.of("engine", engine, ENGINES)
+    wanted(optimize)  # raises
     if isinstance(source, Session):
         return _with_options(source, parse)
     if isinstance(source, ExportedEngine) or is_exported(source):
@@ -129,10 +140,10 @@ def open_session(
             raise ConfigError(
                 f"engine {engine!r} takes checkpoints; {source} is an exported file, with its own runtime"
             )
-        refuse_for_exported(device, precision, ema=ema, optimize=optimize)
+        refuse_for_exported(device, precision, ema=ema, optimize=optimize is True)
         return _exported(source, name, parse, trust=trust)
     if engine == "keras":
-        _refuse_torch_options(device, optimize=optimize)
+        _refuse_torch_options(device, optimize=optimize is True)
         return _keras(source, precision, ema, name, parse)
     model = _load(source, ema)
     name = name or (type(source).__name__ if isinstance(source, nn.Module) else str(source))
@@ -140,10 +151,12 @@ def open_session(
     subject = Subject(config=config, metadata=_metadata_of(model), name=name)
     options = None if parse is None else parse(task, name)
     model = in_float32(model, name)
-    if optimize:
-        model = models.optimize(model)
-    model = task.network(model, subject, options)
-    ready = TorchEngine(model, device, precision, channels_last=task.channels_last)
+    fast = optimized(model, optimize, device=device, precision=precision, images=images)
+    if fast is not None and (optimize is True or not isinstance(source, nn.Module)):
+        model, fast = fast, None  # nobody else has the one that was loaded
+    networks = [None if each is None else task.network(each, subject, options) for each in (model, fast)]
+    assert networks[0] is not None
+    ready = TorchEngine(networks[0], device, precision, channels_last=task.channels_last, fast=networks[1])
     return Session(task=task, engine=ready, subject=subject, options=options)
 
 

@@ -261,6 +261,8 @@ class Backbone(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Published initialisation: convolutions N(0, 2 / fan_out), biases 0, norms 1 and 0, layer scales 0.01."""
+        if any(parameter.is_meta for parameter in self.parameters()):
+            return  # there is nothing to draw, and drawing it would import PyTorch's compiler
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups

@@ -28,12 +28,15 @@ from .fused import (
     can_fuse,
     computes_as_written,
     depthwise_weights,
+    has_hooks,
     is_square,
     pointwise_weights,
     register_methods,
+    wants_gradients,
     why_not_fused,
 )
 from .heads.layers import ConvNormReLU
+from .layers import LayerNorm2d
 from .packed import Packed
 
 
@@ -54,12 +57,13 @@ class FoldedPatchEmbed(Packed):
         """See Packed."""
         return [self.conv]
 
-    def pack(self) -> ops.PackedPatch | None:
+    def pack(self, products: torch.dtype) -> ops.PackedPatch | None:
         """See Packed."""
         conv = self.conv
         if not ops.path_taken("folded_patch") or not computes_as_written(conv, nn.Conv2d) or not is_square(conv):
             return None
-        return ops.pack_patch(conv.weight, conv.bias, stride=conv.stride[0], padding=int(conv.padding[0]))
+        stride, padding = conv.stride[0], int(conv.padding[0])
+        return ops.pack_patch(conv.weight, conv.bias, stride=stride, padding=padding, of=products)
 
 
 class FoldedBlock(Packed):
@@ -106,23 +110,23 @@ class FoldedBlock(Packed):
         """See Packed."""
         return list(self.modules())[1:]
 
-    def pack(self) -> ops.PackedBlocks | None:
+    def pack(self, products: torch.dtype) -> ops.PackedBlocks | None:
         """See Packed."""
         spatial = self.spatial
         if not ops.path_taken("folded_blocks"):
             return None
         if not computes_as_written(spatial, LargeKernelAttention) or spatial.gate != "multiply":
             return None
-        products: list[Any] = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
-        convolutions: list[Any] = [spatial.near, spatial.far, self.depthwise]
-        if any(map(why_not_fused, [*products, *convolutions])):
+        pointwise: list[Any] = [self.proj_in, spatial.mix, self.proj_out, self.expand, self.project]
+        depthwise: list[Any] = [spatial.near, spatial.far, self.depthwise]
+        if any(map(why_not_fused, [*pointwise, *depthwise])):
             return None
-        pairs, triples = map(pointwise_weights, products), map(depthwise_weights, convolutions)
-        return ops.pack_block(list(pairs), list(triples), self.shortcut)
+        pairs, triples = map(pointwise_weights, pointwise), map(depthwise_weights, depthwise)
+        return ops.pack_block(list(pairs), list(triples), self.shortcut, of=products)
 
 
 class FoldedStage(Packed):
-    """An inference-only Stage; its blocks are one operator where the C kernel serves them and none is asked for itself.
+    """An inference-only Stage; where the C kernel serves blocks and norm, they are one operator.
 
     (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
     """
@@ -142,31 +146,40 @@ class FoldedStage(Packed):
         packed = self.ready(x)
         if packed is not None:
             x = ops.folded_blocks(x, packed)
-        else:
-            for block in self.blocks:
-                x = block(x)
-        return self.norm(x)
+            return x if packed.norm is not None else self.norm(x)
+        for block in self.blocks:
+            x = block(x)
+        return self._normalised(x)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """As the kernel does it after all blocks, so that a block that is called as a module changes no figure."""
+        norm, here = self.norm, ops.path_taken("folded_blocks") and ops.has_block_kernel(x)
+        if here and computes_as_written(norm, LayerNorm2d) and not has_hooks(norm):
+            packed = ops.pack_norm(norm, x.shape[1])
+            if packed is not None and not wants_gradients(norm.parameters()):
+                return ops.channel_norm(x, packed, norm.eps)
+        return norm(x)
 
     def inside(self) -> Iterable[nn.Module]:
         """See Packed."""
-        return self.blocks.modules()
+        return [*self.blocks.modules(), *self.norm.modules()]
 
-    def pack(self) -> ops.PackedBlocks | None:
+    def pack(self, products: torch.dtype) -> ops.PackedBlocks | None:
         """The blocks' packed weights in one tensor, of which theirs become views."""
         blocks = [cast(FoldedBlock, block) for block in self.blocks if computes_as_written(block, FoldedBlock)]
-        for block in blocks:
-            block.pack_again()
-        packed: list[Any] = [block.packed for block in blocks]
+        packed: list[Any] = [block.pack(products) for block in blocks]
         alike = {(*one.numbers, one.channels) for one in packed if one is not None}
         if len(blocks) < len(self.blocks) or None in packed or len(alike) != 1:
             return None
         whole: ops.PackedBlocks = replace(packed[0], weights=torch.cat([one.weights for one in packed]))
         for i, block in enumerate(blocks):
-            block.packed = replace(whole, weights=whole.weights[i : i + 1])
-        return whole
+            block.pack_again()
+            if block.packs is not None:
+                block.packs[products] = replace(whole, weights=whole.weights[i : i + 1])
+        return whole.then(self.norm) if computes_as_written(self.norm, LayerNorm2d) else whole
 
 
-register_methods(FoldedBlock)
+register_methods(FoldedBlock, LayerNorm2d)
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -234,7 +247,8 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 def _with(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    new = copy.deepcopy(conv)
-    new.weight.copy_(weight)
-    new.bias = nn.Parameter(bias.to(new.weight.dtype), requires_grad=False)
+    """A convolution like this one with another weight and bias; nothing else is copied, its own weight least of all."""
+    new = copy.copy(conv)
+    vars(new).update({name: value.copy() for name, value in vars(conv).items() if isinstance(value, dict)})
+    new.weight, new.bias = (nn.Parameter(each.to(conv.weight.dtype), requires_grad=False) for each in (weight, bias))
     return new

@@ -17,17 +17,24 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.modules.module import _has_any_global_hook
 
 from .. import ops
-from .backbone import Backbone, Block, FeedForward, LargeKernelAttention, Stage
+from .backbone import Attention, Backbone, Block, FeedForward, LargeKernelAttention, Stage
 from .checkpointing import checkpoint
-from .heads.layers import ConvNormReLU, resize
+from .hamburger import NMF, Hamburger
+from .head_forwards import (
+    classes_of_pixels,
+    factorised_in_place,
+    hamburger_of_factors,
+    joined_conv,
+    sum_of_convolutions,
+)
+from .heads.layers import ConvNormReLU, PixelClassifier
 from .heads.upernet import CellMeans, cell_shares
-from .layers import DepthwiseConv2d, LayerNorm2d, PointwiseConv2d, per_channel
+from .layers import DepthwiseConv2d, DropPath, LayerNorm2d, PointwiseConv2d, per_channel
 
 # What of a module is replaced on single instances.
 REPLACEABLE = frozenset(("forward", "_conv_forward"))
@@ -90,8 +97,10 @@ def why_not_fused(module: nn.Module) -> str:
 
 def computes_as_written(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module is of exactly this class, and the class computes what it did when it was registered."""
+    if type(module) is not kind:
+        return False
     forward, computation = _WRITTEN[kind]
-    return type(module) is kind and kind.forward is forward and getattr(kind, "_conv_forward", None) is computation
+    return kind.forward is forward and getattr(kind, "_conv_forward", None) is computation
 
 
 def methods(kind: Any) -> tuple[Any, Any]:
@@ -102,6 +111,11 @@ def methods(kind: Any) -> tuple[Any, Any]:
 def register_methods(*kinds: type[nn.Module]) -> None:
     """Note what these classes compute now, for `computes_as_written`."""
     _WRITTEN.update((kind, methods(kind)) for kind in kinds)
+
+
+def _is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a call of it is what its registered class computes, and nobody would notice that it was not made."""
+    return computes_as_written(module, kind) and not has_hooks(module)
 
 
 def wants_gradients(tensors: Iterable[Tensor]) -> bool:
@@ -274,6 +288,60 @@ def _depthwise_with_gelu(layer: FeedForward, x: Tensor) -> Tensor:
     return layer.dropout(layer.project(x))
 
 
+def _halves_fuse(block: Block, x: Tensor) -> bool:
+    """Whether both halves are what is written, and a kernel trains the first; what the second takes it asks itself."""
+    attention, layer = block.attention, block.feed_forward
+    if type(attention) is not Attention or type(attention.spatial) is not LargeKernelAttention:
+        return False
+    written = ((attention, Attention), (attention.spatial, LargeKernelAttention), (layer, FeedForward))
+    if not all(computes_as_written(module, kind) and not why_called(module) for module, kind in written):
+        return False
+    if attention.spatial.gate != "multiply" or not _is_idle(layer.dropout):
+        return False
+    pair, ends = _attention_convolutions(attention), (layer.expand, layer.project)
+    if not can_fuse(x, depthwise=(*pair[:2], layer.depthwise), pointwise=(*pair[2:], *ends)):
+        return False
+    return ops.can_attend(x, *_attention_weights(attention), scale=block.scale1, shortcut=x)
+
+
+def _halves_at_once(block: Block, x: Tensor) -> Tensor:
+    """Layer scale and shortcut are parts of the attention's and the feed-forward's last products."""
+    layer = block.feed_forward
+    once = _keeps_all_paths(block.drop_path)
+    n = block.norm1(x)
+    y = ops.attention(n, *_attention_weights(block.attention), scale=block.scale1, shortcut=x if once else None)
+    x = y if once else _onto(block, x, y)
+    ends = pointwise_weights(layer.expand), pointwise_weights(layer.project)
+    n, conv, shortcut = block.norm2(x), depthwise_weights(layer.depthwise), x if once else None
+    y = ops.chunked_feed_forward(n, ends[0], conv, ends[1], scale=block.scale2, shortcut=shortcut)
+    return y if once else _onto(block, x, y)
+
+
+def _attention_convolutions(attention: Attention) -> tuple[nn.Module, ...]:
+    """near, far, proj_in, mix, proj_out."""
+    spatial = attention.spatial
+    return spatial.near, spatial.far, attention.proj_in, spatial.mix, attention.proj_out
+
+
+def _attention_weights(attention: Attention) -> tuple[ops.Pointwise, ops.Conv, ops.Conv, ops.Pointwise, ops.Pointwise]:
+    near, far, enter, mix, leave = _attention_convolutions(attention)
+    pair = depthwise_weights(near), depthwise_weights(far)
+    return pointwise_weights(enter), *pair, pointwise_weights(mix), pointwise_weights(leave)
+
+
+def _keeps_all_paths(drop: nn.Module) -> bool:
+    idle = type(drop) is nn.Identity or (type(drop) is DropPath and not drop.training)
+    return idle and not has_hooks(drop)
+
+
+def _onto(block: Block, x: Tensor, branch: Tensor) -> Tensor:
+    """x + drop_path(branch), in one pass where the drop path is what is written."""
+    drop = block.drop_path
+    if type(drop) is DropPath and drop.training and not has_hooks(drop):
+        return torch.addcmul(x, branch, drop.factors(branch))
+    return x + drop(branch)
+
+
 def _block_with_bfloat16_stream(block: Block, x: Tensor) -> Tensor:
     """Under autocast the scales, float32, make the shortcut float32 too; here bfloat16 branches keep it bfloat16."""
     branch = block.attention(block.norm1(x))
@@ -320,19 +388,53 @@ def _in_fast_layout(backbone: Backbone, images: Tensor, last: bool = False) -> A
 # --- heads
 
 
+def _keeps_any_size(conv: Any) -> bool:
+    """Whether it is an untouched nn.Conv2d over all channels whose kernel is odd and whose zeros keep H and W."""
+    if not _is_untouched(conv, nn.Conv2d):
+        return False
+    side = conv.kernel_size[0]
+    return is_square(conv) and side % 2 == 1 and conv.stride == (1, 1) and conv.padding == (side // 2, side // 2)
+
+
+def _head_conv_fuses(conv: Any, *parts: Tensor) -> bool:
+    return _keeps_any_size(conv) and ops.can_join(parts, conv.weight, conv.bias)
+
+
+def _conv_norm_fuse(module: ConvNormReLU, *parts: Tensor) -> bool:
+    norm = module.norm  # of these nobody else can hold the result, which ReLU overwrites
+    return any(_is_untouched(norm, kind) for kind in _NORMS) and _head_conv_fuses(module.conv, *parts)
+
+
 def _joined_conv_fuses(module: ConvNormReLU, x: Tensor, *more: Tensor) -> bool:
     conv = module.conv
     return bool(more) and type(conv) is nn.Conv2d and not has_hooks(conv) and ops.ordinary(x, conv.weight)
 
 
-def _sum_of_convolutions(module: ConvNormReLU, *parts: Tensor) -> Tensor:
-    """A convolution of joined channels is the sum of its parts' convolutions; the maps are never joined."""
-    conv = module.conv
-    weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
-    total = conv._conv_forward(parts[0], weights[0], conv.bias)
-    for part, weight in zip(parts[1:], weights[1:], strict=True):
-        total += conv._conv_forward(resize(part, like=parts[0]), weight, None)
-    return F.relu(module.norm(total))
+def _classifier_fuses(classifier: PixelClassifier, x: Tensor) -> bool:
+    dropout = classifier.dropout
+    idle = _is_untouched(dropout, nn.Dropout2d) and not (dropout.training and dropout.p)
+    return idle and _head_conv_fuses(classifier.conv, x)
+
+
+def _factorisation_fuses(ham: NMF, x: Tensor) -> bool:
+    return not (ham.training or is_traced() or wants_gradients([x])) and ops.can_factorise(x)
+
+
+def _hamburger_fuses(burger: Hamburger, x: Tensor) -> bool:
+    ham, norm, upper = burger.ham, burger.norm, burger.upper
+    return (
+        _head_conv_fuses(burger.lower, x)
+        and _head_conv_fuses(upper, x)
+        and is_pointwise(upper)
+        and upper.bias is None
+        and _is_untouched(ham, NMF)
+        and not ham.training
+        and _is_untouched(norm, nn.GroupNorm)
+        and norm.affine
+    )
+
+
+_NORMS = (nn.Identity, nn.GroupNorm, nn.BatchNorm2d)
 
 
 # --- the table
@@ -355,10 +457,13 @@ FUSED: Mapping[type[nn.Module], tuple[Fused, ...]] = {
         Fused(_gelu_is_computed_again, _keeping_no_gelu),
         Fused(_gelu_fuses, _depthwise_with_gelu),
     ),
-    Block: (Fused(_saves_memory, _block_with_bfloat16_stream),),
+    Block: (Fused(_saves_memory, _block_with_bfloat16_stream), Fused(_halves_fuse, _halves_at_once)),
     Stage: (Fused(_recomputes_blocks, _recomputing_blocks),),
     Backbone: (Fused(_is_stand_in, _of_a_stand_in), Fused(_is_tensor, _in_fast_layout)),
-    ConvNormReLU: (Fused(_joined_conv_fuses, _sum_of_convolutions),),
+    ConvNormReLU: (Fused(_conv_norm_fuse, joined_conv), Fused(_joined_conv_fuses, sum_of_convolutions)),
+    NMF: (Fused(_factorisation_fuses, factorised_in_place),),
+    Hamburger: (Fused(_hamburger_fuses, hamburger_of_factors),),
+    PixelClassifier: (Fused(_classifier_fuses, classes_of_pixels),),
     CellMeans: (Fused(_exports, _cell_means_as_products),),
 }
 
@@ -384,4 +489,14 @@ def written_forward(kind: type[nn.Module]) -> Callable[..., Any]:
 
 for _kind, _ways in FUSED.items():
     _kind.forward = _swapped(_kind.forward, _ways)
-register_methods(DepthwiseConv2d, PointwiseConv2d, LargeKernelAttention, nn.Conv2d)
+register_methods(
+    DepthwiseConv2d,
+    PointwiseConv2d,
+    LargeKernelAttention,
+    Attention,
+    FeedForward,
+    nn.Conv2d,
+    nn.Dropout2d,
+    NMF,
+    *_NORMS,
+)

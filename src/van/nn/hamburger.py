@@ -53,7 +53,7 @@ class NMF(nn.Module):
 
     def _factorise(self, x: Tensor) -> Tensor:
         matrix = x.flatten(2)  # (N, D, P)
-        bases = self._start(matrix)  # (N, D, R)
+        bases = self.first_bases(matrix)  # (N, D, R)
         coefficients = F.softmax(matrix.mT @ bases, dim=-1)  # (N, P, R)
         for _ in range(self.train_steps if self.training else self.eval_steps):
             coefficients = update_coefficients(matrix, bases, coefficients)
@@ -61,7 +61,8 @@ class NMF(nn.Module):
         coefficients = update_coefficients(matrix, bases, coefficients)
         return (bases @ coefficients.mT).view_as(x)
 
-    def _start(self, matrix: Tensor) -> Tensor:
+    def first_bases(self, matrix: Tensor) -> Tensor:
+        """What the updates start from, (N, D, R), of the type and on the device of matrix (N, D, P)."""
         n, d, _ = matrix.shape
         if self.training:
             return F.normalize(torch.rand(n, d, self.rank, dtype=matrix.dtype, device=matrix.device), dim=1)

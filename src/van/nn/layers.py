@@ -55,11 +55,12 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        if not self.training:
-            return x
+        return x * self.factors(x) if self.training else x
+
+    def factors(self, x: Tensor) -> Tensor:
+        """0 or 1 / (1 - rate) for every sample, drawn: (N, 1, 1, 1)."""
         keep = 1 - self.rate
-        mask = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep)
-        return x * (mask / keep)
+        return x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep) / keep
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.4f}"

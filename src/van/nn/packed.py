@@ -24,29 +24,35 @@ class Packed(nn.Module):
     read, because the layout is that of the processor.
     """
 
-    packed: Any
+    packs: dict[torch.dtype, Any] | None  # by the type of the products; None where the modules are called
     snapshot: Snapshot | None
 
     def inside(self) -> Iterable[nn.Module]:
         """The modules that one call of the kernel stands for."""
         raise NotImplementedError
 
-    def pack(self) -> Any:
-        """The weights as the kernel reads them; None where it does not compute this module."""
+    def pack(self, products: torch.dtype) -> Any:
+        """The weights as the kernel reads them for products of a type; None where it does not compute this module."""
         raise NotImplementedError
 
+    @property
+    def packed(self) -> Any:
+        """The weights as the kernel reads them for maps of their own type; None where the modules are called."""
+        return self._packed_for(ops.product_type(next(self.parameters())))
+
     def pack_again(self, *_: Any) -> None:
-        """Pack the weights that the modules have now."""
+        """Forget what was packed, of weights that have changed: the next call packs those that the modules have now."""
         inside = list(self.inside())
         called = any(map(why_called, inside))
-        self.packed, self.snapshot = (None, None) if called else (self.pack(), Snapshot(self, inside))
+        self.packs, self.snapshot = (None, None) if called else ({}, Snapshot(self, inside))
 
     def ready(self, x: Tensor) -> Any:
         """The packed weights where the kernel serves this map and calling modules would give the same, else None."""
         if not ops.has_block_kernel(x) or process_has_hooks():
             return None
+        products = ops.product_type(x)
         if torch.compiler.is_compiling():
-            return None if any(map(why_called, self.inside())) else self.packed
+            return None if any(map(why_called, self.inside())) else (self.packs or {}).get(products)
         snapshot = self.snapshot  # once: other threads may be packing
         if snapshot is None or not snapshot.holds():
             if wants_gradients(self.parameters()):
@@ -54,7 +60,16 @@ class Packed(nn.Module):
             self.pack_again()
         elif wants_gradients(snapshot.tensors()):
             return None
-        return self.packed
+        packed = self._packed_for(products)
+        return packed if packed is None or ops.accepts(packed, x) else None
+
+    def _packed_for(self, products: torch.dtype) -> Any:
+        packs = self.packs  # once, as above
+        if packs is None:
+            return None
+        if products not in packs:
+            packs[products] = self.pack(products)
+        return packs[products]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Packed:
         super()._apply(fn, recurse)
@@ -62,7 +77,7 @@ class Packed(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "packed": None, "snapshot": None}
+        return {**self.__dict__, "packs": None, "snapshot": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -4,7 +4,9 @@
 |---|---|---|
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
 | CPU, float32 | chunked_feed_forward | products and C kernel, a few images at a time: forward, every gradient |
-| CPU, float32, no gradients | folded_blocks, folded_patch | the C kernel: the folded blocks of a stage in one call |
+| CPU, float32, halves, no gradients | folded_blocks, folded_patch | the C kernel: a stage's folded blocks in one call |
+| CPU, no gradients | joined_conv2d | the heads' convolutions: fewer products, and those at the maps' own sizes |
+| CPU, no gradients | factorise, normalised_bases | the Hamburger's products, in place |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
 | CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |
@@ -21,18 +23,26 @@ gain by (measured.py, selection.py). Triton's are checked by a small computation
 convolutions. So do both with VAN_OPS=plain. `van info --ops` shows which it is and why.
 """
 
+from .attend import attention, can_attend
 from .chunked import can_chunk, chunked_feed_forward
 from .depthwise import depthwise_conv2d, depthwise_gelu, depthwise_pair, has_kernel, without_kernels
+from .factorisation import factorise, normalised_bases
 from .folded_block import (
     PackedBlocks,
     PackedPatch,
+    accepts,
+    channel_norm,
     folded_blocks,
     folded_patch,
     has_block_kernel,
     pack_block,
+    pack_norm,
     pack_patch,
+    product_type,
 )
+from .joined import can_factorise, can_join, joined_conv2d
 from .layout import fast_layout
+from .operators import postpone_compiler
 from .pointwise import Pointwise, pointwise_conv2d
 from .recompute import depthwise_gelu_project, should_recompute
 from .reference import Conv
@@ -45,24 +55,37 @@ __all__ = [
     "PackedBlocks",
     "PackedPatch",
     "Pointwise",
+    "accepts",
+    "attention",
+    "can_attend",
     "can_chunk",
+    "can_factorise",
+    "can_join",
+    "channel_norm",
     "chunked_feed_forward",
     "depthwise_conv2d",
     "depthwise_gelu",
     "depthwise_gelu_project",
     "depthwise_pair",
+    "factorise",
     "fast_layout",
     "folded_blocks",
     "folded_patch",
     "has_block_kernel",
     "has_kernel",
+    "joined_conv2d",
+    "normalised_bases",
     "ordinary",
     "pack_block",
+    "pack_norm",
     "pack_patch",
     "path_taken",
     "pointwise_conv2d",
+    "product_type",
     "report",
     "should_recompute",
     "taking",
     "without_kernels",
 ]
+
+postpone_compiler("van")

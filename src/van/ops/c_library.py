@@ -33,8 +33,15 @@ INSTRUCTION_FLAGS = {
     "AVX2": ("-mavx2", "-mfma"),
     "baseline": (),
 }
-# What the processor must have for AMX beyond AVX512, in the system's words.
+# What the processor must have for AMX beyond AVX512, in the system's words, and for products of bfloat16.
 AMX_FEATURES = {"avx512_bf16", "amx_tile", "amx_bf16"}
+BFLOAT16_FEATURES = {"avx512_bf16"}
+# A build for other numbers than float32.
+TYPE_FLAGS = {
+    torch.float32: (),
+    torch.float64: ("-DVAN_DOUBLE",),
+    torch.bfloat16: ("-DVAN_BFLOAT16", "-mavx512bf16"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +59,17 @@ class Library:
 
 @functools.cache
 def library(dtype: torch.dtype = torch.float32) -> Library:
-    """The kernel for this machine; float64 exists to check gradients with. Never raises: no kernel is a `reason`."""
-    double, failed, reason = dtype == torch.float64, "", ""
-    for instructions in _candidates(double=double):
+    """The kernel for this machine, for products of this type. Never raises: no kernel is a `reason`.
+
+    float64 exists to check gradients with. bfloat16 multiplies that, and is float32 otherwise; where the processor
+    has no instructions for it, and for float16, it is the kernel of float32: half precision is widened.
+    """
+    if dtype == torch.float16 or (dtype == torch.bfloat16 and not multiplies_bfloat16()):
+        return library()
+    failed, reason = "", ""
+    for instructions in _candidates(dtype):
         try:
-            handle, unusual = _built(instructions, double=double)
+            handle, unusual = _built(instructions, dtype)
         except NoKernelError as error:
             reason = str(error)
             failed = f"; {instructions}: {reason}"
@@ -69,14 +82,19 @@ def library(dtype: torch.dtype = torch.float32) -> Library:
     return Library(handle=None, instructions=instructions, reason=reason)
 
 
-def _candidates(*, double: bool) -> list[str]:
+def multiplies_bfloat16() -> bool:
+    """Whether the kernel may use instructions for bfloat16 here: of AVX-512 or AMX."""
+    return _candidates(torch.bfloat16)[0] in ("AMX", "AVX512") and _features() >= BFLOAT16_FEATURES
+
+
+def _candidates(dtype: torch.dtype) -> list[str]:
     """Instructions to try, the fastest first."""
     capability, wish = torch.backends.cpu.get_cpu_capability(), _wish()
     best = capability if capability in INSTRUCTION_FLAGS else "baseline"
     order = list(INSTRUCTION_FLAGS)
     if wish in order:
         best = order[max(order.index(best), order.index(wish))]
-    tiles = best == "AVX512" and wish in ("auto", "AMX") and not double and _features() >= AMX_FEATURES
+    tiles = best == "AVX512" and wish in ("auto", "AMX") and dtype != torch.float64 and _features() >= AMX_FEATURES
     return ["AMX", best] if tiles else [best]
 
 
@@ -89,11 +107,11 @@ def _features() -> set[str]:
     return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
-def _built(instructions: str, *, double: bool) -> tuple[ctypes.CDLL, str]:
+def _built(instructions: str, dtype: torch.dtype) -> tuple[ctypes.CDLL, str]:
     """The loaded library, and in words what was unusual about building it."""
     if _wish() == "plain":
         raise NoKernelError("VAN_OPS=plain")
-    flags = (*COMMON_FLAGS, *INSTRUCTION_FLAGS[instructions], *(("-DVAN_DOUBLE",) if double else ()))
+    flags = (*COMMON_FLAGS, *INSTRUCTION_FLAGS[instructions], *TYPE_FLAGS[dtype])
     content = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
     recipe = repr((flags, platform.machine(), platform.system(), os.environ.get("CC"))).encode()
     name = f"kernel-{instructions.lower()}-{hashlib.sha256(content + recipe).hexdigest()[:16]}"
@@ -139,6 +157,13 @@ def _set_types(handle: ctypes.CDLL) -> None:
     handle.van_hidden_backward.argtypes = [pointer] * 7 + [ctypes.c_long, number]
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
+    handle.van_norm.argtypes = [pointer, ctypes.c_long, ctypes.c_long, pointer, ctypes.c_double, number]
+    handle.van_feed_panels.argtypes, handle.van_feed_panels.restype = [pointer, number], ctypes.c_long
+    handle.van_feed.argtypes = [pointer] * 8 + [number] * 2
+    handle.van_feed_backward.argtypes = [pointer] * 8 + [number] * 2
+    handle.van_attention_panels.argtypes, handle.van_attention_panels.restype = [ctypes.c_long], ctypes.c_long
+    handle.van_attention.argtypes = [pointer] * 8 + [number] * 2
+    handle.van_attention_backward.argtypes = [pointer] * 8 + [ctypes.c_long] + [number] * 2
     handle.van_blocks.argtypes = [pointer] * 4 + [ctypes.c_long] * 2 + [pointer] * 2 + [number] * 2
 
 

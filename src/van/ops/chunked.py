@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from . import cpu_depthwise as kernel
-from . import reference
+from . import reference, sliced
 from .c_library import library
 from .depthwise import depthwise_gelu, has_c_kernel, has_kernel
 from .pointwise import Pointwise, pointwise_conv2d
 from .recompute import depthwise_gelu_project
 from .reference import Conv
-from .selection import in_mode
+from .selection import in_mode, path_taken
 from .tensors import LARGEST_KERNEL, ordinary
 
 # Images are taken together while their expanded map is no larger than this, so that it stays in the caches.
@@ -47,14 +47,40 @@ def feed_forward(
     project_bias: Tensor | None,
 ) -> Tensor:
     """project(gelu(depthwise(expand(x)))): (N, C, H, W) -> (N, K, H, W)."""
-    y, conv = _result(x, project.shape[0]), (near, near_bias, dilation)
+    return _forward(x, (expand, expand_bias, (near, near_bias, dilation), project, project_bias), None)
+
+
+@torch.library.custom_op("van::feed_forward_onto", mutates_args=(), device_types="cpu")
+def feed_forward_onto(
+    shortcut: Tensor,
+    x: Tensor,
+    expand: Tensor,
+    expand_bias: Tensor | None,
+    near: Tensor,
+    near_bias: Tensor | None,
+    dilation: int,
+    project: Tensor,
+    project_bias: Tensor | None,
+) -> Tensor:
+    """shortcut + project(gelu(depthwise(expand(x)))): (N, K, H, W), (N, C, H, W) -> (N, K, H, W)."""
+    return _forward(x, (expand, expand_bias, (near, near_bias, dilation), project, project_bias), shortcut)
+
+
+def _forward(x: Tensor, parameters: sliced.Parameters, shortcut: Tensor | None) -> Tensor:
+    expand, expand_bias, conv, project, project_bias = parameters
+    y, begin = _result(x, project.shape[0]), None if shortcut is None else _nhwc(shortcut)
     inputs, outputs = _nhwc(x), _nhwc(y)
-    for some, (hidden,) in _chunks(inputs, near, maps=1):
+    if path_taken("sliced_feed_forward") and y.numel():
+        sliced.forward(inputs, outputs, parameters, begin)
+        return y
+    for some, (hidden,) in _chunks(inputs, conv[0], maps=1):
         _product(inputs[some], expand.flatten(1).t(), hidden)
         _activate(hidden, expand_bias, conv)
         _product(hidden, project.flatten(1).t(), outputs[some])
         if project_bias is not None:
             outputs[some] += project_bias
+        if begin is not None:
+            outputs[some] += begin[some]
     return y
 
 
@@ -74,6 +100,10 @@ def feed_forward_backward(
     grad_x, conv = _result(x, x.shape[1]), (near, near_bias, dilation)
     inputs, changes, results = _nhwc(x), _nhwc(grad_x), _nhwc(grad)
     taps = near[0].numel()
+    if path_taken("sliced_feed_forward_training") and x.numel() and grad.numel():
+        parameters = expand, expand_bias, conv, project, project_bias
+        grad_expand, grad_project, sums = sliced.backward(results, inputs, changes, parameters)
+        return _gradients(grad_x, grad_expand, grad_project, sums, results, (expand, near, project))
     sums = x.new_zeros((taps + 2, near.shape[0]))  # of the taps, of the convolution's bias, of the expansion's
     # the short side first: so these products are fastest
     grad_expand, grad_project = x.new_zeros(expand.shape[1::-1]), x.new_zeros(project.shape[:2])
@@ -84,13 +114,27 @@ def feed_forward_backward(
         grad_project.addmm_(results[some].flatten(0, 2).t(), hidden.flatten(0, 2))
         grad_expand.addmm_(inputs[some].flatten(0, 2).t(), change.flatten(0, 2))
         _product(change, expand.flatten(1), changes[some])
+    return _gradients(grad_x, grad_expand, grad_project, sums, results, (expand, near, project))
+
+
+def _gradients(
+    grad_x: Tensor,
+    grad_expand: Tensor,
+    grad_project: Tensor,
+    sums: Tensor,
+    results: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As the operator returns them, of those of expand (C, E), project (K, E), and of `sums`."""
+    expand, near, project = weights
+    taps = near[0].numel()
     return (
         grad_x,
         grad_expand.t().reshape(expand.shape).contiguous(),
         sums[taps + 1].clone(),
         sums[:taps].t().reshape(near.shape).contiguous(),
         sums[taps].clone(),
-        grad_project.reshape(project.shape),
+        grad_project.reshape(project.shape).contiguous(),
         results.sum((0, 1, 2)),
     )
 
@@ -171,6 +215,11 @@ def _(x: Tensor, expand: Tensor, _b: Any, near: Tensor, _c: Any, _d: Any, projec
     return _result(x, project.shape[0])
 
 
+@feed_forward_onto.register_fake
+def _(shortcut: Tensor, x: Tensor, *_parameters: Any) -> Tensor:
+    return _result(x, shortcut.shape[1])
+
+
 @feed_forward_backward.register_fake
 def _(
     grad: Tensor, x: Tensor, expand: Tensor, _b: Any, near: Tensor, _c: Any, _d: Any, project: Tensor, _e: Any
@@ -185,11 +234,27 @@ def _plainly(inputs: Sequence[Any]) -> Tensor:
     return F.conv2d(x, project, project_bias)
 
 
+def _backward_of_sum(grad: Tensor, _shortcut: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return grad, *feed_forward_backward(grad, *inputs)
+
+
+def _sum_plainly(inputs: Sequence[Any]) -> Tensor:
+    return inputs[0] + _plainly(inputs[1:])
+
+
 kernel._differentiable(feed_forward, feed_forward_backward, (0, 1, 2, 3, 4, 6, 7), _plainly)
+kernel._differentiable(feed_forward_onto, _backward_of_sum, (0, 1, 2, 3, 4, 5, 7, 8), _sum_plainly)
 
 
 @register_flop_formula(torch.ops.van.feed_forward)
 def _(x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *_e: Any, **_options: Any) -> int:
+    return _flops(x, expand, near, project)
+
+
+@register_flop_formula(torch.ops.van.feed_forward_onto)
+def _(
+    _s: Any, x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *_e: Any, **_options: Any
+) -> int:
     return _flops(x, expand, near, project)
 
 
@@ -226,15 +291,32 @@ def _joined(x: Tensor, expand: Tensor, conv: Conv, project: Tensor) -> bool:
 
 
 def chunked_feed_forward(
-    x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise, *, memory_efficient: bool = False
+    x: Tensor,
+    expand: Pointwise,
+    conv: Conv,
+    project: Pointwise,
+    *,
+    memory_efficient: bool = False,
+    scale: Tensor | None = None,
+    shortcut: Tensor | None = None,
 ) -> Tensor:
-    """1x1, depthwise, GELU, 1x1: (N, C, H, W) -> (N, K, H, W); a few images at a time in float32 on the CPU.
+    """1x1, depthwise, GELU, 1x1: (N, C, H, W) -> (N, K, H, W); in float32 on the CPU the expanded map is never whole.
 
+    scale (K,) multiplies the result, to which then shortcut (N, K, H, W) is added.
     memory_efficient: elsewhere keep no result of GELU for the backward pass, where that pays (recompute.py).
     """
     if can_chunk(x, expand, conv, project):
-        return feed_forward(x, *expand, *conv, *project)
+        if scale is not None:
+            weight, bias = project
+            project = scale[:, None, None, None] * weight, None if bias is None else scale * bias
+        if shortcut is not None and ordinary(shortcut) and shortcut.dtype == x.dtype:
+            return feed_forward_onto(shortcut, x, *expand, *conv, *project)
+        y = feed_forward(x, *expand, *conv, *project)
+        return y if shortcut is None else shortcut + y
     x = pointwise_conv2d(x, *expand)
     if memory_efficient:
-        return depthwise_gelu_project(x, conv, *project)
-    return pointwise_conv2d(depthwise_gelu(x, conv), *project)
+        x = depthwise_gelu_project(x, conv, *project)
+    else:
+        x = pointwise_conv2d(depthwise_gelu(x, conv), *project)
+    x = x if scale is None else scale[:, None, None] * x
+    return x if shortcut is None else shortcut + x

@@ -16,6 +16,7 @@ from . import cpu_depthwise as kernel
 from . import reference
 from .c_library import library
 from .cuda_depthwise import DTYPES, gpu
+from .operators import constant_in_graphs
 from .reference import Conv
 from .selection import in_mode, path_taken
 from .tensors import fits, ordinary
@@ -68,18 +69,21 @@ def has_kernel(x: Tensor, *convs: Conv, path: str | None = None) -> bool:
     Both take square kernels and ordinary tensors; neither is exported. path: the C kernel's, which its family of
     processors must gain by; None: whether it can.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return False
-    if not ordinary(x, *(tensor for weight, bias, _ in convs for tensor in (weight, bias))):
+    if is_recorded() or not ordinary(x, *(tensor for weight, bias, _ in convs for tensor in (weight, bias))):
         return False
     x = _as_autocast(x)
     ours = has_c_kernel(x, path) if x.device.type == "cpu" else has_gpu_kernel(x)
     return ours and all(fits(x, weight, bias, mixed=x.is_cuda) for weight, bias, _ in convs)
 
 
+def is_recorded() -> bool:
+    """Whether a graph is recorded for other runtimes, which have no kernels."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def has_c_kernel(x: Tensor, path: str | None = None) -> bool:
     """Whether the C kernel computes maps of this type, and takes this path here."""
-    ours = x.device.type == "cpu" and x.dtype == torch.float32 and _available()
+    ours = x.device.type == "cpu" and x.dtype == torch.float32 and kernel_available()
     return ours and (path is None or _taken(path))
 
 
@@ -93,17 +97,18 @@ def has_gpu_kernel(x: Tensor) -> bool:
     return x.device.type == "cuda" and x.dtype in DTYPES and _ready(x.device)
 
 
-@torch.compiler.assume_constant_result
-def _available() -> bool:
+@constant_in_graphs
+def kernel_available() -> bool:
+    """Whether there is a C kernel, and it is wanted."""
     return _kernels_wanted.get() and library().handle is not None
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _taken(path: str) -> bool:
     return path_taken(path)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _ready(device: torch.device) -> bool:
     return _kernels_wanted.get() and gpu(device).ready
 

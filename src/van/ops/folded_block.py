@@ -1,5 +1,8 @@
 """The folded blocks of a stage, and a folded patch embedding, as one operator of the C kernel each; inference only.
 
+Maps and weights are float32, bfloat16 or float16. What is multiplied in the matrix products is float32, or bfloat16
+where the processor has instructions for it (`product_type`); everything else is computed in float32.
+
 Shapes: N batch, C channels, E expanded channels, H height, W width.
 """
 
@@ -8,91 +11,141 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from ..errors import ConfigError
-from .c_library import library
+from .c_library import library, multiplies_bfloat16
 from .cpu_depthwise import _check, _like
-from .depthwise import has_c_kernel, has_kernel
+from .depthwise import is_recorded, kernel_available
 from .pointwise import Pointwise
 from .reference import Conv
 from .tensors import ordinary
 
+HALVES = (torch.bfloat16, torch.float16)
 # Fewer channels than this make the rows of a patch too short to gather.
 NARROW = 8
 
 
 @dataclass(frozen=True)
 class PackedBlocks:
-    """Folded blocks of one shape as the operator below reads them: weights (blocks, size), numbers of a block."""
+    """Folded blocks of one shape as the operator below reads them: weights (blocks, size), numbers of a block.
+
+    dtype: of the modules' weights, and so of maps. products: the type that the matrices are packed for.
+    norm: weight and bias, (2, C), of a LayerNorm after the last block, None without one; epsilon is its own.
+    """
 
     weights: Tensor
     numbers: list[int]
     channels: int
+    dtype: torch.dtype
+    products: torch.dtype
+    norm: Tensor | None = None
+    epsilon: float = 0.0
+
+    def then(self, norm: nn.LayerNorm) -> PackedBlocks:
+        """These blocks with a LayerNorm over their channels after the last, where the kernel has one like it."""
+        packed = pack_norm(norm, self.channels)
+        return (
+            self if packed is None or norm.weight.dtype != self.dtype else replace(self, norm=packed, epsilon=norm.eps)
+        )
 
 
-def pack_block(products: Sequence[Pointwise], depthwise: Sequence[Conv], shortcut: Tensor) -> PackedBlocks | None:
-    """The weights of a folded block in the kernel's layout; None where they are no float32 tensors on the CPU.
+def pack_norm(norm: nn.LayerNorm, channels: int) -> Tensor | None:
+    """Weight and bias of a LayerNorm over so many channels, (2, C) float32; None where the kernel has none like it."""
+    weight, bias = norm.weight, norm.bias
+    if norm.normalized_shape != (channels,) or weight is None or bias is None:
+        return None
+    here = _readable(torch.float32, weight, bias)
+    return torch.stack([weight.detach().float(), bias.detach().float()]) if here else None
 
-    products: in, mix, out, expand, project. depthwise: near, far, depthwise. shortcut: (C, 1, 1).
+
+def product_type(x: Tensor) -> torch.dtype:
+    """What the matrix products of a folded network multiply for this map: its own type, or that of autocast.
+
+    float32 where the processor has no instructions for that.
+    """
+    wanted = x.dtype
+    if x.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+        wanted = torch.get_autocast_dtype("cpu")
+    return torch.bfloat16 if wanted == torch.bfloat16 and _multiplies_bfloat16() else torch.float32
+
+
+@torch.compiler.assume_constant_result
+def _multiplies_bfloat16() -> bool:
+    return multiplies_bfloat16()
+
+
+def pack_block(
+    products: Sequence[Pointwise], depthwise: Sequence[Conv], shortcut: Tensor, *, of: torch.dtype = torch.float32
+) -> PackedBlocks | None:
+    """The weights of a folded block in the kernel's layout; None where they are no tensors on the CPU that it reads.
+
+    products: in, mix, out, expand, project, multiplied in type `of`. depthwise: near, far, depthwise.
+    shortcut: (C, 1, 1).
     """
     pairs = [*products, *((weight, bias) for weight, bias, _ in depthwise)]
-    if not _readable(shortcut, *(parameter for pair in pairs for parameter in pair)):
+    if not _readable(of, shortcut, *(parameter for pair in pairs for parameter in pair)):
         return None
     parts: list[Tensor] = []
     for i, (weight, bias) in enumerate(products):
-        parts += _panels(weight.detach(), _bias_of(weight, bias), whole_inputs=i == 4)
+        parts += _panels(weight.detach().float(), _bias_of(weight, bias), of, whole_inputs=i == 4)
     for weight, bias, _ in depthwise:
-        parts += [weight.detach(), _bias_of(weight, bias)]
-    lanes = library().handle.van_lanes()
-    parts = [F.pad(part.flatten(), (0, -part.numel() % lanes)) for part in (*parts, shortcut.detach())]
+        parts += [weight.detach().float(), _bias_of(weight, bias)]
+    lanes = library(of).handle.van_lanes()
+    parts = [F.pad(part.flatten(), (0, -part.numel() % lanes)) for part in (*parts, shortcut.detach().float())]
     numbers = [number for weight, _, dilation in depthwise for number in (weight.shape[-1], dilation)]
-    return PackedBlocks(torch.cat(parts)[None], [len(products[3][0]), *numbers], shortcut.shape[0])
+    return PackedBlocks(torch.cat(parts)[None], [len(products[3][0]), *numbers], shortcut.shape[0], shortcut.dtype, of)
 
 
 @dataclass(frozen=True)
 class PackedPatch:
-    """A strided convolution of `channels` as the operator below reads it."""
+    """A strided convolution of `channels` as the operator below reads it; dtype, products: as of PackedBlocks."""
 
     panels: Tensor
     bias: Tensor
     options: list[int]
     channels: int
+    dtype: torch.dtype
+    products: torch.dtype
 
 
-def pack_patch(weight: Tensor, bias: Tensor | None, *, stride: int, padding: int) -> PackedPatch | None:
+def pack_patch(
+    weight: Tensor, bias: Tensor | None, *, stride: int, padding: int, of: torch.dtype = torch.float32
+) -> PackedPatch | None:
     """A patch embedding's convolution in the kernel's layout; None where the kernel has none like it, or reads images.
 
-    weight: (K, C, k, k), bias: (K,) or None; stride and padding, which is of zeros, are those of both sides.
+    weight: (K, C, k, k), bias: (K,) or None; stride and padding, which is of zeros, are those of both sides;
+    products are of type `of`.
     For the three channels of an image the library's convolution is faster: 0.25 against 0.41 ms at 224 x 224.
     """
     outputs, channels, side, width = weight.shape
-    if channels < NARROW or side != width or not _readable(weight, bias):
+    if channels < NARROW or side != width or not _readable(of, weight, bias):
         return None
-    rows = weight.detach().permute(2, 0, 3, 1)  # the kernel takes its rows one after another
-    packed = [_panels(row, _bias_of(weight, bias), whole_inputs=False) for row in rows]
+    rows = weight.detach().float().permute(2, 0, 3, 1)  # the kernel takes its rows one after another
+    packed = [_panels(row, _bias_of(weight, bias), of, whole_inputs=False) for row in rows]
     panels, padded_bias = torch.cat([panels for panels, _ in packed]), packed[0][1]
-    return PackedPatch(panels, padded_bias, [outputs, side, stride, padding], channels)
+    return PackedPatch(panels, padded_bias, [outputs, side, stride, padding], channels, weight.dtype, of)
 
 
-def _readable(*parameters: Tensor | None) -> bool:
+def _readable(of: torch.dtype, *parameters: Tensor | None) -> bool:
     given = [p for p in parameters if p is not None]
-    here = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in given)
-    return here and ordinary(*given) and library().handle is not None
+    dtype = given[0].dtype
+    here = all(p.device.type == "cpu" and p.dtype == dtype for p in given) and dtype in (torch.float32, *HALVES)
+    return here and ordinary(*given) and library(of).handle is not None
 
 
-def _panels(weight: Tensor, bias: Tensor, *, whole_inputs: bool) -> tuple[Tensor, Tensor]:
+def _panels(weight: Tensor, bias: Tensor, of: torch.dtype, *, whole_inputs: bool) -> tuple[Tensor, Tensor]:
     """(outputs, inputs, …) in the kernel's layout, and the bias as long; zeros at the ends.
 
     whole_inputs: the inputs are rounded up to whole panels too, because the kernel makes them panel by panel.
     """
-    weight, handle = weight.flatten(1).contiguous(), library().handle
+    weight, handle = weight.flatten(1).contiguous(), library(of).handle
     panel = handle.van_panel()
     if whole_inputs:
         weight = F.pad(weight, (0, -weight.shape[1] % panel))
@@ -103,66 +156,94 @@ def _panels(weight: Tensor, bias: Tensor, *, whole_inputs: bool) -> tuple[Tensor
 
 
 def _bias_of(weight: Tensor, bias: Tensor | None) -> Tensor:
-    return weight.new_zeros(len(weight)) if bias is None else bias.detach().contiguous()
+    return torch.zeros(len(weight)) if bias is None else bias.detach().float().contiguous()
 
 
 @torch.library.custom_op("van::folded_blocks", mutates_args=(), device_types="cpu")
-def operator(x: Tensor, weights: Tensor, numbers: Sequence[int]) -> Tensor:
-    """Folded blocks, one after another: (N, C, H, W) -> (N, C, H, W), float32.
+def operator(
+    x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype, norm: Tensor | None, epsilon: float
+) -> Tensor:
+    """Folded blocks, one after another, then a LayerNorm or none: (N, C, H, W) -> (N, C, H, W) of the same type.
 
     weights: (blocks, size), each panels and bias of in, mix, out, expand, project; weight and bias of near, far,
     depthwise; shortcut; all of whole vectors. numbers: expanded channels; kernel side and dilation of near, far,
-    depthwise.
+    depthwise. products: the type that weights are packed for. norm: weight and bias, (2, C).
     """
-    x = x.contiguous(memory_format=torch.channels_last)
+    dtype, x = x.dtype, x.to(torch.float32, memory_format=torch.channels_last)
     y = _like(x)
     if y.numel():
         batch, channels, height, width = x.shape
-        handle, (hidden, *sides) = library().handle, numbers
+        handle, (hidden, *sides) = library(products).handle, numbers
         scratch = x.new_empty((2 + handle.van_block_groups(height * width, hidden), x.numel()))
         shape = (ctypes.c_long * 5)(batch, height, width, channels, hidden)
         options, data = (ctypes.c_long * 6)(*sides), (weights.data_ptr(), weights.shape[0], weights.shape[1])
         maps, threads = (scratch.data_ptr(), y.data_ptr()), torch.get_num_threads()
-        _check(handle.van_blocks(x.data_ptr(), shape, options, *data, *maps, _terms(), threads), x)
-    return y
+        _check(handle.van_blocks(x.data_ptr(), shape, options, *data, *maps, _terms(products), threads), x)
+        if norm is not None:
+            pixels = batch * height * width
+            _check(handle.van_norm(y.data_ptr(), pixels, channels, norm.data_ptr(), epsilon, threads), x)
+    return y.to(dtype)
 
 
-def _terms() -> int:
+def _terms(products: torch.dtype) -> int:
     """Numbers of 8 bits that stand for a float32 on AMX: all of its 24 bits, or 16 where PyTorch is set to accept that.
 
-    Other instructions compute in float32 whatever PyTorch is set to.
+    One for products of bfloat16. Other instructions compute in float32 whatever PyTorch is set to.
     """
+    if products == torch.bfloat16:
+        return 1
     return 3 if torch.get_float32_matmul_precision() == "highest" else 2
 
 
 @operator.register_fake
-def _(x: Tensor, weights: Tensor, numbers: Sequence[int]) -> Tensor:
+def _(
+    x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype, norm: Tensor | None, epsilon: float
+) -> Tensor:
+    return _like(x)
+
+
+@torch.library.custom_op("van::channel_norm", mutates_args=(), device_types="cpu")
+def norm_operator(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
+    """LayerNorm over the channels: (N, C, H, W) -> (N, C, H, W) of the same type; norm: weight and bias, (2, C)."""
+    y = torch.empty_like(x, dtype=torch.float32, memory_format=torch.channels_last).copy_(x)
+    if y.numel():
+        pixels, threads = y.numel() // x.shape[1], torch.get_num_threads()
+        _check(library().handle.van_norm(y.data_ptr(), pixels, x.shape[1], norm.data_ptr(), epsilon, threads), x)
+    return y.to(x.dtype)
+
+
+@norm_operator.register_fake
+def _(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
     return _like(x)
 
 
 @register_flop_formula(torch.ops.van.folded_blocks)
-def _(x: Sequence[int], weights: Sequence[int], numbers: Sequence[int], **_named: Any) -> int:
+def _(x: Sequence[int], weights: Sequence[int], numbers: Sequence[int], *_more: Any, **_named: Any) -> int:
     channels, pixels, (hidden, near, _, far, _, depthwise, _) = x[1], x[0] * x[2] * x[3], numbers
     taps = channels * (near**2 + far**2) + hidden * depthwise**2
     return 2 * weights[0] * pixels * (3 * channels * channels + 2 * channels * hidden + taps)
 
 
 @torch.library.custom_op("van::folded_patch", mutates_args=(), device_types="cpu")
-def patch_operator(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int]) -> Tensor:
-    """A strided convolution: (N, C, H, W) -> (N, K, H', W'), float32; options: K, kernel side, stride, padding."""
-    x, y = x.contiguous(memory_format=torch.channels_last), _patches(x, options)
+def patch_operator(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int], products: torch.dtype) -> Tensor:
+    """A strided convolution: (N, C, H, W) -> (N, K, H', W') of the same type.
+
+    options: K, kernel side, stride, padding. products: the type that panels are packed for.
+    """
+    dtype, x = x.dtype, x.to(torch.float32, memory_format=torch.channels_last)
+    y = _patches(x, options)
     if y.numel():
         batch, channels, height, width = x.shape
         shape = (ctypes.c_long * 4)(batch, height, width, channels)
         numbers = (ctypes.c_long * 6)(*options, *y.shape[2:])
-        handle, threads = library().handle, torch.get_num_threads()
+        handle, threads = library(products).handle, torch.get_num_threads()
         data = panels.data_ptr(), bias.data_ptr(), y.data_ptr()
-        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, _terms(), threads), x)
-    return y
+        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, _terms(products), threads), x)
+    return y.to(dtype)
 
 
 @patch_operator.register_fake
-def _(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int]) -> Tensor:
+def _(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int], products: torch.dtype) -> Tensor:
     return _patches(x, options)
 
 
@@ -172,7 +253,7 @@ def _(
     panels: Any,
     bias: Any,
     options: Sequence[int],
-    *,
+    *_more: Any,
     out_shape: Sequence[int] | None = None,
     **_named: Any,
 ) -> int:
@@ -189,15 +270,27 @@ def _patches(x: Tensor, options: Sequence[int]) -> Tensor:
 
 
 def folded_patch(x: Tensor, packed: PackedPatch) -> Tensor:
-    """The strided convolution whose weights were packed; (N, C, H, W) float32 on the CPU, no gradients."""
+    """The strided convolution whose weights were packed; (N, C, H, W) on the CPU, no gradients."""
     _require_channels(x, packed.channels)
-    return patch_operator(x, packed.panels, packed.bias, packed.options)
+    return patch_operator(x.to(packed.dtype), packed.panels, packed.bias, packed.options, packed.products)
 
 
 def folded_blocks(x: Tensor, packed: PackedBlocks) -> Tensor:
-    """The blocks whose weights were packed; (N, C, H, W) float32 on the CPU, no gradients."""
+    """The blocks whose weights were packed; (N, C, H, W) on the CPU, no gradients."""
     _require_channels(x, packed.channels)
-    return operator(x, packed.weights, packed.numbers)
+    x = x.to(packed.dtype)
+    return operator(x, packed.weights, packed.numbers, packed.products, packed.norm, packed.epsilon)
+
+
+def channel_norm(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
+    """LayerNorm over the channels, weight and bias as of `pack_norm`; (N, C, H, W) on the CPU, no gradients."""
+    _require_channels(x, norm.shape[1])
+    return norm_operator(x, norm, epsilon)
+
+
+def accepts(packed: PackedBlocks | PackedPatch, x: Tensor) -> bool:
+    """Whether the modules whose weights were packed take maps of this type: their own, or any under autocast."""
+    return x.dtype == packed.dtype or torch.is_autocast_enabled("cpu")
 
 
 def _require_channels(x: Tensor, channels: int) -> None:
@@ -206,5 +299,7 @@ def _require_channels(x: Tensor, channels: int) -> None:
 
 
 def has_block_kernel(x: Tensor) -> bool:
-    """Whether the C kernel computes folded blocks of x: what it needs of a convolution, and nobody wants gradients."""
-    return has_kernel(x) and has_c_kernel(x) and not (torch.is_grad_enabled() and x.requires_grad)
+    """Whether the C kernel computes folded blocks of x: a map on the CPU of which nobody wants gradients."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, *HALVES) or is_recorded() or not ordinary(x):
+        return False
+    return kernel_available() and not (torch.is_grad_enabled() and x.requires_grad)

@@ -11,7 +11,7 @@ PyTorch that uses AVX-512, as with VAN_OPS=AVX2 on a processor of today.
 
 from __future__ import annotations
 
-# Path -> what it replaces. In training: values and gradients.
+# Path -> what it replaces. In training: values and gradients; of the sliced feed-forward the gradients alone.
 REPLACED = {
     "depthwise_conv2d": "library convolution",
     "depthwise_conv2d_training": "library convolution",
@@ -21,6 +21,9 @@ REPLACED = {
     "depthwise_pair_training": "library convolutions",
     "streamed_feed_forward": "its modules one by one",
     "streamed_feed_forward_training": "its modules one by one",
+    "sliced_feed_forward": "products and convolution in turn",
+    "sliced_feed_forward_training": "products and convolution in turn",
+    "fused_attention_training": "its modules one by one",
     "folded_blocks": "its modules one by one",
     "folded_patch": "library convolution",
 }
@@ -36,6 +39,9 @@ _AVX512 = {
     "depthwise_pair_training": 5.30,
     "streamed_feed_forward": 1.13,
     "streamed_feed_forward_training": 1.06,
+    "sliced_feed_forward": 1.1,
+    "sliced_feed_forward_training": 1.1,
+    "fused_attention_training": 1.1,
     "folded_blocks": 1.41,
     "folded_patch": 1.24,
 }
@@ -53,6 +59,9 @@ RATIOS: dict[str, dict[str, float | None]] = {
         "depthwise_pair_training": 14.14,
         "streamed_feed_forward": 1.13,
         "streamed_feed_forward_training": 1.09,
+        "sliced_feed_forward": 1.1,
+        "sliced_feed_forward_training": 1.1,
+        "fused_attention_training": 1.1,
         "folded_blocks": 1.41,
         "folded_patch": 1.30,
     },
@@ -65,6 +74,9 @@ RATIOS: dict[str, dict[str, float | None]] = {
         "depthwise_pair_training": 4.57,
         "streamed_feed_forward": 1.09,
         "streamed_feed_forward_training": 1.10,
+        "sliced_feed_forward": 1.1,
+        "sliced_feed_forward_training": 1.1,
+        "fused_attention_training": 1.1,
         "folded_blocks": 1.34,
         "folded_patch": 1.25,
     },
@@ -77,6 +89,9 @@ RATIOS: dict[str, dict[str, float | None]] = {
         "depthwise_pair_training": 9.97,
         "streamed_feed_forward": 1.15,
         "streamed_feed_forward_training": 1.14,
+        "sliced_feed_forward": 1.1,
+        "sliced_feed_forward_training": 1.1,
+        "fused_attention_training": 1.1,
         "folded_blocks": 0.67,
         "folded_patch": 1.77,
     },
@@ -89,6 +104,9 @@ RATIOS: dict[str, dict[str, float | None]] = {
         "depthwise_pair_training": 3.05,
         "streamed_feed_forward": 0.94,
         "streamed_feed_forward_training": 0.84,
+        "sliced_feed_forward": 1.1,
+        "sliced_feed_forward_training": 1.1,
+        "fused_attention_training": 1.1,
         "folded_blocks": 0.55,
         "folded_patch": 0.45,
     },

@@ -196,7 +196,7 @@ class Pass:
     """How an evaluation went.
 
     checkpoint, data, split: what was evaluated on what. runtime: what computed. count: images. seconds: all of
-    reading, network and counting. batch_size: what fitted into memory.
+    reading, network and counting. batch_size: what fitted into memory. optimized: whether the network was folded.
     """
 
     checkpoint: str
@@ -206,12 +206,14 @@ class Pass:
     count: int
     seconds: float
     batch_size: int
+    optimized: bool = False
 
 
 class Evaluation(ABC):
     """What an evaluation found: iterating yields (name, value) of the scores, `evaluation["top1"]` is one of them.
 
     monitored: name of the score by which checkpoints are ranked, larger is better. perfect: the largest it can be.
+    optimized: whether a folded network was run.
     """
 
     monitored: ClassVar[str]
@@ -222,6 +224,7 @@ class Evaluation(ABC):
     split: str
     count: int
     seconds: float
+    optimized: bool = False
 
     @property
     def score(self) -> float:

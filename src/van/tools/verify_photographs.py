@@ -100,7 +100,7 @@ def _predictor(model: Model, path: Path, engine: str, folder: Path) -> Predictor
     from ..inference.session import open_session
 
     if engine == "torch":
-        return Predictor(model)
+        return Predictor(model, optimize=False)
     if engine == "optimized":
         return Predictor(copy.deepcopy(model), optimize=True)
     if engine == "keras":

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, UnknownNameError
-from ...nn import Model
+from ...nn import Model, is_folded
 from ...nn.dtypes import in_float32
+from ...nn.stand_in import StandIn
 
 # name -> the type that autocast computes in; weights stay float32.
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -28,6 +29,8 @@ class TorchEngine:
 
     The model is taken over, not copied: it moves to `device`, to float32 and into eval mode.
     device: anything torch.device takes; precision: a key of PRECISIONS; channels_last: layout of all tensors.
+    fast: an optimised copy, which is run in the model's place until the model is changed (see StandIn), and never to
+    record gradients.
     Raises ConfigError for a device that is not there, UnknownNameError for a precision that does not exist.
     """
 
@@ -40,6 +43,7 @@ class TorchEngine:
         precision: str = "fp32",
         *,
         channels_last: bool = True,
+        fast: nn.Module | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UnknownNameError.of("precision", precision, PRECISIONS)
@@ -47,14 +51,28 @@ class TorchEngine:
         self.precision, self.dtype = precision, PRECISIONS[precision]
         self.channels_last = channels_last
         self.model = in_float32(model, type(model).__name__).to(device=self.device, **self._layout).eval()
+        self._stand_in = None if fast is None else StandIn(self.model, fast.to(device=self.device, **self._layout))
         self.in_chans: int | None = getattr(getattr(model, "config", None), "in_chans", None)
         self._compiled: set[tuple[int, ...]] = set()
         self._compiling = threading.Lock()
 
     @property
     def network(self) -> nn.Module:
-        """The module that is run."""
+        """The model. Whatever is done to it shows in the outputs, whether or not a copy is run in its place."""
         return self.model
+
+    @property
+    def running(self) -> nn.Module:
+        """The module that the next call runs: the model, or its optimised copy."""
+        if self._stand_in is None or torch.is_grad_enabled():
+            return self.model
+        return self._stand_in.chosen()
+
+    @property
+    def optimized(self) -> bool:
+        """Whether the next call runs a folded network."""
+        with torch.no_grad():
+            return is_folded(self.running)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """(N, C, H, W) float32 -> raw outputs by name, float32, on the host.
@@ -75,13 +93,23 @@ class TorchEngine:
             raise ConfigError(f"the engine got an array of shape {tuple(images.shape)}; this model expects {expected}")
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
         with self._alone_at_first(tuple(images.shape)), autocast:
-            found = _raw(self.model)(images.to(self.device, **self._layout))
+            found = _raw(self.running)(images.to(self.device, **self._layout))
             return {name: each.float() for name, each in _named(found).items()}
 
     def on(self, device: str) -> TorchEngine:
         """An engine with a copy of the network on another device; raises ConfigError for one that is not there."""
         target = available_device(device)
-        return TorchEngine(copy.deepcopy(self.model), target, self.precision, channels_last=self.channels_last)
+        with torch.no_grad():
+            model = self.running if target.type == "cpu" else self.model
+        return TorchEngine(copy.deepcopy(model), target, self.precision, channels_last=self.channels_last)
+
+    def of(self, part: Callable[[nn.Module], nn.Module]) -> TorchEngine:
+        """An engine for a part of the network, or for a network around it, on the same device.
+
+        part: makes it of the model, and of the optimised copy where there is one.
+        """
+        fast = None if self._stand_in is None else part(self._stand_in.copied)
+        return TorchEngine(part(self.model), self.device, self.precision, channels_last=self.channels_last, fast=fast)
 
     @property
     def _layout(self) -> dict[str, Any]:
@@ -97,8 +125,10 @@ class TorchEngine:
             yield
             self._compiled.add(shape)
 
-    def __getstate__(self) -> dict[str, Any]:  # a lock stays in its process
-        return {name: value for name, value in vars(self).items() if name not in ("_compiling", "_compiled")}
+    def __getstate__(self) -> dict[str, Any]:  # a lock stays in its process, and others' hold on the model
+        state = {name: value for name, value in vars(self).items() if name not in ("_compiling", "_compiled")}
+        with torch.no_grad():
+            return state | {"model": self.running, "_stand_in": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

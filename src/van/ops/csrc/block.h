@@ -17,7 +17,7 @@ enum { GROUPS = 4, SMALL_MAP = 256 };
 #ifdef VAN_TILES
 enum { BAND_BYTES = 512 * 1024, HIDDEN_BYTES = 512 * 1024 };
 #elif defined(__AVX512F__)
-enum { BAND_BYTES = 192 * 1024, HIDDEN_BYTES = 0 };
+enum { BAND_BYTES = 384 * 1024, HIDDEN_BYTES = 256 * 1024 };
 #else
 enum { BAND_BYTES = 128 * 1024, HIDDEN_BYTES = 128 * 1024 }; /* panels are narrow, and second-level caches may be small */
 #endif

@@ -124,21 +124,50 @@ static void load_taps(vec *taps, const struct conv *c, long channel, long lanes,
     }
 }
 
+/* Row `row`, from the first column that a tile of TILE sums meets, times taps [low, high) of a row of the kernel. */
+INLINE void add_row(vec *sum, const vec *row, const vec *taps, int dilation, int low, int high) {
+    for (int k = low; k < high; k++) {
+        const vec weight = taps[k], *from = row + (long)k * dilation;
+#pragma GCC unroll 8
+        for (int j = 0; j < TILE; j++) sum[j] += weight * from[j];
+    }
+}
+
+/* The same for all taps, with every column read once; kernel and dilation are constants. */
+INLINE void add_whole_row(vec *sum, const vec *row, const vec *taps, int kernel, int dilation) {
+    vec weight[7];
+#pragma GCC unroll 7
+    for (int k = 0; k < kernel; k++) weight[k] = taps[k];
+#pragma GCC unroll 26
+    for (int column = 0; column < TILE + (kernel - 1) * dilation; column++) {
+        const vec value = held(row[column]);
+#pragma GCC unroll 7
+        for (int k = 0; k < kernel; k++) {
+            const int j = column - k * dilation;
+            if (j >= 0 && j < TILE) sum[j] += weight[k] * value;
+        }
+    }
+}
+
 /* TILE columns from x on, of output row y; the taps [low, high) of a row are those that meet the image. */
 INLINE void tile(const struct plane *in, const struct conv *c, const vec *taps, vec bias, long pad, long y, long x,
                  int low, int high, vec *out) {
+    const int whole = low == 0 && high == c->kernel ? 100 * c->kernel + c->dilation : 0;
     vec sum[TILE];
 #pragma GCC unroll 8
     for (int j = 0; j < TILE; j++) sum[j] = bias;
     for (int i = 0; i < c->kernel; i++) {
         const long source = y + (long)i * c->dilation - pad;
         if (source < in->first || source >= in->end) continue;
-        const vec *row = row_of(in, source) + x - pad;
-        for (int k = low; k < high; k++) {
-            const vec weight = taps[i * c->kernel + k], *from = row + (long)k * c->dilation;
-#pragma GCC unroll 8
-            for (int j = 0; j < TILE; j++) sum[j] += weight * from[j];
-        }
+        const vec *row = row_of(in, source) + x - pad, *weights = taps + i * c->kernel;
+        if (whole == 301)
+            add_whole_row(sum, row, weights, 3, 1);
+        else if (whole == 501)
+            add_whole_row(sum, row, weights, 5, 1);
+        else if (whole == 703)
+            add_whole_row(sum, row, weights, 7, 3);
+        else
+            add_row(sum, row, weights, c->dilation, low, high);
     }
 #pragma GCC unroll 8
     for (int j = 0; j < TILE; j++) out[j] = sum[j];

@@ -1,8 +1,10 @@
 /* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
-#include "gradients.h"
+#include "attend.h"
+#include "norm.h"
 #include "patch.h"
 
-#ifdef VAN_TILES
+#if defined(VAN_TILES) && !defined(VAN_EMULATED_TILES)
+#define ASKS_FOR_TILES
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -12,7 +14,7 @@ EXPORT void van_use_threads_of(parallel_function parallel) { host_parallel = par
 
 /* Nonzero where the system does not let this process use the instructions that the kernel was compiled for. */
 EXPORT int van_ready(void) {
-#ifdef VAN_TILES
+#ifdef ASKS_FOR_TILES
     return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */);
 #else
     return 0;
@@ -118,7 +120,7 @@ static struct conv next_conv(const real **weights, long channels, const long *op
 /* Blocks of one shape, one after another. shape: N, H, W, C, hidden channels. options: kernel side and dilation of near,
  * far and depthwise. weights: `blocks` times `size` reals: panels and bias of in, mix, out, expand, project; weight and
  * bias of near, far, depthwise; shortcut. scratch: 2 + van_block_groups maps of (N, H, W, C); y: another.
- * terms: 3 for products of whole floats, 2 for 16 of their bits on AMX. */
+ * terms: on AMX 3 for products of whole floats, 2 for 16 of their bits, 1 with VAN_BFLOAT16. */
 EXPORT int van_blocks(const real *x, const long *shape, const long *options, const real *weights, long blocks, long size,
                       real *scratch, real *y, int terms, int threads) {
     const long map = shape[0] * shape[1] * shape[2] * shape[3], channels = shape[3], hidden = shape[4];
@@ -142,6 +144,12 @@ EXPORT int van_blocks(const real *x, const long *shape, const long *options, con
     return 0;
 }
 
+/* LayerNorm of a map of (pixels, channels), in place. parameters: weight, then bias, (2, channels). */
+EXPORT int van_norm(real *map, long pixels, long channels, const real *parameters, double epsilon, int threads) {
+    const struct norm n = {map, parameters, parameters + channels, epsilon, pixels, channels};
+    return run_norm(&n, threads);
+}
+
 /* shape: N, H, W, C. options: outputs, kernel side, stride, padding, height and width of the result; panels: those of each
  * row of the kernel, (outputs, kernel, C); terms as above. */
 EXPORT int van_patch(const real *x, const long *shape, const long *options, const real *panels, const real *bias, real *y,
@@ -153,4 +161,131 @@ EXPORT int van_patch(const real *x, const long *shape, const long *options, cons
         .out_height = options[4], .out_width = options[5], .terms = terms,
     };
     return run_patch(&p, threads);
+}
+
+/* --- the feed-forward in training (feed.h). shape: N, H, W, inputs, hidden, outputs. options: kernel side, dilation; sets,
+ * groups, images together. parameters: expand (hidden, inputs) and its bias, weight and bias of the depthwise convolution, project
+ * (outputs, hidden) and its bias; biases may be NULL. panels: memory of van_feed_panels; partial: (groups, N, H, W, channels of the
+ * result), not needed for one group. */
+
+static struct feed feed_of(const real *x, const long *shape, const long *options, const real *const *parameters, int terms) {
+    return (struct feed){
+        .x = x, .shift = parameters[1], .bias = parameters[5],
+        .conv = {parameters[2], parameters[3], (int)options[0], (int)options[1]},
+        .batch = shape[0], .height = shape[1], .width = shape[2], .inputs = shape[3], .hidden = shape[4], .outputs = shape[5],
+        .sets = options[2], .groups = options[3], .together = options[4], .terms = terms,
+    };
+}
+
+/* Reals of the panels: forward of two matrices, backward of three. */
+EXPORT long van_feed_panels(const long *shape, int backward) {
+    const long inputs = shape[3], hidden = shape[4], outputs = shape[5], whole = panels_of(hidden) * PANEL;
+    const long one = van_packed_size(hidden, inputs);
+    return backward ? one + van_packed_size(hidden, outputs) + van_packed_size(inputs, whole) : one + van_packed_size(outputs, whole);
+}
+
+/* begin: what the result is added to, or NULL. */
+EXPORT int van_feed(const real *x, const real *begin, const long *shape, const long *options, const real *const *parameters, real *panels,
+                    real *partial, real *y, int terms, int threads) {
+    struct feed f = feed_of(x, shape, options, parameters, terms);
+    real *second = panels + van_packed_size(f.hidden, f.inputs);
+    const long whole = panels_of(f.hidden) * PANEL;
+    f.begin = begin;
+    f.expand = panels;
+    f.project = second;
+    f.partial = f.groups > 1 ? partial : y;
+    return run_packing((struct packing){parameters[0], panels, f.hidden, f.inputs, f.inputs, 1, f.inputs}, threads) ||
+           run_packing((struct packing){parameters[4], second, f.outputs, f.hidden, f.hidden, 1, whole}, threads) ||
+           share_out(feed_forward_unit, &f, f.sets * f.groups, threads) ||
+           add_groups(partial, y, f.batch * f.height * f.width * f.outputs, f.groups, threads);
+}
+
+/* gradients: of x; of the expansion, of the projection, of the depthwise convolution with its bias and the expansion's, all sums
+ * of sets, see struct feed, and 0 before. */
+EXPORT int van_feed_backward(const real *x, const real *grad_y, const long *shape, const long *options,
+                             const real *const *parameters, real *panels, real *partial, real *const *gradients, int terms,
+                             int threads) {
+    struct feed f = feed_of(x, shape, options, parameters, terms);
+    const long whole = panels_of(f.hidden) * PANEL;
+    real *second = panels + van_packed_size(f.hidden, f.inputs), *third = second + van_packed_size(f.hidden, f.outputs);
+    f.grad_y = grad_y;
+    f.expand = panels;
+    f.turned = second;
+    f.project = third;
+    f.partial = f.groups > 1 ? partial : gradients[0];
+    f.grad_expand = gradients[1];
+    f.grad_project = gradients[2];
+    f.sums = gradients[3];
+    return run_packing((struct packing){parameters[0], panels, f.hidden, f.inputs, f.inputs, 1, f.inputs}, threads) ||
+           run_packing((struct packing){parameters[4], second, f.hidden, f.outputs, 1, f.hidden, f.outputs}, threads) ||
+           run_packing((struct packing){parameters[0], third, f.inputs, f.hidden, 1, f.inputs, whole}, threads) ||
+           share_out(feed_backward_unit, &f, f.sets * f.groups, threads) ||
+           add_groups(partial, gradients[0], f.batch * f.height * f.width * f.inputs, f.groups, threads);
+}
+
+/* --- the attention in training (attend.h). shape: N, H, W, C. options: kernel side and dilation of near and far; sets.
+ * parameters: weight and bias of in, near, far, mix, out; scale. Biases may be NULL. maps: z, u, t, m. panels: memory of
+ * van_attention_panels. */
+
+EXPORT long van_attention_panels(long channels) { return 3 * (van_packed_size(channels, channels) + panels_of(channels) * PANEL); }
+
+/* Packs a matrix, turned for gradients, and its bias; moves *panels on. */
+static int pack_square(struct product *p, const real *weight, const real *bias, long channels, int turned, real **panels, int threads) {
+    real *values = *panels + van_packed_size(channels, channels);
+    p->panels = *panels;
+    p->bias = values;
+    *panels = values + panels_of(channels) * PANEL;
+    memset(values, 0, (size_t)(panels_of(channels) * PANEL) * sizeof(real));
+    if (bias && !turned) memcpy(values, bias, (size_t)channels * sizeof(real));
+    return run_packing((struct packing){weight, (real *)p->panels, channels, channels, turned ? 1 : channels, turned ? channels : 1, channels},
+                       threads);
+}
+
+static int attend_of(struct attend *a, const real *n, const long *shape, const long *options, const real *const *parameters,
+                     real *const *maps, real *panels, int terms, int backward, int threads) {
+    const long channels = shape[3];
+    *a = (struct attend){
+        .n = n, .scale = parameters[10], .z = maps[0], .u = maps[1], .t = maps[2], .m = maps[3],
+        .near = {parameters[2], parameters[3], (int)options[0], (int)options[1]},
+        .far = {parameters[4], parameters[5], (int)options[2], (int)options[3]},
+        .batch = shape[0], .height = shape[1], .width = shape[2], .channels = channels, .sets = options[4], .terms = terms,
+    };
+    return pack_square(&a->in, parameters[0], parameters[1], channels, backward, &panels, threads) ||
+           pack_square(&a->mix, parameters[6], parameters[7], channels, backward, &panels, threads) ||
+           pack_square(&a->out, parameters[8], parameters[9], channels, backward, &panels, threads);
+}
+
+/* x: what y begins with, or NULL. */
+EXPORT int van_attention(const real *n, const real *x, const long *shape, const long *options, const real *const *parameters,
+                         real *const *maps, real *panels, real *y, int terms, int threads) {
+    struct attend a;
+    if (attend_of(&a, n, shape, options, parameters, maps, panels, terms, 0, threads)) return 1;
+    a.x = x;
+    a.y = y;
+    return run_attend(&a, threads);
+}
+
+/* gradients: of n; two more maps to work in; of in and mix (inputs, outputs), of out (outputs, inputs), and the sums of struct
+ * attend, all over sets and 0 before; of weight and bias of near and far over `groups` groups of images. */
+EXPORT int van_attention_backward(const real *n, const real *grad_y, const long *shape, const long *options,
+                                  const real *const *parameters, real *const *maps, real *panels, real *const *gradients,
+                                  long groups, int terms, int threads) {
+    struct attend a;
+    if (attend_of(&a, n, shape, options, parameters, maps, panels, terms, 1, threads)) return 1;
+    a.grad_y = grad_y;
+    a.grad_n = gradients[0];
+    a.grad_u = gradients[1];
+    a.grad_t = gradients[2];
+    a.grad_in = gradients[3];
+    a.grad_mix = gradients[4];
+    a.grad_out = gradients[5];
+    a.sums = gradients[6];
+    struct chain pair = pair_of(&a);
+    pair.grad_y = pair.grad_x = a.grad_t;
+    for (int i = 0; i < 2; i++) {
+        pair.grad_weight[i] = gradients[7 + 2 * i];
+        pair.grad_bias[i] = gradients[8 + 2 * i];
+    }
+    pair.groups = groups;
+    return run_attend_backward(&a, &pair, threads);
 }

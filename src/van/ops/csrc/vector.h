@@ -62,6 +62,18 @@ INLINE long max_of(long a, long b) { return a > b ? a : b; }
 INLINE vec splat(real value) { return (vec){0} + value; }
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
 
+/* Keeps a value in a register, where the compiler would read it from memory at every use. */
+INLINE vec held(vec value) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(value));
+#elif defined(__SSE2__)
+    __asm__("" : "+x"(value));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(value));
+#endif
+    return value;
+}
+
 /* The first `lanes` lanes at p, the rest 0. All of them is one instruction, and the case that must be fast. */
 INLINE vec load(const real *p, long lanes) {
     vec value = {0};
@@ -242,6 +254,10 @@ INLINE vec gelu(vec x) {
 
 #endif
 
+#if defined(__AVX512F__) && !defined(VAN_DOUBLE)
+#include "slope.h"
+#else
+
 /* a with the sign of x; a is not negative. */
 INLINE vec signed_as(vec a, vec x) { return (vec)((ivec)a | ((ivec)x & SIGN)); }
 
@@ -255,14 +271,19 @@ INLINE vec gelu_slope(vec x, vec *value) {
     return below + signed_as(a * density, x) * (real)0.39894228040143267794;
 }
 
+#endif
+
 /* --- what a thread keeps from call to call: its number, and memory: fresh pages cost more than the arithmetic */
 
-struct thread { real *data; size_t bytes; long number; };
+struct thread {
+    struct { real *data; size_t bytes; } kept[2]; /* the second for units that call others */
+    long number;
+};
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 
 static void thread_free(void *opaque) {
-    free(((struct thread *)opaque)->data);
+    for (int i = 0; i < 2; i++) free(((struct thread *)opaque)->kept[i].data);
     free(opaque);
 }
 
@@ -280,17 +301,19 @@ static struct thread *this_thread(void) {
 }
 
 /* At least `vectors` vectors of this thread, aligned; NULL when there is no memory. */
-static vec *scratch_of(size_t vectors) {
+static vec *kept_of(int which, size_t vectors) {
     struct thread *mine = this_thread();
     if (!mine) return NULL;
-    if (mine->bytes < vectors * sizeof(vec)) {
-        free(mine->data);
-        mine->bytes = 0;
-        if (posix_memalign((void **)&mine->data, 64, vectors * sizeof(vec))) return mine->data = NULL, NULL;
-        mine->bytes = vectors * sizeof(vec);
+    if (mine->kept[which].bytes < vectors * sizeof(vec)) {
+        free(mine->kept[which].data);
+        mine->kept[which].bytes = 0;
+        if (posix_memalign((void **)&mine->kept[which].data, 64, vectors * sizeof(vec))) return mine->kept[which].data = NULL, NULL;
+        mine->kept[which].bytes = vectors * sizeof(vec);
     }
-    return (vec *)mine->data;
+    return (vec *)mine->kept[which].data;
 }
+static vec *scratch_of(size_t vectors) { return kept_of(0, vectors); }
+static vec *more_scratch_of(size_t vectors) { return kept_of(1, vectors); }
 
 /* --- threads: those of the host's own OpenMP pool, so that two pools never fight for the cores */
 
@@ -309,7 +332,7 @@ struct job {
 
 static parallel_function host_parallel;
 
-#ifdef VAN_TILES
+#if defined(VAN_TILES) && !defined(VAN_EMULATED_TILES)
 /* Eight tiles of 16 rows of 64 bytes. */
 INLINE void open_tiles(void) {
     struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {.palette = 1};

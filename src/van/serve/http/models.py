@@ -11,6 +11,7 @@ from pathlib import Path
 from ...errors import ConfigError, UnknownNameError
 from ...exporting import export, quantize
 from ...inference.engines.exported import SUFFIXES, info_of, is_exported
+from ...inference.optimizing import AUTO, Optimize
 from ...inference.predictor import Predictor
 
 # What --engine takes -> suffix of the file that is exported for it.
@@ -30,7 +31,7 @@ class ModelOptions:
     device: str = "cpu"
     precision: str = "fp32"
     ema: bool = False
-    optimize: bool = True
+    optimize: Optimize = AUTO
     trust: bool = False
     exif: bool = True
 

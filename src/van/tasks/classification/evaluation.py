@@ -69,6 +69,7 @@ class Evaluation(base.Evaluation):
     classes: tuple[str, ...]
     per_class: tuple[ClassScore, ...]
     confusion: np.ndarray | None
+    optimized: bool = False
 
     @property
     def images_per_second(self) -> float:
@@ -157,6 +158,7 @@ class ClassificationEvaluator(base.Evaluator[np.ndarray, np.ndarray, int]):
         return Evaluation(
             checkpoint=run.checkpoint,
             engine=run.runtime,
+            optimized=run.optimized,
             data=run.data,
             split=run.split,
             top1=top1,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...configs.backbone import VanConfig
 from ...configs.model_config import ModelConfig
 from ...errors import ConfigError, DataError, VanNotice
-from ...recipes import BaseRecipe, Recipe
 from .. import base
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
 from ..comparison import Comparison
@@ -20,6 +19,7 @@ from .output import ClassificationResults
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ...recipes import BaseRecipe, Recipe
     from .evaluation import ClassificationEvaluator
     from .processor import ClassificationProcessor
     from .report import ClassificationReport
@@ -123,9 +123,12 @@ class Classification(Task):
 
     @property
     def recipe(self) -> type[Recipe]:
+        from ...recipes import Recipe
+
         return Recipe
 
     def training(self, recipe: BaseRecipe) -> ClassificationTraining:
+        from ...recipes import Recipe
         from .training import ClassificationTraining
 
         assert isinstance(recipe, Recipe)

@@ -10,6 +10,7 @@ from typing import ClassVar
 from .. import base
 from ..base import Column, Json, Pass, Table
 
+_FACTS = ("checkpoint", "engine", "optimized", "data", "split", "count")
 _FEW_CLASSES = 30  # so many are shown without being asked for
 
 
@@ -35,6 +36,7 @@ class CocoEvaluation(base.Evaluation):
     classes: Sequence[Mapping[str, Json]]
     preprocess: Mapping[str, Json]
     non_finite: int = 0
+    optimized: bool = False
 
     @classmethod
     def found(
@@ -49,6 +51,7 @@ class CocoEvaluation(base.Evaluation):
         return cls(
             checkpoint=run.checkpoint,
             engine=run.runtime,
+            optimized=run.optimized,
             data=run.data,
             split=run.split,
             count=run.count,
@@ -69,7 +72,7 @@ class CocoEvaluation(base.Evaluation):
 
     def to_dict(self) -> dict[str, Json]:
         """Everything, ready for JSON; null where nothing was there to score."""
-        facts = {name: getattr(self, name) for name in ("checkpoint", "engine", "data", "split", "count")}
+        facts = {name: getattr(self, name) for name in _FACTS}
         classes = [{name: _json(value) for name, value in row.items()} for row in self.classes]
         how = {"non_finite": self.non_finite, **self.preprocess}
         speed = {"seconds": self.seconds, "images_per_second": self.images_per_second}

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...configs.model_config import ModelConfig
 from ...configs.object_config import DetectorConfig
-from ...recipes import BaseRecipe, DetectionRecipe
 from ..coco.task import ObjectTask
 from ..comparison import Comparison
 from .comparison import COMPARISON
 
 if TYPE_CHECKING:
+    from ...recipes import BaseRecipe, DetectionRecipe
     from .evaluation import DetectionEvaluation
     from .training import DetectionTraining
 
@@ -33,9 +33,12 @@ class Detection(ObjectTask):
 
     @property
     def recipe(self) -> type[DetectionRecipe]:
+        from ...recipes import DetectionRecipe
+
         return DetectionRecipe
 
     def training(self, recipe: BaseRecipe) -> DetectionTraining:
+        from ...recipes import DetectionRecipe
         from .training import DetectionTraining
 
         assert isinstance(recipe, DetectionRecipe)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...configs.model_config import ModelConfig
 from ...configs.object_config import InstanceSegmenterConfig
-from ...recipes import BaseRecipe, InstanceRecipe
 from ..coco.task import ObjectTask
 
 if TYPE_CHECKING:
+    from ...recipes import BaseRecipe, InstanceRecipe
     from .evaluation import InstanceEvaluation
     from .report import InstanceReport
     from .training import InstanceTraining
@@ -37,9 +37,12 @@ class Instance(ObjectTask):
 
     @property
     def recipe(self) -> type[InstanceRecipe]:
+        from ...recipes import InstanceRecipe
+
         return InstanceRecipe
 
     def training(self, recipe: BaseRecipe) -> InstanceTraining:
+        from ...recipes import InstanceRecipe
         from .training import InstanceTraining
 
         assert isinstance(recipe, InstanceRecipe)

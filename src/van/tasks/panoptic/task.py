@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...configs.model_config import ModelConfig
 from ...configs.object_config import ObjectConfig, PanopticSegmenterConfig
-from ...recipes import BaseRecipe, PanopticRecipe
 from .. import base
 from ..base import DataSet, EvaluationData, ResultTable, Subject, Task
 from ..coco.options import SizeOptions
@@ -18,6 +17,7 @@ from .output import PanopticResults
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...recipes import BaseRecipe, PanopticRecipe
     from .evaluation import PanopticEvaluator
     from .processor import PanopticProcessor
     from .report import PanopticReport
@@ -68,9 +68,12 @@ class PanopticSegmentation(Task):
 
     @property
     def recipe(self) -> type[PanopticRecipe]:
+        from ...recipes import PanopticRecipe
+
         return PanopticRecipe
 
     def training(self, recipe: BaseRecipe) -> PanopticTraining:
+        from ...recipes import PanopticRecipe
         from .training import PanopticTraining
 
         assert isinstance(recipe, PanopticRecipe)

@@ -48,6 +48,7 @@ class MaskEvaluation(base.Evaluation):
     seconds: float
     inference: Inference
     seeds: Mapping[str, float] | None = None
+    optimized: bool = False
 
     @property
     def images_per_second(self) -> float:
@@ -63,7 +64,7 @@ class MaskEvaluation(base.Evaluation):
 
     def to_dict(self) -> dict[str, Json]:
         """Everything, ready for JSON, the scores under MMSegmentation's key names."""
-        facts = {"checkpoint": self.checkpoint, "data": self.data, "split": self.split, "count": self.count}
+        facts = {name: getattr(self, name) for name in ("checkpoint", "optimized", "data", "split", "count")}
         how = {"inference": asdict(self.inference), "seeds": None if self.seeds is None else dict(self.seeds)}
         speed = {"seconds": self.seconds, "images_per_second": self.images_per_second}
         return {**facts, **self.matrix.to_dict(self.classes), **how, **speed}
@@ -144,6 +145,7 @@ class SegmentationEvaluator(base.Evaluator[Image.Image, Masks, np.ndarray]):
             seconds=run.seconds,
             inference=self.processor.inference,
             seeds=metric.spread(),
+            optimized=run.optimized,
         )
 
 

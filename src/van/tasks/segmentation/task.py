@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...configs.model_config import ModelConfig
 from ...configs.segmenter import SegmenterConfig
 from ...errors import ConfigError
-from ...recipes import BaseRecipe, SegmentationRecipe
 from .. import base
 from ..base import DataSet, EvaluationData, Json, ResultTable, Subject, Task
 from ..comparison import Comparison
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from ...recipes import BaseRecipe, SegmentationRecipe
     from .evaluation import SegmentationEvaluator
     from .processor import SegmentationProcessor
     from .report import SegmentationReport
@@ -90,9 +90,12 @@ class Segmentation(Task):
 
     @property
     def recipe(self) -> type[SegmentationRecipe]:
+        from ...recipes import SegmentationRecipe
+
         return SegmentationRecipe
 
     def training(self, recipe: BaseRecipe) -> SegmentationTraining:
+        from ...recipes import SegmentationRecipe
         from .training import SegmentationTraining
 
         assert isinstance(recipe, SegmentationRecipe)

@@ -45,7 +45,8 @@ def explain(
 
     source: what `van.Predictor` takes, but for exported files, or a Predictor. image: what a Predictor takes.
     stages: whose attention is wanted, numbered from 1; None: all. target: name or index of the class to explain; None:
-    the network's own answer. predictor_options: of `van.Predictor`.
+    the network's own answer. predictor_options: of `van.Predictor`; the network is not optimised by default, since
+    explanations call its modules one by one.
     Raises ConfigError for a model without gradients or without a head, an unknown class or stage; DataError for an
     image that cannot be used, or in which nothing of the class is found.
     """
@@ -178,7 +179,7 @@ def network_of(session: Session) -> tuple[TorchEngine, Backbone]:
 
 def _predictor(source: Source | Predictor, device: str, options: dict[str, Any]) -> Predictor:
     if not isinstance(source, Predictor):
-        return Predictor(source, device=device, **options)
+        return Predictor(source, device=device, **{"optimize": False} | options)  # hooks and gradients call modules
     if options or device != "cpu":
         name = next(iter(options), "device")
         raise ConfigError(f"{name} is of a predictor that is made here; this one is given, leave it out")

@@ -119,7 +119,7 @@ def effective_receptive_field(
     Raises ConfigError for a model without gradients and for numbers that cannot be, DataError for an unfit image.
     """
     _check(size, count)
-    session = source.opened if isinstance(source, Predictor) else open_session(source, device=device)
+    session = source.opened if isinstance(source, Predictor) else open_session(source, device=device, optimize=False)
     engine, backbone = network_of(session)
     inputs = None if images is None else list(images)[:count]
     if inputs is not None and not inputs:
