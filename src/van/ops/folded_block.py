@@ -185,7 +185,7 @@ def operator(
     return y.to(dtype)
 
 
-def _terms(products: torch.dtype) -> int:
+def _terms(products: torch.dtype = torch.float32) -> int:
     """Numbers of 8 bits that stand for a float32 on AMX: all of its 24 bits, or 16 where PyTorch is set to accept that.
 
     One for products of bfloat16. Other instructions compute in float32 whatever PyTorch is set to.
