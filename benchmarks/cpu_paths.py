@@ -8,11 +8,12 @@ is measured twice: against PyTorch as it is ("AVX2, PyTorch newer"), and against
 instructions as well as it lets itself (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA, MKL_ENABLE_INSTRUCTIONS; MKL ignores
 the last on AMD), as an older processor has it.
 
-A case is a path and B0 or B1 at 224²: one image, or forward and backward pass of two. Its time is the sum over the
+A case is a path and B0 or B1 at 224²: one image, or forward and backward pass of two; of eight, in the sliced
+feed-forward and the fused attention, which compute gradients of weights themselves. Its time is the sum over the
 network's blocks, interleaved with that of what it replaces, round by round: PyTorch's convolutions and products; for
-folded blocks the modules with or without the other paths, whichever is faster. A feed-forward's and a fused attention's is
-the whole network's, because they spare memory that others then find in the cache. Times are those of the processor, one thread,
-so that a busy machine counts little. A path's figure is the smaller median of B0 and B1.
+folded blocks the modules with or without the other paths, whichever is faster. A feed-forward's and a fused
+attention's is the whole network's, because they spare memory that others then find in the cache. Times are those of
+the processor, one thread, so that a busy machine counts little. A path's figure is the smaller median of B0 and B1.
 
 Writes docs/results.json; exit code 1 where the table takes a path that lost here or leaves one that won. --quick: one
 round, nothing written or required.
@@ -60,6 +61,7 @@ OTHERS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 TRAINING = "_training"
 WHOLE = ("streamed", "sliced", "fused")  # measured in the whole network
+LARGER = ("sliced", "fused")  # trained with the batch of training_step.py: what they do to weights counts with any
 
 
 def main() -> int:
@@ -182,7 +184,7 @@ def _stages(path: str, model: str) -> Iterator[tuple[int, list[Run]]]:
     import van
 
     network, ways = van.create_model(model, seed=0).eval(), [*OTHERS.get(path, ((),)), (path,)]
-    batch = 2 if path.endswith(TRAINING) else 1
+    batch = (8 if path.startswith(LARGER) else 2) if path.endswith(TRAINING) else 1
     if path.startswith(WHOLE):
         ways[-1] += ways[0]
         yield 1, [_run(network, torch.randn(batch, 3, 224, 224), way, path) for way in ways]

@@ -286,9 +286,16 @@ class TestInTheNetwork:
 
     def test_a_network_trains_on_it(self, calls):
         model = tiny()
-        model(images()).sum().backward()
+        model(images(2, 3, 128, 128)).sum().backward()
         assert len(calls) == sum(model.config.depths)
         assert all(p.grad is not None for p in model.parameters())
+
+    def test_fewer_pixels_than_channels_are_left_to_the_modules(self, calls):
+        made = block()
+        made(drawn(1, 12, 1, 11))
+        assert calls == []
+        made(drawn(1, 12, 2, 6))
+        assert calls == [1]
 
     def test_a_compiled_block_trains_on_it(self):
         made, x = block(), drawn(2, 12, 6, 6)

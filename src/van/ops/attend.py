@@ -2,8 +2,8 @@
 
     u = gelu(enter(n))    y = shortcut + scale · n + leave(u · mix(far(near(u))))
 
-What lies between products is computed where their results are, in the backward pass too. Kept for it: n, the maps before and
-after GELU, that after the two depthwise convolutions, and the gate.
+What lies between products is computed where their results are, in the backward pass too. Kept for it: n, the maps
+before and after GELU, that after the two depthwise convolutions, and the gate.
 
 Shapes: N batch, C channels, H height, W width.
 """
@@ -29,7 +29,8 @@ from .reference import Conv
 from .selection import in_mode
 from .tensors import ordinary, require_fitting
 
-# Gradients of the 1x1 weights are summed in so many sets of pixels at most, of at least so many and as many as channels.
+# Gradients of the 1x1 weights are summed in so many sets of pixels at most, of at least so many, or as there are
+# channels.
 SETS, SET_PIXELS = 16, 196
 # Of the operator's inputs, those that are tensors, in the order of its gradients; the shortcut is the last.
 SLOTS = (0, 1, 2, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14)
@@ -64,7 +65,7 @@ def operator(
         x, handle = None if begin is None else begin.data_ptr(), library(n.dtype).handle
         data = _pointers(maps), panels.data_ptr(), y.data_ptr()
         threads = torch.get_num_threads()
-        kernel._check(handle.van_attention(n.data_ptr(), x, *numbers, parameters, *data, _terms(), threads), n)
+        kernel._check(handle.van_attention(n.data_ptr(), x, *numbers, parameters, *data, _terms(n.dtype), threads), n)
     one, two, three, four = maps
     return y, one, two, three, four
 
@@ -87,7 +88,7 @@ def backward_operator(
 ) -> list[Tensor]:
     """Gradients of n; of weight and bias of enter, near, far, mix, leave; of scale."""
     n, grad = (t.contiguous(memory_format=torch.channels_last) for t in (n, grad))
-    batch, channels, height, width = n.shape
+    batch, channels = n.shape[:2]
     handle, sets, groups = library(n.dtype).handle, _sets(n), max(1, min(kernel.GROUPS, batch))
     wide, padded = -(-channels // handle.van_panel()) * handle.van_panel(), kernel._padded(channels, n)
     results = [kernel._like(n) for _ in range(3)]
@@ -100,7 +101,7 @@ def backward_operator(
         numbers, parameters, panels, _kept = _described(n, products, pair, scale)
         data = _pointers(maps), panels.data_ptr(), _pointers(results), groups
         given, threads = (n.data_ptr(), grad.data_ptr()), torch.get_num_threads()
-        kernel._check(handle.van_attention_backward(*given, *numbers, parameters, *data, _terms(), threads), n)
+        kernel._check(handle.van_attention_backward(*given, *numbers, parameters, *data, _terms(n.dtype), threads), n)
     entered, mixed, left, sums = (t.sum(0)[..., :channels] for t in results[3:7])
     taps = [t.sum(0)[..., :channels] for t in results[7:]]
     weights = entered.t(), taps[0].t(), taps[2].t(), mixed.t(), left
@@ -279,7 +280,9 @@ def can_attend(
 
 
 def _joined(n: Tensor, products: Sequence[Pointwise], scale: Tensor, shortcut: Tensor | None) -> bool:
-    """Whether everything has the channels of n."""
+    """Whether everything has the channels of n; with fewer pixels than channels the weights alone are the work."""
     channels = n.shape[1]
+    if n.numel() < channels * channels:
+        return False
     square = all(w.shape == (channels, channels, 1, 1) and (b is None or b.shape == (channels,)) for w, b in products)
     return square and scale.shape == (channels,) and (shortcut is None or shortcut.shape == n.shape)

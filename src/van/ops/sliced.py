@@ -1,4 +1,4 @@
-"""The feed-forward of training in the C kernel (csrc/feed.h): one panel of expanded channels at a time, products included.
+"""The feed-forward in the C kernel (csrc/feed.h), products included: a panel of expanded channels at a time.
 
 chunked.py registers the operator, and calls this where the family of processors gains by it.
 
@@ -35,7 +35,7 @@ def forward(x: Tensor, y: Tensor, parameters: Parameters, begin: Tensor | None =
     panels, partial = call.memory(x, y, backward=False)
     data, handle = (panels.data_ptr(), partial.data_ptr(), y.data_ptr()), library(x.dtype).handle
     given, threads = (x.data_ptr(), None if begin is None else begin.data_ptr()), torch.get_num_threads()
-    _check(handle.van_feed(*given, *call.numbers, call.pointers, *data, _terms(), threads), x)
+    _check(handle.van_feed(*given, *call.numbers, call.pointers, *data, _terms(x.dtype), threads), x)
 
 
 def backward(grad: Tensor, x: Tensor, grad_x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,7 +52,7 @@ def backward(grad: Tensor, x: Tensor, grad_x: Tensor, parameters: Parameters) ->
     gradients = (ctypes.c_void_p * 4)(grad_x.data_ptr(), *(t.data_ptr() for t in sums))
     data = panels.data_ptr(), partial.data_ptr(), gradients
     maps, threads = (x.data_ptr(), grad.data_ptr()), torch.get_num_threads()
-    _check(handle.van_feed_backward(*maps, *call.numbers, call.pointers, *data, _terms(), threads), x)
+    _check(handle.van_feed_backward(*maps, *call.numbers, call.pointers, *data, _terms(x.dtype), threads), x)
     expand, project, rest = (t.sum(0)[:, :hidden] for t in sums)
     return expand, project, rest
 

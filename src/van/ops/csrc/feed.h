@@ -260,7 +260,9 @@ static int pack_unit(const void *opaque, long panel) {
     const real *weight = p->weight + panel * PANEL * p->across;
     real *to = p->panels + panel * panel_size(p->room);
 #ifndef VAN_TILES
-    memset(to + p->inputs * PANEL, 0, (size_t)((p->room - p->inputs) * PANEL) * sizeof(real));
+    memset(to + panel_size(p->inputs), 0, (size_t)(panel_size(p->room) - panel_size(p->inputs)) * sizeof(real));
+#endif
+#if !defined(VAN_TILES) && !defined(VAN_BFLOAT16)
     if (p->across == 1 && outputs == PANEL) {
         for (long k = 0; k < p->inputs; k++, to += PANEL, weight += p->along) memcpy(to, weight, PANEL * sizeof(real));
         return 0;
