@@ -434,7 +434,7 @@ def _hamburger_fuses(burger: Hamburger, x: Tensor) -> bool:
     )
 
 
-_NORMS = (nn.Identity, nn.GroupNorm, nn.BatchNorm2d)
+_NORMS = (nn.Identity, nn.GroupNorm, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 # --- the table
