@@ -1,13 +1,17 @@
-"""The plain eager graph of a network of ours: what the published code makes of the same weights, to time against."""
+"""The plain graph of a network of ours: what the published code makes of the same weights, to time against."""
 
 from __future__ import annotations
 
 import copy
+from types import MethodType
 
 from torch import Tensor, nn
 
 from van.nn.backbone import Backbone
+from van.nn.fused import FUSED, written_forward
 from van.nn.layers import DepthwiseConv2d, LayerNorm2d, PointwiseConv2d
+
+HEADS = ("van.nn.heads.", "van.nn.hamburger")
 
 
 class PlainLayerNorm(nn.Module):
@@ -41,4 +45,6 @@ def official(model: nn.Module) -> nn.Module:
                 setattr(parent, name, kinds[type(child)](child))
         if isinstance(parent, Backbone):
             parent.forward = parent.pyramid  # type: ignore[method-assign]  # images in the layout that they come in
+        elif type(parent).__module__.startswith(HEADS) and type(parent) in FUSED:
+            parent.forward = MethodType(written_forward(type(parent)), parent)
     return plain.to(next(model.parameters()))  # device and type of the new layers

@@ -1,6 +1,7 @@
 """`--optimize`, `--no-optimize` and what happens without either."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from tiny_segmentation import SLIM_NETWORK
 import van
 from van import models, ops
 from van.cli import main
+from van.cli.batch import placed
 from van.data import scenes
+from van.errors import ConfigError
 from van.inference.evaluate import evaluate
 from van.inference.optimizing import FEW
 
@@ -101,6 +104,26 @@ def test_eval_says_which_network_ran(classifier, tmp_path, option, ran):
 def test_devices_of_one_evaluation_share_the_optimised_network(classifier, optimised):
     assert evaluate(classifier, "digits", device="cpu,cpu").optimized
     assert len(optimised) == 1
+
+
+def test_networks_for_other_devices_are_left_as_they_are(classifier, optimised):
+    with pytest.raises(ConfigError, match="cannot be used"):
+        evaluate(classifier, "digits", devices=("cpu", "meta"))
+    assert not optimised
+
+
+@pytest.mark.parametrize(
+    ("ray", "device", "option", "wanted"),
+    [
+        (None, "cuda", None, {"device": "cuda", "optimize": "auto"}),
+        ("", "cpu", None, {"device": "cpu", "optimize": "auto"}),
+        ("", "cuda", None, {"device": "cpu", "optimize": False}),
+        ("", "cuda", "optimize", {"device": "cpu", "optimize": True}),
+    ],
+)
+def test_actors_on_gpus_get_the_network_as_it_is(ray, device, option, wanted):
+    given = {"optimize": option == "optimize", "no_optimize": False}
+    assert placed(SimpleNamespace(ray=ray, device=device, **given)) == wanted
 
 
 @pytest.mark.parametrize(

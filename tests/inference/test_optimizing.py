@@ -59,6 +59,12 @@ def test_a_checkpoint_is_optimised_by_itself(checkpoint, opened):
     assert not session(optimize=False).optimized
 
 
+def test_of_a_file_nothing_but_the_folded_network_is_kept(checkpoint):
+    engine = open_session(checkpoint).engine
+    assert engine.network is engine.running
+    assert is_folded(engine.network)
+
+
 def test_results_differ_by_rounding_alone(checkpoint):
     plain, fast = (open_session(checkpoint, optimize=optimize) for optimize in (False, "auto"))
     assert not torch.equal(logits(fast), logits(plain))  # another network

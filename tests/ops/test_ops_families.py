@@ -14,7 +14,7 @@ from van.nn import fold
 from van.ops import cpu_depthwise as kernel
 from van.ops import reference as plain
 from van.ops import selection
-from van.ops.c_library import COMMON_FLAGS, INSTRUCTION_FLAGS, SOURCES, library
+from van.ops.c_library import COMMON_FLAGS, INSTRUCTION_FLAGS, SOURCES, TYPE_FLAGS, library
 from van.ops.measured import RATIOS, REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
@@ -214,7 +214,11 @@ def test_the_benchmark_requires_every_family_to_win(monkeypatch, ratio, told):
 
 SUPPORT = Path(__file__).parent.parent / "support"
 STRICT = (*(flag for flag in COMMON_FLAGS if flag not in ("-shared", "-fPIC")), "-Wall", "-Wextra", "-Werror")
-BUILDS = {**INSTRUCTION_FLAGS, "float64": ("-DVAN_DOUBLE",)}
+BUILDS = {
+    **INSTRUCTION_FLAGS,
+    "float64": TYPE_FLAGS[torch.float64],
+    **{f"{name}, bfloat16": (*INSTRUCTION_FLAGS[name], *TYPE_FLAGS[torch.bfloat16]) for name in ("AVX512", "AMX")},
+}
 
 
 def program(compiler, driver, folder, *flags):

@@ -17,14 +17,14 @@ static float emulated_float(uint16_t half) {
     return value;
 }
 
-static void emulated_copy(int tile, char *memory, long stride, int out) {
+__attribute__((noinline)) static void emulated_copy(int tile, char *memory, long stride, int out) {
     for (int row = 0; row < 16; row++) {
         void *const line = emulated_tiles[tile].halves[row];
         memcpy(out ? memory + row * stride : line, out ? line : memory + row * stride, 64);
     }
 }
 
-static void emulated_add(int sum, int row, int weight) {
+__attribute__((noinline)) static void emulated_add(int sum, int row, int weight) {
     for (int m = 0; m < 16; m++)
         for (int k = 0; k < 32; k++) {
             const float factor = emulated_float(emulated_tiles[row].halves[m][k]);

@@ -197,6 +197,12 @@ def test_the_smallest_square_holds_the_share(checkpoint):
         assert inside >= share - 1e-5 or side == 1
 
 
+def test_the_network_is_explained_as_it_is_unless_that_is_asked_for(checkpoint, monkeypatch):
+    monkeypatch.setattr(van.ops, "path_taken", lambda _: True)
+    assert not Explainer(checkpoint).predictor.opened.optimized
+    assert Explainer(checkpoint, optimize=True).predictor.opened.optimized
+
+
 def test_the_receptive_field_sees_images_as_the_predictor_does(checkpoint, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees

@@ -23,6 +23,7 @@ from ..errors import ConfigError
 from .c_library import library, multiplies_bfloat16
 from .cpu_depthwise import _check, _like
 from .depthwise import is_recorded, kernel_available
+from .operators import constant_in_graphs
 from .pointwise import Pointwise
 from .reference import Conv
 from .tensors import ordinary
@@ -50,10 +51,8 @@ class PackedBlocks:
 
     def then(self, norm: nn.LayerNorm) -> PackedBlocks:
         """These blocks with a LayerNorm over their channels after the last, where the kernel has one like it."""
-        packed = pack_norm(norm, self.channels)
-        return (
-            self if packed is None or norm.weight.dtype != self.dtype else replace(self, norm=packed, epsilon=norm.eps)
-        )
+        packed = pack_norm(norm, self.channels) if norm.weight is not None and norm.weight.dtype == self.dtype else None
+        return self if packed is None else replace(self, norm=packed, epsilon=norm.eps)
 
 
 def pack_norm(norm: nn.LayerNorm, channels: int) -> Tensor | None:
@@ -76,7 +75,7 @@ def product_type(x: Tensor) -> torch.dtype:
     return torch.bfloat16 if wanted == torch.bfloat16 and _multiplies_bfloat16() else torch.float32
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _multiplies_bfloat16() -> bool:
     return multiplies_bfloat16()
 
@@ -185,7 +184,7 @@ def operator(
     return y.to(dtype)
 
 
-def _terms(products: torch.dtype) -> int:
+def _terms(products: torch.dtype = torch.float32) -> int:
     """Numbers of 8 bits that stand for a float32 on AMX: all of its 24 bits, or 16 where PyTorch is set to accept that.
 
     One for products of bfloat16. Other instructions compute in float32 whatever PyTorch is set to.

@@ -23,6 +23,7 @@ from . import resized, winograd
 from .c_library import _wish
 from .depthwise import _kernels_wanted, has_c_kernel
 from .folded_block import NARROW, pack_patch, patch_operator
+from .operators import constant_in_graphs
 from .tensors import ordinary
 
 # From here on Winograd's algorithm gains what the kernels' transform costs: channels on either side, pixels.
@@ -48,7 +49,7 @@ def can_factorise(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.is_floating_point() and ordinary(x) and _wanted()
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _wanted() -> bool:
     return _kernels_wanted.get() and _wish() != "plain"
 
@@ -94,7 +95,7 @@ def _product(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         packed = pack_patch(weight.contiguous(), bias, stride=1, padding=0)
     if packed is None:
         return F.linear(pixels, weight.flatten(1), bias)
-    y = patch_operator(pixels.permute(0, 3, 1, 2), packed.panels, packed.bias, packed.options)
+    y = patch_operator(pixels.permute(0, 3, 1, 2), packed.panels, packed.bias, packed.options, packed.products)
     return y.permute(0, 2, 3, 1).contiguous()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from .c_library import library
+from .c_library import library, multiplies_bfloat16
 from .cuda_depthwise import gpu
 from .measured import BORROWED, RATIOS, REPLACED
 from .selection import family, path_taken, ratio_of
@@ -14,13 +14,14 @@ from .triton_tiles import TABLE, read_tuned, tuned_file
 
 
 def report() -> dict[str, str]:
-    """Primitive -> path and reason, for float32 on the CPU, then for the GPU; finds out what was not needed yet.
+    """Primitive -> path and reason, on the CPU, then for the GPU; finds out what was not needed yet.
 
     Under "measured FAMILY" what every family of processors gains by each path, and which are on for that.
     """
     return {
         **{path: _way(path) for path in REPLACED},
         "pointwise_conv2d": "matrix product",
+        "half precision": _halves(),
         "fast_layout": "channels_last",
         "threads": str(torch.get_num_threads()),
         **{
@@ -29,6 +30,15 @@ def report() -> dict[str, str]:
         },
         **_of_gpu(),
     }
+
+
+def _halves() -> str:
+    """How the C kernel computes folded networks in bfloat16 and float16."""
+    if library().handle is None:
+        return f"library: {library().reason}"
+    if multiplies_bfloat16():
+        return "C kernel after van.optimize: bfloat16 is multiplied as it is, float16 widened to float32"
+    return "C kernel after van.optimize: widened to float32, for want of AVX512-BF16"
 
 
 def _way(path: str) -> str:

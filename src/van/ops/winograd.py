@@ -18,7 +18,7 @@ from torch import Tensor
 POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)
 TILE, PATCH, KERNEL = 4, 6, 3  # sides of results, of what they are computed from, of the kernel
 # Tiles at once, so many that the products are large, so few that what they are made of stays in the cache.
-TILES = 256
+TILES = 192
 # Bytes of one buffer. Larger ones are fresh pages at every call, which costs ten times what filling them does.
 BUFFER = 24 * 2**20
 
@@ -34,9 +34,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     kernels = _kernels(weight)
     strip = x.new_zeros((PATCH, across * TILE + 2, channels))
     tiles = step * across
-    patches, values = (x.new_empty((tiles, PATCH**2, channels)) for _ in range(2))
-    products = x.new_empty((PATCH**2, tiles, outputs))
-    results = x.new_empty((tiles, TILE**2, outputs))
+    # two buffers for four: the products are made when the patches are no longer needed, the results after the values
+    patches, products = _shared(x, (tiles, PATCH**2, channels), (PATCH**2, tiles, outputs))
+    values, results = _shared(x, (tiles, PATCH**2, channels), (tiles, TILE**2, outputs))
     for first in range(0, len(strips), step):
         band = strips[first : first + step]
         count = len(band) * across
@@ -51,6 +51,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         for i, (n, row) in enumerate(band):
             _scatter(results[i * across : (i + 1) * across], bias, y[n, row : row + TILE])
     return y
+
+
+def _shared(like: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Tensors of these shapes in the same memory."""
+    sizes = [prod(shape) for shape in shapes]
+    memory = like.new_empty(max(sizes))
+    return [memory[:size].view(shape) for size, shape in zip(sizes, shapes, strict=True)]
 
 
 def _gather(image: Tensor, row: int, strip: Tensor, patches: Tensor) -> None:
