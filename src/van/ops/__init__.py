@@ -3,7 +3,8 @@
 | where | function | how |
 |---|---|---|
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
-| CPU, float32 | chunked_feed_forward | products and C kernel, a few images at a time: forward, every gradient |
+| CPU, float32 | chunked_feed_forward | the C kernel, some images and channels at a time: forward, every gradient |
+| CPU, float32, gradients | attention | the C kernel, with layer scale and shortcuts: forward, every gradient |
 | CPU, float32, halves, no gradients | folded_blocks, folded_patch | the C kernel: a stage's folded blocks in one call |
 | CPU, no gradients | joined_conv2d | the heads' convolutions: fewer products, and those at the maps' own sizes |
 | CPU, no gradients | factorise, normalised_bases | the Hamburger's products, in place |
