@@ -9,10 +9,14 @@ static real *filled(size_t count, unsigned seed) {
     return data;
 }
 
-/* With VALUES: some of the results, a line each, to compare processors by. Weights are packed, so layouts do not matter. */
+/* With VALUES: some of the results, a line each, as parts of the largest where that is more than 1, to compare processors by.
+ * Weights are packed, so layouts do not matter. */
 static void show(const real *data, size_t count) {
 #ifdef VALUES
-    for (size_t i = 0; i < count; i += 1 + count / 50) printf("%.9g\n", (double)data[i]);
+    double largest = 1;
+    for (size_t i = 0; i < count; i++)
+        if (fabs((double)data[i]) > largest) largest = fabs((double)data[i]);
+    for (size_t i = 0; i < count; i += 1 + count / 50) printf("%.9g\n", (double)data[i] / largest);
 #else
     (void)data, (void)count;
 #endif

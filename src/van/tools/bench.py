@@ -197,10 +197,10 @@ def check(runs: Mapping[str, Run], original: Run, images: np.ndarray) -> dict[st
 
 def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> tuple[dict[str, float], dict[str, list[float]]]:
     """GFLOP/s of a large matrix product per precision, and milliseconds of every form's call per round, all in turn."""
-    products = {("product", name): matrix_product(name) for name in PRECISIONS if name == FP32 or name in calls}
-    everything: dict[Any, Callable[[], object]] = {**products, **calls}
+    products = {name: matrix_product(name) for name in PRECISIONS if name == FP32 or name in calls}
+    everything = {**{f"product in {name}": product for name, product in products.items()}, **calls}
     times = in_turn({key: partial(burst_ms, call) for key, call in everything.items()}, rounds)
-    return {name: gemm_gflops(min(times.pop((kind, name)))) for kind, name in products}, times
+    return {name: gemm_gflops(min(times.pop(f"product in {name}"))) for name in products}, times
 
 
 def matrix_product(precision: str = FP32) -> Callable[[], object]:
