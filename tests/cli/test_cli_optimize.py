@@ -133,7 +133,7 @@ def test_actors_on_gpus_get_the_network_as_it_is(ray, device, option, wanted):
         (FEW, [], 1),
         (1, ["--optimize"], 1),
         (FEW, ["--no-optimize"], 0),
-        (FEW, ["--precision", "bf16"], 0),
+        (FEW, ["--precision", "bf16"], 1),
     ],
 )
 def test_predict_optimises_for_more_than_a_few_images(classifier, pictures, optimised, count, option, wanted):

@@ -86,8 +86,9 @@ def test_a_few_images_are_not_worth_it(checkpoint, number, optimised):
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}])
-def test_halves_run_as_they_are(checkpoint, options):
-    assert not open_session(checkpoint, **options).optimized
+def test_halves_run_optimised_too(checkpoint, options):
+    assert open_session(checkpoint, **options).optimized
+    assert not open_session(checkpoint, optimize=False, **options).optimized
 
 
 def test_a_processor_that_the_kernel_does_not_serve_runs_it_as_it_is(checkpoint, monkeypatch):

@@ -51,7 +51,7 @@ def test_depthwise_without_bias():
 
 
 def test_wide_padding_never_reaches_the_library_on_cpu(monkeypatch):
-    monkeypatch.setattr(ops.depthwise, "_available", lambda: False)  # the kernel would do it without padding
+    monkeypatch.setattr(ops.depthwise, "kernel_available", lambda: False)  # the kernel would do it without padding
     seen, convolve = [], F.conv2d
     monkeypatch.setattr(F, "conv2d", lambda *a, **k: seen.append(k.get("padding", 0)) or convolve(*a, **k))
     x = images(1, 4, 20, 20)

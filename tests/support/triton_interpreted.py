@@ -70,7 +70,7 @@ def on_cpu(monkeypatch):
     single, two = (kernel.depthwise, kernel.depthwise_backward), (kernel.depthwise_pair, kernel.depthwise_pair_backward)
     for operator in (*single, *two, kernel.depthwise_gelu_again):
         monkeypatch.setitem(operator._backend_fns, "cpu", operator._backend_fns["cuda"])
-    monkeypatch.setattr(ops.depthwise, "_available", lambda: True)
+    monkeypatch.setattr(ops.depthwise, "kernel_available", lambda: True)
     monkeypatch.setattr(ops.chunked, "can_chunk", lambda *_: False)
 
 
@@ -97,7 +97,7 @@ def test_a_network_in_training(on_cpu, monkeypatch, memory_efficient):
     ours = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
     # per block: three forward; the pair's first again and two gradients; GELU's slope (or it and GELU) and a gradient
     assert len(seen) == 2 * (3 + 3 + 2)
-    monkeypatch.setattr(ops.depthwise, "_available", lambda: False)
+    monkeypatch.setattr(ops.depthwise, "kernel_available", lambda: False)
     theirs = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
     assert all(torch.allclose(one, two, rtol=1e-4, atol=1e-4) for one, two in zip(ours, theirs, strict=True))
 

@@ -25,9 +25,7 @@ def wanted(optimize: Optimize) -> Optimize:
     return optimize
 
 
-def optimized(
-    model: nn.Module, optimize: Optimize, *, device: str, precision: str, images: int | None = None
-) -> nn.Module | None:
+def optimized(model: nn.Module, optimize: Optimize, *, device: str, images: int | None = None) -> nn.Module | None:
     """An optimised copy of a float32 model; None where it is to be run as it is.
 
     True: always, whatever it costs. "auto": where the C kernel computes folded networks, unless so few images are known
@@ -37,7 +35,7 @@ def optimized(
     """
     if optimize is True:
         return models.optimize(model)
-    if optimize is False or (images is not None and images < FEW) or not _pays(model, device, precision):
+    if optimize is False or (images is not None and images < FEW) or not _pays(model, device):
         return None
     try:
         return models.optimize(model.to("cpu").eval(), example=_trial(model))
@@ -45,10 +43,10 @@ def optimized(
         return None
 
 
-def _pays(model: nn.Module, device: str, precision: str) -> bool:
+def _pays(model: nn.Module, device: str) -> bool:
     """Whether the kernel would compute the folded blocks, and nothing else was prepared that folding would undo."""
     on_cpu = str(device).partition(":")[0] == "cpu"
-    if precision != "fp32" or not on_cpu or not ops.path_taken("folded_blocks"):
+    if not on_cpu or not ops.path_taken("folded_blocks"):
         return False
     return not any(module._compiled_call_impl is not None for module in model.modules())
 

@@ -151,7 +151,7 @@ def open_session(
     subject = Subject(config=config, metadata=_metadata_of(model), name=name)
     options = None if parse is None else parse(task, name)
     model = in_float32(model, name)
-    fast = optimized(model, optimize, device=device, precision=precision, images=images)
+    fast = optimized(model, optimize, device=device, images=images)
     if fast is not None and (optimize is True or not isinstance(source, nn.Module)):
         model, fast = fast, None  # nobody else has the one that was loaded
     networks = [None if each is None else task.network(each, subject, options) for each in (model, fast)]

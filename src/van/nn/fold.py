@@ -155,7 +155,7 @@ class FoldedStage(Packed):
         """As the kernel does it after all blocks, so that a block that is called as a module changes no figure."""
         norm, here = self.norm, ops.path_taken("folded_blocks") and ops.has_block_kernel(x)
         if here and computes_as_written(norm, LayerNorm2d) and not has_hooks(norm):
-            packed = ops.pack_norm(norm, x.shape[1])
+            packed = ops.pack_norm(norm.weight, norm.bias)
             if packed is not None and not wants_gradients(norm.parameters()):
                 return ops.channel_norm(x, packed, norm.eps)
         return norm(x)
@@ -176,7 +176,8 @@ class FoldedStage(Packed):
             block.pack_again()
             if block.packs is not None:
                 block.packs[products] = replace(whole, weights=whole.weights[i : i + 1])
-        return whole.then(self.norm) if computes_as_written(self.norm, LayerNorm2d) else whole
+        norm = self.norm
+        return whole.then(norm.weight, norm.bias, norm.eps) if computes_as_written(norm, LayerNorm2d) else whole
 
 
 register_methods(FoldedBlock, LayerNorm2d)

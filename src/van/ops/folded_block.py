@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..errors import ConfigError
@@ -49,19 +49,18 @@ class PackedBlocks:
     norm: Tensor | None = None
     epsilon: float = 0.0
 
-    def then(self, norm: nn.LayerNorm) -> PackedBlocks:
+    def then(self, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> PackedBlocks:
         """These blocks with a LayerNorm over their channels after the last, where the kernel has one like it."""
-        packed = pack_norm(norm, self.channels) if norm.weight is not None and norm.weight.dtype == self.dtype else None
-        return self if packed is None else replace(self, norm=packed, epsilon=norm.eps)
+        ours = weight is not None and weight.dtype == self.dtype and len(weight) == self.channels
+        packed = pack_norm(weight, bias) if ours else None
+        return self if packed is None else replace(self, norm=packed, epsilon=epsilon)
 
 
-def pack_norm(norm: nn.LayerNorm, channels: int) -> Tensor | None:
-    """Weight and bias of a LayerNorm over so many channels, (2, C) float32; None where the kernel has none like it."""
-    weight, bias = norm.weight, norm.bias
-    if norm.normalized_shape != (channels,) or weight is None or bias is None:
+def pack_norm(weight: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """Weight and bias, (C,), of a LayerNorm over channels as (2, C), float32; None where the kernel has none of them."""
+    if weight is None or bias is None or weight.ndim != 1 or not _readable(torch.float32, weight, bias):
         return None
-    here = _readable(torch.float32, weight, bias)
-    return torch.stack([weight.detach().float(), bias.detach().float()]) if here else None
+    return torch.stack([weight.detach().float(), bias.detach().float()])
 
 
 def product_type(x: Tensor) -> torch.dtype:
