@@ -1,6 +1,6 @@
 /* Rows, panels and products on vector registers: multiply-adds of floats, or of pairs of bfloat16. See matrix.h.
  *
- * A tile is MATRIX_ROWS x PANEL sums in registers: 14x32 with AVX-512, 6x16 with AVX2, 10x8 with NEON, 5x8 with SSE. With
+ * A tile is MATRIX_ROWS x PANEL sums in registers: 14x32 with AVX-512, 6x16 with AVX2, 9x8 with NEON, 5x8 with SSE. With
  * VAN_BFLOAT16 an input is a pair of neighbours, which takes the place of one float: half as many of them.
  */
 #ifndef VAN_MATRIX_REGISTERS_H
@@ -92,7 +92,25 @@ INLINE void multiply(const struct rows *a, long row, const real *panel, int rows
         sum[m][0] = load(from.left + m * from.stride, LANES);
         sum[m][1] = load(from.right + m * from.stride, LANES);
     }
-    for (long k = 0; k < a->inputs; k++) {
+    long k = 0;
+#if defined(__aarch64__)
+    /* Inputs of LANES steps in a register, of which an instruction multiplies by one: a fifth fewer instructions. */
+    for (; k + LANES <= a->inputs; k += LANES) {
+        vec input[MATRIX_ROWS];
+#pragma GCC unroll 14
+        for (int m = 0; m < rows; m++) input[m] = load(data + m * stride + k, LANES);
+#pragma GCC unroll 4
+        for (int i = 0; i < LANES; i++) {
+            const vec one = load(panel + (k + i) * PANEL, LANES), two = load(panel + (k + i) * PANEL + LANES, LANES);
+#pragma GCC unroll 14
+            for (int m = 0; m < rows; m++) {
+                sum[m][0] = add_product(sum[m][0], input[m][i], one);
+                sum[m][1] = add_product(sum[m][1], input[m][i], two);
+            }
+        }
+    }
+#endif
+    for (; k < a->inputs; k++) {
         const vec one = load(panel + k * PANEL, LANES), two = load(panel + k * PANEL + LANES, LANES);
 #pragma GCC unroll 14
         for (int m = 0; m < rows; m++) {
