@@ -344,7 +344,11 @@ class TestCitizen:
         for network in (model.train(), fold(model)):
             compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
             assert gap(compiled(x), network(x)) < 1e-5
-        compiled(x)
+        with torch.no_grad():
+            compiled(x)  # compiled for this mode
+            with torch.profiler.profile() as seen:
+                compiled(x)
+        assert {event.key: event.count for event in seen.key_averages()}["van::folded_blocks"] == 4
         loss = torch.compile(model, backend="aot_eager", fullgraph=True)(x).square().sum()
         ours = torch.autograd.grad(loss, list(model.parameters()))
         theirs = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))

@@ -72,6 +72,8 @@ class FoldedBlock(Packed):
     Where the C kernel serves it, the whole block is one call and the modules inside are not called.
     """
 
+    packs_at_once = False  # its stage does
+
     def __init__(self, block: Block) -> None:
         super().__init__()
         attention, feed_forward = block.attention, block.feed_forward
@@ -154,6 +156,7 @@ class FoldedStage(Packed):
     def _normalised(self, x: Tensor) -> Tensor:
         """As the kernel does it after all blocks, so that a block that is called as a module changes no figure."""
         norm, here = self.norm, ops.path_taken("folded_blocks") and ops.has_block_kernel(x)
+        here = here and not torch.compiler.is_compiling()
         if here and computes_as_written(norm, LayerNorm2d) and not has_hooks(norm):
             packed = ops.pack_norm(norm.weight, norm.bias)
             if packed is not None and not wants_gradients(norm.parameters()):

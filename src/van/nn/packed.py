@@ -24,6 +24,7 @@ class Packed(nn.Module):
     read, because the layout is that of the processor.
     """
 
+    packs_at_once = True  # False: with the first call; graphs of torch.compile use what is packed when they are made
     packs: dict[torch.dtype, Any] | None  # by the type of the products; None where the modules are called
     snapshot: Snapshot | None
 
@@ -38,13 +39,20 @@ class Packed(nn.Module):
     @property
     def packed(self) -> Any:
         """The weights as the kernel reads them for maps of their own type; None where the modules are called."""
-        return self._packed_for(ops.product_type(next(self.parameters())))
+        if self.snapshot is not None and not self.snapshot.holds():
+            self.pack_again()
+        return self._packed_for(self._own_products())
+
+    def _own_products(self) -> torch.dtype:
+        return ops.product_type(next(self.parameters()))
 
     def pack_again(self, *_: Any) -> None:
-        """Forget what was packed, of weights that have changed: the next call packs those that the modules have now."""
+        """Pack the weights that the modules have now, for maps of their own type; for others when they come."""
         inside = list(self.inside())
         called = any(map(why_called, inside))
         self.packs, self.snapshot = (None, None) if called else ({}, Snapshot(self, inside))
+        if self.packs_at_once:
+            self._packed_for(self._own_products())
 
     def ready(self, x: Tensor) -> Any:
         """The packed weights where the kernel serves this map and calling modules would give the same, else None."""

@@ -57,7 +57,7 @@ class PackedBlocks:
 
 
 def pack_norm(weight: Tensor | None, bias: Tensor | None) -> Tensor | None:
-    """Weight and bias, (C,), of a LayerNorm over channels as (2, C), float32; None where the kernel has none of them."""
+    """Weight and bias, (C,), of a LayerNorm over channels, (2, C) float32; None where the kernel has none like it."""
     if weight is None or bias is None or weight.ndim != 1 or not _readable(torch.float32, weight, bias):
         return None
     return torch.stack([weight.detach().float(), bias.detach().float()])

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import UnknownNameError
 from .c_library import INSTRUCTION_FLAGS, _wish, library
 from .measured import NEWER, RATIOS, REPLACED
+from .operators import constant_in_graphs
 
 X86 = ("x86_64", "amd64", "i386", "i686")
 ARM = ("aarch64", "arm64")
@@ -38,6 +39,7 @@ def torch_instructions() -> str:
     return capability if capability in INSTRUCTION_FLAGS else "baseline"
 
 
+@constant_in_graphs
 def path_taken(path: str) -> bool:
     """Whether the C kernel computes this path (a key of REPLACED) here, where it can."""
     if library().handle is None:

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 from ..errors import ConfigError
+from .operators import constant_in_graphs
 
 # Beyond this side a kernel no longer fits what the C code keeps at hand for it.
 LARGEST_KERNEL = 31
@@ -29,6 +30,7 @@ def ordinary(*tensors: Tensor | None) -> bool:
     return not _transformed()
 
 
+@constant_in_graphs  # traced, the stack of transforms never seems empty
 def _transformed() -> bool:
     return _functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
