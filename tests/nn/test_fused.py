@@ -52,8 +52,8 @@ CASES = {
         lambda: (hooked(block_of(tiny()).feed_forward, "project"), images(2, 16, 9, 7)),
     ],
     Block: [
-        lambda: (memory_efficient(block_of(tiny())), images(2, 16, 9, 7)),
         lambda: (block_of(tiny()), images(2, 16, 9, 7)),
+        lambda: (hooked(memory_efficient(block_of(tiny())), "attention"), images(2, 16, 9, 7)),
     ],
     Stage: [lambda: (recomputing(tiny().backbone.stages[1]), images(2, 8, 18, 14).requires_grad_())],
     Backbone: [

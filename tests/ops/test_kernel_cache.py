@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from van import ops
 from van.errors import VanNotice
@@ -167,14 +168,14 @@ def test_a_compiler_that_is_none_is_a_reason(cache, monkeypatch, compiler, reaso
 def test_a_compiler_that_makes_nonsense_is_a_reason(cache, monkeypatch):
     monkeypatch.setenv("CC", """sh -c 'while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"' sh""")
     with pytest.raises(building.NoKernelError, match="does not load"):
-        library_module._built("baseline", double=False)
+        library_module._built("baseline", torch.float32)
 
 
 def test_a_compiler_that_makes_another_library_is_a_reason(cache, monkeypatch, tmp_path):
     script = """while [ "$1" != -o ]; do shift; done; echo 'int other;' | exec cc -shared -x c - -o "$2" """
     monkeypatch.setenv("CC", f"sh -c {shlex.quote(script)} sh")
     with pytest.raises(building.NoKernelError, match=r"made another library .*set CC to a C compiler"):
-        library_module._built("baseline", double=False)
+        library_module._built("baseline", torch.float32)
 
 
 @pytest.mark.parametrize("given", [".", "kernels", "~/kernels"])

@@ -201,11 +201,18 @@ class TestInTheNetwork:
     def test_it_is_the_block_that_is_written(self, calls, rate, training):
         x, at_once, plainly = drawn(4, 12, 9, 7), block(rate=rate).train(training), block(rate=rate).train(training)
         got = results(at_once, x)
-        assert calls == [1]
+        assert calls == [1] * training  # in evaluation the modules, with gradients or without
         with ops.without_kernels():
             want = results(plainly, x)
-        assert calls == [1]
+        assert calls == [1] * training
         assert near(got, want)
+
+    def test_without_gradients_training_takes_the_same_way(self, calls):
+        made, x = block(), drawn(2, 12, 5, 5)
+        with torch.no_grad():
+            first = made(x)
+        assert torch.equal(made(x), first)
+        assert calls == [1, 1]
 
     def test_nothing_is_computed_for_gradients_that_nobody_wants(self, calls):
         made, x = block().eval(), drawn(2, 12, 5, 5)
@@ -278,9 +285,8 @@ class TestInTheNetwork:
         made.float()
         with ops.without_kernels():
             made(x)
-        with torch.no_grad():
-            made(x)
-        made.attention.spatial.gate = "add"
+        made.eval()(x)
+        made.train().attention.spatial.gate = "add"
         made(x)
         assert calls == []
 

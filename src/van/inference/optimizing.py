@@ -10,6 +10,7 @@ from torch import nn
 from .. import models, ops
 from ..errors import ConfigError
 from ..nn.backbone import Backbone
+from ..nn.fused import has_hooks
 
 AUTO: Final = "auto"
 Optimize: TypeAlias = bool | Literal["auto"]
@@ -48,7 +49,7 @@ def _pays(model: nn.Module, device: str) -> bool:
     on_cpu = str(device).partition(":")[0] == "cpu"
     if not on_cpu or not ops.path_taken("folded_blocks"):
         return False
-    return not any(module._compiled_call_impl is not None for module in model.modules())
+    return not any(each._compiled_call_impl is not None or has_hooks(each) for each in model.modules())
 
 
 def _trial(model: nn.Module) -> torch.Tensor:

@@ -289,7 +289,12 @@ def _depthwise_with_gelu(layer: FeedForward, x: Tensor) -> Tensor:
 
 
 def _halves_fuse(block: Block, x: Tensor) -> bool:
-    """Whether both halves are what is written, and a kernel trains the first; what the second takes it asks itself."""
+    """Whether both halves are what is written, and a kernel trains the first; what the second takes it asks itself.
+
+    Also without gradients, as checkpointing computes a block first: in training the way never depends on them.
+    """
+    if not block.training:
+        return False
     attention, layer = block.attention, block.feed_forward
     if type(attention) is not Attention or type(attention.spatial) is not LargeKernelAttention:
         return False
@@ -457,7 +462,7 @@ FUSED: Mapping[type[nn.Module], tuple[Fused, ...]] = {
         Fused(_gelu_is_computed_again, _keeping_no_gelu),
         Fused(_gelu_fuses, _depthwise_with_gelu),
     ),
-    Block: (Fused(_saves_memory, _block_with_bfloat16_stream), Fused(_halves_fuse, _halves_at_once)),
+    Block: (Fused(_halves_fuse, _halves_at_once), Fused(_saves_memory, _block_with_bfloat16_stream)),
     Stage: (Fused(_recomputes_blocks, _recomputing_blocks),),
     Backbone: (Fused(_is_stand_in, _of_a_stand_in), Fused(_is_tensor, _in_fast_layout)),
     ConvNormReLU: (Fused(_conv_norm_fuse, joined_conv), Fused(_joined_conv_fuses, sum_of_convolutions)),

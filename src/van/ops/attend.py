@@ -26,7 +26,6 @@ from .depthwise import depthwise_pair, has_c_kernel, has_kernel
 from .folded_block import _terms
 from .pointwise import Pointwise, pointwise_conv2d
 from .reference import Conv
-from .selection import in_mode
 from .tensors import ordinary, require_fitting
 
 # Gradients of the 1x1 weights are summed in so many sets of pixels at most, of at least so many, or as there are
@@ -272,8 +271,7 @@ def can_attend(
     given = [t for t in (*parameters, shortcut) if t is not None]
     if not (ordinary(n, *given) and has_kernel(n, near, far)) or torch.is_autocast_enabled("cpu"):
         return False
-    mode = in_mode("fused_attention", n, *given)
-    if not mode.endswith("_training") or not has_c_kernel(n, mode):
+    if not has_c_kernel(n, "fused_attention_training"):
         return False
     same = all((t.dtype, t.device) == (n.dtype, n.device) for t in given)
     return same and _joined(n, (enter, mix, leave), scale, shortcut)

@@ -298,6 +298,8 @@ def _require_channels(x: Tensor, channels: int) -> None:
 
 def has_block_kernel(x: Tensor) -> bool:
     """Whether the C kernel computes folded blocks of x: a map on the CPU of which nobody wants gradients."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, *HALVES) or is_recorded() or not ordinary(x):
+    if is_recorded() or not ordinary(x):  # first: torch.fx has stand-ins for tensors
+        return False
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, *HALVES):
         return False
     return kernel_available() and not (torch.is_grad_enabled() and x.requires_grad)
