@@ -12,7 +12,7 @@
 #include "depthwise.h"
 #include "matrix.h"
 
-enum { GROUPS = 4, SMALL_MAP = 256 };
+enum { GROUPS = 4, SMALL_MAP = 256, FEW_PIXELS = 64 };
 /* Of a band: its rows and planes; its hidden channels between expansion and projection. */
 #ifdef VAN_TILES
 enum { BAND_BYTES = 512 * 1024, HIDDEN_BYTES = 512 * 1024 };
@@ -28,7 +28,7 @@ struct block {
     struct product in, mix, out, expand, project;
     struct conv near, far, depthwise;
     long batch, height, width, channels, hidden;
-    long chunk, chunks, splits; /* of matrix products: pixels per unit, such chunks, divisions of the outputs */
+    long tiles, chunks, splits; /* of matrix products: tiles of pixels, units of them, divisions of the outputs */
     long bands, groups;         /* of the feed-forward: bands of rows, groups of hidden channels */
     int terms;                  /* see struct rows */
     real *partial;              /* (groups, N, H, W, C): what each group of hidden channels adds; y for one */
@@ -40,7 +40,8 @@ struct share { long from, to, first, end; };
 INLINE struct share share_of(const struct block *b, long index) {
     const long chunk = index / b->splits, split = index % b->splits, panels = panels_of(b->channels);
     return (struct share){
-        .from = chunk * b->chunk, .to = min_of((chunk + 1) * b->chunk, b->batch * b->height * b->width),
+        .from = chunk * b->tiles / b->chunks * MATRIX_ROWS,
+        .to = min_of((chunk + 1) * b->tiles / b->chunks * MATRIX_ROWS, b->batch * b->height * b->width),
         .first = split * panels / b->splits, .end = (split + 1) * panels / b->splits};
 }
 
@@ -292,14 +293,21 @@ static int finish_unit(const void *opaque, long index) {
     return 0;
 }
 
+/* Units that so many pixels are divided into, of `most` tiles at most and as many for each thread. Few pixels stay together:
+ * their outputs are divided, so that no thread reads all weights. */
+static long chunks_of(long pixels, long most, int threads) {
+    const long tiles = (pixels + MATRIX_ROWS - 1) / MATRIX_ROWS;
+    const long chunks = max_of((tiles + most - 1) / most, min_of(2 * threads, tiles / 2));
+    return pixels <= FEW_PIXELS ? 1 : max_of(1, min_of((chunks + threads - 1) / threads * threads, tiles));
+}
+
 /* Small maps are divided by channels, large ones by rows: a band computes its neighbours' rows again. The groups follow
  * from the shape alone, because they decide the order of summation. */
 static int run_block(struct block *b, int threads) {
     const long pixels = b->height * b->width, panels = panels_of(b->channels);
-    const long rows = (b->batch * pixels + MATRIX_ROWS - 1) / MATRIX_ROWS;
-    b->chunk = MATRIX_ROWS * max_of(2, min_of(UNIT_TILES, rows / (2 * threads)));
-    b->chunks = (b->batch * pixels + b->chunk - 1) / b->chunk;
-    b->splits = max_of(1, min_of(panels, 2 * threads / b->chunks));
+    b->tiles = (b->batch * pixels + MATRIX_ROWS - 1) / MATRIX_ROWS;
+    b->chunks = chunks_of(b->batch * pixels, UNIT_TILES, threads);
+    b->splits = b->chunks < threads ? min_of(panels, 2 * threads / b->chunks) : 1;
     b->groups = block_groups(pixels, b->hidden);
     if (b->groups == 1) b->partial = b->y;
     const long pixel_bytes = (long)(sizeof(vec) * (2 + read_vectors(MATRIX_ROWS, b->channels) / MATRIX_ROWS));

@@ -4,14 +4,14 @@
 
 #include "block.h"
 
-enum { PATCH_ROWS = SIDE > 1 ? 112 : 112 / MATRIX_ROWS * MATRIX_ROWS }; /* at most, of a unit */
+enum { PATCH_TILES = 112 / MATRIX_ROWS }; /* at most, of a unit */
 
 struct patch {
     const real *x; /* (N, height, width, inputs) */
     real *y;       /* (N, out_height, out_width, outputs) */
     struct product product;
     long batch, height, width, inputs, outputs, kernel, stride, pad, out_height, out_width;
-    long depth, chunk, chunks, splits; /* depth: inputs of a row of the kernel */
+    long depth, tiles, chunks, splits; /* depth: inputs of a row of the kernel; the others as of struct block */
     int terms; /* see struct rows */
 };
 
@@ -40,7 +40,9 @@ INLINE void patch_tile(const struct patch *p, long i, long panel, real *y, const
 static int patch_unit(const void *opaque, long index) {
     const struct patch *p = opaque;
     const long chunk = index / p->splits, split = index % p->splits, panels = panels_of(p->outputs);
-    const long from = chunk * p->chunk, to = min_of(from + p->chunk, p->batch * p->out_height * p->out_width), count = to - from;
+    const long from = chunk * p->tiles / p->chunks * MATRIX_ROWS;
+    const long to = min_of((chunk + 1) * p->tiles / p->chunks * MATRIX_ROWS, p->batch * p->out_height * p->out_width);
+    const long count = to - from;
     const long first = split * panels / p->splits, end = (split + 1) * panels / p->splits;
     const long left = first * PANEL, right = min_of(end * PANEL, p->outputs);
     const size_t gathered = (size_t)(count * p->depth / LANES + 1);
@@ -60,9 +62,9 @@ static int patch_unit(const void *opaque, long index) {
 static int run_patch(struct patch *p, int threads) {
     const long pixels = p->batch * p->out_height * p->out_width;
     p->depth = p->kernel * p->inputs;
-    p->chunk = min_of(PATCH_ROWS, ((pixels + threads - 1) / threads + SIDE - 1) / SIDE * SIDE);
-    p->chunks = (pixels + p->chunk - 1) / p->chunk;
-    p->splits = max_of(1, min_of(panels_of(p->outputs), 2 * threads / p->chunks));
+    p->tiles = (pixels + MATRIX_ROWS - 1) / MATRIX_ROWS;
+    p->chunks = chunks_of(pixels, PATCH_TILES, threads);
+    p->splits = p->chunks < threads ? min_of(panels_of(p->outputs), threads) : 1;
     return share_out(patch_unit, p, p->chunks * p->splits, threads);
 }
 
