@@ -72,6 +72,7 @@ def on_cpu(monkeypatch):
         monkeypatch.setitem(operator._backend_fns, "cpu", operator._backend_fns["cuda"])
     monkeypatch.setattr(ops.depthwise, "kernel_available", lambda: True)
     monkeypatch.setattr(ops.chunked, "can_chunk", lambda *_: False)
+    monkeypatch.setattr(ops, "can_attend", lambda *_, **__: False)
 
 
 def test_as_operators(on_cpu):
