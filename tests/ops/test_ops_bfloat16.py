@@ -1,22 +1,21 @@
 """Products of bfloat16 in folded networks on the CPU, and AMX where a processor without it emulates that."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
+from kernel_builds import BUILDS, in_use
 from networks import gap, images, tiny
 
 import van
 from van import ops
 from van.nn import fold
 from van.ops import c_library
-from van.ops.c_library import INSTRUCTION_FLAGS, library
+from van.ops.c_library import library
 from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
-EMULATED_TILES = Path(__file__).parent.parent / "support" / "emulated_tiles.h"
 ROUNDING = 5e-6  # of the largest value, float32 against float64
 HALF_ROUNDING = 1e-2  # bfloat16 has 8 bits
 
@@ -27,23 +26,11 @@ def _every_path():
         yield
 
 
-@pytest.fixture(params=["emulated AMX", *INSTRUCTION_FLAGS])
+@pytest.fixture(params=BUILDS)
 def build(request, monkeypatch):
-    """The kernel of each family that runs here, AMX's with its tiles in plain C too."""
-    instructions, features = request.param.removeprefix("emulated "), c_library._features()
-    if instructions != request.param:
-        if "avx512_bf16" not in features:
-            pytest.skip("the vector code around AMX needs AVX512-BF16")
-        emulated = (*INSTRUCTION_FLAGS["AMX"], "-include", str(EMULATED_TILES))
-        monkeypatch.setitem(INSTRUCTION_FLAGS, "AMX", emulated)
-        monkeypatch.setattr(c_library, "_features", lambda: features | c_library.AMX_FEATURES)
-    monkeypatch.setenv("VAN_OPS", instructions)
-    library.cache_clear()
-    if library().instructions != instructions:
-        pytest.skip(f"this processor has {library().instructions}")
-    yield instructions
-    monkeypatch.undo()
-    library.cache_clear()
+    """The instructions of each build that runs here."""
+    with in_use(request.param, monkeypatch) as instructions:
+        yield instructions
 
 
 def drawn(*shape, seed=0):

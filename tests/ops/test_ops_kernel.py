@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kernel_builds import EMULATED_TILES
 from networks import LAYOUTS, gap, images, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,7 +30,6 @@ from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
-EMULATED_TILES = Path(__file__).parent.parent / "support" / "emulated_tiles.h"
 ROUNDING = 5e-6  # of the largest value, float32 against float64
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (7, 7), (13, 18), (56, 30)]
 

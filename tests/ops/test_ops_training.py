@@ -1,38 +1,23 @@
 """The operators of training on every build of the kernel, AMX's with its tiles in plain C too."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from kernel_builds import BUILDS, in_use
 
 from van import ops
-from van.ops import attend, c_library, chunked
-from van.ops.c_library import INSTRUCTION_FLAGS, library
+from van.ops import attend, chunked
+from van.ops.c_library import library
 from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
-EMULATED_TILES = Path(__file__).parent.parent / "support" / "emulated_tiles.h"
 ROUNDING = 5e-6  # of the largest value, float32 against float64
 
 
-@pytest.fixture(params=["emulated AMX", *INSTRUCTION_FLAGS], autouse=True)
+@pytest.fixture(params=BUILDS, autouse=True)
 def _build(request, monkeypatch):
-    instructions, features = request.param.removeprefix("emulated "), c_library._features()
-    if instructions != request.param:
-        if "avx512_bf16" not in features:
-            pytest.skip("the vector code around AMX needs AVX512-BF16")
-        emulated = (*INSTRUCTION_FLAGS["AMX"], "-include", str(EMULATED_TILES))
-        monkeypatch.setitem(INSTRUCTION_FLAGS, "AMX", emulated)
-        monkeypatch.setattr(c_library, "_features", lambda: features | c_library.AMX_FEATURES)
-    monkeypatch.setenv("VAN_OPS", instructions)
-    library.cache_clear()
-    if library().instructions != instructions:
-        pytest.skip(f"this processor has {library().instructions}")
-    with ops.taking(*REPLACED):
+    with in_use(request.param, monkeypatch), ops.taking(*REPLACED):
         yield
-    monkeypatch.undo()
-    library.cache_clear()
 
 
 def drawn(*shape, seed=0):
