@@ -212,7 +212,7 @@ def _module(path: str, stage: Any, way: tuple[str, ...]) -> Callable[[Any], Any]
 
     from van import ops
     from van.nn.fold import FoldedStage
-    from van.nn.fused import depthwise_weights
+    from van.nn.fusable import depthwise_weights
 
     block = stage.blocks[0]
     near, far, depthwise = block.attention.spatial.near, block.attention.spatial.far, block.feed_forward.depthwise

@@ -18,8 +18,6 @@ import van
 from van import ops
 from van.errors import ConfigError, VanNotice
 from van.nn import fold
-from van.nn.fused import depthwise_weights
-from van.nn.layers import depthwise_conv
 from van.ops import building
 from van.ops import c_library as library_module
 from van.ops import cpu_depthwise as kernel
@@ -550,8 +548,3 @@ def test_info_tells_the_path(capsys, monkeypatch):
 def test_optimize_uses_it_by_default():
     fast = van.optimize(tiny(), example=images(1, 3, 32, 32))
     assert all(block.packed is not None for stage in fast.backbone.stages for block in stage.blocks)
-
-
-def test_the_weights_of_a_depthwise_module():
-    layer = depthwise_conv(4, 7, 3)
-    assert depthwise_weights(layer) == (layer.weight, layer.bias, 3)

@@ -10,7 +10,7 @@ from torch import nn
 from .. import models, ops
 from ..errors import ConfigError
 from ..nn.backbone import Backbone
-from ..nn.fused import has_hooks
+from ..nn.fusable import has_hooks
 
 AUTO: Final = "auto"
 Optimize: TypeAlias = bool | Literal["auto"]

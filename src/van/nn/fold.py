@@ -24,7 +24,7 @@ from .. import ops
 from ..errors import ConfigError
 from .backbone import Backbone, Block, LargeKernelAttention, PatchEmbed, Stage
 from .foldable import evaluate_parametrizations, refuse_what_folding_loses
-from .fused import (
+from .fusable import (
     can_fuse,
     computes_as_written,
     depthwise_weights,

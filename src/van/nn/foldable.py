@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 
 from ..errors import ConfigError
 from .backbone import Attention, Backbone, Block, FeedForward, PatchEmbed, Stage
-from .fused import REPLACEABLE, has_plain_weights, why_called
+from .fusable import REPLACEABLE, has_plain_weights, why_called
 from .heads.layers import ConvNormReLU
 from .layers import DropPath, PointwiseConv2d
 

@@ -4,26 +4,42 @@ The forwards of backbone.py, layers.py and heads/ are written as figures of the 
 classes other forwards with the same values, computed by `ops` faster or in less memory. A call takes the first whose
 condition holds, else the forward as it is written, which calls the modules inside.
 
-Whatever is asked about a module is asked here: hooks, replaced forwards, other classes, dropout, the memory policy,
-what traces the call. What is asked about a tensor (type, device, layout, size) is asked by `ops`, which falls back to
-PyTorch's operators by itself.
+Whatever is asked about a module is asked here and in fusable.py: hooks, replaced forwards, other classes, dropout, the
+memory policy, what traces the call. What is asked about a tensor (type, device, layout, size) is asked by `ops`, which
+falls back to PyTorch's operators by itself.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Proxy
-from torch.nn.modules.module import _has_any_global_hook
 
 from .. import ops
 from .backbone import Attention, Backbone, Block, FeedForward, LargeKernelAttention, Stage
 from .checkpointing import checkpoint
+from .fusable import (
+    can_fuse,
+    computes_as_written,
+    depthwise_weights,
+    has_hooks,
+    is_exported,
+    is_idle,
+    is_pointwise,
+    is_square,
+    is_symbolic,
+    is_traced,
+    is_unpatched,
+    is_untouched,
+    keeps_size,
+    pointwise_weights,
+    register_methods,
+    wants_gradients,
+    why_called,
+)
 from .hamburger import NMF, Hamburger
 from .head_forwards import (
     classes_of_pixels,
@@ -36,174 +52,11 @@ from .heads.layers import ConvNormReLU, PixelClassifier
 from .heads.upernet import CellMeans, cell_shares
 from .layers import DepthwiseConv2d, DropPath, LayerNorm2d, PointwiseConv2d, per_channel
 
-# What of a module is replaced on single instances.
-REPLACEABLE = frozenset(("forward", "_conv_forward"))
-
-
-# --- questions about modules
-
-
-def can_fuse(x: Tensor, *, depthwise: Sequence[nn.Module] = (), pointwise: Sequence[nn.Module] = ()) -> bool:
-    """Whether x's convolutions may be computed from their weights: nobody would notice that no module was called."""
-    if not isinstance(x, Tensor) or is_traced() or _has_any_global_hook():  # torch.fx has stand-ins for tensors
-        return False
-    for kind, modules in ((DepthwiseConv2d, depthwise), (PointwiseConv2d, pointwise)):
-        for module in modules:
-            if type(module) is not kind or why_not_fused(module):
-                return False
-    return True
-
-
-def is_traced() -> bool:
-    """Whether a graph is recorded for other runtimes, which get the modules one by one."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a call of this instance does more than its class defines: hooks, global ones too, or another forward."""
-    return _has_any_global_hook() or bool(why_called(module))
-
-
-def process_has_hooks() -> bool:
-    """Whether there are hooks for all modules of the process."""
-    return _has_any_global_hook()
-
-
-def why_called(module: nn.Module) -> str:
-    """Why a call of this instance does more than its class defines: a replaced forward, or hooks; "" where it does not.
-
-    Replaced forwards are how offloaded weights arrive.
-    """
-    if not REPLACEABLE.isdisjoint(module.__dict__):
-        return "has a replaced forward"
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return "has hooks" if hooks else ""
-
-
-def why_not_fused(module: nn.Module) -> str:
-    """Why this module must be called, in words; "" where it is an untouched convolution of layers.py.
-
-    Parametrizations and adapters make a module another class.
-    """
-    kind = type(module)
-    if kind not in _SHAPES:
-        return f"is a {kind.__name__}"
-    if not computes_as_written(module, kind):
-        return "has a patched class"
-    if reason := why_called(module):
-        return reason
-    return "" if _SHAPES[kind](module) else "has another stride, padding or grouping"
-
-
-def computes_as_written(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is of exactly this class, and the class computes what it did when it was registered."""
-    if type(module) is not kind:
-        return False
-    forward, computation = _WRITTEN[kind]
-    return kind.forward is forward and getattr(kind, "_conv_forward", None) is computation
-
-
-def methods(kind: Any) -> tuple[Any, Any]:
-    """Where a class computes; a patched class has others."""
-    return kind.forward, getattr(kind, "_conv_forward", None)
-
-
-def register_methods(*kinds: type[nn.Module]) -> None:
-    """Note what these classes compute now, for `computes_as_written`."""
-    _WRITTEN.update((kind, methods(kind)) for kind in kinds)
-
-
-def _is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a call of it is what its registered class computes, and nobody would notice that it was not made."""
-    return computes_as_written(module, kind) and not has_hooks(module)
-
-
-def wants_gradients(tensors: Iterable[Tensor]) -> bool:
-    """Whether a gradient of one of these will be asked for."""
-    return torch.is_grad_enabled() and any(map(attrgetter("requires_grad"), tensors))
-
-
-def has_plain_weights(module: nn.Module) -> bool:
-    """Whether a module's own weights are tensors of PyTorch's own class: neither quantised nor distributed."""
-    return ops.ordinary(*module.parameters(recurse=False))
-
-
-def keeps_size(conv: nn.Conv2d) -> bool:
-    """Whether it is a depthwise convolution with a square kernel, stride 1 and the zero padding that keeps H and W."""
-    (side, width), (dilation, across) = conv.kernel_size, conv.dilation
-    span, padding = dilation * (side - 1), conv.padding
-    return (
-        conv.groups == conv.in_channels == conv.out_channels
-        and side == width
-        and dilation == across
-        and conv.stride == (1, 1)
-        and (padding == "same" or (padding == (span // 2, span // 2) and span % 2 == 0))
-        and conv.padding_mode == "zeros"
-    )
-
-
-def is_pointwise(conv: nn.Conv2d) -> bool:
-    """Whether it is a 1x1 convolution with stride 1."""
-    return (
-        conv.kernel_size == (1, 1)
-        and conv.stride == (1, 1)
-        and (conv.padding == (0, 0) or isinstance(conv.padding, str))
-        and conv.groups == 1
-    )
-
-
-def is_square(conv: nn.Conv2d) -> bool:
-    """Whether an undilated convolution over all channels treats rows as it does columns, with zeros around the map."""
-    (side, width), (stride, across) = conv.kernel_size, conv.stride
-    return (
-        side == width
-        and stride == across
-        and conv.padding[0] == conv.padding[1]
-        and conv.dilation == (1, 1)
-        and conv.groups == 1
-        and conv.padding_mode == "zeros"
-    )
-
-
-def _is_unpatched(conv: nn.Conv2d) -> bool:
-    """Whether it computes by PyTorch's own method; some replace that instead of `forward`, for circular padding say."""
-    return "_conv_forward" not in conv.__dict__ and type(conv)._conv_forward is _CONV_FORWARD
-
-
-def _is_idle(dropout: nn.Module) -> bool:
-    """Whether nobody would notice that it was not called; dropout may be on in evaluation too, to sample."""
-    return type(dropout) is nn.Dropout and not (dropout.training and dropout.p) and not has_hooks(dropout)
-
-
-def _saves_memory(module: Any, *_inputs: Any, **_options: Any) -> bool:
-    return bool(module.memory_efficient and module.training)
-
-
-# Shape of a convolution in which `ops` computes it, by its class.
-_SHAPES: dict[type[nn.Module], Callable[[Any], bool]] = {DepthwiseConv2d: keeps_size, PointwiseConv2d: is_pointwise}
-_CONV_FORWARD = nn.Conv2d._conv_forward
-# Class -> its methods when it was written.
-_WRITTEN: dict[type[nn.Module], tuple[Any, Any]] = {}
-
-
-# --- weights, as `ops` takes them
-
-
-def depthwise_weights(conv: Any) -> ops.Conv:
-    """Weight, bias, dilation of a DepthwiseConv2d."""
-    return conv.weight, conv.bias, conv.dilation[0]
-
-
-def pointwise_weights(conv: Any) -> ops.Pointwise:
-    """Weight and bias of a PointwiseConv2d."""
-    return conv.weight, conv.bias
-
-
 # --- layers
 
 
 def _is_depthwise_on_tensor(conv: DepthwiseConv2d, x: Tensor) -> bool:
-    return isinstance(x, Tensor) and keeps_size(conv) and _is_unpatched(conv)
+    return isinstance(x, Tensor) and keeps_size(conv) and is_unpatched(conv)
 
 
 def _depthwise(conv: DepthwiseConv2d, x: Tensor) -> Tensor:
@@ -211,7 +64,7 @@ def _depthwise(conv: DepthwiseConv2d, x: Tensor) -> Tensor:
 
 
 def _is_pointwise_on_tensor(conv: PointwiseConv2d, x: Tensor) -> bool:
-    return isinstance(x, Tensor) and is_pointwise(conv) and _is_unpatched(conv)
+    return isinstance(x, Tensor) and is_pointwise(conv) and is_unpatched(conv)
 
 
 def _pointwise(conv: PointwiseConv2d, x: Tensor) -> Tensor:
@@ -219,7 +72,7 @@ def _pointwise(conv: PointwiseConv2d, x: Tensor) -> Tensor:
 
 
 def _exports(*_inputs: Any, **_options: Any) -> bool:
-    return torch.compiler.is_exporting()
+    return is_exported()
 
 
 def _layer_norm_from_means(norm: LayerNorm2d, x: Tensor) -> Tensor:
@@ -240,6 +93,10 @@ def _cell_means_as_products(pool: CellMeans, x: Tensor) -> Tensor:
 # --- the network
 
 
+def _saves_memory(module: Any, *_inputs: Any, **_options: Any) -> bool:
+    return bool(module.memory_efficient and module.training)
+
+
 def _near_and_far_fuse(attention: LargeKernelAttention, x: Tensor) -> bool:
     return can_fuse(x, depthwise=(attention.near, attention.far))
 
@@ -251,9 +108,7 @@ def _near_and_far_at_once(attention: LargeKernelAttention, x: Tensor) -> Tensor:
 
 
 def _all_layers_fuse(layer: FeedForward, x: Tensor) -> bool:
-    return _is_idle(layer.dropout) and can_fuse(
-        x, depthwise=(layer.depthwise,), pointwise=(layer.expand, layer.project)
-    )
+    return is_idle(layer.dropout) and can_fuse(x, depthwise=(layer.depthwise,), pointwise=(layer.expand, layer.project))
 
 
 def _feed_forward_at_once(layer: FeedForward, x: Tensor) -> Tensor:
@@ -267,7 +122,7 @@ def _feed_forward_at_once(layer: FeedForward, x: Tensor) -> Tensor:
 def _gelu_is_computed_again(layer: FeedForward, x: Tensor) -> bool:
     return (
         _saves_memory(layer)
-        and _is_idle(layer.dropout)
+        and is_idle(layer.dropout)
         and can_fuse(x, depthwise=(layer.depthwise,), pointwise=(layer.project,))
     )
 
@@ -301,7 +156,7 @@ def _halves_fuse(block: Block, x: Tensor) -> bool:
     written = ((attention, Attention), (attention.spatial, LargeKernelAttention), (layer, FeedForward))
     if not all(computes_as_written(module, kind) and not why_called(module) for module, kind in written):
         return False
-    if attention.spatial.gate != "multiply" or not _is_idle(layer.dropout):
+    if attention.spatial.gate != "multiply" or not is_idle(layer.dropout):
         return False
     pair, ends = _attention_convolutions(attention), (layer.expand, layer.project)
     if not can_fuse(x, depthwise=(*pair[:2], layer.depthwise), pointwise=(*pair[2:], *ends)):
@@ -372,7 +227,7 @@ def _recomputing_blocks(stage: Stage, x: Tensor) -> Tensor:
 
 
 def _is_stand_in(_backbone: Backbone, images: Any, last: Any = False) -> bool:
-    return isinstance(images, Proxy)
+    return is_symbolic(images)
 
 
 def _of_a_stand_in(backbone: Backbone, images: Any, last: bool = False) -> Any:
@@ -395,7 +250,7 @@ def _in_fast_layout(backbone: Backbone, images: Tensor, last: bool = False) -> A
 
 def _keeps_any_size(conv: Any) -> bool:
     """Whether it is an untouched nn.Conv2d over all channels whose kernel is odd and whose zeros keep H and W."""
-    if not _is_untouched(conv, nn.Conv2d):
+    if not is_untouched(conv, nn.Conv2d):
         return False
     side = conv.kernel_size[0]
     return is_square(conv) and side % 2 == 1 and conv.stride == (1, 1) and conv.padding == (side // 2, side // 2)
@@ -407,7 +262,7 @@ def _head_conv_fuses(conv: Any, *parts: Tensor) -> bool:
 
 def _conv_norm_fuse(module: ConvNormReLU, *parts: Tensor) -> bool:
     norm = module.norm  # of these nobody else can hold the result, which ReLU overwrites
-    return any(_is_untouched(norm, kind) for kind in _NORMS) and _head_conv_fuses(module.conv, *parts)
+    return any(is_untouched(norm, kind) for kind in _NORMS) and _head_conv_fuses(module.conv, *parts)
 
 
 def _joined_conv_fuses(module: ConvNormReLU, x: Tensor, *more: Tensor) -> bool:
@@ -417,7 +272,7 @@ def _joined_conv_fuses(module: ConvNormReLU, x: Tensor, *more: Tensor) -> bool:
 
 def _classifier_fuses(classifier: PixelClassifier, x: Tensor) -> bool:
     dropout = classifier.dropout
-    idle = _is_untouched(dropout, nn.Dropout2d) and not (dropout.training and dropout.p)
+    idle = is_untouched(dropout, nn.Dropout2d) and not (dropout.training and dropout.p)
     return idle and _head_conv_fuses(classifier.conv, x)
 
 
@@ -432,9 +287,9 @@ def _hamburger_fuses(burger: Hamburger, x: Tensor) -> bool:
         and _head_conv_fuses(upper, x)
         and is_pointwise(upper)
         and upper.bias is None
-        and _is_untouched(ham, NMF)
+        and is_untouched(ham, NMF)
         and not ham.training
-        and _is_untouched(norm, nn.GroupNorm)
+        and is_untouched(norm, nn.GroupNorm)
         and norm.affine
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from .fused import REPLACEABLE, methods, process_has_hooks, wants_gradients, why_called
+from .fusable import REPLACEABLE, methods, process_has_hooks, wants_gradients, why_called
 
 
 class Packed(nn.Module):
