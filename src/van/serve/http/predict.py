@@ -24,7 +24,7 @@ def router(service: Service) -> APIRouter:
     """The endpoints of this package's own interface."""
     routes = APIRouter(tags=["predict"])
 
-    @routes.post("/v1/predict", **schemas.PREDICT)
+    @routes.post("/v1/predict", **schemas.predict(service.settings.max_images))
     async def predict(
         request: Request,
         model: Annotated[str | None, Query(description="name of a model; default: the first")] = None,

@@ -51,10 +51,23 @@ def _answers(schema: dict[str, Any], description: str, *statuses: int) -> dict[i
 
 _IMAGE = _object({"data": {"type": "string", "minLength": 1, "contentEncoding": "base64"}}, name=_TEXT)
 _IMAGE["additionalProperties"] = False
-_JSON_IMAGES = _object({"images": {**_list(_IMAGE), "minItems": 1}}) | {"additionalProperties": False}
-_FILES = _object({"image": {**_list({"type": "string", "format": "binary"}), "minItems": 1}})
 
-PREDICT: dict[str, Any] = {
+
+def _body_of_images(most: int) -> dict[str, Any]:
+    """The body of a request for predictions, of one to `most` images."""
+    bounds = {"minItems": 1, "maxItems": most}
+    files = _object({"image": {**_list({"type": "string", "format": "binary"}), **bounds}})
+    images = _object({"images": {**_list(_IMAGE), **bounds}}) | {"additionalProperties": False}
+    content = {"multipart/form-data": {"schema": files}, "application/json": {"schema": images}}
+    return {"required": True, "content": content}
+
+
+def predict(most: int) -> dict[str, Any]:
+    """The endpoint that predicts at most `most` images a request."""
+    return _PREDICT | {"openapi_extra": {"requestBody": _body_of_images(most)}}
+
+
+_PREDICT: dict[str, Any] = {
     "summary": "Predict images with a model of any task",
     "description": "Fields `image`, repeated, or base64 in JSON. One entry per image, in order; an image that cannot "
     "be used is an entry with `error`. A request of nothing but such images is a 4xx.",
@@ -63,12 +76,6 @@ PREDICT: dict[str, Any] = {
         "results in the order of the images",
         *(400, 401, 404, 408, 413, 415, 422, 500, 503),
     ),
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {"multipart/form-data": {"schema": _FILES}, "application/json": {"schema": _JSON_IMAGES}},
-        }
-    },
 }
 _MODEL = _object(
     {
