@@ -2,8 +2,14 @@
 
 import pytest
 import torch
+from kernel_builds import in_use
 from networks import images, tiny
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from van.nn.heads.layers import ConvNormReLU, PixelClassifier
+from van.ops import selection
+from van.ops.measured import RATIOS, REPLACED
 
 
 def step(checkpointing, *, steps=1, **options):
@@ -71,3 +77,57 @@ def test_off_in_evaluation_and_when_switched_off(monkeypatch):
     model.set_grad_checkpointing(False)
     model(images())
     assert len(called) == 5
+
+
+def block(*, hooked=(), **attributes):
+    made = tiny().backbone.stages[1].blocks[0]
+    for name, value in attributes.items():
+        setattr(made, name, value)
+        setattr(made.feed_forward, name, value)
+    for name in hooked:
+        made.get_submodule(name).register_forward_hook(lambda *_: None)
+    return made
+
+
+# The modules whose forwards choose between ways, and their inputs.
+CHOOSING = {
+    "block": lambda: (block(), images(2, 16, 14, 14)),
+    "block in little memory": lambda: (block(memory_efficient=True), images(2, 16, 14, 14)),
+    "attention that is called": lambda: (block(hooked=["attention"]), images(2, 16, 14, 14)),
+    "expansion that is called": lambda: (block(hooked=["feed_forward.expand"]), images(2, 16, 14, 14)),
+    "and in little memory": lambda: (
+        block(hooked=["feed_forward.expand"], memory_efficient=True),
+        images(2, 16, 14, 14),
+    ),
+    "convolution": lambda: (block().attention.spatial.near, images(2, 16, 14, 14)),
+    "joined maps": lambda: (ConvNormReLU(128, 64, 3, norm="batch"), images(2, 64, 32, 32), images(2, 64, 16, 16)),
+    "classifier": lambda: (PixelClassifier(64, 5, 0.0), images(2, 64, 32, 32)),
+}
+# Ratios in inference and in training, where another table than the measured one is in use.
+TABLES = {"measured": None, "training gains": (0.9, 1.1), "inference gains": (1.1, 0.9)}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("instructions", ["AVX2", "baseline"])
+@pytest.mark.parametrize("name", CHOOSING)
+def test_reentrant_checkpointing_computes_the_same_twice(name, instructions, table, monkeypatch):
+    """Bit for bit, statistics of the batch too: what it keeps and what it differentiates are one function."""
+    with in_use(instructions, monkeypatch):
+        if TABLES[table] is not None:
+            inference, training = TABLES[table]
+            ratios = {path: training if path.endswith("_training") else inference for path in REPLACED}
+            monkeypatch.setitem(RATIOS, selection.family(), ratios)
+        module, *maps = CHOOSING[name]()
+        module.train()
+        found = []
+
+        def run(*maps):
+            for norm in (each for each in module.modules() if isinstance(each, nn.BatchNorm2d)):
+                norm.reset_running_stats()
+            y = module(*maps)
+            found.append([y.detach().clone(), *(value.clone() for value in module.buffers())])
+            return y
+
+        checkpoint(run, *(x.requires_grad_() for x in maps), use_reentrant=True).sum().backward()
+    first, second = found
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))

@@ -299,7 +299,7 @@ class TestInTheNetwork:
         layer, x = FeedForward(8, 24, 0.0), drawn(2, 8, 9, 7)
         at_once = layer(x)
         assert calls == [1]
-        monkeypatch.setattr(chunked, "can_chunk", lambda *_: False)
+        monkeypatch.setattr(chunked, "can_chunk", lambda *_, **__: False)
         assert gap(at_once, layer(x)) < ROUNDING
         assert calls == [1]
 

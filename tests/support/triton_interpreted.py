@@ -71,7 +71,7 @@ def on_cpu(monkeypatch):
     for operator in (*single, *two, kernel.depthwise_gelu_again):
         monkeypatch.setitem(operator._backend_fns, "cpu", operator._backend_fns["cuda"])
     monkeypatch.setattr(ops.depthwise, "kernel_available", lambda: True)
-    monkeypatch.setattr(ops.chunked, "can_chunk", lambda *_: False)
+    monkeypatch.setattr(ops.chunked, "can_chunk", lambda *_, **__: False)
     monkeypatch.setattr(ops, "can_attend", lambda *_, **__: False)
 
 

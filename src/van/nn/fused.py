@@ -6,7 +6,8 @@ condition holds, else the forward as it is written, which calls the modules insi
 
 Whatever is asked about a module is asked here and in fusable.py: hooks, replaced forwards, other classes, dropout, the
 memory policy, what traces the call. What is asked about a tensor (type, device, layout, size) is asked by `ops`, which
-falls back to PyTorch's operators by itself.
+falls back to PyTorch's operators by itself. In training the way never depends on whether gradients are recorded:
+reentrant checkpointing first computes without them what it computes again.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _is_depthwise_on_tensor(conv: DepthwiseConv2d, x: Tensor) -> bool:
 
 
 def _depthwise(conv: DepthwiseConv2d, x: Tensor) -> Tensor:
-    return ops.depthwise_conv2d(x, conv.weight, conv.bias, dilation=conv.dilation[0])
+    return ops.depthwise_conv2d(x, conv.weight, conv.bias, dilation=conv.dilation[0], training=conv.training)
 
 
 def _is_pointwise_on_tensor(conv: PointwiseConv2d, x: Tensor) -> bool:
@@ -103,7 +104,8 @@ def _near_and_far_fuse(attention: LargeKernelAttention, x: Tensor) -> bool:
 
 def _near_and_far_at_once(attention: LargeKernelAttention, x: Tensor) -> Tensor:
     """The map between the two convolutions need not exist as a whole."""
-    far = ops.depthwise_pair(x, depthwise_weights(attention.near), depthwise_weights(attention.far))
+    pair = depthwise_weights(attention.near), depthwise_weights(attention.far)
+    far = ops.depthwise_pair(x, *pair, training=attention.training)
     return attention.gated(x, attention.mix(far))
 
 
@@ -114,9 +116,8 @@ def _all_layers_fuse(layer: FeedForward, x: Tensor) -> bool:
 def _feed_forward_at_once(layer: FeedForward, x: Tensor) -> Tensor:
     """The expanded map, the largest of all, need not exist as a whole."""
     ends = pointwise_weights(layer.expand), pointwise_weights(layer.project)
-    return ops.chunked_feed_forward(
-        x, ends[0], depthwise_weights(layer.depthwise), ends[1], memory_efficient=_saves_memory(layer)
-    )
+    conv, saving = depthwise_weights(layer.depthwise), _saves_memory(layer)
+    return ops.chunked_feed_forward(x, ends[0], conv, ends[1], memory_efficient=saving, training=layer.training)
 
 
 def _gelu_is_computed_again(layer: FeedForward, x: Tensor) -> bool:
@@ -130,7 +131,8 @@ def _gelu_is_computed_again(layer: FeedForward, x: Tensor) -> bool:
 def _keeping_no_gelu(layer: FeedForward, x: Tensor) -> Tensor:
     """GELU's result is computed again in the backward pass."""
     x = layer.expand(x)
-    return ops.depthwise_gelu_project(x, depthwise_weights(layer.depthwise), *pointwise_weights(layer.project))
+    conv, last = depthwise_weights(layer.depthwise), pointwise_weights(layer.project)
+    return ops.depthwise_gelu_project(x, conv, *last, training=layer.training)
 
 
 def _gelu_fuses(layer: FeedForward, x: Tensor) -> bool:
@@ -139,14 +141,14 @@ def _gelu_fuses(layer: FeedForward, x: Tensor) -> bool:
 
 def _depthwise_with_gelu(layer: FeedForward, x: Tensor) -> Tensor:
     x = layer.expand(x)
-    x = layer.dropout(ops.depthwise_gelu(x, depthwise_weights(layer.depthwise)))
+    x = layer.dropout(ops.depthwise_gelu(x, depthwise_weights(layer.depthwise), training=layer.training))
     return layer.dropout(layer.project(x))
 
 
 def _halves_fuse(block: Block, x: Tensor) -> bool:
     """Whether both halves are what is written, and a kernel trains the first; what the second takes it asks itself.
 
-    Also without gradients, as checkpointing computes a block first: in training the way never depends on them.
+    Also without gradients, as checkpointing may compute a block first.
     """
     if not block.training:
         return False
@@ -173,7 +175,7 @@ def _halves_at_once(block: Block, x: Tensor) -> Tensor:
     x = y if once else _onto(block, x, y)
     ends = pointwise_weights(layer.expand), pointwise_weights(layer.project)
     n, conv, shortcut = block.norm2(x), depthwise_weights(layer.depthwise), x if once else None
-    y = ops.chunked_feed_forward(n, ends[0], conv, ends[1], scale=block.scale2, shortcut=shortcut)
+    y = ops.chunked_feed_forward(n, ends[0], conv, ends[1], training=True, scale=block.scale2, shortcut=shortcut)
     return y if once else _onto(block, x, y)
 
 
@@ -261,6 +263,8 @@ def _head_conv_fuses(conv: Any, *parts: Tensor) -> bool:
 
 
 def _conv_norm_fuse(module: ConvNormReLU, *parts: Tensor) -> bool:
+    if module.training:
+        return False
     norm = module.norm  # of these nobody else can hold the result, which ReLU overwrites
     return any(is_untouched(norm, kind) for kind in _NORMS) and _head_conv_fuses(module.conv, *parts)
 
@@ -273,7 +277,7 @@ def _joined_conv_fuses(module: ConvNormReLU, x: Tensor, *more: Tensor) -> bool:
 def _classifier_fuses(classifier: PixelClassifier, x: Tensor) -> bool:
     dropout = classifier.dropout
     idle = is_untouched(dropout, nn.Dropout2d) and not (dropout.training and dropout.p)
-    return idle and _head_conv_fuses(classifier.conv, x)
+    return idle and not classifier.training and _head_conv_fuses(classifier.conv, x)
 
 
 def _factorisation_fuses(ham: NMF, x: Tensor) -> bool:

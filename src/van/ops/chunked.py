@@ -270,12 +270,15 @@ def _flops(x: Sequence[int], *weights: Sequence[int]) -> int:
 # --- for the network
 
 
-def can_chunk(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise) -> bool:
-    """Whether the C kernel computes a feed-forward of x with these weights and biases; not under autocast."""
+def can_chunk(x: Tensor, expand: Pointwise, conv: Conv, project: Pointwise, *, training: bool = False) -> bool:
+    """Whether the C kernel computes a feed-forward of x with these weights and biases; not under autocast.
+
+    training: while training, without gradients too.
+    """
     parameters = *expand, *conv[:2], *project
     if not (ordinary(x, *parameters) and has_kernel(x)):
         return False
-    if not has_c_kernel(x, in_mode("streamed_feed_forward", x, *parameters)):
+    if not has_c_kernel(x, in_mode("streamed_feed_forward", x, *parameters, training=training)):
         return False
     same = all(p is None or (p.dtype, p.device) == (x.dtype, x.device) for p in parameters)
     return same and not torch.is_autocast_enabled("cpu") and _joined(x, expand[0], conv, project[0])
@@ -297,6 +300,7 @@ def chunked_feed_forward(
     project: Pointwise,
     *,
     memory_efficient: bool = False,
+    training: bool = False,
     scale: Tensor | None = None,
     shortcut: Tensor | None = None,
 ) -> Tensor:
@@ -304,8 +308,9 @@ def chunked_feed_forward(
 
     scale (K,) multiplies the result, to which then shortcut (N, K, H, W) is added.
     memory_efficient: elsewhere keep no result of GELU for the backward pass, where that pays (recompute.py).
+    training: as while training, without gradients too.
     """
-    if can_chunk(x, expand, conv, project):
+    if can_chunk(x, expand, conv, project, training=training):
         if scale is not None:
             weight, bias = project
             project = scale[:, None, None, None] * weight, None if bias is None else scale * bias
@@ -315,8 +320,8 @@ def chunked_feed_forward(
         return y if shortcut is None else shortcut + y
     x = pointwise_conv2d(x, *expand)
     if memory_efficient:
-        x = depthwise_gelu_project(x, conv, *project)
+        x = depthwise_gelu_project(x, conv, *project, training=training)
     else:
-        x = pointwise_conv2d(depthwise_gelu(x, conv), *project)
+        x = pointwise_conv2d(depthwise_gelu(x, conv, training=training), *project)
     x = x if scale is None else scale[:, None, None] * x
     return x if shortcut is None else shortcut + x

@@ -24,32 +24,40 @@ from .tensors import fits, ordinary
 _kernels_wanted = ContextVar("van_kernels_wanted", default=True)
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation: int = 1) -> Tensor:
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation: int = 1, training: bool = False
+) -> Tensor:
     """Depthwise convolution with stride 1 and the zero padding that keeps H and W.
 
     x: (N, C, H, W), weight: (C, 1, k, k), bias: (C,) or None; returns (N, C, H, W).
-    An odd span is padded one more at the bottom and right.
+    An odd span is padded one more at the bottom and right. training: as while training, without gradients too.
     """
     x, conv = _as_autocast(x), (weight, bias, dilation)
-    ours = has_kernel(x, conv, path=in_mode("depthwise_conv2d", x, weight, bias))
+    ours = has_kernel(x, conv, path=in_mode("depthwise_conv2d", x, weight, bias, training=training))
     return kernel.depthwise(x, *conv, False) if ours else reference.convolve(x, *conv)
 
 
-def depthwise_gelu(x: Tensor, conv: Conv) -> Tensor:
-    """Exact GELU of a depthwise convolution (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
+def depthwise_gelu(x: Tensor, conv: Conv, *, training: bool = False) -> Tensor:
+    """Exact GELU of a depthwise convolution (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W).
+
+    training: as while training, without gradients too.
+    """
     x = _as_autocast(x)
-    ours = has_kernel(x, conv, path=in_mode("depthwise_gelu", x, *conv[:2]))
+    ours = has_kernel(x, conv, path=in_mode("depthwise_gelu", x, *conv[:2], training=training))
     return kernel.depthwise(x, *conv, True) if ours else reference.chain(x, [conv], gelu=True)
 
 
-def depthwise_pair(x: Tensor, near: Conv, far: Conv) -> Tensor:
-    """Two depthwise convolutions, first near, then far, each (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W)."""
+def depthwise_pair(x: Tensor, near: Conv, far: Conv, *, training: bool = False) -> Tensor:
+    """Two depthwise convolutions, first near, then far, each (weight, bias, dilation): (N, C, H, W) -> (N, C, H, W).
+
+    training: as while training, without gradients too.
+    """
     x = _as_autocast(x)
     if not has_kernel(x, near, far):  # where it cannot compute both, it may still compute one
         for weight, bias, dilation in (near, far):
-            x = depthwise_conv2d(x, weight, bias, dilation=dilation)
+            x = depthwise_conv2d(x, weight, bias, dilation=dilation, training=training)
         return x
-    ours = _takes(x, in_mode("depthwise_pair", x, *near[:2], *far[:2]))
+    ours = _takes(x, in_mode("depthwise_pair", x, *near[:2], *far[:2], training=training))
     return kernel.depthwise_pair(x, *near, *far) if ours else reference.chain(x, [near, far])
 
 

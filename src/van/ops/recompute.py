@@ -58,13 +58,16 @@ def should_recompute(x: Tensor) -> bool:
     return ordinary(x) and x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
 
 
-def depthwise_gelu_project(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor | None) -> Tensor:
+def depthwise_gelu_project(
+    x: Tensor, conv: Conv, weight: Tensor, bias: Tensor | None, *, training: bool = False
+) -> Tensor:
     """1x1 projection (K, E, 1, 1) of GELU of a depthwise convolution: (N, E, H, W) -> (N, K, H, W), in x's type.
 
-    Where GELU is computed again, the gradient cannot be differentiated again.
+    Where GELU is computed again, the gradient cannot be differentiated again. training: as while training, without
+    gradients too.
     """
     near, near_bias, dilation = conv
     again = should_recompute(x) and has_kernel(x, conv) and ordinary(weight, bias) and weight.device == x.device
     if not again:
-        return pointwise_conv2d(depthwise_gelu(x, conv), weight, bias)
+        return pointwise_conv2d(depthwise_gelu(x, conv, training=training), weight, bias)
     return _Project.apply(x, near, near_bias, dilation, weight, bias)

@@ -60,10 +60,13 @@ def asked_for() -> bool:
     return _wish() not in ("auto", "plain")
 
 
-def in_mode(path: str, *tensors: Tensor | None) -> str:
-    """The path's name, that of training where a gradient of one of these is wanted."""
+def in_mode(path: str, *tensors: Tensor | None, training: bool = False) -> str:
+    """The path's name, that of training where a gradient of one of these is wanted.
+
+    training: in any case, because reentrant checkpointing first computes without gradients what it computes again.
+    """
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    return f"{path}_training" if wanted else path
+    return f"{path}_training" if wanted or training else path
 
 
 @contextmanager
