@@ -163,7 +163,7 @@ def _halves_fuse(block: Block, x: Tensor) -> bool:
     pair, ends = _attention_convolutions(attention), (layer.expand, layer.project)
     if not can_fuse(x, depthwise=(*pair[:2], layer.depthwise), pointwise=(*pair[2:], *ends)):
         return False
-    return ops.can_attend(x, *_attention_weights(attention), scale=block.scale1, shortcut=x)
+    return ops.can_attend(x, _attention_weights(attention), scale=block.scale1, shortcut=x)
 
 
 def _halves_at_once(block: Block, x: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def _halves_at_once(block: Block, x: Tensor) -> Tensor:
     layer = block.feed_forward
     once = _keeps_all_paths(block.drop_path)
     n = block.norm1(x)
-    y = ops.attention(n, *_attention_weights(block.attention), scale=block.scale1, shortcut=x if once else None)
+    y = ops.attention(n, _attention_weights(block.attention), scale=block.scale1, shortcut=x if once else None)
     x = y if once else _onto(block, x, y)
     ends = pointwise_weights(layer.expand), pointwise_weights(layer.project)
     n, conv, shortcut = block.norm2(x), depthwise_weights(layer.depthwise), x if once else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,9 @@ from .tensors import ordinary, require_fitting
 SETS, SET_PIXELS = 16, 196
 # Of the operator's inputs, those that are tensors, in the order of its gradients; the shortcut is the last.
 SLOTS = (0, 1, 2, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14)
+
+# enter, near, far, mix, leave
+Weights: TypeAlias = tuple[Pointwise, Conv, Conv, Pointwise, Pointwise]
 
 
 @torch.library.custom_op("van::attention", mutates_args=(), device_types="cpu")
@@ -62,7 +65,7 @@ def operator(
         numbers, parameters, panels, _kept = _described(n, products, pair, scale)
         begin = None if shortcut is None else shortcut.contiguous(memory_format=torch.channels_last)
         x, handle = None if begin is None else begin.data_ptr(), library(n.dtype).handle
-        data = _pointers(maps), panels.data_ptr(), y.data_ptr()
+        data = kernel._pointers(maps), panels.data_ptr(), y.data_ptr()
         threads = torch.get_num_threads()
         kernel._check(handle.van_attention(n.data_ptr(), x, *numbers, parameters, *data, _terms(n.dtype), threads), n)
     one, two, three, four = maps
@@ -98,7 +101,7 @@ def backward_operator(
         pair = (near, near_bias, near_dilation), (far, far_bias, far_dilation)
         products = (enter, None), (mix, None), (leave, None)
         numbers, parameters, panels, _kept = _described(n, products, pair, scale)
-        data = _pointers(maps), panels.data_ptr(), _pointers(results), groups
+        data = kernel._pointers(maps), panels.data_ptr(), kernel._pointers(results), groups
         given, threads = (n.data_ptr(), grad.data_ptr()), torch.get_num_threads()
         kernel._check(handle.van_attention_backward(*given, *numbers, parameters, *data, _terms(n.dtype), threads), n)
     entered, mixed, left, sums = (t.sum(0)[..., :channels] for t in results[3:7])
@@ -120,16 +123,11 @@ def _described(
     require_fitting(n, pair, mixed=False)
     batch, channels, height, width = n.shape
     enter, mix, leave = products
-    given = [*enter, *pair[0][:2], *pair[1][:2], *mix, *leave, scale]
-    kept = [None if t is None else t.contiguous() for t in given]
+    parameters, kept = kernel._laid_out([*enter, *pair[0][:2], *pair[1][:2], *mix, *leave, scale])
     sides = [number for weight, _, dilation in pair for number in (weight.shape[-1], dilation)]
     numbers = (ctypes.c_long * 4)(batch, height, width, channels), (ctypes.c_long * 5)(*sides, _sets(n))
     panels = n.new_empty(library(n.dtype).handle.van_attention_panels(channels))
-    return numbers, _pointers(kept), panels, [t for t in kept if t is not None]
-
-
-def _pointers(tensors: Sequence[Tensor | None]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
+    return numbers, parameters, panels, kept
 
 
 def _sets(n: Tensor) -> int:
@@ -148,24 +146,15 @@ def _(n: Tensor, *_parameters: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Ten
 
 
 @backward_operator.register_fake
-def _(
-    grad: Tensor,
-    n: Tensor,
-    maps: Any,
-    enter: Tensor,
-    near: Tensor,
-    _b: Any,
-    _d: Any,
-    far: Tensor,
-    _c: Any,
-    _e: Any,
-    mix: Tensor,
-    leave: Tensor,
-    scale: Tensor,
-) -> list[Tensor]:
-    weights = enter, near, far, mix, leave
-    found = [t for w in weights for t in (kernel._flat(w), w.new_empty(w.shape[0]))]
+def _(grad: Tensor, n: Tensor, maps: Any, *parameters: Any) -> list[Tensor]:
+    found = [t for w in _weights(parameters) for t in (kernel._flat(w), w.new_empty(w.shape[0]))]
+    scale = parameters[-1]
     return [kernel._like(n), *found, scale.new_empty(scale.shape)]
+
+
+def _weights(parameters: Sequence[Any]) -> tuple[Any, ...]:
+    """Of enter, near, far, mix, leave, among what the backward operator takes after the maps; or their shapes."""
+    return tuple(parameters[slot] for slot in (0, 1, 4, 7, 8))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -219,8 +208,8 @@ def _(n: Any, *inputs: Any, **_options: Any) -> int:
 
 
 @register_flop_formula(torch.ops.van.attention_backward)
-def _(grad: Any, n: Any, maps: Any, *inputs: Any, **_options: Any) -> int:
-    return 2 * _flops(n, inputs[0], inputs[1], inputs[4], inputs[7], inputs[8])
+def _(grad: Any, n: Any, maps: Any, *parameters: Any, **_options: Any) -> int:
+    return 2 * _flops(n, *_weights(parameters))
 
 
 def _flops(n: Sequence[int], *weights: Sequence[int]) -> int:
@@ -231,22 +220,13 @@ def _flops(n: Sequence[int], *weights: Sequence[int]) -> int:
 # --- for the network
 
 
-def attention(
-    n: Tensor,
-    enter: Pointwise,
-    near: Conv,
-    far: Conv,
-    mix: Pointwise,
-    leave: Pointwise,
-    *,
-    scale: Tensor,
-    shortcut: Tensor | None,
-) -> Tensor:
+def attention(n: Tensor, weights: Weights, *, scale: Tensor, shortcut: Tensor | None) -> Tensor:
     """shortcut + scale · (n + leave(u · mix(far(near(u))))), u = gelu(enter(n)): (N, C, H, W) -> (N, C, H, W).
 
     scale: (C,); shortcut: (N, C, H, W), or None where nothing is added.
     """
-    if can_attend(n, enter, near, far, mix, leave, scale=scale, shortcut=shortcut):
+    enter, near, far, mix, leave = weights
+    if can_attend(n, weights, scale=scale, shortcut=shortcut):
         weight, bias = leave
         last = scale[:, None, None, None] * weight, None if bias is None else scale * bias
         return operator(n, *enter, *near, *far, *mix, *last, scale, shortcut)[0]
@@ -255,18 +235,9 @@ def attention(
     return y if shortcut is None else shortcut + y
 
 
-def can_attend(
-    n: Tensor,
-    enter: Pointwise,
-    near: Conv,
-    far: Conv,
-    mix: Pointwise,
-    leave: Pointwise,
-    *,
-    scale: Tensor,
-    shortcut: Tensor | None,
-) -> bool:
+def can_attend(n: Tensor, weights: Weights, *, scale: Tensor, shortcut: Tensor | None) -> bool:
     """Whether the C kernel computes this attention in training; not under autocast."""
+    enter, near, far, mix, leave = weights
     parameters = *enter, *near[:2], *far[:2], *mix, *leave, scale
     given = [t for t in (*parameters, shortcut) if t is not None]
     if not (ordinary(n, *given) and has_kernel(n, near, far)) or torch.is_autocast_enabled("cpu"):

@@ -9,7 +9,6 @@ of the images in hand.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -182,8 +181,7 @@ def _activate_backward(hidden: Tensor, shift: Tensor | None, conv: Conv, change:
     groups, padded = min(kernel.GROUPS, images), kernel._padded(channels, hidden)
     sums = [hidden.new_empty((groups, rows, padded)) for rows in (taps, 1, 1)]
     arguments, _kept = _arguments(hidden, shift, conv)
-    outputs, handle = (ctypes.c_void_p * 3)(*(t.data_ptr() for t in sums)), library(hidden.dtype).handle
-    threads = torch.get_num_threads()
+    outputs, handle, threads = kernel._pointers(sums), library(hidden.dtype).handle, torch.get_num_threads()
     kernel._check(handle.van_hidden_backward(*arguments, change.data_ptr(), outputs, groups, threads), hidden)
     return torch.cat([t.sum(0) for t in sums])[:, :channels]
 
@@ -211,8 +209,8 @@ def _result(x: Tensor, channels: int) -> Tensor:
 
 
 @feed_forward.register_fake
-def _(x: Tensor, expand: Tensor, _b: Any, near: Tensor, _c: Any, _d: Any, project: Tensor, _e: Any) -> Tensor:
-    return _result(x, project.shape[0])
+def _(x: Tensor, *parameters: Any) -> Tensor:
+    return _result(x, len(_weights(parameters)[-1]))
 
 
 @feed_forward_onto.register_fake
@@ -221,11 +219,14 @@ def _(shortcut: Tensor, x: Tensor, *_parameters: Any) -> Tensor:
 
 
 @feed_forward_backward.register_fake
-def _(
-    grad: Tensor, x: Tensor, expand: Tensor, _b: Any, near: Tensor, _c: Any, _d: Any, project: Tensor, _e: Any
-) -> tuple[Tensor, ...]:
-    pairs = [(kernel._flat(weight), weight.new_empty(weight.shape[0])) for weight in (expand, near, project)]
+def _(grad: Tensor, x: Tensor, *parameters: Any) -> tuple[Tensor, ...]:
+    pairs = [(kernel._flat(weight), weight.new_empty(weight.shape[0])) for weight in _weights(parameters)]
     return _result(x, x.shape[1]), *(tensor for pair in pairs for tensor in pair)
+
+
+def _weights(parameters: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """Of expand, near and project, among what the operators take after x; for FLOP counts their shapes."""
+    return parameters[0], parameters[2], parameters[5]
 
 
 def _plainly(inputs: Sequence[Any]) -> Tensor:
@@ -247,20 +248,18 @@ kernel._differentiable(feed_forward_onto, _backward_of_sum, (0, 1, 2, 3, 4, 5, 7
 
 
 @register_flop_formula(torch.ops.van.feed_forward)
-def _(x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *_e: Any, **_options: Any) -> int:
-    return _flops(x, expand, near, project)
+def _(x: Any, *parameters: Any, **_options: Any) -> int:
+    return _flops(x, *_weights(parameters))
 
 
 @register_flop_formula(torch.ops.van.feed_forward_onto)
-def _(
-    _s: Any, x: Any, expand: Any, _b: Any, near: Any, _c: Any, _d: Any, project: Any, *_e: Any, **_options: Any
-) -> int:
-    return _flops(x, expand, near, project)
+def _(_shortcut: Any, x: Any, *parameters: Any, **_options: Any) -> int:
+    return _flops(x, *_weights(parameters))
 
 
 @register_flop_formula(torch.ops.van.feed_forward_backward)
-def _(grad: Any, *inputs: Any, **_options: Any) -> int:
-    return 2 * _flops(inputs[0], inputs[1], inputs[3], inputs[6])  # what is computed again is not counted
+def _(grad: Any, x: Any, *parameters: Any, **_options: Any) -> int:
+    return 2 * _flops(x, *_weights(parameters))  # what is computed again is not counted
 
 
 def _flops(x: Sequence[int], *weights: Sequence[int]) -> int:

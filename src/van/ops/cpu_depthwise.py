@@ -106,8 +106,7 @@ def _backward(grad: Tensor, x: Tensor, convs: Sequence[Conv], *, gelu: bool = Fa
         grads += [x.new_zeros((groups, weight.shape[-1] ** 2, padded)), x.new_zeros((groups, padded))]
     if x.numel():
         shape, options, parameters, _kept = _described(x, convs, gelu)
-        outputs = (ctypes.c_void_p * len(grads))(*(t.data_ptr() for t in grads))
-        data, threads = (x.data_ptr(), grad.data_ptr()), torch.get_num_threads()
+        outputs, data, threads = _pointers(grads), (x.data_ptr(), grad.data_ptr()), torch.get_num_threads()
         handle = library(x.dtype).handle
         _check(handle.van_depthwise_backward(*data, shape, options, parameters, outputs, groups, threads), x)
     for i, (weight, _, _) in enumerate(convs):
@@ -122,15 +121,22 @@ def _described(x: Tensor, convs: Sequence[Conv], gelu: bool) -> tuple[Any, Any, 
         raise ConfigError(f"the map is {x.dtype}; expected float32, or float64 to check gradients")
     require_fitting(x, convs, mixed=False)
     batch, channels, height, width = x.shape
-    options, pointers, kept = [int(gelu), len(convs)], [], []
-    for weight, bias, dilation in convs:
+    options = [int(gelu), len(convs)]
+    for weight, _, dilation in convs:
         options += [weight.shape[-1], dilation]
-        for tensor in (weight, bias):
-            if tensor is not None:
-                kept.append(tensor.contiguous())
-            pointers.append(None if tensor is None else kept[-1].data_ptr())
+    parameters, kept = _laid_out([tensor for weight, bias, _ in convs for tensor in (weight, bias)])
     shape = (ctypes.c_long * 4)(batch, height, width, channels)
-    return shape, (ctypes.c_long * len(options))(*options), (ctypes.c_void_p * len(pointers))(*pointers), kept
+    return shape, (ctypes.c_long * len(options))(*options), parameters, kept
+
+
+def _laid_out(tensors: Sequence[Tensor | None]) -> tuple[Any, list[Tensor]]:
+    """Pointers to the tensors, contiguous, null where there is none; and what must live as long as the pointers."""
+    kept = [None if t is None else t.contiguous() for t in tensors]
+    return _pointers(kept), [t for t in kept if t is not None]
+
+
+def _pointers(tensors: Sequence[Tensor | None]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
 
 
 def _padded(channels: int, x: Tensor) -> int:

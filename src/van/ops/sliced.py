@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .c_library import library
-from .cpu_depthwise import _check
+from .cpu_depthwise import _check, _laid_out, _pointers
 from .folded_block import _terms
 from .reference import Conv
 
@@ -49,8 +49,7 @@ def backward(grad: Tensor, x: Tensor, grad_x: Tensor, parameters: Parameters) ->
     hidden, taps = len(parameters[0]), parameters[2][0][0].numel()
     wide, handle = call.wide, library(x.dtype).handle
     sums = [x.new_zeros((call.sets, rows, wide)) for rows in (x.shape[-1], grad.shape[-1], taps + 2)]
-    gradients = (ctypes.c_void_p * 4)(grad_x.data_ptr(), *(t.data_ptr() for t in sums))
-    data = panels.data_ptr(), partial.data_ptr(), gradients
+    data = panels.data_ptr(), partial.data_ptr(), _pointers([grad_x, *sums])
     maps, threads = (x.data_ptr(), grad.data_ptr()), torch.get_num_threads()
     _check(handle.van_feed_backward(*maps, *call.numbers, call.pointers, *data, _terms(x.dtype), threads), x)
     expand, project, rest = (t.sum(0)[:, :hidden] for t in sums)
@@ -74,13 +73,10 @@ class _Call:
         batch, height, width, channels = x.shape
         panel = library(x.dtype).handle.van_panel()
         sets, groups, together = division(batch, height * width, -(-len(expand) // panel))
-        given = expand, expand_bias, near, near_bias, project, project_bias
-        kept = [None if t is None else t.contiguous() for t in given]
-        pointers = (ctypes.c_void_p * 6)(*(None if t is None else t.data_ptr() for t in kept))
+        pointers, kept = _laid_out([expand, expand_bias, near, near_bias, project, project_bias])
         shape = (ctypes.c_long * 6)(batch, height, width, channels, len(expand), len(project))
         options = (ctypes.c_long * 5)(near.shape[-1], dilation, sets, groups, together)
-        alive = [t for t in kept if t is not None]
-        return cls((shape, options), pointers, sets, groups, -(-len(expand) // panel) * panel, alive)
+        return cls((shape, options), pointers, sets, groups, -(-len(expand) // panel) * panel, kept)
 
     def memory(self, x: Tensor, result: Tensor, *, backward: bool) -> tuple[Tensor, Tensor]:
         """For the panels of weights, and for what the groups give."""
