@@ -10,7 +10,7 @@ import importlib.util
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
-from .inference import add_optimize_arguments, wanted_optimize
+from .inference import add_optimize_arguments, add_trust_argument, wanted_optimize
 from .output import say
 
 
@@ -33,9 +33,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--classes", help="names of the classes: a text or JSON file in their order, or imagenet-1k")
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
     add_optimize_arguments(parser)
-    parser.add_argument(
-        "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
-    )
+    add_trust_argument(parser)
     parser.add_argument("--ignore-exif", action="store_true", help="pixels as stored, not turned")
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "add_inference_arguments",
     "add_optimize_arguments",
     "add_task_arguments",
+    "add_trust_argument",
     "command_line",
     "image_size",
     "wanted_optimize",
@@ -43,9 +44,7 @@ def add_inference_arguments(parser: Any, *, trust: bool = True) -> None:
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
     add_optimize_arguments(parser)
     if trust:
-        parser.add_argument(
-            "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
-        )
+        add_trust_argument(parser)
     parser.add_argument(
         "--ignore-exif", action="store_true", help="pixels as stored, not turned: published protocols for ImageNet"
     )
@@ -60,6 +59,13 @@ def add_optimize_arguments(parser: Any) -> None:
         "than a few images; results differ by rounding alone)",
     )
     parser.add_argument("--no-optimize", action="store_true", help="run the network as it is")
+
+
+def add_trust_argument(parser: Any) -> None:
+    """Whether exported files run that hold programs."""
+    parser.add_argument(
+        "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
+    )
 
 
 def wanted_optimize(options: Any) -> Optimize:

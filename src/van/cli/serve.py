@@ -10,7 +10,7 @@ import importlib.util
 from typing import Any
 
 from ..errors import ConfigError, MissingExtraError
-from .inference import add_optimize_arguments, wanted_optimize
+from .inference import add_optimize_arguments, add_trust_argument, wanted_optimize
 from .output import say
 
 _PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
@@ -41,9 +41,7 @@ def add_arguments(parser: Any) -> None:
     group.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     group.add_argument("--ema", action="store_true", help="the averaged weights of a file that holds both")
     add_optimize_arguments(group)
-    group.add_argument(
-        "--trust", action="store_true", help="open a .pt2 file of others, which runs its author's programs"
-    )
+    add_trust_argument(group)
     group.add_argument("--ignore-exif", action="store_true", help="pixels as stored, not turned")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...errors import ConfigError
+from ..one_device import two_images_at_a_time, whole_batch
 from .recipe import ObjectRecipe
 
 R = TypeVar("R", bound=ObjectRecipe)
@@ -13,10 +13,7 @@ R = TypeVar("R", bound=ObjectRecipe)
 
 def one_gpu(recipe: R) -> R:
     """The recipe on one device that holds the whole batch, bf16; BatchNorm sees all of it at a time."""
-    batch = recipe.global_batch
-    return recipe.with_options(
-        **{"trainer.devices": 1, "trainer.batch_size": batch, "trainer.accumulate": 1, "trainer.precision": "bf16"}
-    )
+    return whole_batch(recipe)
 
 
 def small_gpu(recipe: R) -> R:
@@ -25,18 +22,7 @@ def small_gpu(recipe: R) -> R:
     Losses are then divided by the objects of two images at a time.
     Raises ConfigError for an odd batch.
     """
-    batch = recipe.global_batch
-    if batch % 2:
-        raise ConfigError(f"a batch of {batch} images does not split into pairs; use an even one")
-    return recipe.with_options(
-        **{
-            "trainer.devices": 1,
-            "trainer.batch_size": 2,
-            "trainer.accumulate": batch // 2,
-            "trainer.precision": "bf16",
-            "model.grad_checkpointing": True,
-        }
-    )
+    return two_images_at_a_time(recipe)
 
 
 def presets() -> dict[str, Callable[[R], R]]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...errors import ConfigError
+from ..one_device import two_images_at_a_time, whole_batch
 from .spec import SegmentationRecipe
 
 
 def one_gpu(recipe: SegmentationRecipe) -> SegmentationRecipe:
     """The recipe on one device that holds the whole batch: the same BatchNorm statistics as SyncBN's on eight."""
-    batch = recipe.global_batch
-    return recipe.with_options(
-        **{"trainer.devices": 1, "trainer.batch_size": batch, "trainer.accumulate": 1, "trainer.precision": "bf16"}
-    )
+    return whole_batch(recipe)
 
 
 def small_gpu(recipe: SegmentationRecipe) -> SegmentationRecipe:
@@ -22,18 +19,7 @@ def small_gpu(recipe: SegmentationRecipe) -> SegmentationRecipe:
     BatchNorm then sees two images at a time, where SyncBN saw the whole batch.
     Raises ConfigError for an odd batch.
     """
-    batch = recipe.global_batch
-    if batch % 2:
-        raise ConfigError(f"a batch of {batch} images does not split into pairs; use an even one")
-    return recipe.with_options(
-        **{
-            "trainer.devices": 1,
-            "trainer.batch_size": 2,
-            "trainer.accumulate": batch // 2,
-            "trainer.precision": "bf16",
-            "model.grad_checkpointing": True,
-        }
-    )
+    return two_images_at_a_time(recipe)
 
 
 PRESETS: dict[str, Callable[[SegmentationRecipe], SegmentationRecipe]] = {"one_gpu": one_gpu, "small_gpu": small_gpu}

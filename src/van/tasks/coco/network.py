@@ -15,10 +15,8 @@ from ...models import load
 from ...nn.build import build
 from ...nn.object_model import ObjectModel
 from ...recipes.coco.model_spec import ObjectModelSpec, check_fields
+from ..backbone_sizes import require_same_sizes
 from ..kept_heads import new_order, tell_unnamed, why_reset
-
-# What a checkpoint's backbone and the model on it must share; strides are the model's own.
-_SIZES = ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans", "kernel_size", "dilation", "attention")
 
 
 def build_object_model(
@@ -80,22 +78,13 @@ def _on_backbone(found: Any, config: ObjectConfig, spec: ObjectModelSpec, genera
             f"{spec.checkpoint} is no {config.method}, so it has no classifiers to keep; leave model.keep_head out"
         )
     theirs: VanConfig = found.config.architecture
-    _same_sizes(config.backbone, theirs, spec)
+    require_same_sizes(config.backbone, theirs, spec)
     if spec.layer_norm_eps is None:
         config = config.with_options(layer_norm_eps=theirs.layer_norm_eps)
     model = _fresh(config, generator)
     backbone = found.backbone if hasattr(found, "backbone") else found
     model.backbone.load_state_dict(backbone.state_dict())
     return model
-
-
-def _same_sizes(wanted: VanConfig, found: VanConfig, spec: ObjectModelSpec) -> None:
-    for name in _SIZES:
-        if getattr(wanted, name) != getattr(found, name):
-            raise ConfigError(
-                f"{spec.checkpoint} has {name} {getattr(found, name)}, {spec.name} needs {getattr(wanted, name)}; "
-                "take the recipe of the checkpoint's size, or set model.* to its values"
-            )
 
 
 def _continued(
@@ -107,7 +96,7 @@ def _continued(
 ) -> ObjectModel:
     """The loaded model, rebuilt when options change what its tensors do not show."""
     if spec.name is not None:
-        _same_sizes(_config(spec).backbone, found.config.backbone, spec)
+        require_same_sizes(_config(spec).backbone, found.config.backbone, spec)
     check_fields(spec, found.config, str(spec.checkpoint))
     model = _with_options(found, spec)
     known = model.classes

@@ -7,17 +7,15 @@ from typing import Any
 
 import torch
 
-from ...configs.backbone import VanConfig
 from ...configs.segmenter import SEGMENTERS, name_of, resolve
 from ...errors import ConfigError, VanNotice
 from ...models import load
 from ...nn.segmenter import Segmenter
 from ...recipes.segmentation.spec import SegmentationModelSpec
+from ..backbone_sizes import require_same_sizes
 from ..kept_heads import new_order, tell_unnamed, why_reset
 
 DEFAULT_MODEL = "light_ham_van_b0"
-# What a classifier and the segmenter on its backbone must share; strides are the segmenter's own.
-_SIZES = ("embed_dims", "depths", "mlp_ratios", "patch_sizes", "in_chans", "kernel_size", "dilation", "attention")
 
 
 def build_segmenter(
@@ -62,21 +60,12 @@ def _on_backbone(found: Any, spec: SegmentationModelSpec, generator: torch.Gener
         )
     options, theirs = spec.options(), found.config
     config = SEGMENTERS[resolve(spec.name)].with_options(**options)
-    _same_sizes(config.backbone, theirs, spec)
+    require_same_sizes(config.backbone, theirs, spec)
     model = Segmenter(config.with_options(layer_norm_eps=options.get("layer_norm_eps", theirs.layer_norm_eps)))
     model.reset_parameters(generator)
     backbone = found.backbone if hasattr(found, "backbone") else found
     model.backbone.load_state_dict(backbone.state_dict())
     return model
-
-
-def _same_sizes(wanted: VanConfig, found: VanConfig, spec: SegmentationModelSpec) -> None:
-    for name in _SIZES:
-        if getattr(wanted, name) != getattr(found, name):
-            raise ConfigError(
-                f"{spec.checkpoint} has {name} {getattr(found, name)}, {spec.name} needs {getattr(wanted, name)}; "
-                "take the recipe of the checkpoint's size, or set model.* to its values"
-            )
 
 
 def _continued(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import combinations
 from typing import Any, TypeAlias
 
 from PIL import Image
 
+from .report import Check, some
 from .split_statistics import SplitStatistics
 
 Splits: TypeAlias = Mapping[str, SplitStatistics[Any]]
@@ -42,3 +43,20 @@ def digest_of(image: Image.Image) -> bytes:
     """The same for images of the same size and pixels, whatever their files are called and how they are packed."""
     size = f"{image.width} {image.height} ".encode()
     return blake2b(size + image.tobytes(), digest_size=16).digest()
+
+
+def copy_findings(splits: Splits) -> Iterator[Check]:
+    """Images met twice: within a split, and in several, where training has what validation is to judge."""
+    for (one, two), pairs in across(splits).items():
+        yield (
+            "warning",
+            f"{len(pairs)} image(s) of {two} are in {one} too ({_pairs(pairs)}), so scores on {two} are too good: take "
+            "them out of one of the two",
+        )
+    for split, statistics in splits.items():
+        if pairs := within(statistics):
+            yield "note", f"{split}: {len(pairs)} image(s) are there more than once: {_pairs(pairs)}"
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    return some([f"{name} = {other}" for other, name in pairs])

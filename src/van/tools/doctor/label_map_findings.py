@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ...data.masks import MaskRule
-from .duplicates import across, within
+from .duplicates import copy_findings
 from .label_map_statistics import LabelMapStatistics
 from .report import Check, Finding, Level, some, worst_first
 
@@ -34,7 +34,7 @@ def findings(
         found += [("warning", text) for text in numbering(used, rule, classes)]
     found += _absences(splits, classes)
     found += [("note", f"there is no {split} part, which van train needs") for split in missing]
-    found += _copies(splits)
+    found += copy_findings(splits)
     return worst_first(found)
 
 
@@ -139,23 +139,6 @@ def _absences(splits: Splits, classes: Sequence[str]) -> Iterator[Check]:
             f"{len(untested)} class(es) are in train but not in val, which the mean IoU leaves out: "
             f"{_names(untested, classes)}",
         )
-
-
-def _copies(splits: Splits) -> Iterator[Check]:
-    """Images met twice: within a split, and in several, where training has what validation is to judge."""
-    for (one, two), pairs in across(splits).items():
-        yield (
-            "warning",
-            f"{len(pairs)} image(s) of {two} are in {one} too ({_pairs(pairs)}), so scores on {two} are too good: take "
-            "them out of one of the two",
-        )
-    for split, statistics in splits.items():
-        if pairs := within(statistics):
-            yield "note", f"{split}: {len(pairs)} image(s) are there more than once: {_pairs(pairs)}"
-
-
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    return some([f"{name} = {other}" for other, name in pairs])
 
 
 def _first(found: LabelMapStatistics, kind: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .duplicates import across, within
+from .duplicates import copy_findings
 from .object_statistics import ObjectStatistics
 from .report import Check, Finding, Level, some, worst_first
 
@@ -50,7 +50,7 @@ def findings(
     for what in dict.fromkeys(each.what for each in splits.values()):
         alike = {split: each for split, each in splits.items() if each.what == what}
         found += _classes(alike)
-        found += _copies(alike)
+        found += copy_findings(alike)
     found += [("note", f"there is no {split} part, which van train needs") for split in missing]
     if drawn:
         found.append(("note", "there is no validation part: a share of the images is drawn for it (val_fraction)"))
@@ -109,23 +109,6 @@ def _classes(splits: Splits) -> Iterator[Check]:
         if rest := others - everywhere:
             level: Level = "note" if split.endswith("val") else "warning"
             yield level, f"{split}: {len(rest)} class(es) of the other part do not occur: {_named(rest, classes)}"
-
-
-def _copies(splits: Splits) -> Iterator[Check]:
-    """Images met twice: within a split, and in several, where training has what validation is to judge."""
-    for (one, two), pairs in across(splits).items():
-        yield (
-            "warning",
-            f"{len(pairs)} image(s) of {two} are in {one} too ({_pairs(pairs)}), so scores on {two} are too good: take "
-            "them out of one of the two",
-        )
-    for split, statistics in splits.items():
-        if pairs := within(statistics):
-            yield "note", f"{split}: {len(pairs)} image(s) are there more than once: {_pairs(pairs)}"
-
-
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    return some([f"{name} = {other}" for other, name in pairs])
 
 
 def _named(labels: set[int], classes: Sequence[str]) -> str:
