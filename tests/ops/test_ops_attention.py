@@ -4,9 +4,9 @@ import random
 
 import pytest
 import torch
-from networks import LAYOUTS, gap, images, tiny
+from kernel_cases import ROUNDING, assert_same, assert_threads_change_nothing, drawn, flops
+from networks import LAYOUTS, images, tiny
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from van import ops
 from van.nn.backbone import Block
@@ -17,7 +17,6 @@ from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
-ROUNDING = 5e-6  # of the largest value, float32 against float64
 SIZES = [(1, 1), (1, 9), (7, 1), (7, 7), (13, 18), (40, 30)]
 
 
@@ -26,10 +25,6 @@ def _every_path():
     """What the kernel computes, whichever paths were measured to win here."""
     with ops.taking(*REPLACED):
         yield
-
-
-def drawn(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def parameters(channels, *, bias=True, sides=(5, 7), dilations=(1, 3), dtype=torch.float32):
@@ -57,13 +52,7 @@ def check(n, given, shortcut=None, tolerance=ROUNDING):
     exact = [t.detach().double() if isinstance(t, torch.Tensor) else t for t in inputs]
     leaves, wanted_leaves = leaves_of(inputs), leaves_of(exact)
     got, want = attend.operator(*inputs)[0], attend._plainly(exact)
-    assert got.is_contiguous(memory_format=torch.channels_last)
-    assert gap(got, want) < tolerance
-    probe = drawn(*n.shape, seed=9, dtype=n.dtype)
-    theirs = torch.autograd.grad(want, wanted_leaves, probe.double())
-    for ours, other in zip(torch.autograd.grad(got, leaves, probe), theirs, strict=True):
-        assert ours.shape == other.shape
-        assert (ours - other).abs().max() <= tolerance * other.abs().max().clamp(min=1)
+    assert_same(got, want, leaves, wanted_leaves, tolerance)
 
 
 class TestAgainstFloat64:
@@ -128,18 +117,14 @@ class TestGradients:
         assert given[8].grad is not None
 
     def test_no_gradient_depends_on_the_number_of_threads(self):
-        before, results = torch.get_num_threads(), []
         inputs = [drawn(3, 21, 17, 12), *parameters(21), drawn(3, 21, 17, 12, seed=30)]
         leaves = leaves_of(inputs)
-        try:
-            for threads in (1, 2, 5):
-                torch.set_num_threads(threads)
-                y = attend.operator(*inputs)[0]
-                results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
-        finally:
-            torch.set_num_threads(before)
-        for other in results[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+        def compute():
+            y = attend.operator(*inputs)[0]
+            return y, *torch.autograd.grad(y.square().sum(), leaves)
+
+        assert_threads_change_nothing(compute)
 
 
 class TestCitizen:
@@ -153,14 +138,9 @@ class TestCitizen:
         inputs = [drawn(3, 4, 5, 6), *parameters(4), None]
         leaves_of(inputs)
 
-        def count(function):
-            with FlopCounterMode(display=False) as counter:
-                function()
-            return counter.get_total_flops()
-
         forward = 2 * 90 * (3 * 4 * 4 + 25 * 4 + 49 * 4)
-        assert count(lambda: attend.operator(*inputs)) == forward
-        assert count(lambda: attend.operator(*inputs)[0].sum().backward()) == 3 * forward
+        assert flops(lambda: attend.operator(*inputs)) == forward
+        assert flops(lambda: attend.operator(*inputs)[0].sum().backward()) == 3 * forward
 
 
 def block(channels=12, rate=0.0):

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 import torch
+from kernel_cases import ROUNDING, assert_same, assert_threads_change_nothing, drawn, flops
 from networks import LAYOUTS, gap, images, tiny
-from torch.utils.flop_counter import FlopCounterMode
 
 from van import ops
 from van.nn.backbone import FeedForward
@@ -17,7 +17,6 @@ from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
-ROUNDING = 5e-6  # of the largest value, float32 against float64
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (7, 7), (13, 18), (56, 30)]
 
 
@@ -29,10 +28,6 @@ def _way(request):
     """Panels of channels in the kernel, or chunks of images with PyTorch's products; whichever was measured to win."""
     with ops.taking(*(path for path in REPLACED if request.param == "sliced" or path not in SLICED)):
         yield
-
-
-def drawn(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def parameters(channels, hidden, results, *, bias=True, side=3, dtype=torch.float32):
@@ -53,18 +48,11 @@ def exact(given):
 
 def check(x, given, tolerance=ROUNDING):
     """Values and every gradient against float64 autograd of the plain path."""
-    probe = drawn(x.shape[0], given[5].shape[0], *x.shape[2:], seed=9, dtype=x.dtype)
     leaves, got = leaves_of(x, given), chunked.feed_forward(x, *given)
     wanted_x, *wanted = exact([x, *given])
     wanted_leaves = leaves_of(wanted_x, wanted)
     want = chunked._plainly([wanted_x, *wanted])
-    assert got.shape == want.shape
-    assert got.is_contiguous(memory_format=torch.channels_last)
-    assert gap(got, want) < tolerance
-    theirs = torch.autograd.grad(want, wanted_leaves, probe.double())
-    for ours, other in zip(torch.autograd.grad(got, leaves, probe), theirs, strict=True):
-        assert ours.shape == other.shape
-        assert (ours - other).abs().max() <= tolerance * other.abs().max().clamp(min=1)
+    assert_same(got, want, leaves, wanted_leaves, tolerance)
 
 
 class TestAgainstFloat64:
@@ -153,35 +141,26 @@ class TestGradients:
         assert torch.equal(first, second)
 
     def test_sums_do_not_depend_on_threads(self):
-        before, results = torch.get_num_threads(), []
         _, shift, *conv, dilation, _, _ = parameters(4, 40, 4)
-        try:
-            for threads in (1, 2, 5):
-                torch.set_num_threads(threads)
-                hidden, change = drawn(5, 17, 12, 40), drawn(5, 17, 12, 40, seed=1)
-                sums = chunked._activate_backward(hidden, shift, (*conv, dilation), change)
-                results.append((hidden, change, sums))
-        finally:
-            torch.set_num_threads(before)
-        for other in results[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+        def compute():
+            hidden, change = drawn(5, 17, 12, 40), drawn(5, 17, 12, 40, seed=1)
+            return hidden, change, chunked._activate_backward(hidden, shift, (*conv, dilation), change)
+
+        assert_threads_change_nothing(compute)
 
 
 class TestDivision:
     def test_no_gradient_depends_on_the_number_of_threads(self):
-        before, results = torch.get_num_threads(), []
         x, given = drawn(5, 9, 7, 6), parameters(9, 140, 11)
         leaves = leaves_of(x, given)
-        try:
-            for threads in (1, 2, 5):
-                torch.set_num_threads(threads)
-                with ops.taking(*REPLACED):
-                    y = chunked.feed_forward(x, *given)
-                    results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
-        finally:
-            torch.set_num_threads(before)
-        for other in results[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+        def compute():
+            y = chunked.feed_forward(x, *given)
+            return y, *torch.autograd.grad(y.square().sum(), leaves)
+
+        with ops.taking(*REPLACED):
+            assert_threads_change_nothing(compute)
 
     @pytest.mark.parametrize(("shape", "found"), [
         ((8, 56 * 56, 8), (8, 1, 1)),
@@ -238,11 +217,7 @@ class TestOnto:
         wanted_leaves, exact_shortcut = leaves_of(exact_x, wanted), shortcut.double().requires_grad_()
         got = chunked.feed_forward_onto(shortcut.requires_grad_(), x, *given)
         want = chunked._sum_plainly([exact_shortcut, exact_x, *wanted])
-        assert gap(got, want) < ROUNDING
-        probe = drawn(*got.shape, seed=9)
-        theirs = torch.autograd.grad(want, [exact_shortcut, *wanted_leaves], probe.double())
-        for ours, other in zip(torch.autograd.grad(got, [shortcut, *got_leaves], probe), theirs, strict=True):
-            assert (ours - other).abs().max() <= ROUNDING * other.abs().max()
+        assert_same(got, want, [shortcut, *got_leaves], [exact_shortcut, *wanted_leaves])
 
     def test_opcheck(self):
         given = parameters(4, 10, 6)
@@ -273,15 +248,10 @@ class TestCitizen:
         inputs = [drawn(3, 4, 5, 6), *parameters(4, 10, 6)]
         leaves_of(*inputs[:1], inputs[1:])
 
-        def count(function):
-            with FlopCounterMode(display=False) as counter:
-                function()
-            return counter.get_total_flops()
-
         forward = 2 * 90 * (4 * 10 + 9 * 10 + 10 * 6)
-        assert count(lambda: chunked._plainly(inputs)) == forward
-        assert count(lambda: chunked.feed_forward(*inputs)) == forward
-        assert count(lambda: chunked.feed_forward(*inputs).sum().backward()) == 3 * forward
+        assert flops(lambda: chunked._plainly(inputs)) == forward
+        assert flops(lambda: chunked.feed_forward(*inputs)) == forward
+        assert flops(lambda: chunked.feed_forward(*inputs).sum().backward()) == 3 * forward
 
 
 class TestInTheNetwork:

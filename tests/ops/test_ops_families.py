@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from kernel_builds import EMULATED_TILES
 from networks import gap, images, tiny
 
 from van import ops
 from van.errors import UnknownNameError
 from van.nn import fold
+from van.ops import c_library as library_module
 from van.ops import cpu_depthwise as kernel
 from van.ops import reference as plain
 from van.ops import selection
@@ -280,3 +282,35 @@ def test_neon_computes_what_this_processor_does(arm, tmp_path):
     here, there = found
     assert len(here) > 1000
     assert (here - there).abs().max() < ROUNDING
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", TYPE_FLAGS)
+@pytest.mark.parametrize("instructions", INSTRUCTION_FLAGS)
+def test_sanitizers_find_nothing(tmp_path, instructions, dtype):
+    """Address and undefined-behaviour sanitizers over odd shapes, on buffers of exactly the right size."""
+    flags, features = [*INSTRUCTION_FLAGS[instructions], *TYPE_FLAGS[dtype]], library_module._features()
+    if dtype == torch.bfloat16 and (instructions not in ("AMX", "AVX512") or "avx512_bf16" not in features):
+        pytest.skip("no products of bfloat16 here")
+    if instructions == "AMX" and not features >= library_module.AMX_FEATURES:
+        if dtype == torch.float64 or "avx512_bf16" not in features:
+            pytest.skip("no AMX here")
+        flags += ["-include", str(EMULATED_TILES)]
+    compiler = shutil.which("cc") or pytest.skip("no compiler")
+    driver, made = Path(__file__).parent.parent / "support" / "kernel_driver.c", tmp_path / "driver"
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
+    plain_flags = [flag for flag in COMMON_FLAGS if flag not in ("-shared", "-O3")]
+    command = [
+        compiler,
+        *plain_flags,
+        *sanitize,
+        *flags,
+        f"-I{SOURCES}",
+        str(driver),
+        "-o",
+        str(made),
+        "-lm",
+        "-lpthread",
+    ]
+    subprocess.run(command, check=True)
+    assert subprocess.run([made], check=True, capture_output=True, text=True).stdout == "clean\n"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from kernel_builds import BUILDS, in_use
+from kernel_cases import ROUNDING, drawn
 
 from van import ops
 from van.ops import attend, chunked
@@ -11,17 +12,11 @@ from van.ops.measured import REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
-ROUNDING = 5e-6  # of the largest value, float32 against float64
-
 
 @pytest.fixture(params=BUILDS, autouse=True)
 def _build(request, monkeypatch):
     with in_use(request.param, monkeypatch), ops.taking(*REPLACED):
         yield
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).float()
 
 
 def check(operator, plainly, inputs):
