@@ -128,7 +128,7 @@ class FoldedBlock(Packed):
 
 
 class FoldedStage(Packed):
-    """An inference-only Stage; where the C kernel serves blocks and norm, they are one operator.
+    """An inference-only Stage; where the C kernel serves patch embedding, blocks and norm, they are one operator.
 
     (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
     """
@@ -144,11 +144,11 @@ class FoldedStage(Packed):
         self.register_load_state_dict_post_hook(Packed.pack_again)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)
         packed = self.ready(x)
         if packed is not None:
-            x = ops.folded_blocks(x, packed)
+            x = ops.folded_blocks(x if packed.patch is not None else self.patch_embed(x), packed)
             return x if packed.norm is not None else self.norm(x)
+        x = self.patch_embed(x)
         for block in self.blocks:
             x = block(x)
         return self._normalised(x)
@@ -165,7 +165,7 @@ class FoldedStage(Packed):
 
     def inside(self) -> Iterable[nn.Module]:
         """See Packed."""
-        return [*self.blocks.modules(), *self.norm.modules()]
+        return [*self.patch_embed.modules(), *self.blocks.modules(), *self.norm.modules()]
 
     def pack(self, products: torch.dtype) -> ops.PackedBlocks | None:
         """The blocks' packed weights in one tensor, of which theirs become views."""
@@ -179,11 +179,14 @@ class FoldedStage(Packed):
             block.pack_again()
             if block.packs is not None:
                 block.packs[products] = replace(whole, weights=whole.weights[i : i + 1])
-        norm = self.norm
+        norm, patch_embed = self.norm, self.patch_embed
+        if computes_as_written(patch_embed, FoldedPatchEmbed):
+            patch_embed.pack_again()
+            whole = whole.after(patch_embed.packed_for(products))
         return whole.then(norm.weight, norm.bias, norm.eps) if computes_as_written(norm, LayerNorm2d) else whole
 
 
-register_methods(FoldedBlock, LayerNorm2d)
+register_methods(FoldedPatchEmbed, FoldedBlock, LayerNorm2d)
 
 
 def fold(model: nn.Module) -> nn.Module:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from itertools import chain
-from operator import attrgetter, is_, is_not
+from itertools import chain, repeat
+from operator import attrgetter, contains, is_, is_not, itemgetter
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Packed(nn.Module):
         """The weights as the kernel reads them for maps of their own type; None where the modules are called."""
         if self.snapshot is not None and not self.snapshot.holds():
             self.pack_again()
-        return self._packed_for(self._own_products())
+        return self.packed_for(self._own_products())
 
     def _own_products(self) -> torch.dtype:
         return ops.product_type(next(self.parameters()))
@@ -52,7 +52,7 @@ class Packed(nn.Module):
         called = any(map(why_called, inside))
         self.packs, self.snapshot = (None, None) if called else ({}, Snapshot(self, inside))
         if self.packs_at_once:
-            self._packed_for(self._own_products())
+            self.packed_for(self._own_products())
 
     def ready(self, x: Tensor) -> Any:
         """The packed weights where the kernel serves this map and calling modules would give the same, else None."""
@@ -68,10 +68,11 @@ class Packed(nn.Module):
             self.pack_again()
         elif wants_gradients(snapshot.tensors()):
             return None
-        packed = self._packed_for(products)
+        packed = self.packed_for(products)
         return packed if packed is None or ops.accepts(packed, x) else None
 
-    def _packed_for(self, products: torch.dtype) -> Any:
+    def packed_for(self, products: torch.dtype) -> Any:
+        """The weights packed last, for products of a type; None where the modules are called."""
         packs = self.packs  # once, as above
         if packs is None:
             return None
@@ -115,7 +116,7 @@ class Snapshot:
 
     def holds(self) -> bool:
         """Whether nothing has changed since."""
-        if any(self._hooks) or not all(map(REPLACEABLE.isdisjoint, self._attributes)):
+        if any(self._hooks) or any(any(map(contains, self._attributes, repeat(name))) for name in REPLACEABLE):
             return False
         if tuple(map(type, self._modules)) != self._kinds or any(methods(k) != m for k, m in self._methods.items()):
             return False

@@ -1,4 +1,4 @@
-"""The folded blocks of a stage, and a folded patch embedding, as one operator of the C kernel each; inference only.
+"""A folded stage, and a folded patch embedding, as one operator of the C kernel each; inference only.
 
 Maps and weights are float32, bfloat16 or float16. What is multiplied in the matrix products is float32, or bfloat16
 where the processor has instructions for it (`product_type`); everything else is computed in float32.
@@ -34,10 +34,26 @@ NARROW = 8
 
 
 @dataclass(frozen=True)
+class PackedPatch:
+    """A strided convolution of `channels` as the operators below read it.
+
+    dtype: of the module's weights, and so of maps. products: the type that the matrices are packed for.
+    """
+
+    panels: Tensor
+    bias: Tensor
+    options: list[int]
+    channels: int
+    dtype: torch.dtype
+    products: torch.dtype
+
+
+@dataclass(frozen=True)
 class PackedBlocks:
     """Folded blocks of one shape as the operator below reads them: weights (blocks, size), numbers of a block.
 
-    dtype: of the modules' weights, and so of maps. products: the type that the matrices are packed for.
+    dtype, products: as of PackedPatch.
+    patch: the patch embedding before the first block, None without one.
     norm: weight and bias, (2, C), of a LayerNorm after the last block, None without one; epsilon is its own.
     """
 
@@ -46,8 +62,14 @@ class PackedBlocks:
     channels: int
     dtype: torch.dtype
     products: torch.dtype
+    patch: PackedPatch | None = None
     norm: Tensor | None = None
     epsilon: float = 0.0
+
+    def after(self, patch: PackedPatch | None) -> PackedBlocks:
+        """These blocks with a patch embedding before the first, if there is one that gives maps like theirs."""
+        ours = patch is not None and patch.options[0] == self.channels and patch.dtype == self.dtype
+        return replace(self, patch=patch) if ours else self
 
     def then(self, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> PackedBlocks:
         """These blocks with a LayerNorm over their channels after the last, where the kernel has one like it."""
@@ -101,18 +123,6 @@ def pack_block(
     return PackedBlocks(torch.cat(parts)[None], [len(products[3][0]), *numbers], shortcut.shape[0], shortcut.dtype, of)
 
 
-@dataclass(frozen=True)
-class PackedPatch:
-    """A strided convolution of `channels` as the operator below reads it; dtype, products: as of PackedBlocks."""
-
-    panels: Tensor
-    bias: Tensor
-    options: list[int]
-    channels: int
-    dtype: torch.dtype
-    products: torch.dtype
-
-
 def pack_patch(
     weight: Tensor, bias: Tensor | None, *, stride: int, padding: int, of: torch.dtype = torch.float32
 ) -> PackedPatch | None:
@@ -159,28 +169,52 @@ def _bias_of(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @torch.library.custom_op("van::folded_blocks", mutates_args=(), device_types="cpu")
 def operator(
-    x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype, norm: Tensor | None, epsilon: float
+    x: Tensor,
+    patch: Sequence[Tensor],
+    options: Sequence[int],
+    weights: Tensor,
+    numbers: Sequence[int],
+    products: torch.dtype,
+    norm: Tensor | None,
+    epsilon: float,
 ) -> Tensor:
-    """Folded blocks, one after another, then a LayerNorm or none: (N, C, H, W) -> (N, C, H, W) of the same type.
+    """A strided convolution or none, folded blocks, one after another, then a LayerNorm or none: (N, C_in, H, W) ->
+    (N, C, H', W') of the same type.
 
+    patch: panels and bias, or nothing; options: as of `patch_operator`.
     weights: (blocks, size), each panels and bias of in, mix, out, expand, project; weight and bias of near, far,
     depthwise; shortcut; all of whole vectors. numbers: expanded channels; kernel side and dilation of near, far,
     depthwise. products: the type that weights are packed for. norm: weight and bias, (2, C).
     """
     dtype, x = x.dtype, x.to(torch.float32, memory_format=torch.channels_last)
+    if patch:
+        x = _convolved(x, *patch, options, products)
     y = _like(x)
     if y.numel():
         batch, channels, height, width = x.shape
         handle, (hidden, *sides) = library(products).handle, numbers
         scratch = x.new_empty((2 + handle.van_block_groups(height * width, hidden), x.numel()))
         shape = (ctypes.c_long * 5)(batch, height, width, channels, hidden)
-        options, data = (ctypes.c_long * 6)(*sides), (weights.data_ptr(), weights.shape[0], weights.shape[1])
+        sizes, data = (ctypes.c_long * 6)(*sides), (weights.data_ptr(), weights.shape[0], weights.shape[1])
         maps, threads = (scratch.data_ptr(), y.data_ptr()), torch.get_num_threads()
-        _check(handle.van_blocks(x.data_ptr(), shape, options, *data, *maps, _terms(products), threads), x)
+        _check(handle.van_blocks(x.data_ptr(), shape, sizes, *data, *maps, _terms(products), threads), x)
         if norm is not None:
             pixels = batch * height * width
             _check(handle.van_norm(y.data_ptr(), pixels, channels, norm.data_ptr(), epsilon, threads), x)
     return y.to(dtype)
+
+
+def _convolved(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int], products: torch.dtype) -> Tensor:
+    """The strided convolution of `patch_operator` of a float32 map in channels_last memory."""
+    y = _patches(x, options)
+    if y.numel():
+        batch, channels, height, width = x.shape
+        shape = (ctypes.c_long * 4)(batch, height, width, channels)
+        numbers = (ctypes.c_long * 6)(*options, *y.shape[2:])
+        handle, threads = library(products).handle, torch.get_num_threads()
+        data = panels.data_ptr(), bias.data_ptr(), y.data_ptr()
+        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, _terms(products), threads), x)
+    return y
 
 
 def _terms(products: torch.dtype = torch.float32) -> int:
@@ -194,10 +228,8 @@ def _terms(products: torch.dtype = torch.float32) -> int:
 
 
 @operator.register_fake
-def _(
-    x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype, norm: Tensor | None, epsilon: float
-) -> Tensor:
-    return _like(x)
+def _(x: Tensor, patch: Sequence[Tensor], options: Sequence[int], *_more: Any) -> Tensor:
+    return _patches(x, options) if patch else _like(x)
 
 
 @torch.library.custom_op("van::channel_norm", mutates_args=(), device_types="cpu")
@@ -216,10 +248,22 @@ def _(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
 
 
 @register_flop_formula(torch.ops.van.folded_blocks)
-def _(x: Sequence[int], weights: Sequence[int], numbers: Sequence[int], *_more: Any, **_named: Any) -> int:
-    channels, pixels, (hidden, near, _, far, _, depthwise, _) = x[1], x[0] * x[2] * x[3], numbers
+def _(
+    x: Sequence[int],
+    patch: Sequence[Any],
+    options: Sequence[int],
+    weights: Sequence[int],
+    numbers: Sequence[int],
+    *_more: Any,
+    out_shape: Sequence[int] = (),
+    **_named: Any,
+) -> int:
+    (batch, channels, height, width), (hidden, near, _, far, _, depthwise, _) = out_shape, numbers
     taps = channels * (near**2 + far**2) + hidden * depthwise**2
-    return 2 * weights[0] * pixels * (3 * channels * channels + 2 * channels * hidden + taps)
+    of_a_pixel = weights[0] * (3 * channels * channels + 2 * channels * hidden + taps)
+    if patch:
+        of_a_pixel += channels * x[1] * options[1] ** 2
+    return 2 * batch * height * width * of_a_pixel
 
 
 @torch.library.custom_op("van::folded_patch", mutates_args=(), device_types="cpu")
@@ -228,16 +272,8 @@ def patch_operator(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[in
 
     options: K, kernel side, stride, padding. products: the type that panels are packed for.
     """
-    dtype, x = x.dtype, x.to(torch.float32, memory_format=torch.channels_last)
-    y = _patches(x, options)
-    if y.numel():
-        batch, channels, height, width = x.shape
-        shape = (ctypes.c_long * 4)(batch, height, width, channels)
-        numbers = (ctypes.c_long * 6)(*options, *y.shape[2:])
-        handle, threads = library(products).handle, torch.get_num_threads()
-        data = panels.data_ptr(), bias.data_ptr(), y.data_ptr()
-        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, _terms(products), threads), x)
-    return y.to(dtype)
+    x, dtype = x.to(torch.float32, memory_format=torch.channels_last), x.dtype
+    return _convolved(x, panels, bias, options, products).to(dtype)
 
 
 @patch_operator.register_fake
@@ -274,10 +310,12 @@ def folded_patch(x: Tensor, packed: PackedPatch) -> Tensor:
 
 
 def folded_blocks(x: Tensor, packed: PackedBlocks) -> Tensor:
-    """The blocks whose weights were packed; (N, C, H, W) on the CPU, no gradients."""
-    _require_channels(x, packed.channels)
-    x = x.to(packed.dtype)
-    return operator(x, packed.weights, packed.numbers, packed.products, packed.norm, packed.epsilon)
+    """The blocks whose weights were packed, with what is packed before and after; (N, C, H, W) on the CPU, no gradients."""
+    first = packed.patch
+    _require_channels(x, packed.channels if first is None else first.channels)
+    patch, options = ([], []) if first is None else ([first.panels, first.bias], first.options)
+    blocks = packed.weights, packed.numbers, packed.products
+    return operator(x.to(packed.dtype), patch, options, *blocks, packed.norm, packed.epsilon)
 
 
 def channel_norm(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
