@@ -181,12 +181,48 @@ class FoldedStage(Packed):
                 block.packs[products] = replace(whole, weights=whole.weights[i : i + 1])
         norm, patch_embed = self.norm, self.patch_embed
         if computes_as_written(patch_embed, FoldedPatchEmbed):
-            patch_embed.pack_again()
-            whole = whole.after(patch_embed.packed_for(products))
+            whole = whole.after(patch_embed.packed_now(products))
         return whole.then(norm.weight, norm.bias, norm.eps) if computes_as_written(norm, LayerNorm2d) else whole
 
 
-register_methods(FoldedPatchEmbed, FoldedBlock, LayerNorm2d)
+class FoldedBackbone(Packed, Backbone):
+    """An inference-only Backbone; where the C kernel serves all its stages, they are one operator.
+
+    The patch embedding of images comes before it, which the kernel leaves to the library.
+    """
+
+    @staticmethod
+    def of(backbone: Backbone) -> None:
+        """Make a backbone one, in its place; a subclass keeps its own methods, and has folded stages."""
+        backbone.stages = nn.ModuleList(FoldedStage(cast(Stage, stage)) for stage in backbone.stages)
+        if type(backbone) is Backbone:
+            backbone.__class__ = FoldedBackbone
+            cast(FoldedBackbone, backbone).pack_again()
+            backbone.register_load_state_dict_post_hook(Packed.pack_again)
+
+    def stage_maps(self, x: Tensor, stages: int) -> list[Tensor]:
+        """See Backbone."""
+        packed = self.ready(x)
+        if packed is None:
+            return super().stage_maps(x, stages)
+        x = x if packed.stages[0].patch is not None else self.stages[0].get_submodule("patch_embed")(x)
+        return ops.folded_stages(x, packed.stages[:stages])
+
+    def inside(self) -> Iterable[nn.Module]:
+        """See Packed."""
+        return self.stages.modules()
+
+    def pack(self, products: torch.dtype) -> ops.PackedStages | None:
+        """See Packed."""
+        stages = [cast(FoldedStage, stage) for stage in self.stages if computes_as_written(stage, FoldedStage)]
+        packed = [stage.packed_now(products) for stage in stages]
+        if len(stages) < len(self.stages) or None in packed:
+            return None
+        whole = all(each.patch is not None for each in packed[1:]) and all(each.norm is not None for each in packed)
+        return ops.PackedStages(tuple(packed)) if whole else None
+
+
+register_methods(FoldedPatchEmbed, FoldedBlock, FoldedStage, LayerNorm2d)
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -206,7 +242,7 @@ def fold(model: nn.Module) -> nn.Module:
         evaluate_parametrizations(folded)
         for module in list(folded.modules()):
             if isinstance(module, Backbone):
-                module.stages = nn.ModuleList(FoldedStage(cast(Stage, stage)) for stage in module.stages)
+                FoldedBackbone.of(module)
             elif isinstance(module, ConvNormReLU) and isinstance(module.norm, nn.modules.batchnorm._BatchNorm):
                 _fold_norm(module)
     return folded

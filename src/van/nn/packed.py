@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain, repeat
-from operator import attrgetter, contains, is_, is_not, itemgetter
+from operator import attrgetter, contains, is_, is_not
 from typing import Any
 
 import torch
@@ -39,9 +39,13 @@ class Packed(nn.Module):
     @property
     def packed(self) -> Any:
         """The weights as the kernel reads them for maps of their own type; None where the modules are called."""
-        if self.snapshot is not None and not self.snapshot.holds():
+        return self.packed_now(self._own_products())
+
+    def packed_now(self, products: torch.dtype) -> Any:
+        """The weights that the modules have now, for products of a type; None where the modules are called."""
+        if self.snapshot is None or not self.snapshot.holds():
             self.pack_again()
-        return self.packed_for(self._own_products())
+        return self._packed_for(products)
 
     def _own_products(self) -> torch.dtype:
         return ops.product_type(next(self.parameters()))
@@ -52,7 +56,7 @@ class Packed(nn.Module):
         called = any(map(why_called, inside))
         self.packs, self.snapshot = (None, None) if called else ({}, Snapshot(self, inside))
         if self.packs_at_once:
-            self.packed_for(self._own_products())
+            self._packed_for(self._own_products())
 
     def ready(self, x: Tensor) -> Any:
         """The packed weights where the kernel serves this map and calling modules would give the same, else None."""
@@ -68,11 +72,10 @@ class Packed(nn.Module):
             self.pack_again()
         elif wants_gradients(snapshot.tensors()):
             return None
-        packed = self.packed_for(products)
+        packed = self._packed_for(products)
         return packed if packed is None or ops.accepts(packed, x) else None
 
-    def packed_for(self, products: torch.dtype) -> Any:
-        """The weights packed last, for products of a type; None where the modules are called."""
+    def _packed_for(self, products: torch.dtype) -> Any:
         packs = self.packs  # once, as above
         if packs is None:
             return None

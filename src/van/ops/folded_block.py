@@ -1,4 +1,4 @@
-"""A folded stage, and a folded patch embedding, as one operator of the C kernel each; inference only.
+"""Folded stages, and a folded patch embedding, as one operator of the C kernel each; inference only.
 
 Maps and weights are float32, bfloat16 or float16. What is multiplied in the matrix products is float32, or bfloat16
 where the processor has instructions for it (`product_type`); everything else is computed in float32.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,8 @@ from .reference import Conv
 from .tensors import ordinary
 
 HALVES = (torch.bfloat16, torch.float16)
+# Numbers that describe a patch embedding, and a stage.
+OPTIONS, NUMBERS = 4, 4 + 7
 # Fewer channels than this make the rows of a patch too short to gather.
 NARROW = 8
 
@@ -76,6 +78,18 @@ class PackedBlocks:
         ours = weight is not None and weight.dtype == self.dtype and len(weight) == self.channels
         packed = pack_norm(weight, bias) if ours else None
         return self if packed is None else replace(self, norm=packed, epsilon=epsilon)
+
+
+@dataclass(frozen=True)
+class PackedStages:
+    """Stages for the same products, one after another."""
+
+    stages: tuple[PackedBlocks, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As of PackedPatch."""
+        return self.stages[0].dtype
 
 
 def pack_norm(weight: Tensor | None, bias: Tensor | None) -> Tensor | None:
@@ -167,28 +181,40 @@ def _bias_of(weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.zeros(len(weight)) if bias is None else bias.detach().float().contiguous()
 
 
-@torch.library.custom_op("van::folded_blocks", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("van::folded_stages", mutates_args=(), device_types="cpu")
 def operator(
-    x: Tensor,
-    patch: Sequence[Tensor],
-    options: Sequence[int],
-    weights: Tensor,
-    numbers: Sequence[int],
-    products: torch.dtype,
-    norm: Tensor | None,
-    epsilon: float,
-) -> Tensor:
-    """A strided convolution or none, folded blocks, one after another, then a LayerNorm or none: (N, C_in, H, W) ->
-    (N, C, H', W') of the same type.
+    x: Tensor, tensors: Sequence[Tensor], numbers: Sequence[int], epsilons: Sequence[float], products: torch.dtype
+) -> list[Tensor]:
+    """Folded stages, one after another; the maps of all, (N, C, H, W), of the type of x, (N, C_in, H_in, W_in).
 
-    patch: panels and bias, or nothing; options: as of `patch_operator`.
-    weights: (blocks, size), each panels and bias of in, mix, out, expand, project; weight and bias of near, far,
-    depthwise; shortcut; all of whole vectors. numbers: expanded channels; kernel side and dilation of near, far,
-    depthwise. products: the type that weights are packed for. norm: weight and bias, (2, C).
+    products: the type that weights are packed for. Of each stage:
+    tensors: panels and bias of its patch embedding, weights of its blocks, weight and bias of its norm, (2, C); without
+    patch embedding or norm, tensors without elements. Weights: (blocks, size), each panels and bias of in, mix, out,
+    expand, project; weight and bias of near, far, depthwise; shortcut; all of whole vectors.
+    numbers: as of `patch_operator`; expanded channels; kernel side and dilation of near, far, depthwise.
+    epsilons: of the norm.
     """
     dtype, x = x.dtype, x.to(torch.float32, memory_format=torch.channels_last)
-    if patch:
-        x = _convolved(x, *patch, options, products)
+    maps = []
+    for (panels, bias, weights, norm), stage, epsilon in _stages(tensors, numbers, epsilons):
+        if panels.numel():
+            x = _convolved(x, panels, bias, stage[:OPTIONS], products)
+        x = _through_blocks(x, weights, stage[OPTIONS:], products)
+        if norm.numel():
+            _normalise(x, norm, epsilon)
+        maps.append(x.to(dtype))
+    return maps
+
+
+def _stages(
+    tensors: Sequence[Any], numbers: Sequence[int], epsilons: Sequence[float]
+) -> Iterator[tuple[Sequence[Any], Sequence[int], float]]:
+    """What the operator takes, stage by stage."""
+    for i, epsilon in enumerate(epsilons):
+        yield tensors[4 * i : 4 * i + 4], numbers[NUMBERS * i : NUMBERS * (i + 1)], epsilon
+
+
+def _through_blocks(x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype) -> Tensor:
     y = _like(x)
     if y.numel():
         batch, channels, height, width = x.shape
@@ -198,10 +224,14 @@ def operator(
         sizes, data = (ctypes.c_long * 6)(*sides), (weights.data_ptr(), weights.shape[0], weights.shape[1])
         maps, threads = (scratch.data_ptr(), y.data_ptr()), torch.get_num_threads()
         _check(handle.van_blocks(x.data_ptr(), shape, sizes, *data, *maps, _terms(products), threads), x)
-        if norm is not None:
-            pixels = batch * height * width
-            _check(handle.van_norm(y.data_ptr(), pixels, channels, norm.data_ptr(), epsilon, threads), x)
-    return y.to(dtype)
+    return y
+
+
+def _normalise(x: Tensor, norm: Tensor, epsilon: float) -> None:
+    """LayerNorm over the channels of a float32 map in channels_last memory, in place."""
+    if x.numel():
+        pixels, threads = x.numel() // x.shape[1], torch.get_num_threads()
+        _check(library().handle.van_norm(x.data_ptr(), pixels, x.shape[1], norm.data_ptr(), epsilon, threads), x)
 
 
 def _convolved(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int], products: torch.dtype) -> Tensor:
@@ -228,17 +258,21 @@ def _terms(products: torch.dtype = torch.float32) -> int:
 
 
 @operator.register_fake
-def _(x: Tensor, patch: Sequence[Tensor], options: Sequence[int], *_more: Any) -> Tensor:
-    return _patches(x, options) if patch else _like(x)
+def _(
+    x: Tensor, tensors: Sequence[Tensor], numbers: Sequence[int], epsilons: Sequence[float], products: torch.dtype
+) -> list[Tensor]:
+    maps = []
+    for (panels, *_), stage, _ in _stages(tensors, numbers, epsilons):
+        x = _patches(x, stage[:OPTIONS]) if panels.numel() else _like(x)
+        maps.append(x)
+    return maps
 
 
 @torch.library.custom_op("van::channel_norm", mutates_args=(), device_types="cpu")
 def norm_operator(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
     """LayerNorm over the channels: (N, C, H, W) -> (N, C, H, W) of the same type; norm: weight and bias, (2, C)."""
     y = torch.empty_like(x, dtype=torch.float32, memory_format=torch.channels_last).copy_(x)
-    if y.numel():
-        pixels, threads = y.numel() // x.shape[1], torch.get_num_threads()
-        _check(library().handle.van_norm(y.data_ptr(), pixels, x.shape[1], norm.data_ptr(), epsilon, threads), x)
+    _normalise(y, norm, epsilon)
     return y.to(x.dtype)
 
 
@@ -247,23 +281,27 @@ def _(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
     return _like(x)
 
 
-@register_flop_formula(torch.ops.van.folded_blocks)
+@register_flop_formula(torch.ops.van.folded_stages)
 def _(
     x: Sequence[int],
-    patch: Sequence[Any],
-    options: Sequence[int],
-    weights: Sequence[int],
+    tensors: Sequence[Sequence[int]],
     numbers: Sequence[int],
+    epsilons: Sequence[float],
     *_more: Any,
-    out_shape: Sequence[int] = (),
+    out_shape: Sequence[Sequence[int]] = (),
     **_named: Any,
 ) -> int:
-    (batch, channels, height, width), (hidden, near, _, far, _, depthwise, _) = out_shape, numbers
-    taps = channels * (near**2 + far**2) + hidden * depthwise**2
-    of_a_pixel = weights[0] * (3 * channels * channels + 2 * channels * hidden + taps)
-    if patch:
-        of_a_pixel += channels * x[1] * options[1] ** 2
-    return 2 * batch * height * width * of_a_pixel
+    total, inputs = 0, x[1]
+    stages = _stages(tensors, numbers, epsilons)
+    for ((panels, _, weights, _), stage, _), (batch, channels, height, width) in zip(stages, out_shape, strict=True):
+        (_, side, *_), (hidden, near, _, far, _, depthwise, _) = stage[:OPTIONS], stage[OPTIONS:]
+        taps = channels * (near**2 + far**2) + hidden * depthwise**2
+        of_a_pixel = weights[0] * (3 * channels * channels + 2 * channels * hidden + taps)
+        if math.prod(panels):
+            of_a_pixel += channels * inputs * side**2
+        total += 2 * batch * height * width * of_a_pixel
+        inputs = channels
+    return total
 
 
 @torch.library.custom_op("van::folded_patch", mutates_args=(), device_types="cpu")
@@ -310,12 +348,29 @@ def folded_patch(x: Tensor, packed: PackedPatch) -> Tensor:
 
 
 def folded_blocks(x: Tensor, packed: PackedBlocks) -> Tensor:
-    """The blocks whose weights were packed, with what is packed before and after; (N, C, H, W) on the CPU, no gradients."""
-    first = packed.patch
-    _require_channels(x, packed.channels if first is None else first.channels)
-    patch, options = ([], []) if first is None else ([first.panels, first.bias], first.options)
-    blocks = packed.weights, packed.numbers, packed.products
-    return operator(x.to(packed.dtype), patch, options, *blocks, packed.norm, packed.epsilon)
+    """The blocks whose weights were packed, and what is before and after; (N, C, H, W) on the CPU, no gradients."""
+    return folded_stages(x, [packed])[0]
+
+
+def folded_stages(x: Tensor, packed: Sequence[PackedBlocks]) -> list[Tensor]:
+    """Stages whose weights were packed for the same products, one after another; (N, C, H, W) on the CPU, no gradients.
+
+    Returns the maps of all.
+    """
+    first = packed[0]
+    _require_channels(x, first.channels if first.patch is None else first.patch.channels)
+    return operator(x.to(first.dtype), *arguments_of(packed))
+
+
+def arguments_of(packed: Sequence[PackedBlocks]) -> tuple[list[Tensor], list[int], list[float], torch.dtype]:
+    """What the operator takes after the map."""
+    nothing = packed[0].weights.new_empty(0)
+    tensors, numbers = [], []
+    for stage in packed:
+        patch, norm = stage.patch, nothing if stage.norm is None else stage.norm
+        tensors += [*((nothing, nothing) if patch is None else (patch.panels, patch.bias)), stage.weights, norm]
+        numbers += [*([0] * OPTIONS if patch is None else patch.options), *stage.numbers]
+    return tensors, numbers, [stage.epsilon for stage in packed], packed[0].products
 
 
 def channel_norm(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
@@ -324,7 +379,7 @@ def channel_norm(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
     return norm_operator(x, norm, epsilon)
 
 
-def accepts(packed: PackedBlocks | PackedPatch, x: Tensor) -> bool:
+def accepts(packed: PackedStages | PackedBlocks | PackedPatch, x: Tensor) -> bool:
     """Whether the modules whose weights were packed take maps of this type: their own, or any under autocast."""
     return x.dtype == packed.dtype or torch.is_autocast_enabled("cpu")
 
