@@ -1,6 +1,7 @@
 """Folding: the same function with fewer operations, to the last bits of float64."""
 
 import copy
+import pickle
 
 import published
 import pytest
@@ -13,7 +14,7 @@ import van
 from van.configs.backbone import ATTENTION_OPTIONS
 from van.errors import ConfigError
 from van.nn import Backbone, fold, is_folded
-from van.nn.fold import FoldedBlock
+from van.nn.fold import FoldedBlock, FoldedStage
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,100 @@ def test_norms_without_running_statistics():
     norm.running_mean = norm.running_var = None
     with pytest.raises(ConfigError, match=r"cannot fold BatchNorm2d.*; expected a BatchNorm with running statistics"):
         fold(model)
+
+
+def one_by_one(backbone, x):
+    """The maps of a backbone's stages, each called as a module."""
+    maps = []
+    for stage in backbone.stages:
+        x = stage(x)
+        maps.append(x)
+    return maps
+
+
+def exact(folded, x):
+    """The same network in float64, of which the kernel computes nothing."""
+    return copy.deepcopy(folded).double()(x.double())
+
+
+PARTS = [
+    "stages.0.patch_embed.conv",
+    "stages.1.patch_embed",
+    "stages.1",
+    "stages.2.blocks.1.depthwise",
+    "stages.3.norm",
+]
+
+
+@torch.no_grad()
+class TestStagesTogether:
+    """Where the kernel serves them, all stages are one operator."""
+
+    @pytest.mark.parametrize("indices", [(0, 1, 2, 3), (1, 3), (0,)])
+    def test_the_maps_are_those_of_the_stages_one_by_one(self, indices):
+        backbone, x = fold(tiny(out_indices=indices)).backbone, images()
+        maps = one_by_one(backbone, x)
+        assert all(map(torch.equal, backbone(x), [maps[i] for i in indices]))
+        assert torch.equal(backbone.last(x), maps[-1])
+
+    @pytest.mark.parametrize("name", PARTS)
+    def test_a_hook_is_heard(self, name):
+        model, x, heard = fold(tiny()), images(), []
+        want = model(x)
+        handle = model.backbone.get_submodule(name).register_forward_hook(lambda *call: heard.append(call[2].shape))
+        assert torch.equal(model(x), want)
+        assert len(heard) == 1
+        handle.remove()
+        model(x)
+        assert len(heard) == 1
+
+    @pytest.mark.parametrize("name", PARTS)
+    def test_weights_that_are_written_count(self, name):
+        model, x = fold(tiny()), images()
+        before = model(x)
+        next(model.backbone.get_submodule(name).parameters()).mul_(1.5)
+        assert gap(model(x), exact(model, x)) < 1e-5
+        assert gap(model(x), before) > 1e-3
+
+    def test_weights_that_are_loaded_count(self):
+        model, other, x = fold(tiny()), fold(tiny(seed=1)), images()
+        model(x)
+        model.load_state_dict(other.state_dict())
+        assert torch.equal(model(x), other(x))
+
+    def test_a_stage_that_is_replaced_counts(self):
+        model, x = fold(tiny()), images()
+        want = model(x)
+        model.backbone.stages[2] = nn.Sequential(model.backbone.stages[2], nn.Tanh())
+        assert gap(model(x), exact(model, x)) < 1e-5
+        assert gap(model(x), want) > 1e-3
+
+    def test_a_patched_class_counts(self, monkeypatch):
+        model, x = fold(tiny()), images()
+        want, forward = model(x), FoldedStage.forward
+        monkeypatch.setattr(FoldedStage, "forward", lambda self, x: 2 * forward(self, x))
+        assert gap(model(x), want) > 1e-3
+
+    def test_a_backbone_of_another_class_keeps_its_methods(self):
+        model, x = tiny().eval(), images()
+        want = fold(model).backbone.last(x)
+        model.backbone.__class__ = Doubled
+        assert torch.equal(fold(model).backbone.last(x), 2 * want)
+
+    def test_copies_and_pickles(self):
+        model, x = fold(tiny()), images()
+        assert torch.equal(copy.deepcopy(model)(x), model(x))
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
+
+    def test_half_precision(self):
+        model, x = fold(tiny().bfloat16()), images()
+        logits = model(x.bfloat16())
+        assert logits.dtype == torch.bfloat16
+        assert gap(logits.float(), exact(model, x.bfloat16())) < 0.05
+
+
+class Doubled(Backbone):
+    """A backbone that is not what is written."""
+
+    def pyramid(self, x, last=False):
+        return super().pyramid(x, last) * 2

@@ -324,7 +324,7 @@ class TestMemory:
             kernel._backward(self.X[..., :5], self.X, [(self.WEIGHT, self.BIAS, 1)])
         model = OPTIMISED().backbone.stages[1]
         with torch.no_grad(), pytest.raises(ConfigError, match=r"these weights take \(N, 16, H, W\)"):
-            block.folded_blocks(self.X, model.packed)
+            block.folded_blocks(self.X, model.blocks[0].packed)
         with torch.no_grad(), pytest.raises(ConfigError, match=r"these weights take \(N, 8, H, W\)"):
             model(images(1, 9, 6, 6))
 

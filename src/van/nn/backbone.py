@@ -185,17 +185,18 @@ class Backbone(nn.Module):
     def pyramid(self, x: Tensor, last: bool = False) -> tuple[Tensor, ...] | Tensor:
         """`forward` of images whose shape is known to be right."""
         if last is True:  # "is", because torch.fx has a stand-in here, which is neither
-            for stage in self.stages:
-                x = stage(x)
-            return x
+            return self.stage_maps(x, len(self.stages))[-1]
+        wanted = self.config.out_indices
+        maps = self.stage_maps(x, max(wanted) + 1)
+        return tuple(maps[i] for i in range(len(maps)) if i in wanted)
+
+    def stage_maps(self, x: Tensor, stages: int) -> list[Tensor]:
+        """The maps of the first stages, (N, in_chans, H, W) -> (N, C_i, H_i, W_i) each."""
         maps = []
-        for i, stage in enumerate(self.stages):
+        for _, stage in zip(range(stages), self.stages, strict=False):
             x = stage(x)
-            if i in self.config.out_indices:
-                maps.append(x)
-            if i == max(self.config.out_indices):
-                break
-        return tuple(maps)
+            maps.append(x)
+        return maps
 
     def last(self, images: Tensor) -> Tensor:
         """The last stage's map alone: (N, in_chans, H, W) -> (N, C, H / 32, W / 32) rounded up."""

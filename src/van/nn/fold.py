@@ -128,7 +128,7 @@ class FoldedBlock(Packed):
 
 
 class FoldedStage(Packed):
-    """An inference-only Stage; where the C kernel serves blocks and norm, they are one operator.
+    """An inference-only Stage; where the C kernel serves patch embedding, blocks and norm, they are one operator.
 
     (N, C_in, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
     """
@@ -144,11 +144,11 @@ class FoldedStage(Packed):
         self.register_load_state_dict_post_hook(Packed.pack_again)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)
         packed = self.ready(x)
         if packed is not None:
-            x = ops.folded_blocks(x, packed)
+            x = ops.folded_blocks(x if packed.patch is not None else self.patch_embed(x), packed)
             return x if packed.norm is not None else self.norm(x)
+        x = self.patch_embed(x)
         for block in self.blocks:
             x = block(x)
         return self._normalised(x)
@@ -165,7 +165,7 @@ class FoldedStage(Packed):
 
     def inside(self) -> Iterable[nn.Module]:
         """See Packed."""
-        return [*self.blocks.modules(), *self.norm.modules()]
+        return [*self.patch_embed.modules(), *self.blocks.modules(), *self.norm.modules()]
 
     def pack(self, products: torch.dtype) -> ops.PackedBlocks | None:
         """The blocks' packed weights in one tensor, of which theirs become views."""
@@ -179,11 +179,50 @@ class FoldedStage(Packed):
             block.pack_again()
             if block.packs is not None:
                 block.packs[products] = replace(whole, weights=whole.weights[i : i + 1])
-        norm = self.norm
+        norm, patch_embed = self.norm, self.patch_embed
+        if computes_as_written(patch_embed, FoldedPatchEmbed):
+            whole = whole.after(patch_embed.packed_now(products))
         return whole.then(norm.weight, norm.bias, norm.eps) if computes_as_written(norm, LayerNorm2d) else whole
 
 
-register_methods(FoldedBlock, LayerNorm2d)
+class FoldedBackbone(Packed, Backbone):
+    """An inference-only Backbone; where the C kernel serves all its stages, they are one operator.
+
+    The patch embedding of images comes before it, which the kernel leaves to the library.
+    """
+
+    @staticmethod
+    def of(backbone: Backbone) -> None:
+        """Make a backbone one, in its place; a subclass keeps its own methods, and has folded stages."""
+        backbone.stages = nn.ModuleList(FoldedStage(cast(Stage, stage)) for stage in backbone.stages)
+        if type(backbone) is Backbone:
+            backbone.__class__ = FoldedBackbone
+            cast(FoldedBackbone, backbone).pack_again()
+            backbone.register_load_state_dict_post_hook(Packed.pack_again)
+
+    def stage_maps(self, x: Tensor, stages: int) -> list[Tensor]:
+        """See Backbone."""
+        packed = self.ready(x)
+        if packed is None:
+            return super().stage_maps(x, stages)
+        x = x if packed.stages[0].patch is not None else self.stages[0].get_submodule("patch_embed")(x)
+        return ops.folded_stages(x, packed.stages[:stages])
+
+    def inside(self) -> Iterable[nn.Module]:
+        """See Packed."""
+        return self.stages.modules()
+
+    def pack(self, products: torch.dtype) -> ops.PackedStages | None:
+        """See Packed."""
+        stages = [cast(FoldedStage, stage) for stage in self.stages if computes_as_written(stage, FoldedStage)]
+        packed = [stage.packed_now(products) for stage in stages]
+        if len(stages) < len(self.stages) or None in packed:
+            return None
+        whole = all(each.patch is not None for each in packed[1:]) and all(each.norm is not None for each in packed)
+        return ops.PackedStages(tuple(packed)) if whole else None
+
+
+register_methods(FoldedPatchEmbed, FoldedBlock, FoldedStage, LayerNorm2d)
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -203,7 +242,7 @@ def fold(model: nn.Module) -> nn.Module:
         evaluate_parametrizations(folded)
         for module in list(folded.modules()):
             if isinstance(module, Backbone):
-                module.stages = nn.ModuleList(FoldedStage(cast(Stage, stage)) for stage in module.stages)
+                FoldedBackbone.of(module)
             elif isinstance(module, ConvNormReLU) and isinstance(module.norm, nn.modules.batchnorm._BatchNorm):
                 _fold_norm(module)
     return folded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from itertools import chain
-from operator import attrgetter, is_, is_not
+from itertools import chain, repeat
+from operator import attrgetter, contains, is_, is_not
 from typing import Any
 
 import torch
@@ -39,9 +39,13 @@ class Packed(nn.Module):
     @property
     def packed(self) -> Any:
         """The weights as the kernel reads them for maps of their own type; None where the modules are called."""
-        if self.snapshot is not None and not self.snapshot.holds():
+        return self.packed_now(self._own_products())
+
+    def packed_now(self, products: torch.dtype) -> Any:
+        """The weights that the modules have now, for products of a type; None where the modules are called."""
+        if self.snapshot is None or not self.snapshot.holds():
             self.pack_again()
-        return self._packed_for(self._own_products())
+        return self._packed_for(products)
 
     def _own_products(self) -> torch.dtype:
         return ops.product_type(next(self.parameters()))
@@ -115,7 +119,7 @@ class Snapshot:
 
     def holds(self) -> bool:
         """Whether nothing has changed since."""
-        if any(self._hooks) or not all(map(REPLACEABLE.isdisjoint, self._attributes)):
+        if any(self._hooks) or any(any(map(contains, self._attributes, repeat(name))) for name in REPLACEABLE):
             return False
         if tuple(map(type, self._modules)) != self._kinds or any(methods(k) != m for k, m in self._methods.items()):
             return False

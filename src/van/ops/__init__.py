@@ -5,7 +5,7 @@
 | CPU, float32 | depthwise_conv2d, depthwise_gelu, depthwise_pair | the C kernel (csrc/): forward, and every gradient |
 | CPU, float32 | chunked_feed_forward | the C kernel, some images and channels at a time: forward, every gradient |
 | CPU, float32, gradients | attention | the C kernel, with layer scale and shortcuts: forward, every gradient |
-| CPU, float32, halves, no gradients | folded_blocks, folded_patch | the C kernel: a stage's folded blocks in one call |
+| CPU, float32, halves, no gradients | folded_stages, folded_patch | the C kernel: folded stages in one call |
 | CPU, no gradients | joined_conv2d | the heads' convolutions: fewer products, and those at the maps' own sizes |
 | CPU, no gradients | factorise, normalised_bases | the Hamburger's products, in place |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
@@ -31,10 +31,12 @@ from .factorisation import factorise, normalised_bases
 from .folded_block import (
     PackedBlocks,
     PackedPatch,
+    PackedStages,
     accepts,
     channel_norm,
     folded_blocks,
     folded_patch,
+    folded_stages,
     has_block_kernel,
     pack_block,
     pack_norm,
@@ -55,6 +57,7 @@ __all__ = [
     "Conv",
     "PackedBlocks",
     "PackedPatch",
+    "PackedStages",
     "Pointwise",
     "accepts",
     "attention",
@@ -72,6 +75,7 @@ __all__ = [
     "fast_layout",
     "folded_blocks",
     "folded_patch",
+    "folded_stages",
     "has_block_kernel",
     "has_kernel",
     "joined_conv2d",

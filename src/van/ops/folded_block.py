@@ -1,4 +1,4 @@
-"""The folded blocks of a stage, and a folded patch embedding, as one operator of the C kernel each; inference only.
+"""Folded stages, and a folded patch embedding, as one operator of the C kernel each; inference only.
 
 Maps and weights are float32, bfloat16 or float16. What is multiplied in the matrix products is float32, or bfloat16
 where the processor has instructions for it (`product_type`); everything else is computed in float32.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,15 +29,33 @@ from .reference import Conv
 from .tensors import ordinary
 
 HALVES = (torch.bfloat16, torch.float16)
+# Numbers that describe a patch embedding, and a stage.
+OPTIONS, NUMBERS = 4, 4 + 7
 # Fewer channels than this make the rows of a patch too short to gather.
 NARROW = 8
+
+
+@dataclass(frozen=True)
+class PackedPatch:
+    """A strided convolution of `channels` as the operators below read it.
+
+    dtype: of the module's weights, and so of maps. products: the type that the matrices are packed for.
+    """
+
+    panels: Tensor
+    bias: Tensor
+    options: list[int]
+    channels: int
+    dtype: torch.dtype
+    products: torch.dtype
 
 
 @dataclass(frozen=True)
 class PackedBlocks:
     """Folded blocks of one shape as the operator below reads them: weights (blocks, size), numbers of a block.
 
-    dtype: of the modules' weights, and so of maps. products: the type that the matrices are packed for.
+    dtype, products: as of PackedPatch.
+    patch: the patch embedding before the first block, None without one.
     norm: weight and bias, (2, C), of a LayerNorm after the last block, None without one; epsilon is its own.
     """
 
@@ -46,14 +64,32 @@ class PackedBlocks:
     channels: int
     dtype: torch.dtype
     products: torch.dtype
+    patch: PackedPatch | None = None
     norm: Tensor | None = None
     epsilon: float = 0.0
+
+    def after(self, patch: PackedPatch | None) -> PackedBlocks:
+        """These blocks with a patch embedding before the first, if there is one that gives maps like theirs."""
+        ours = patch is not None and patch.options[0] == self.channels and patch.dtype == self.dtype
+        return replace(self, patch=patch) if ours else self
 
     def then(self, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> PackedBlocks:
         """These blocks with a LayerNorm over their channels after the last, where the kernel has one like it."""
         ours = weight is not None and weight.dtype == self.dtype and len(weight) == self.channels
         packed = pack_norm(weight, bias) if ours else None
         return self if packed is None else replace(self, norm=packed, epsilon=epsilon)
+
+
+@dataclass(frozen=True)
+class PackedStages:
+    """Stages for the same products, one after another."""
+
+    stages: tuple[PackedBlocks, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As of PackedPatch."""
+        return self.stages[0].dtype
 
 
 def pack_norm(weight: Tensor | None, bias: Tensor | None) -> Tensor | None:
@@ -101,18 +137,6 @@ def pack_block(
     return PackedBlocks(torch.cat(parts)[None], [len(products[3][0]), *numbers], shortcut.shape[0], shortcut.dtype, of)
 
 
-@dataclass(frozen=True)
-class PackedPatch:
-    """A strided convolution of `channels` as the operator below reads it; dtype, products: as of PackedBlocks."""
-
-    panels: Tensor
-    bias: Tensor
-    options: list[int]
-    channels: int
-    dtype: torch.dtype
-    products: torch.dtype
-
-
 def pack_patch(
     weight: Tensor, bias: Tensor | None, *, stride: int, padding: int, of: torch.dtype = torch.float32
 ) -> PackedPatch | None:
@@ -157,30 +181,70 @@ def _bias_of(weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.zeros(len(weight)) if bias is None else bias.detach().float().contiguous()
 
 
-@torch.library.custom_op("van::folded_blocks", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("van::folded_stages", mutates_args=(), device_types="cpu")
 def operator(
-    x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype, norm: Tensor | None, epsilon: float
-) -> Tensor:
-    """Folded blocks, one after another, then a LayerNorm or none: (N, C, H, W) -> (N, C, H, W) of the same type.
+    x: Tensor, tensors: Sequence[Tensor], numbers: Sequence[int], epsilons: Sequence[float], products: torch.dtype
+) -> list[Tensor]:
+    """Folded stages, one after another; the maps of all, (N, C, H, W), of the type of x, (N, C_in, H_in, W_in).
 
-    weights: (blocks, size), each panels and bias of in, mix, out, expand, project; weight and bias of near, far,
-    depthwise; shortcut; all of whole vectors. numbers: expanded channels; kernel side and dilation of near, far,
-    depthwise. products: the type that weights are packed for. norm: weight and bias, (2, C).
+    products: the type that weights are packed for. Of each stage:
+    tensors: panels and bias of its patch embedding, weights of its blocks, weight and bias of its norm, (2, C); without
+    patch embedding or norm, tensors without elements. Weights: (blocks, size), each panels and bias of in, mix, out,
+    expand, project; weight and bias of near, far, depthwise; shortcut; all of whole vectors.
+    numbers: as of `patch_operator`; expanded channels; kernel side and dilation of near, far, depthwise.
+    epsilons: of the norm.
     """
     dtype, x = x.dtype, x.to(torch.float32, memory_format=torch.channels_last)
+    maps = []
+    for (panels, bias, weights, norm), stage, epsilon in _stages(tensors, numbers, epsilons):
+        if panels.numel():
+            x = _convolved(x, panels, bias, stage[:OPTIONS], products)
+        x = _through_blocks(x, weights, stage[OPTIONS:], products)
+        if norm.numel():
+            _normalise(x, norm, epsilon)
+        maps.append(x.to(dtype))
+    return maps
+
+
+def _stages(
+    tensors: Sequence[Any], numbers: Sequence[int], epsilons: Sequence[float]
+) -> Iterator[tuple[Sequence[Any], Sequence[int], float]]:
+    """What the operator takes, stage by stage."""
+    for i, epsilon in enumerate(epsilons):
+        yield tensors[4 * i : 4 * i + 4], numbers[NUMBERS * i : NUMBERS * (i + 1)], epsilon
+
+
+def _through_blocks(x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype) -> Tensor:
     y = _like(x)
     if y.numel():
         batch, channels, height, width = x.shape
         handle, (hidden, *sides) = library(products).handle, numbers
         scratch = x.new_empty((2 + handle.van_block_groups(height * width, hidden), x.numel()))
         shape = (ctypes.c_long * 5)(batch, height, width, channels, hidden)
-        options, data = (ctypes.c_long * 6)(*sides), (weights.data_ptr(), weights.shape[0], weights.shape[1])
+        sizes, data = (ctypes.c_long * 6)(*sides), (weights.data_ptr(), weights.shape[0], weights.shape[1])
         maps, threads = (scratch.data_ptr(), y.data_ptr()), torch.get_num_threads()
-        _check(handle.van_blocks(x.data_ptr(), shape, options, *data, *maps, _terms(products), threads), x)
-        if norm is not None:
-            pixels = batch * height * width
-            _check(handle.van_norm(y.data_ptr(), pixels, channels, norm.data_ptr(), epsilon, threads), x)
-    return y.to(dtype)
+        _check(handle.van_blocks(x.data_ptr(), shape, sizes, *data, *maps, _terms(products), threads), x)
+    return y
+
+
+def _normalise(x: Tensor, norm: Tensor, epsilon: float) -> None:
+    """LayerNorm over the channels of a float32 map in channels_last memory, in place."""
+    if x.numel():
+        pixels, threads = x.numel() // x.shape[1], torch.get_num_threads()
+        _check(library().handle.van_norm(x.data_ptr(), pixels, x.shape[1], norm.data_ptr(), epsilon, threads), x)
+
+
+def _convolved(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[int], products: torch.dtype) -> Tensor:
+    """The strided convolution of `patch_operator` of a float32 map in channels_last memory."""
+    y = _patches(x, options)
+    if y.numel():
+        batch, channels, height, width = x.shape
+        shape = (ctypes.c_long * 4)(batch, height, width, channels)
+        numbers = (ctypes.c_long * 6)(*options, *y.shape[2:])
+        handle, threads = library(products).handle, torch.get_num_threads()
+        data = panels.data_ptr(), bias.data_ptr(), y.data_ptr()
+        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, _terms(products), threads), x)
+    return y
 
 
 def _terms(products: torch.dtype = torch.float32) -> int:
@@ -195,18 +259,20 @@ def _terms(products: torch.dtype = torch.float32) -> int:
 
 @operator.register_fake
 def _(
-    x: Tensor, weights: Tensor, numbers: Sequence[int], products: torch.dtype, norm: Tensor | None, epsilon: float
-) -> Tensor:
-    return _like(x)
+    x: Tensor, tensors: Sequence[Tensor], numbers: Sequence[int], epsilons: Sequence[float], products: torch.dtype
+) -> list[Tensor]:
+    maps = []
+    for (panels, *_), stage, _ in _stages(tensors, numbers, epsilons):
+        x = _patches(x, stage[:OPTIONS]) if panels.numel() else _like(x)
+        maps.append(x)
+    return maps
 
 
 @torch.library.custom_op("van::channel_norm", mutates_args=(), device_types="cpu")
 def norm_operator(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
     """LayerNorm over the channels: (N, C, H, W) -> (N, C, H, W) of the same type; norm: weight and bias, (2, C)."""
     y = torch.empty_like(x, dtype=torch.float32, memory_format=torch.channels_last).copy_(x)
-    if y.numel():
-        pixels, threads = y.numel() // x.shape[1], torch.get_num_threads()
-        _check(library().handle.van_norm(y.data_ptr(), pixels, x.shape[1], norm.data_ptr(), epsilon, threads), x)
+    _normalise(y, norm, epsilon)
     return y.to(x.dtype)
 
 
@@ -215,11 +281,27 @@ def _(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
     return _like(x)
 
 
-@register_flop_formula(torch.ops.van.folded_blocks)
-def _(x: Sequence[int], weights: Sequence[int], numbers: Sequence[int], *_more: Any, **_named: Any) -> int:
-    channels, pixels, (hidden, near, _, far, _, depthwise, _) = x[1], x[0] * x[2] * x[3], numbers
-    taps = channels * (near**2 + far**2) + hidden * depthwise**2
-    return 2 * weights[0] * pixels * (3 * channels * channels + 2 * channels * hidden + taps)
+@register_flop_formula(torch.ops.van.folded_stages)
+def _(
+    x: Sequence[int],
+    tensors: Sequence[Sequence[int]],
+    numbers: Sequence[int],
+    epsilons: Sequence[float],
+    *_more: Any,
+    out_shape: Sequence[Sequence[int]] = (),
+    **_named: Any,
+) -> int:
+    total, inputs = 0, x[1]
+    stages = _stages(tensors, numbers, epsilons)
+    for ((panels, _, weights, _), stage, _), (batch, channels, height, width) in zip(stages, out_shape, strict=True):
+        (_, side, *_), (hidden, near, _, far, _, depthwise, _) = stage[:OPTIONS], stage[OPTIONS:]
+        taps = channels * (near**2 + far**2) + hidden * depthwise**2
+        of_a_pixel = weights[0] * (3 * channels * channels + 2 * channels * hidden + taps)
+        if math.prod(panels):
+            of_a_pixel += channels * inputs * side**2
+        total += 2 * batch * height * width * of_a_pixel
+        inputs = channels
+    return total
 
 
 @torch.library.custom_op("van::folded_patch", mutates_args=(), device_types="cpu")
@@ -228,16 +310,8 @@ def patch_operator(x: Tensor, panels: Tensor, bias: Tensor, options: Sequence[in
 
     options: K, kernel side, stride, padding. products: the type that panels are packed for.
     """
-    dtype, x = x.dtype, x.to(torch.float32, memory_format=torch.channels_last)
-    y = _patches(x, options)
-    if y.numel():
-        batch, channels, height, width = x.shape
-        shape = (ctypes.c_long * 4)(batch, height, width, channels)
-        numbers = (ctypes.c_long * 6)(*options, *y.shape[2:])
-        handle, threads = library(products).handle, torch.get_num_threads()
-        data = panels.data_ptr(), bias.data_ptr(), y.data_ptr()
-        _check(handle.van_patch(x.data_ptr(), shape, numbers, *data, _terms(products), threads), x)
-    return y.to(dtype)
+    x, dtype = x.to(torch.float32, memory_format=torch.channels_last), x.dtype
+    return _convolved(x, panels, bias, options, products).to(dtype)
 
 
 @patch_operator.register_fake
@@ -274,10 +348,29 @@ def folded_patch(x: Tensor, packed: PackedPatch) -> Tensor:
 
 
 def folded_blocks(x: Tensor, packed: PackedBlocks) -> Tensor:
-    """The blocks whose weights were packed; (N, C, H, W) on the CPU, no gradients."""
-    _require_channels(x, packed.channels)
-    x = x.to(packed.dtype)
-    return operator(x, packed.weights, packed.numbers, packed.products, packed.norm, packed.epsilon)
+    """The blocks whose weights were packed, and what is before and after; (N, C, H, W) on the CPU, no gradients."""
+    return folded_stages(x, [packed])[0]
+
+
+def folded_stages(x: Tensor, packed: Sequence[PackedBlocks]) -> list[Tensor]:
+    """Stages whose weights were packed for the same products, one after another; (N, C, H, W) on the CPU, no gradients.
+
+    Returns the maps of all.
+    """
+    first = packed[0]
+    _require_channels(x, first.channels if first.patch is None else first.patch.channels)
+    return operator(x.to(first.dtype), *arguments_of(packed))
+
+
+def arguments_of(packed: Sequence[PackedBlocks]) -> tuple[list[Tensor], list[int], list[float], torch.dtype]:
+    """What the operator takes after the map."""
+    nothing = packed[0].weights.new_empty(0)
+    tensors, numbers = [], []
+    for stage in packed:
+        patch, norm = stage.patch, nothing if stage.norm is None else stage.norm
+        tensors += [*((nothing, nothing) if patch is None else (patch.panels, patch.bias)), stage.weights, norm]
+        numbers += [*([0] * OPTIONS if patch is None else patch.options), *stage.numbers]
+    return tensors, numbers, [stage.epsilon for stage in packed], packed[0].products
 
 
 def channel_norm(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
@@ -286,7 +379,7 @@ def channel_norm(x: Tensor, norm: Tensor, epsilon: float) -> Tensor:
     return norm_operator(x, norm, epsilon)
 
 
-def accepts(packed: PackedBlocks | PackedPatch, x: Tensor) -> bool:
+def accepts(packed: PackedStages | PackedBlocks | PackedPatch, x: Tensor) -> bool:
     """Whether the modules whose weights were packed take maps of this type: their own, or any under autocast."""
     return x.dtype == packed.dtype or torch.is_autocast_enabled("cpu")
 
