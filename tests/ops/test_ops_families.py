@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from kernel_builds import EMULATED_TILES
+from kernel_cases import ROUNDING, assert_threads_change_nothing
 from networks import gap, images, tiny
 
 from van import ops
@@ -21,7 +22,6 @@ from van.ops.measured import RATIOS, REPLACED
 
 pytestmark = pytest.mark.skipif(library().handle is None, reason=f"no kernel here: {library().reason}")
 
-ROUNDING = 5e-6  # of the largest value, float32 against float64
 LANES = {"AMX": 16, "AVX512": 16, "AVX2": 8, "baseline": 4}
 
 
@@ -96,16 +96,9 @@ class TestEveryBuild:
                 assert gap(ours, theirs) < ROUNDING
 
     def test_the_number_of_threads_changes_nothing(self, instructions):
-        model, x, before = fold(tiny(embed_dims=(16, 40, 24, 32))), images(1, 3, 150, 61), torch.get_num_threads()
-        try:
-            found = []
-            for threads in (1, 2, 3, 7):
-                torch.set_num_threads(threads)
-                with torch.inference_mode():
-                    found.append(model(x))
-        finally:
-            torch.set_num_threads(before)
-        assert all(torch.equal(other, found[0]) for other in found)
+        model, x = fold(tiny(embed_dims=(16, 40, 24, 32))), images(1, 3, 150, 61)
+        with torch.inference_mode():
+            assert_threads_change_nothing(lambda: [model(x)], (1, 2, 3, 7))
 
     def test_gelu_over_its_range(self, instructions):
         x = torch.cat([torch.linspace(-15, 15, 20_001), torch.tensor([0.0, -0.0, 1e-30, 3e4, -3e4])])[None, None, None]

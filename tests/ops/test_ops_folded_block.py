@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from kernel_cases import ROUNDING, drawn
+from kernel_cases import ROUNDING, assert_threads_change_nothing, drawn
 from networks import gap, images, tiny
 
 import van
@@ -77,16 +77,9 @@ class TestFoldedBlock:
 
     @pytest.mark.parametrize("dims", [(32, 64, 160, 256), (8, 16, 24, 32)])
     def test_the_number_of_threads_changes_nothing(self, dims):
-        model, before = fold(tiny(embed_dims=dims)), torch.get_num_threads()
-        x, found = images(1, 3, 150, 61), []
-        try:
-            for threads in (1, 2, 3, 7):
-                torch.set_num_threads(threads)
-                with torch.inference_mode():
-                    found.append(model(x))
-        finally:
-            torch.set_num_threads(before)
-        assert all(torch.equal(other, found[0]) for other in found)
+        model, x = fold(tiny(embed_dims=dims)), images(1, 3, 150, 61)
+        with torch.inference_mode():
+            assert_threads_change_nothing(lambda: [model(x)], (1, 2, 3, 7))
 
     def test_sixteen_bits_where_pytorch_is_told_that_they_are_enough(self):
         if library().instructions != "AMX":
