@@ -118,6 +118,7 @@ class TestLibrary:
 
     def test_amx_needs_all_of_it(self, monkeypatch):
         features = {"avx512f"} | library_module.AMX_FEATURES
+        monkeypatch.delenv("VAN_OPS", raising=False)
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
         monkeypatch.setattr(library_module, "_features", lambda: features)
         assert library_module._candidates(torch.float32) == ["AMX", "AVX512"]
