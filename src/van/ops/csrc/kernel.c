@@ -164,10 +164,10 @@ EXPORT int van_patch(const real *x, const long *shape, const long *options, cons
     return run_patch(&p, threads);
 }
 
-/* --- factors of maps (factorise.h). shape: N, pixels, channels, rank, and the rank rounded up to whole panels, which rows of both
- * factors and of the first bases are long. */
+/* --- factors of maps (factorise.h). shape: N, pixels, channels, rank, and the rank rounded up to whole panels: the reals in a
+ * row of both factors. bases: the first ones, which become the last. */
 
-/* Reals of the memory. */
+/* Reals of `memory`. */
 EXPORT long van_factorise_memory(const long *shape) {
     const long groups = factor_groups(shape[1]), rows = shape[2] + shape[3];
     return shape[0] * shape[4] * rows * (groups > 1 ? groups + 2 : 2);
@@ -177,7 +177,8 @@ EXPORT int van_factorise(const real *x, const long *shape, long steps, double ep
                          int threads) {
     struct factorise f = {
         .x = x, .bases = bases, .coefficients = coefficients, .epsilon = (real)epsilon,
-        .batch = shape[0], .pixels = shape[1], .channels = shape[2], .rank = shape[3], .wide = shape[4], .groups = factor_groups(shape[1]),
+        .batch = shape[0], .pixels = shape[1], .channels = shape[2], .rank = shape[3], .wide = shape[4],
+        .groups = factor_groups(shape[1]),
     };
     f.panels = memory;
     f.gram = f.panels + f.batch * f.channels * f.wide;

@@ -69,8 +69,8 @@ struct inputs { const real *data; long across, along; };
 /* `count` panels, `apart` from each other, whose rows are `pitch` apart. */
 struct panels { const real *data; long pitch, apart, count; };
 
-/* Row m of `to`, `wide` apart, = or += the sum over k of a(m, k) · row k of a panel; `rows` is a constant, so that the sums stay in
- * registers. */
+/* Row m of `to`, `wide` apart, = or += the sum over k of a(m, k) · row k of a panel; `rows` is a constant, so that the sums
+ * stay in registers. */
 INLINE void sum_tile(struct inputs a, const real *panel, long pitch, long depth, int onto, real *to, long wide, int rows) {
     vec sum[SUM_ROWS][2];
 #pragma GCC unroll 14
@@ -92,9 +92,9 @@ INLINE void sum_tile(struct inputs a, const real *panel, long pitch, long depth,
 /* `to` (rows, panels), rows `wide` apart, = or += a · panels. */
 static void sum_products(struct inputs a, long rows, struct panels panels, long depth, int onto, real *to, long wide) {
     long m = 0;
-#define SUMS(tall)                                                                                           \
-    for (; m + (tall) <= rows; m += (tall), a.data += (tall) * a.across)                                       \
-        for (long i = 0; i < panels.count; i++)                                                                \
+#define SUMS(tall)                                                                                                    \
+    for (; m + (tall) <= rows; m += (tall), a.data += (tall) * a.across)                                              \
+        for (long i = 0; i < panels.count; i++)                                                                       \
             sum_tile(a, panels.data + i * panels.apart, panels.pitch, depth, onto, to + m * wide + i * PANEL, wide, tall);
     SUMS(SUM_ROWS)
     SUMS(SUM_ROWS > 8 ? 8 : 4)
