@@ -212,7 +212,10 @@ def _factorisations(model: str, ways: list[tuple[str, ...]]) -> list[Run]:
     (ham,) = factorisations(van.create_model(f"light_ham_{model}", seed=0))
     pixels = torch.randn(1, 64 * 64, ham.channels).relu()
     first = ham.bases[None].contiguous()
-    return [_run(lambda x: van.ops.factorise(x, first, ham.eval_steps, EPSILON), pixels, way, path="factorisation") for way in ways]
+    return [
+        _run(lambda x: van.ops.factorise(x, first, ham.eval_steps, EPSILON), pixels, way, path="factorisation")
+        for way in ways
+    ]
 
 
 def _channels(path: str, stage: Any) -> int:

@@ -85,7 +85,9 @@ class TestEveryBuild:
     @pytest.mark.parametrize("seed", range(8))
     def test_drawn_shapes(self, seed):
         draw = np.random.default_rng(seed)
-        shape = [int(n) for n in (draw.integers(1, 4), draw.integers(1, 1800), draw.integers(1, 90), draw.integers(1, 80))]
+        shape = [
+            int(n) for n in (draw.integers(1, 4), draw.integers(1, 1800), draw.integers(1, 90), draw.integers(1, 80))
+        ]
         given, steps = problem(*shape, seed=seed), int(draw.integers(0, 8))
         kept = [tensor.clone() for tensor in given]
         got = ops.factorise(*given, steps, EPSILON)
