@@ -148,6 +148,21 @@ class TestEveryBuild:
         with ops.taking():
             assert all(factor[0].isnan().all() for factor in ops.factorise(pixels, bases, STEPS, EPSILON))
 
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_what_is_not_a_number_stays_in_its_pixel_before_the_bases_follow(self, value):
+        pixels, bases = problem(1, 300, 20, 6)
+        pixels[0, 123, 4] = value
+        first, coefficients = ops.factorise(pixels, bases, 0, EPSILON)
+        assert torch.equal(first, bases)
+        assert coefficients.isnan().all(-1).nonzero().tolist() == [[0, 123]]
+        assert coefficients.isnan().sum() == 6
+
+    def test_whole_panels_leave_the_first_bases_as_they_were(self):
+        pixels, bases = problem(2, 50, 12, 64)
+        kept = bases.clone()
+        close(ops.factorise(pixels, bases, STEPS, EPSILON), published(pixels, bases, STEPS), ROUNDING)
+        assert torch.equal(bases, kept)
+
     def test_without_an_epsilon_nothing_leaks_from_beyond_the_rank(self):
         pixels, bases = problem(1, 50, 20, 5)
         got = ops.factorise(pixels + 0.1, bases, STEPS, 0.0)
@@ -171,10 +186,11 @@ def test_the_kernel_in_float64():
 
 @needs_kernel
 @pytest.mark.parametrize("shape", [(1, 0, 4, 3), (0, 5, 4, 3), (2, 5, 4, 0)])
-def test_empty_maps(shape):
-    given = problem(*shape)
+def test_empty_maps_are_left_to_the_library(shape, monkeypatch):
+    calls, given = spied(monkeypatch), problem(*shape)
     with ops.taking("factorisation"):
         close(ops.factorise(*given, STEPS, EPSILON), published(*given, STEPS))
+    assert not calls
 
 
 @needs_kernel

@@ -62,8 +62,8 @@ def operator(pixels: Tensor, bases: Tensor, steps: int, epsilon: float) -> tuple
     (batch, positions, channels), rank = pixels.shape, bases.shape[2]
     handle, pixels = library(pixels.dtype).handle, pixels.contiguous()
     wide = rank + -rank % handle.van_panel()
-    padded, coefficients = F.pad(bases, (0, wide - rank)), pixels.new_empty((batch, positions, wide))
-    factors = padded.clone(memory_format=torch.contiguous_format)
+    factors, coefficients = bases.new_zeros((batch, channels, wide)), pixels.new_empty((batch, positions, wide))
+    factors[..., :rank] = bases
     shape = (ctypes.c_long * 5)(batch, positions, channels, rank, wide)
     memory = pixels.new_empty(handle.van_factorise_memory(shape))
     data = factors.data_ptr(), coefficients.data_ptr(), memory.data_ptr()

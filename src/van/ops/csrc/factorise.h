@@ -44,13 +44,13 @@ static void update_factor(const struct factorise *f, real *factor, const real *p
     }
 }
 
-/* e^y for y <= 0, 0 where that is hardly a number any more; not a number stays that. */
+/* e^y for y <= 0, and 0 where that is hardly a number any more. */
 INLINE vec decay(vec y) {
 #ifdef VAN_DOUBLE
     for (int i = 0; i < LANES; i++) y[i] = exp(y[i]);
     return y;
 #else
-    return choose(y == y, choose(y < -87, splat(0), exp_of(y)), y);
+    return choose(y < -87, splat(0), exp_of(y));
 #endif
 }
 
