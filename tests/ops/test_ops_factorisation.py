@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from van import ops
+from van.errors import ConfigError
 from van.nn.hamburger import EPSILON, update_bases, update_coefficients
 from van.ops import factorisation
 from van.ops.c_library import library
@@ -231,6 +232,14 @@ def test_the_operator_describes_itself(steps):
             ops.factorise(*given, steps, EPSILON)
         counted.append(counter.get_total_flops())
     assert counted[0] == counted[1]
+
+
+@needs_kernel
+def test_the_operator_refuses_what_does_not_fit():
+    pixels, bases = problem(2, 30, 12, 5)
+    for wrong in (bases[:, :-1], bases[:1], bases[0], bases.double()):
+        with pytest.raises(ConfigError, match=r"\(2, 30, 12\).*expected \(N, P, D\) and \(N, D, R\)"):
+            torch.ops.van.factorise(pixels, wrong, STEPS, EPSILON)
 
 
 # --- GroupNorm of the product

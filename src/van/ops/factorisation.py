@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..errors import ConfigError
 from .c_library import library
 from .cpu_depthwise import _check
 from .depthwise import has_c_kernel, is_recorded
@@ -52,13 +53,21 @@ def _has_kernel(pixels: Tensor, bases: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() and (pixels.requires_grad or bases.requires_grad):
         return False
-    alike = (bases.dtype, bases.device, bases.shape[:-1]) == (pixels.dtype, pixels.device, pixels.mT.shape[:-1])
-    return pixels.ndim == 3 and alike and pixels.numel() > 0 and bases.numel() > 0
+    return _fit(pixels, bases) and pixels.numel() > 0 and bases.numel() > 0
+
+
+def _fit(pixels: Tensor, bases: Tensor) -> bool:
+    """Whether these are (N, P, D) and (N, D, R) of one type on one device."""
+    alike = (pixels.dtype, pixels.device) == (bases.dtype, bases.device)
+    return alike and pixels.ndim == bases.ndim == 3 and (len(pixels), pixels.shape[2]) == bases.shape[:2]
 
 
 @torch.library.custom_op("van::factorise", mutates_args=(), device_types="cpu")
 def operator(pixels: Tensor, bases: Tensor, steps: int, epsilon: float) -> tuple[Tensor, Tensor]:
     """See `factorise`; the C kernel, in float32, or in float64 to check it with. Neither tensor is empty."""
+    if not _fit(pixels, bases):  # the last check before memory is read by its address
+        given = [(tuple(t.shape), t.dtype, str(t.device)) for t in (pixels, bases)]
+        raise ConfigError(f"pixels and bases are {given}; expected (N, P, D) and (N, D, R) of one type on one device")
     (batch, positions, channels), rank = pixels.shape, bases.shape[2]
     handle, pixels = library(pixels.dtype).handle, pixels.contiguous()
     wide = rank + -rank % handle.van_panel()
