@@ -183,7 +183,11 @@ def _stages(path: str, model: str) -> Iterator[tuple[int, list[Run]]]:
 
     import van
 
-    network, ways = van.create_model(model, seed=0).eval(), [*OTHERS.get(path, ((),)), (path,)]
+    ways = [*OTHERS.get(path, ((),)), (path,)]
+    if path == "factorisation":
+        yield 1, _factorisations(model, ways)
+        return
+    network = van.create_model(model, seed=0).eval()
     batch = (8 if path.startswith(LARGER) else 2) if path.endswith(TRAINING) else 1
     if path.startswith(WHOLE):
         ways[-1] += ways[0]
@@ -196,6 +200,22 @@ def _stages(path: str, model: str) -> Iterator[tuple[int, list[Run]]]:
         side, count = (112 >> i, 1) if patch else (56 >> i, len(stage.blocks))
         x = torch.randn(batch, _channels(path, stage), side, side).contiguous(memory_format=torch.channels_last)
         yield count, [_run(_module(path, stage, way), x, way, path) for way in ways]
+
+
+def _factorisations(model: str, ways: list[tuple[str, ...]]) -> list[Run]:
+    """Of a map of a picture of 512², half of it zeros, as ReLU leaves it."""
+    import torch
+
+    import van
+    from van.nn.hamburger import EPSILON, factorisations
+
+    (ham,) = factorisations(van.create_model(f"light_ham_{model}", seed=0))
+    pixels = torch.randn(1, 64 * 64, ham.channels).relu()
+    first = ham.bases[None].contiguous()
+    return [
+        _run(lambda x: van.ops.factorise(x, first, ham.eval_steps, EPSILON), pixels, way, path="factorisation")
+        for way in ways
+    ]
 
 
 def _channels(path: str, stage: Any) -> int:

@@ -1,4 +1,4 @@
-"""The heads' convolutions and factorisation on tensors: the library's values, whatever the sizes."""
+"""The heads' convolutions on tensors: the library's values, whatever the sizes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from van import ops
-from van.nn.hamburger import EPSILON, update_bases, update_coefficients
 from van.ops import joined, resized, winograd
 
 EXACT = 1e-12  # float64
@@ -165,41 +164,3 @@ def test_the_operator_describes_itself():
     with FlopCounterMode(display=False) as counter:
         ops.joined_conv2d(parts, weight, bias)
     assert counter.get_total_flops() == 2 * 2 * 5 * 6 * 4 * 4 * 9
-
-
-# --- factorisation
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 30, 12, 4), (3, 7, 20, 5)])
-@pytest.mark.parametrize("steps", [0, 1, 6])
-def test_the_factors_are_those_of_the_published_steps(shape, steps):
-    n, p, d, r = shape
-    pixels, bases = drawn(n, p, d).abs(), drawn(n, d, r, seed=1).abs()
-    kept, matrix = bases.clone(), pixels.mT
-    coefficients = F.softmax(pixels @ bases, dim=-1)
-    want = bases
-    for _ in range(steps):
-        coefficients = update_coefficients(matrix, want, coefficients)
-        want = update_bases(matrix, want, coefficients)
-    got = ops.factorise(pixels, bases, steps, EPSILON)
-    close(got[0], want)
-    close(got[1], update_coefficients(matrix, want, coefficients))
-    assert torch.equal(bases, kept)
-
-
-@pytest.mark.parametrize("groups", [1, 2, 6])
-def test_normalised_factors_are_the_groupnorm_of_their_product(groups):
-    bases, coefficients = drawn(2, 6, 4) + 3, drawn(2, 35, 4, seed=1).abs() + 1
-    weight, bias = drawn(6, seed=2), drawn(6, seed=3)
-    product = (coefficients @ bases.mT).mT  # (N, K, P)
-    scaled, shift = ops.normalised_bases(bases, coefficients, groups, weight, bias, 1e-3)
-    close((coefficients @ scaled.mT + shift[:, None]).mT, F.group_norm(product, groups, weight, bias, 1e-3), 1e-10)
-
-
-def test_normalised_factors_of_large_means_in_float32():
-    bases, coefficients = drawn(1, 64, 8, dtype=torch.float32) + 20, drawn(1, 500, 8, dtype=torch.float32, seed=1) + 30
-    ones, zeros = torch.ones(64), torch.zeros(64)
-    want = F.group_norm((coefficients.double() @ bases.double().mT).mT, 32, ones.double(), zeros.double())
-    scaled, shift = ops.normalised_bases(bases, coefficients, 32, ones, zeros, 1e-5)
-    library_gap = (F.group_norm((coefficients @ bases.mT).mT, 32, ones, zeros) - want).abs().max()
-    assert ((coefficients @ scaled.mT + shift[:, None]).mT - want).abs().max() < 4 * library_gap

@@ -407,6 +407,85 @@ static void patch(struct map m, long outputs, long k, long stride) {
     free(x), free(weight), free(bias), free(values), free(panels), free(y[0]), free(want);
 }
 
+/* --- factorisation of a map */
+
+/* factor (rows, rank) *= products / (factor · grams + epsilon), as stated. */
+static void plain_update(double *factor, const double *products, const double *gram, long rows, long rank, double epsilon) {
+    for (long row = 0; row < rows; row++) {
+        double scale[64] = {0};
+        for (long i = 0; i < rank; i++)
+            for (long k = 0; k < rank; k++) scale[i] += factor[row * rank + k] * gram[k * rank + i];
+        for (long i = 0; i < rank; i++) factor[row * rank + i] *= products[row * rank + i] / (scale[i] + epsilon);
+    }
+}
+
+/* to (rows, columns) = a · b; a(m, k) at a[m·across + k·along], b (depth, columns). */
+static void plain_product(const double *a, long rows, long across, long along, const double *b, long depth, long columns, double *to) {
+    for (long m = 0; m < rows; m++)
+        for (long n = 0; n < columns; n++) {
+            double sum = 0;
+            for (long k = 0; k < depth; k++) sum += a[m * across + k * along] * b[k * columns + n];
+            to[m * columns + n] = sum;
+        }
+}
+
+/* One image's factors after some steps; coefficients (pixels, rank). */
+static void plain_factors(const double *x, long pixels, long depth, long rank, long steps, double epsilon, double *bases, double *coefficients) {
+    double *gram = exact_zeros((size_t)(rank * rank)), *products = exact_zeros((size_t)((pixels + depth) * rank)), *sums = products + pixels * rank;
+    for (long step = 0; step <= steps; step++) {
+        plain_product(x, pixels, depth, 1, bases, depth, rank, products);
+        for (long p = 0; p < pixels && step == 0; p++) {
+            double sum = 0;
+            for (long i = 0; i < rank; i++) sum += exp(products[p * rank + i] - products[p * rank]);
+            for (long i = 0; i < rank; i++) coefficients[p * rank + i] = exp(products[p * rank + i] - products[p * rank]) / sum;
+        }
+        plain_product(bases, rank, 1, rank, bases, depth, rank, gram);
+        plain_update(coefficients, products, gram, pixels, rank, epsilon);
+        if (step == steps) break;
+        plain_product(x, depth, 1, depth, coefficients, pixels, rank, sums);
+        plain_product(coefficients, rank, 1, rank, coefficients, pixels, rank, gram);
+        plain_update(bases, sums, gram, depth, rank, epsilon);
+    }
+    free(gram), free(products);
+}
+
+/* The first `rank` of every `wide` reals. */
+static real *narrowed(const real *from, long rows, long wide, long rank) {
+    real *to = zeros((size_t)(rows * rank));
+    for (long row = 0; row < rows; row++) memcpy(to + row * rank, from + row * wide, (size_t)rank * sizeof(real));
+    return to;
+}
+
+static void factors(long n, long pixels, long depth, long rank) {
+    enum { STEPS = 5 };
+    const double epsilon = 1e-6;
+    const long wide = rounded(rank, PANEL), shape[] = {n, pixels, depth, rank, wide};
+    real *x = drawn((size_t)(n * pixels * depth), 1), *first = drawn((size_t)(n * depth * rank), 0.5), *found[2][2];
+    for (long i = 0; i < n * pixels * depth; i++) x[i] = x[i] < 0 ? 0 : x[i];
+    for (long i = 0; i < n * depth * rank; i++) first[i] = (real)fabs((double)first[i]);
+    for (size_t t = 0; t < sizeof THREADS / sizeof *THREADS; t++) {
+        real *bases = drawn((size_t)(n * depth * wide), 9), *coefficients = drawn((size_t)(n * pixels * wide), 9);
+        real *work = drawn((size_t)van_factorise_memory(shape), 9);
+        for (long row = 0; row < n * depth; row++) memcpy(bases + row * wide, first + row * rank, (size_t)rank * sizeof(real));
+        if (van_factorise(x, shape, STEPS, epsilon, bases, coefficients, work, THREADS[t])) exit(3);
+        real **to = found[t > 0];
+        to[0] = narrowed(bases, n * depth, wide, rank);
+        to[1] = narrowed(coefficients, n * pixels, wide, rank);
+        free(bases), free(coefficients), free(work);
+        if (t == 0) continue;
+        same_bits("bases", found[0][0], to[0], (size_t)(n * depth * rank));
+        same_bits("coefficients", found[0][1], to[1], (size_t)(n * pixels * rank));
+        free(to[0]), free(to[1]);
+    }
+    double *exact = exactly(x, (size_t)(n * pixels * depth)), *bases = exactly(first, (size_t)(n * depth * rank));
+    double *coefficients = exact_zeros((size_t)(n * pixels * rank));
+    for (long i = 0; i < n; i++)
+        plain_factors(exact + i * pixels * depth, pixels, depth, rank, STEPS, epsilon, bases + i * depth * rank, coefficients + i * pixels * rank);
+    compare("bases", found[0][0], bases, (size_t)(n * depth * rank), 1);
+    compare("coefficients", found[0][1], coefficients, (size_t)(n * pixels * rank), 1);
+    free(x), free(first), free(exact), free(bases), free(coefficients), free(found[0][0]), free(found[0][1]);
+}
+
 /* --- GELU over its range, and what is not a number */
 
 static void gelu_over_its_range(void) {
@@ -464,6 +543,9 @@ int main(void) {
         }
     not_a_number_stays();
     gelu_over_its_range();
+    for (int s = 0; s < 7; s++)
+        for (long c = 1; c <= 35; c += s < 4 ? 1 : 17) factors(1 + c % 3, sides[s][0] * sides[s][1], s < 4 ? 37 - c : 20, c);
+    factors(2, 1100, 9, 5);
     for (int kind = 0; kind < KINDS && worst[kind].what; kind++) printf("%-24s %.1e\n", worst[kind].what, worst[kind].gap);
     puts(wrong ? "wrong" : "right");
     return wrong;

@@ -100,6 +100,18 @@ static void attention(long n, long h, long w, long c, long sets, int threads) {
     for (int i = 0; i < 4; i++) free(maps[i]);
 }
 
+static void factors(long n, long pixels, long depth, long rank, int threads) {
+    const long wide = rounded(rank, PANEL), shape[] = {n, pixels, depth, rank, wide};
+    real *x = filled((size_t)(n * pixels * depth), 1), *bases = filled((size_t)(n * depth * wide), 2);
+    real *coefficients = filled((size_t)(n * pixels * wide), 3), *memory = filled((size_t)van_factorise_memory(shape), 4);
+    for (long i = 0; i < n * pixels * depth; i++) x[i] = x[i] < 0 ? 0 : x[i];
+    for (long i = 0; i < n * depth * wide; i++) bases[i] = bases[i] < 0 ? -bases[i] : bases[i];
+    if (van_factorise(x, shape, 3, 1e-6, bases, coefficients, memory, threads)) exit(3);
+    for (long i = 0; i < n * depth; i += 5) show(bases + i * wide, (size_t)rank);
+    for (long i = 0; i < n * pixels; i += 50) show(coefficients + i * wide, (size_t)rank);
+    free(x), free(bases), free(coefficients), free(memory);
+}
+
 #ifndef VAN_DOUBLE
 static void blocks(long n, long h, long w, long c, long e, int terms, int threads) {
     const long shape[] = {n, h, w, c, e}, options[] = {5, 1, 7, 3, 3, 1}, wide = rounded(c, PANEL), full = rounded(e, PANEL);
@@ -165,6 +177,8 @@ int main(void) {
             feed(n, h, w, c, 70, c, n, 2, 1, 16);
             attention(n, h, w, c, 1, 1);
             attention(n, h, w, c, 3, 16);
+            factors(n, h * w, 37 - c, c, 1);
+            factors(n, h * w, c, 1 + 2 * c, 16);
 #ifndef VAN_DOUBLE
             blocks(n, h, w, c, 1 + 2 * c, 3, 1);
             blocks(n, h, w, c, 64, 2, 16);

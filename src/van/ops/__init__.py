@@ -7,7 +7,8 @@
 | CPU, float32, gradients | attention | the C kernel, with layer scale and shortcuts: forward, every gradient |
 | CPU, float32, halves, no gradients | folded_stages, folded_patch | the C kernel: folded stages in one call |
 | CPU, no gradients | joined_conv2d | the heads' convolutions: fewer products, and those at the maps' own sizes |
-| CPU, no gradients | factorise, normalised_bases | the Hamburger's products, in place |
+| CPU, no gradients | factorise | the C kernel in float32, otherwise products in place |
+| CPU, no gradients | normalised_bases | GroupNorm of a product from its factors |
 | CPU otherwise | the same | library convolutions; padding wider than 6 comes first, oneDNN refuses it |
 | CPU | pointwise_conv2d | a matrix product on channels_last memory: no layout changes, forward and backward |
 | CPU | fast_layout | channels_last: 1x1 convolutions need no copies in it; 1.1-2.6x over the whole network |

@@ -158,6 +158,8 @@ def _set_types(handle: ctypes.CDLL) -> None:
     handle.van_block_groups.argtypes, handle.van_block_groups.restype = [ctypes.c_long] * 2, ctypes.c_long
     handle.van_patch.argtypes = [pointer] * 6 + [number] * 2
     handle.van_norm.argtypes = [pointer, ctypes.c_long, ctypes.c_long, pointer, ctypes.c_double, number]
+    handle.van_factorise_memory.argtypes, handle.van_factorise_memory.restype = [pointer], ctypes.c_long
+    handle.van_factorise.argtypes = [pointer, pointer, ctypes.c_long, ctypes.c_double, *[pointer] * 3, number]
     handle.van_feed_panels.argtypes, handle.van_feed_panels.restype = [pointer, number], ctypes.c_long
     handle.van_feed.argtypes = [pointer] * 8 + [number] * 2
     handle.van_feed_backward.argtypes = [pointer] * 8 + [number] * 2

@@ -3,7 +3,7 @@
 | kernel | at the first map's size | for the maps that are resized to it |
 |---|---|---|
 | 3x3, large maps | Winograd's products (winograd.py) | products at their own size (resized.py) |
-| 1x1 | a matrix product, the C kernel's where it gains | the same |
+| 1x1 | a matrix product, the C kernel's where it gains | a product at their own size, then resized |
 | otherwise | the library's convolution | the same |
 
 Shapes: N batch, C and K channels, k kernel side, H height, W width.
@@ -45,7 +45,7 @@ def can_join(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> bo
 
 
 def can_factorise(x: Tensor) -> bool:
-    """Whether a map's factorisation is to be computed in place: on the CPU, where kernels are wanted."""
+    """Whether `factorise` is to compute a map's factorisation: on the CPU, where kernels are wanted."""
     return x.device.type == "cpu" and x.is_floating_point() and ordinary(x) and _wanted()
 
 

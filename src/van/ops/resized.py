@@ -6,7 +6,7 @@ Convolution and resizing are linear. With u = rows · x · columnsᵀ the resize
       = Σ over dy of rows[dy] · (Σ over dx of (W[dy, dx] x) · columns[dx]ᵀ)
 
 where rows[dy] and columns[dx] hold the weights of resizing, shifted by a tap, with zeros for what lies outside. So the
-channels are multiplied at x's own size, and the resized map need not exist.
+channels are multiplied at x's own size, and the resized map need not exist. With a 1x1 kernel it is y = resized(W x).
 
 Shapes: N batch, C and K channels, k kernel side, H, W the size after resizing and h, w before.
 """
@@ -27,11 +27,21 @@ def add_convolved(total: Tensor, x: Tensor, weight: Tensor) -> None:
     k is odd. total is contiguous.
     """
     side = weight.shape[-1]
+    if side == 1:
+        for image, into in zip(x.split(1), total.split(1), strict=True):
+            _add_product(into, image, weight)
+        return
     rows, columns = (taps(*sizes, side, total) for sizes in zip(x.shape[2:], total.shape[1:3], strict=True))
     pixels = x.permute(0, 2, 3, 1)
     for image, into in zip(pixels, total, strict=True):
         for first in range(0, len(image), ROWS):
             _add_rows(into, image[first : first + ROWS], weight, rows[:, :, first : first + ROWS], columns)
+
+
+def _add_product(total: Tensor, x: Tensor, weight: Tensor) -> None:
+    """What an image (1, C, h, w) adds to total (1, H, W, K) under a 1x1 kernel."""
+    products = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+    total += F.interpolate(products, total.shape[1:3], mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
 
 
 def _add_rows(total: Tensor, pixels: Tensor, weight: Tensor, rows: Tensor, columns: Tensor) -> None:

@@ -11,12 +11,8 @@
 #include "gradients.h"
 #include "matrix.h"
 
-/* Rows of a tile of a weight's gradient; pixels of a pass over all tiles, whose panel stays in the first-level cache. */
-#ifdef VAN_TILES
-enum { OUTER_ROWS = 14, OUTER_PIXELS = 128 };
-#else
-enum { OUTER_ROWS = MATRIX_ROWS, OUTER_PIXELS = 128 };
-#endif
+/* Pixels of a pass over all tiles of a weight's gradient, whose panel stays in the first-level cache. */
+enum { OUTER_PIXELS = 128 };
 
 struct feed {
     const real *x, *grad_y;       /* (N, H, W, inputs), (N, H, W, outputs) */
@@ -43,39 +39,11 @@ static struct slice_share feed_share(const struct feed *f, long index) {
 
 /* --- a weight's gradient, which is a sum over pixels */
 
-/* gradient[m] += the sum over p of a[p·stride + m] · panel[p]; `rows` is a constant, so that the sums stay in registers. */
-INLINE void outer_tile(const real *a, long stride, const vec *panel, long pixels, real *gradient, long wide, int rows) {
-    vec sum[OUTER_ROWS][2];
-#pragma GCC unroll 14
-    for (int m = 0; m < rows; m++)
-        for (int v = 0; v < 2; v++) sum[m][v] = load(gradient + m * wide + v * LANES, LANES);
-    for (long p = 0; p < pixels; p++, a += stride, panel += 2) {
-        const vec one = panel[0], two = panel[1];
-#pragma GCC unroll 14
-        for (int m = 0; m < rows; m++) {
-            sum[m][0] += a[m] * one;
-            sum[m][1] += a[m] * two;
-        }
-    }
-#pragma GCC unroll 14
-    for (int m = 0; m < rows; m++)
-        for (int v = 0; v < 2; v++) store(gradient + m * wide + v * LANES, sum[m][v], LANES);
-}
-
 /* gradient (rows, PANEL), `wide` apart, += aᵀ · panel. */
 static void outer(const real *a, long rows, const vec *panel, long pixels, real *gradient, long wide) {
     for (long from = 0; from < pixels; from += OUTER_PIXELS) {
-        const long count = min_of(OUTER_PIXELS, pixels - from);
-        const real *at = a + from * rows;
-        const vec *some = panel + 2 * from;
-        long m = 0;
-#define OUTER(tall) \
-    for (; m + (tall) <= rows; m += (tall)) outer_tile(at + m, rows, some, count, gradient + m * wide, wide, tall);
-        OUTER(OUTER_ROWS)
-        OUTER(OUTER_ROWS > 8 ? 8 : 4)
-        OUTER(4)
-        OUTER(1)
-#undef OUTER
+        const struct panels one = {(const real *)(panel + 2 * from), PANEL, 0, 1};
+        sum_products((struct inputs){a + from * rows, 1, rows}, rows, one, min_of(OUTER_PIXELS, pixels - from), 1, gradient, wide);
     }
 }
 

@@ -1,5 +1,6 @@
 /* The plain C interface; every function returns 0, or 1 when there is no memory. Maps are (N, H, W, C), contiguous. */
 #include "attend.h"
+#include "factorise.h"
 #include "norm.h"
 #include "patch.h"
 
@@ -161,6 +162,29 @@ EXPORT int van_patch(const real *x, const long *shape, const long *options, cons
         .out_height = options[4], .out_width = options[5], .terms = terms,
     };
     return run_patch(&p, threads);
+}
+
+/* --- factors of maps (factorise.h). shape: N, pixels, channels, rank, and the rank rounded up to whole panels: the reals in a
+ * row of both factors. bases: the first ones, which become the last. */
+
+/* Reals of `memory`. */
+EXPORT long van_factorise_memory(const long *shape) {
+    const long groups = factor_groups(shape[1]), rows = shape[2] + shape[3];
+    return shape[0] * shape[4] * rows * (groups > 1 ? groups + 2 : 2);
+}
+
+EXPORT int van_factorise(const real *x, const long *shape, long steps, double epsilon, real *bases, real *coefficients, real *memory,
+                         int threads) {
+    struct factorise f = {
+        .x = x, .bases = bases, .coefficients = coefficients, .epsilon = (real)epsilon,
+        .batch = shape[0], .pixels = shape[1], .channels = shape[2], .rank = shape[3], .wide = shape[4],
+        .groups = factor_groups(shape[1]),
+    };
+    f.panels = memory;
+    f.gram = f.panels + f.batch * f.channels * f.wide;
+    f.sums = f.gram + f.batch * f.rank * f.wide;
+    f.partial = f.groups > 1 ? f.sums + f.batch * factor_sums(&f) : f.sums;
+    return run_factorise(&f, steps, threads);
 }
 
 /* --- the feed-forward in training (feed.h). shape: N, H, W, inputs, hidden, outputs. options: kernel side, dilation; sets,

@@ -56,4 +56,51 @@ INLINE void multiply_onto(const struct rows *a, long row, const real *panel, int
     }
 }
 
+/* --- sums of whole reals on vector registers, in every build: of gradients of weights, of factors */
+
+#ifdef VAN_TILES
+enum { SUM_ROWS = 14 };
+#else
+enum { SUM_ROWS = MATRIX_ROWS };
+#endif
+
+/* Element (m, k) at data[m·across + k·along]. */
+struct inputs { const real *data; long across, along; };
+/* `count` panels, `apart` from each other, whose rows are `pitch` apart. */
+struct panels { const real *data; long pitch, apart, count; };
+
+/* Row m of `to`, `wide` apart, = or += the sum over k of a(m, k) · row k of a panel; `rows` is a constant, so that the sums
+ * stay in registers. */
+INLINE void sum_tile(struct inputs a, const real *panel, long pitch, long depth, int onto, real *to, long wide, int rows) {
+    vec sum[SUM_ROWS][2];
+#pragma GCC unroll 14
+    for (int m = 0; m < rows; m++)
+        for (int v = 0; v < 2; v++) sum[m][v] = onto ? load(to + m * wide + v * LANES, LANES) : splat(0);
+    for (long k = 0; k < depth; k++, a.data += a.along, panel += pitch) {
+        const vec one = load(panel, LANES), two = load(panel + LANES, LANES);
+#pragma GCC unroll 14
+        for (int m = 0; m < rows; m++) {
+            sum[m][0] += a.data[m * a.across] * one;
+            sum[m][1] += a.data[m * a.across] * two;
+        }
+    }
+#pragma GCC unroll 14
+    for (int m = 0; m < rows; m++)
+        for (int v = 0; v < 2; v++) store(to + m * wide + v * LANES, sum[m][v], LANES);
+}
+
+/* `to` (rows, panels), rows `wide` apart, = or += a · panels. */
+static void sum_products(struct inputs a, long rows, struct panels panels, long depth, int onto, real *to, long wide) {
+    long m = 0;
+#define SUMS(tall)                                                                                                    \
+    for (; m + (tall) <= rows; m += (tall), a.data += (tall) * a.across)                                              \
+        for (long i = 0; i < panels.count; i++)                                                                       \
+            sum_tile(a, panels.data + i * panels.apart, panels.pitch, depth, onto, to + m * wide + i * PANEL, wide, tall);
+    SUMS(SUM_ROWS)
+    SUMS(SUM_ROWS > 8 ? 8 : 4)
+    SUMS(4)
+    SUMS(1)
+#undef SUMS
+}
+
 #endif

@@ -142,17 +142,11 @@ INLINE vec reciprocal(vec a) {
 
 /* --- GELU: x·Phi(x) with Phi(x) = erfc(-x / sqrt 2) / 2 */
 
-/* exp(-a²/2) and erfc(a / sqrt 2) / 2 for 0 <= a <= 13. */
-INLINE void gauss(vec a, vec *density, vec *tail) {
-#ifdef VAN_DOUBLE
-    for (int i = 0; i < LANES; i++) {
-        (*density)[i] = exp(-0.5 * a[i] * a[i]);
-        (*tail)[i] = 0.5 * erfc(a[i] * 0.70710678118654752440);
-    }
-#else
-    /* exp(y) = 2^n·exp(r), n the nearest integer of y / ln 2, found by a constant that pushes fractions out. */
-    const vec push = splat(12582912.0f), y = -0.5f * a * a;
-    const vec shifted = y * 1.44269504f + push, n = shifted - push;
+#ifndef VAN_DOUBLE
+
+/* e^y for -87 <= y <= 0: 2^n·exp(r), n the nearest integer of y / ln 2, found by a constant that pushes fractions out. */
+INLINE vec exp_of(vec y) {
+    const vec push = splat(12582912.0f), shifted = y * 1.44269504f + push, n = shifted - push;
     const vec r = (y - n * 0.693145752f) - n * 1.42860677e-6f;
     vec e = splat(1.0f / 5040);
     e = e * r + 1.0f / 720;
@@ -162,7 +156,20 @@ INLINE void gauss(vec a, vec *density, vec *tail) {
     e = e * r + 0.5f;
     e = e * r + 1.0f;
     e = e * r + 1.0f;
-    *density = (vec)((ivec)e + (((ivec)shifted - (ivec)push) << 23));
+    return (vec)((ivec)e + (((ivec)shifted - (ivec)push) << 23));
+}
+
+#endif
+
+/* exp(-a²/2) and erfc(a / sqrt 2) / 2 for 0 <= a <= 13. */
+INLINE void gauss(vec a, vec *density, vec *tail) {
+#ifdef VAN_DOUBLE
+    for (int i = 0; i < LANES; i++) {
+        (*density)[i] = exp(-0.5 * a[i] * a[i]);
+        (*tail)[i] = 0.5 * erfc(a[i] * 0.70710678118654752440);
+    }
+#else
+    *density = exp_of(-0.5f * a * a);
     /* erfc(z)·exp(z²) as a polynomial in t = 1 / (1 + 0.33 z): own minimax fit, relative error below 2e-8. */
     const vec t = reciprocal(1.0f + (0.33f * 0.707106781f) * a);
     vec p = splat(-0.11018399894237518f);
