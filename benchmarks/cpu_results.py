@@ -157,9 +157,13 @@ def _replaced(row: Row) -> str:
     return f"{_of(where, REPLACED_FLOOR)}/ms"
 
 
+def name_on(name: str, processor: str) -> str:
+    """Of ids and tables: AMX, the reference machine's, has the bare name."""
+    return name if processor == "AMX" else f"{name}-{processor.lower()}"
+
+
 def _prefix(processor: str) -> str:
-    """Of ids and tables: AMX is the reference machine's."""
-    return "cpu" if processor == "AMX" else f"cpu-{processor.lower()}"
+    return name_on("cpu", processor)
 
 
 def in_order(entries: list[Row]) -> list[Row]:
