@@ -1,5 +1,6 @@
 """One training per folder, what killed runs leave behind, and Ctrl-C at any moment."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -36,6 +37,13 @@ def left_by(folder, **other):
     """The lock file of a process that did not let go."""
     holder = {"host": socket.gethostname(), "process": os.getpid(), "started": "2026-01-01T00:00:00+0000", **other}
     (folder / LOCK).write_text(json.dumps(holder))
+
+
+def open_files(process):
+    """What a process has open; a file that it closes meanwhile is left out."""
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield str(descriptor.readlink())
 
 
 class TestLock:
@@ -123,7 +131,7 @@ class TestLock:
                 os._exit(0)
             try:
                 # the child may not have come to it yet
-                until(lambda: not any(LOCK in str(file.readlink()) for file in Path(f"/proc/{child}/fd").iterdir()))
+                until(lambda: not any(LOCK in name for name in open_files(child)))
             finally:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
