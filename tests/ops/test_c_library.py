@@ -89,6 +89,7 @@ class TestLibrary:
         with pytest.raises(ConfigError, match="VAN_OPS is 'fast'; expected plain"):
             library()
 
+    @pytest.mark.long  # compiles the kernel
     def test_a_cache_that_is_a_file(self, monkeypatch, tmp_path):
         (tmp_path / "taken").touch()
         monkeypatch.setenv("VAN_CACHE", str(tmp_path / "taken"))
@@ -96,6 +97,7 @@ class TestLibrary:
             assert library().handle is not None
         assert "set VAN_CACHE" in library().reason
 
+    @pytest.mark.long  # compiles the kernel
     @pytest.mark.parametrize("instructions", INSTRUCTION_FLAGS)
     def test_older_processors(self, monkeypatch, instructions):
         x, convs = drawn(2, 21, 9, 9), pair(21)
@@ -126,6 +128,7 @@ class TestLibrary:
         features.remove("amx_bf16")
         assert library_module._candidates(torch.float32) == ["AVX512"]
 
+    @pytest.mark.long  # compiles the kernel
     def test_without_amx_where_the_system_withholds_it(self, monkeypatch):
         if library().instructions != "AMX":
             pytest.skip("no AMX here")
